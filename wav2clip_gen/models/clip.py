@@ -1,0 +1,81 @@
+"""The perceptor: what CLIP sees in a picture and reads in a text, through open_clip.
+
+The small family's CLIP is an open_clip model like the published ones, built from `architectures/w2c-mini.json`; its
+image tower is a timm network that this file registers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ARCHITECTURES = Path(__file__).with_name("architectures")
+
+
+class Perceptor(nn.Module):
+    """An open_clip model behind two questions: what is in these pictures, and what do these words mean?"""
+
+    mean: Tensor  # (1, 3, 1, 1), what the image tower subtracts
+    deviation: Tensor  # (1, 3, 1, 1), what it divides by
+
+    def __init__(self, architecture: str) -> None:
+        super().__init__()
+        _register_architectures()
+        import open_clip
+
+        self.architecture = architecture
+        self.model = open_clip.create_model(architecture, pretrained=None, load_weights=False)
+        self.tokenizer = open_clip.get_tokenizer(architecture)
+        visual: Any = self.model.visual
+        preprocessing = visual.preprocess_cfg
+        self.size: int = preprocessing["size"][0]  # pixels along each side of what the image tower takes
+        self.register_buffer("mean", torch.tensor(preprocessing["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(preprocessing["std"]).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.mean.device
+
+    def embed_pictures(self, pictures: Tensor) -> Tensor:
+        """Map pictures (B, 3, size, size) in [0, 1] to unit vectors (B, D); differentiable."""
+        features = self.model.encode_image((pictures - self.mean) / self.deviation)
+        return F.normalize(features.float(), dim=-1)
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Map texts to unit vectors (len(texts), D)."""
+        tokens = self.tokenizer(texts).to(self.device)
+        return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+
+
+@cache
+def _register_architectures() -> None:
+    """Make our architectures known to open_clip and timm, once a process."""
+    import open_clip
+    from timm.models import build_model_with_cfg, register_model
+    from timm.models.byobnet import ByobNet
+
+    def w2c_mini_resnet(pretrained: bool = False, **options: Any) -> nn.Module:
+        """A ResNet of four stages with SiLU, for 64 px pictures."""
+        options["pretrained_cfg"] = {"url": "", "num_classes": 0, "pool_size": (4, 4), "classifier": "head.fc"}
+        return build_model_with_cfg(ByobNet, "w2c_mini_resnet", pretrained, model_cfg=_mini_resnet(), **options)
+
+    w2c_mini_resnet.__module__ = __name__  # timm files a model under its module
+    register_model(w2c_mini_resnet)
+    open_clip.add_model_config(ARCHITECTURES)
+
+
+def _mini_resnet() -> Any:
+    from timm.models.byobnet import ByoBlockCfg, ByoModelCfg
+
+    widths, strides = (32, 64, 128, 256), (1, 2, 2, 2)
+    stages = tuple(
+        ByoBlockCfg(type="basic", d=1, c=width, s=stride, gs=0, br=1.0)
+        for width, stride in zip(widths, strides, strict=True)
+    )
+    return ByoModelCfg(blocks=stages, stem_chs=32, stem_type="3x3", stem_pool=None, act_layer="silu")

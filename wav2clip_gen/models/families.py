@@ -1,0 +1,53 @@
+"""A name ("mini") -> three ready networks on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from wav2clip_gen.models import checkpoints, store
+from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.vqgan import VQGAN
+from wav2clip_gen.models.wav2clip import Wav2CLIP
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Three networks that share CLIP's space, frozen, on one device."""
+
+    name: str
+    wav2clip: Wav2CLIP  # hears
+    clip: Perceptor  # sees and reads
+    vqgan: VQGAN  # paints
+    files: dict[str, Path]  # part -> weights file
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks live."""
+        return self.clip.device
+
+
+def load_family(name: str = "auto", *, device: str | torch.device = "cpu", weights_dir: Path | None = None) -> Family:
+    """Load the networks of a family.
+
+    Args:
+        name: "mini", or "auto" for the best family whose files are in place.
+        device: Where the networks shall live.
+        weights_dir: Folder of families, instead of the one that came with the package.
+
+    Raises:
+        WeightsError: The family is unknown, or one of its files is missing or damaged.
+    """
+    name = store.resolve(name, weights_dir)
+    files = {part: store.find(name, part, weights_dir) for part in store.PARTS}
+    networks = {part: checkpoints.load(path, part=part).to(device) for part, path in files.items()}
+    return Family(
+        name=name,
+        wav2clip=cast(Wav2CLIP, networks["wav2clip"]),
+        clip=cast(Perceptor, networks["clip"]),
+        vqgan=cast(VQGAN, networks["vqgan"]),
+        files=files,
+    )

@@ -1,0 +1,100 @@
+"""The VQGAN (Esser et al., arXiv 2012.09841): a picture as a grid of codes, and back.
+
+Encoder and Decoder are taming-transformers'; codebook and straight-through are ours, because the package's own
+model files import a module that lightning dropped. State-dict names are those of the CompVis checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANConfig:
+    """Size of the networks, in taming's words (`ddconfig`); the defaults are ImageNet f16 16384."""
+
+    ch: int = 128  # channels at full resolution
+    ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)  # channels per level; each level after the first halves the picture
+    num_res_blocks: int = 2
+    attn_resolutions: tuple[int, ...] = (16,)
+    resolution: int = 256  # pixels at training; only decides where the attention blocks stand
+    z_channels: int = 256
+    embed_dim: int = 256  # dimensions of a code
+    n_embed: int = 16_384  # codes
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent cell, along each side."""
+        return int(2 ** (len(self.ch_mult) - 1))
+
+
+class Codebook(nn.Module):
+    """The codes, one matrix (n_embed, embed_dim), as `quantize.embedding.weight` in the checkpoints."""
+
+    def __init__(self, n_embed: int, embed_dim: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_embed, embed_dim)
+        nn.init.uniform_(self.embedding.weight, -1 / n_embed, 1 / n_embed)
+
+    def nearest(self, latent: Tensor) -> Tensor:
+        """Index (B, h, w) of the code nearest to each cell of a latent (B, D, h, w)."""
+        codes = self.embedding.weight
+        cells = rearrange(latent, "b d h w -> (b h w) d").to(codes.dtype)
+        # |cell - code|^2 without |cell|^2, which does not change the winner
+        scores = torch.addmm(codes.square().sum(dim=1), cells, codes.T, alpha=-2)
+        return scores.argmin(dim=1).view(latent.shape[0], *latent.shape[2:])
+
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Codes (B, D, h, w) of indices (B, h, w)."""
+        return rearrange(F.embedding(indices, self.embedding.weight), "b h w d -> b d h w")
+
+
+class VQGAN(nn.Module):
+    """Pictures are (B, 3, H, W) in [0, 1]; latents (B, embed_dim, H / stride, W / stride), any grid size."""
+
+    def __init__(self, config: VQGANConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or VQGANConfig()
+        from taming.modules.diffusionmodules.model import Decoder, Encoder
+
+        networks = {
+            "ch": config.ch, "ch_mult": config.ch_mult, "num_res_blocks": config.num_res_blocks,
+            "attn_resolutions": config.attn_resolutions, "resolution": config.resolution,
+            "z_channels": config.z_channels, "in_channels": 3, "out_ch": 3, "double_z": False, "dropout": 0.0,
+        }  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()):  # taming prints the latent's shape when built
+            self.encoder = Encoder(**networks)
+            self.decoder = Decoder(**networks)
+        self.quantize = Codebook(config.n_embed, config.embed_dim)
+        self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent cell, along each side."""
+        return self.config.stride
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Map pictures (B, 3, H, W) in [0, 1] to continuous latents (B, D, h, w)."""
+        return self.quant_conv(self.encoder(pictures * 2 - 1))
+
+    def quantise(self, latent: Tensor) -> Tensor:
+        """Replace each cell by its nearest code; the gradient goes straight through to `latent`."""
+        codes = self.quantize.look_up(self.quantize.nearest(latent.detach()))
+        return latent + (codes - latent).detach()
+
+    def decode(self, quantised: Tensor) -> Tensor:
+        """Map quantised latents (B, D, h, w) to pictures (B, 3, H, W), in about [0, 1] but not clamped."""
+        return (self.decoder(self.post_quant_conv(quantised)) + 1) / 2
+
+    def random_latent(self, rows: int, columns: int, *, generator: torch.Generator) -> Tensor:
+        """A latent (1, D, rows, columns) of codes drawn from `generator` (a CPU generator) alone."""
+        indices = torch.randint(self.config.n_embed, (1, rows, columns), generator=generator)
+        return self.quantize.look_up(indices.to(self.quantize.embedding.weight.device)).detach()

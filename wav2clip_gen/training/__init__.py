@@ -1,0 +1,1 @@
+"""How the small family is made."""
