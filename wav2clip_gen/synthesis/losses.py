@@ -1,0 +1,21 @@
+"""What is minimised, as pure functions named as in the papers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Squared spherical distance between unit vectors (..., D) -> (...), from 0 (same) to pi^2 / 2 (opposite).
+
+    `2 asin(|a - b| / 2)^2`, the prompt loss of VQGAN-CLIP (arXiv 2204.08583, section 3).
+    """
+    chord = torch.linalg.vector_norm(a - b, dim=-1)
+    # At opposite poles the slope of asin is infinite, at equal ones that of the norm is: both are kept finite.
+    return 2 * (chord / 2).clamp(1e-6, 1 - 1e-6).arcsin().square()
+
+
+def drift(latent: Tensor, before: Tensor, spread: Tensor) -> Tensor:
+    """Mean squared distance of a latent (1, D, h, w) from an earlier one, in units of the codes' `spread` (1, D, 1, 1)."""
+    return ((latent - before) / spread).square().mean()

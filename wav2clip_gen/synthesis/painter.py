@@ -1,0 +1,153 @@
+"""Paint one frame starting from the one before: VQGAN-CLIP (Crowson et al., arXiv 2204.08583) along a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.models.families import Family
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.synthesis.cutouts import random_views
+from wav2clip_gen.synthesis.losses import drift, spherical_distance
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of the optimiser. The tensors stay on the device: reading one waits for it."""
+
+    index: int
+    loss: Tensor  # () what was minimised
+    similarity: Tensor  # () mean cosine between the views and the target
+
+
+class Painter:
+    """A latent that is optimised frame by frame.
+
+    Latent and Adam's moments are carried from frame to frame (where the paper starts each picture anew), and the
+    latent is held near the one before it.
+    """
+
+    def __init__(self, family: Family, settings: Settings, *, generator: torch.Generator) -> None:
+        """Start from codes drawn at random.
+
+        Args:
+            family: Networks, frozen, on one device.
+            settings: What to paint and how.
+            generator: Draws the start and all views; on the family's device.
+
+        Raises:
+            SettingsError: The picture's size is no multiple of the latent's cell, or too small for it.
+        """
+        self.family = family
+        self.settings = settings
+        self.generator = generator
+        picture, vqgan = settings.picture, family.vqgan
+        check_size(picture.width, picture.height, vqgan.stride)
+        rows, columns = picture.height // vqgan.stride, picture.width // vqgan.stride
+        self.latent = vqgan.random_latent(rows, columns, generator=generator).requires_grad_()
+        self.optimiser = torch.optim.Adam([self.latent], lr=settings.painting.learning_rate, foreach=False)
+        codes = vqgan.quantize.embedding.weight
+        self._lowest = codes.amin(dim=0).view(1, -1, 1, 1)
+        self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
+        self._spread = codes.std(dim=0).view(1, -1, 1, 1)
+        self._shown = _RunningAverage(settings.motion.blend * settings.picture.fps)
+        self._autocast = autocast(settings.run.precision, family.device)
+
+    def paint(self, target: Tensor, *, steps: int, inertia: float) -> Iterator[Step]:
+        """Take `steps` towards `target` (D,), held with weight `inertia` to where the latent is now."""
+        before = self.latent.detach().clone()
+        for index in range(steps):
+            yield self._step(index, target, before, inertia)
+
+    def _step(self, index: int, target: Tensor, before: Tensor, inertia: float) -> Step:
+        with self._autocast():
+            picture = self.family.vqgan.decode(self.family.vqgan.quantise(self.latent))
+        picture = clamp_with_gradient(picture.float())
+        views = random_views(picture, self.family.clip.size, self.settings.painting.cuts, generator=self.generator)
+        with self._autocast():
+            seen = self.family.clip.embed_pictures(views)  # (cuts, D)
+        loss = spherical_distance(seen, target).mean()
+        if inertia:
+            loss = loss + inertia * drift(self.latent, before, self._spread)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        with torch.no_grad():  # far from every code the gradient says nothing about codes
+            self.latent.clamp_(self._lowest, self._highest)
+        return Step(index, loss.detach(), (seen.detach() @ target).mean())
+
+    @torch.no_grad()
+    def show(self) -> Tensor:
+        """The picture (3, H, W) in [0, 1] of the frame now finished: the running average of the codes, decoded."""
+        latent = self._shown.update(self.family.vqgan.quantise(self.latent))
+        with self._autocast():
+            picture = self.family.vqgan.decode(latent)
+        return picture.float().clamp(0, 1).squeeze(0)
+
+
+class _RunningAverage:
+    """An exponential average that is unbiased from the first value on (Kingma & Ba, arXiv 1412.6980, section 3)."""
+
+    def __init__(self, half_life: float) -> None:
+        self.keep = 2 ** (-1 / half_life) if half_life else 0.0  # share of the old kept per value
+        self.total: Tensor | None = None
+        self.weight = 0.0
+
+    def update(self, value: Tensor) -> Tensor:
+        """Take in a value and return the average so far."""
+        self.weight = self.keep * self.weight + 1 - self.keep
+        share = (1 - self.keep) * value
+        self.total = share if self.total is None else self.keep * self.total + share
+        return self.total / self.weight
+
+
+class _ClampWithGradient(torch.autograd.Function):
+    """Clamp to [0, 1]; outside, let only the gradient through that leads back in (VQGAN-CLIP's ClampWithGrad)."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return values.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        (values,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        (gradient,) = gradients
+        return gradient * (gradient * (values - values.clamp(0, 1)) >= 0)
+
+
+def clamp_with_gradient(values: Tensor) -> Tensor:
+    """Clamp to [0, 1] while values outside still learn the way back in."""
+    return _ClampWithGradient.apply(values)
+
+
+def check_size(width: int, height: int, stride: int) -> None:
+    """Raise a SettingsError, naming the nearest good size, unless both sides are multiples of the latent's cell."""
+    if width % stride or height % stride:
+        near = "x".join(str(max(stride, round(side / stride) * stride)) for side in (width, height))
+        raise SettingsError(
+            f"{width}x{height} cannot be painted: sides must be multiples of {stride} px", hint=f"nearest: --size {near}"
+        )
+
+
+def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """How the networks are run: "bf16", "fp32", or "auto" for bf16 where the processor computes in it."""
+    if precision == "auto":
+        precision = "bf16" if _computes_in_bf16(device) else "fp32"
+    return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if device.type == "cpu":
+        # Halves a step where AVX512-BF16 is there, and is slower than fp32 where it is emulated.
+        ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(ask and ask())
+    return False

@@ -1,0 +1,100 @@
+"""From what is heard (and said) to one point of CLIP's space for each frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wav2clip_gen.audio.windows import Timeline
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Where each frame of the film should land in CLIP's space."""
+
+    targets: Tensor  # (F, D) unit vectors
+    loudness: Tensor  # (F,) in [0, 1]
+    fps: float  # frames per second
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+
+def build_trajectory(
+    embeddings: Tensor,
+    loudness: np.ndarray,
+    timeline: Timeline,
+    *,
+    half_life: float,
+    sound_weight: float = 1.0,
+    prompts: Tensor | None = None,
+    prompt_weights: tuple[float, ...] = (),
+) -> Trajectory:
+    """Interpolate window embeddings to frame times, smooth them, and mix in the prompts.
+
+    Args:
+        embeddings: (W, D) unit vectors, window `w` centred at `w * hop`.
+        loudness: (F,) in [0, 1]; a silent frame has little say in what its neighbours become.
+        timeline: Times of windows and frames.
+        half_life: Of the smoothing, in seconds.
+        sound_weight: The sound's pull.
+        prompts: (P, D) unit vectors of the prompts.
+        prompt_weights: Their pulls.
+    """
+    heard = at_times(embeddings, timeline.frame_times() / timeline.hop)
+    energy = torch.as_tensor(loudness, dtype=torch.float32).clamp(0, 1)
+    heard = smooth(heard, half_life * float(timeline.fps), weights=0.05 + 0.95 * energy)
+    target = sound_weight * F.normalize(heard, dim=-1)
+    if prompts is not None:
+        weights = prompts.new_tensor(prompt_weights).unsqueeze(1)  # (P, 1)
+        target = target + (weights * prompts).sum(dim=0)
+    return Trajectory(F.normalize(target, dim=-1), energy, float(timeline.fps))
+
+
+def at_times(embeddings: Tensor, positions: np.ndarray) -> Tensor:
+    """Read unit vectors (W, D) at fractional positions (F,) in [0, W - 1] by spherical interpolation."""
+    last = embeddings.shape[0] - 1
+    places = np.clip(positions, 0, last)
+    low = np.minimum(places.astype(np.int64), max(last - 1, 0))
+    share = torch.as_tensor(places - low, dtype=embeddings.dtype).unsqueeze(1)  # (F, 1)
+    first = torch.as_tensor(low)
+    return slerp(embeddings[first], embeddings[(first + 1).clamp(max=last)], share)
+
+
+def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Go `share` (..., 1) in [0, 1] of the way along the great circle from unit vectors a to b (..., D).
+
+    Shoemake, "Animating rotation with quaternion curves", 1985. Where a and b (nearly) coincide or oppose each
+    other the circle is not defined, and the normalised straight line is taken.
+    """
+    angle = (a * b).sum(dim=-1, keepdim=True).clamp(-1, 1).arccos()
+    sine = angle.sin()
+    straight = F.normalize(torch.lerp(a, b, share), dim=-1)
+    safe = torch.where(sine < 1e-4, torch.ones_like(sine), sine)
+    arc = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / safe
+    return torch.where(sine < 1e-4, straight, arc)
+
+
+def smooth(values: Tensor, half_life: float, *, weights: Tensor) -> Tensor:
+    """Average each row of values (F, D) with its neighbours before and after: the picture does not lag.
+
+    A row `n` rows away counts `2^(-n / half_life)` times its weight (F,). The sum over both sides is two
+    recursions, one in each direction.
+    """
+    if half_life == 0 or values.shape[0] == 1:
+        return values
+    keep = 2 ** (-1 / half_life)
+    weighted = torch.cat([values * weights.unsqueeze(1), weights.unsqueeze(1)], dim=1).double()
+    both = _decayed(weighted, keep) + _decayed(weighted.flip(0), keep).flip(0) - weighted
+    return (both[:, :-1] / both[:, -1:]).to(values.dtype)
+
+
+def _decayed(values: Tensor, keep: float) -> Tensor:
+    """The recursion y[n] = x[n] + keep * y[n - 1] along the rows."""
+    from scipy.signal import lfilter
+
+    return torch.from_numpy(lfilter([1.0], [1.0, -keep], values.numpy(), axis=0))
