@@ -1,0 +1,185 @@
+"""From a file to a `Track`: a checked handle on sound, streamed block by block and never held whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wav2clip_gen.audio.readers import DamagedSound, Reader, readers_for
+from wav2clip_gen.errors import SoundError
+
+Samples = NDArray[np.float32]
+
+EAR_RATE = 16_000  # Hz, what Wav2CLIP hears
+BLOCK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """A span of a sound file that was decoded once from end to end; its samples stay in the file."""
+
+    path: Path
+    sample_rate: int  # Hz
+    channels: int
+    samples: int  # per channel, counted by decoding; at least 1
+    start: float  # seconds into the file
+    whole: bool  # the span is the whole file
+    title: str | None
+    peak: float  # largest |sample|; may pass 1 in float files and lossy ones
+    reader: Reader
+
+    @property
+    def duration(self) -> float:
+        """Seconds, exactly `samples / sample_rate`."""
+        return self.samples / self.sample_rate
+
+    def blocks(self, seconds: float = BLOCK_SECONDS) -> Iterator[Samples]:
+        """Stream the span as (C, n) arrays of at most `seconds`, `samples` in all.
+
+        Raises:
+            SoundError: The file no longer gives the samples that it gave when it was opened.
+        """
+        missing = self.samples
+        for block in self.reader.blocks(*_span(self), max(1, round(seconds * self.sample_rate))):
+            missing -= block.shape[1]
+            yield block
+        if missing:
+            raise SoundError(
+                f"{self.path} ends {missing} samples earlier than when it was opened",
+                hint="the file changed while it was read: leave it in peace and start again",
+            )
+
+    def mono_blocks(self, rate: int = EAR_RATE) -> Iterator[Samples]:
+        """Stream the mean of the channels at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
+
+        Sample-aligned: what sounds at t seconds in the file is at sample `t * rate`.
+        """
+        mono = (block.mean(axis=0, dtype=np.float32) for block in self.blocks())
+        if rate == self.sample_rate:
+            return mono
+        return _resampled(mono, self.sample_rate, rate, self.length_at(rate))
+
+    def length_at(self, rate: int) -> int:
+        """How many samples the span has when it is resampled to `rate` Hz; at least 1."""
+        return max(1, round(Fraction(self.samples * rate, self.sample_rate)))
+
+    def read(self) -> Samples:
+        """The whole span, (C, samples); only for those who have the memory."""
+        return np.concatenate(list(self.blocks()), axis=1)
+
+
+def open_track(path: Path, *, start: float = 0.0, duration: float | None = None) -> Track:
+    """Check a sound file, or the sound of a video file, by decoding the wanted span once.
+
+    Args:
+        path: wav, flac, ogg, mp3, m4a, opus, mp4, ...; any rate, any number of channels.
+        start: Seconds to skip.
+        duration: Seconds to keep; everything up to the end when None. A longer one than there is keeps what there is.
+
+    Raises:
+        SoundError: There is no such file, it holds no sound, or none that can be used.
+        VideoError: ffmpeg is needed for this file and missing.
+    """
+    _check_span(start, duration)
+    _check_file(path)
+    problem: SoundError | None = None
+    for reader in readers_for(path):
+        try:
+            return _checked(reader, start, duration)
+        except DamagedSound as error:  # ffmpeg goes on where libsndfile gives up
+            problem = problem or error
+    raise problem or SoundError(f"{path} cannot be read")
+
+
+def _checked(reader: Reader, start: float, duration: float | None) -> Track:
+    """Decode the wanted span once and describe it."""
+    first = round(start * reader.sample_rate)
+    stop = None if duration is None else first + max(1, round(duration * reader.sample_rate))
+    samples, peak = _survey(reader, first, stop)
+    if samples == 0:
+        raise _nothing_heard(reader, start)
+    return Track(
+        path=reader.path,
+        sample_rate=reader.sample_rate,
+        channels=reader.channels,
+        samples=samples,
+        start=start,
+        whole=first == 0 and (stop is None or samples < stop),
+        title=reader.title,
+        peak=peak,
+        reader=reader,
+    )
+
+
+def _span(track: Track) -> tuple[int, int]:
+    first = round(track.start * track.sample_rate)
+    return first, first + track.samples
+
+
+def _check_span(start: float, duration: float | None) -> None:
+    if not 0 <= start < float("inf"):
+        raise SoundError(f"a track cannot start at {start:g} s", hint="start is 0 s or more")
+    if duration is not None and not 0 < duration < float("inf"):
+        raise SoundError(f"a track cannot last {duration:g} s", hint="duration is more than 0 s")
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise SoundError(f"{path} is a folder, not a sound file", hint="name a file inside it")
+        if not path.exists():
+            raise SoundError(f"{path}: no such file", hint="check the spelling and the folder you are in")
+        if path.stat().st_size == 0 and path.is_file():
+            raise SoundError(f"{path} is empty (0 bytes)", hint="copy or export the sound again")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise SoundError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+
+
+def _survey(reader: Reader, first: int, stop: int | None) -> tuple[int, float]:
+    """Decode the span; count the samples, find the peak, refuse what is not a number."""
+    samples, peak = 0, 0.0
+    for block in reader.blocks(first, stop, round(BLOCK_SECONDS * reader.sample_rate)):
+        loudest = float(np.abs(block).max())
+        if not np.isfinite(loudest):
+            column = int(np.argmin(np.isfinite(block).all(axis=0)))
+            raise SoundError(
+                f"{reader.path} holds samples that are not numbers (NaN or infinite), "
+                f"the first at {(first + samples + column) / reader.sample_rate:.3f} s",
+                hint="export the sound again, as 16- or 24-bit if need be",
+            )
+        samples, peak = samples + block.shape[1], max(peak, loudest)
+    return samples, peak
+
+
+def _nothing_heard(reader: Reader, start: float) -> SoundError:
+    path = reader.path
+    if start == 0:
+        return SoundError(f"{path} holds no samples (0 s of sound)", hint="copy or export the sound again")
+    length, _ = _survey(reader, 0, None)
+    return SoundError(
+        f"{path} lasts {length / reader.sample_rate:.3f} s, so nothing is left after {start:g} s",
+        hint="choose an earlier start",
+    )
+
+
+def _resampled(mono: Iterator[Samples], source: int, rate: int, length: int) -> Iterator[Samples]:
+    """Resample a stream; soxr takes its own delay off, and the end is cut or filled to `length` exactly."""
+    import soxr
+
+    stream = soxr.ResampleStream(source, rate, 1, dtype="float32", quality="HQ")
+    missing = length
+    for block in mono:
+        heard = stream.resample_chunk(block)[:missing]
+        missing -= len(heard)
+        if len(heard):
+            yield heard
+    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[:missing]
+    if missing:
+        yield np.pad(rest, (0, missing - len(rest)))

@@ -1,0 +1,120 @@
+"""Picture and sound become one film. The sound is the song's own where mp4 can hold it, else as close as can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wav2clip_gen.audio.track import Track
+from wav2clip_gen.errors import VideoError
+from wav2clip_gen.video import ffmpeg, streams
+from wav2clip_gen.video.output import appear_whole
+
+COPIED = frozenset({"aac", "mp3", "alac"})  # what plays from an mp4 wherever mp4 plays
+AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})  # Hz
+AAC_BIT_RATE = "320k"
+SPEAKERS = {  # by number of channels; an encoder that does not know a layout would have the channels mixed
+    1: ("mono",),
+    2: ("stereo",),
+    3: ("3.0",),
+    4: ("quad",),
+    5: ("5.0", "5.0(side)"),
+    6: ("5.1", "5.1(side)"),
+    7: ("6.1",),
+    8: ("7.1",),
+}
+MOST_CHANNELS = max(SPEAKERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundPlan:
+    """How the sound of a track gets into a film."""
+
+    codec: str  # aac, mp3, alac or flac
+    copied: bool  # the song's own packets, untouched
+    why: str  # one clause for the run record
+
+
+def plan_sound(track: Track) -> SoundPlan:
+    """Choose how the sound of a track gets into a film; ask before rendering, it may not be possible.
+
+    Raises:
+        VideoError: The track has more channels than an mp4 can hold.
+    """
+    stored = _stored_codec(track)
+    if stored:
+        return SoundPlan(codec=stored, copied=True, why="mp4 holds this codec, and the whole track is used")
+    if track.channels > MOST_CHANNELS:
+        raise VideoError(
+            f"{track.path} has {track.channels} channels, a film holds at most {MOST_CHANNELS}",
+            hint="make a version with fewer channels first: nothing is down-mixed behind your back",
+        )
+    if track.sample_rate in AAC_RATES:
+        return SoundPlan(codec="aac", copied=False, why=f"encoded at up to {AAC_BIT_RATE}bit/s, same rate and channels")
+    return SoundPlan(codec="flac", copied=False, why=f"AAC knows no {track.sample_rate} Hz, so it stays lossless")
+
+
+def mux(picture: Path, track: Track, out: Path, *, metadata: dict[str, str]) -> SoundPlan:
+    """Join a film without sound and its track; the film appears at `out` whole or not at all.
+
+    Args:
+        picture: A film as `FilmWriter` makes it; its stream is copied.
+        track: The sound; its span is used, neither down-mixed nor resampled.
+        out: The film; an old one is replaced at the end.
+        metadata: What mp4 players know, such as `title` and `comment`.
+
+    Raises:
+        VideoError: ffmpeg cannot do it.
+    """
+    plan = plan_sound(track)
+    tags = [part for key, text in metadata.items() for part in ("-metadata", f"{key}={text}")]
+    with appear_whole(out) as part:
+        target = ["-map_metadata", "-1", *tags, "-movflags", "+faststart", "-f", "mp4", "-y", ffmpeg.file_url(part)]
+        if plan.copied:
+            _copy(picture, track, target, out)
+        else:
+            _encode(picture, track, plan.codec, target, out)
+    return plan
+
+
+def _stored_codec(track: Track) -> str | None:
+    """The codec of the file, where its packets can be copied into an mp4 and play exactly what the track gives."""
+    if not track.whole:
+        return None
+    try:
+        stored = streams.read_sound(track.path, copied=True)
+        if stored.codec not in COPIED:
+            return None
+        played = streams.read_sound(track.path, whole=True)
+    except VideoError:  # a format that only libsndfile knows
+        return None
+    same = played.start == 0 and played.samples == track.samples and played.sample_rate == track.sample_rate
+    return stored.codec if same else None
+
+
+def _copy(picture: Path, track: Track, target: list[str], out: Path) -> None:
+    inputs = ["-i", ffmpeg.file_url(picture), "-i", ffmpeg.file_url(track.path)]
+    ffmpeg.run([*inputs, "-map", "0:v:0", "-map", "1:a:0", "-c", "copy", *target], purpose=f"join {out}")
+
+
+def _encode(picture: Path, track: Track, codec: str, target: list[str], out: Path) -> None:
+    """Encode what the track gives, sample for sample, so that the film sounds what was listened to."""
+    sound = ["-f", "f32le", "-ar", str(track.sample_rate), "-ch_layout", _speakers(track), "-i", "pipe:0"]
+    streams_in = ["-i", ffmpeg.file_url(picture), *sound, "-map", "0:v:0", "-map", "1:a:0", "-c:v", "copy"]
+    quality = ["-b:a", AAC_BIT_RATE] if codec == "aac" else []
+    command = [*streams_in, "-c:a", codec, *quality, *target]
+    with ffmpeg.FFmpegSink(command, purpose=f"join {out}") as sink:
+        for block in track.blocks():
+            sink.write(np.ascontiguousarray(block.T, dtype="<f4").data)
+
+
+def _speakers(track: Track) -> str:
+    """The loudspeaker layout as the file names it (5.1 is not 5.1(side)), where an encoder knows it too."""
+    known = SPEAKERS[track.channels]
+    try:
+        named = streams.read_sound(track.path).header.get("channel_layout_name", "")
+    except VideoError:
+        return known[0]
+    return named if named in known else known[0]

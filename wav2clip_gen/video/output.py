@@ -1,0 +1,58 @@
+"""Where files land: checked before any work is done, and there whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wav2clip_gen.errors import VideoError
+
+
+def check_output(path: Path, *, overwrite: bool = False) -> None:
+    """Make sure that a file can be written, before any work is done for it.
+
+    Raises:
+        VideoError: Its folder is missing or cannot be written to, or the file exists and may not be replaced.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise VideoError(f"{path} is a folder", hint=f"name a file in it, such as {path / 'film.mp4'}")
+    if folder.exists() and not folder.is_dir():
+        raise VideoError(f"{folder} is a file, not a folder", hint="choose another folder with --out")
+    if not folder.exists():
+        raise VideoError(f"the folder {folder} does not exist", hint=f"make it: mkdir -p {folder}")
+    if path.exists() and not overwrite:
+        raise VideoError(f"{path} exists", hint="use --overwrite to replace it, or another --out")
+    try:
+        with scratch_beside(path) as trial:
+            trial.touch()
+    except OSError as error:
+        raise VideoError(
+            f"cannot write into the folder {folder}: {error.strerror}", hint="choose another one with --out"
+        ) from error
+
+
+@contextmanager
+def scratch_beside(path: Path, purpose: str = "part") -> Iterator[Path]:
+    """Give a hidden neighbour of `path` on the same disk; whatever is in it is removed at the end."""
+    scratch = path.with_name(f".{path.stem}.{purpose}{path.suffix}")
+    try:
+        yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def appear_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary neighbour of `path`, renamed only on success; until then an old file stays as it is.
+
+    Raises:
+        VideoError: The new file cannot take its place.
+    """
+    with scratch_beside(path) as part:
+        yield part
+        try:
+            part.replace(path)
+        except OSError as error:
+            raise VideoError(f"cannot put {path} in its place: {error.strerror}", hint="choose another --out") from error

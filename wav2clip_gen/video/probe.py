@@ -1,0 +1,202 @@
+"""What a finished film really holds, found by decoding all of it; and whether that is what was promised."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wav2clip_gen.audio.track import EAR_RATE, Track, open_track
+from wav2clip_gen.errors import VideoError
+from wav2clip_gen.video import ffmpeg, streams
+
+LISTEN_SECONDS = 20  # how much sound is compared with the song
+REACH_SECONDS = 0.5  # the largest offset that is looked for
+SHORTEST_SECONDS = 0.1  # shorter sounds do not tell where they are
+SILENCE = 1e-3  # |sample| below this is not listened to
+SAME_SOUND = 0.5  # correlation from which the film's sound is the song's
+
+Mono = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmFacts:
+    """A film as it plays; everything is counted by decoding, nothing is believed."""
+
+    frames: int
+    fps: Fraction  # frames per second
+    steady: bool  # every frame is shown equally long
+    width: int  # pixels
+    height: int  # pixels
+    picture_codec: str
+    pixel_format: str
+    picture_seconds: float  # frames / fps
+    sound_codec: str | None  # None in a film without sound
+    sample_rate: int  # Hz, 0 without sound
+    channels: int  # 0 without sound
+    sound_seconds: float  # decoded samples / sample rate, 0 without sound
+    sound_start: float  # seconds from the first frame to the first sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncReport:
+    """The measured agreement of picture, sound and song, for the run record."""
+
+    frames: int
+    fps: float
+    picture_seconds: float
+    sound_seconds: float
+    difference_seconds: float  # picture minus sound
+    offset_seconds: float | None  # by how much the sound is late; None when the song is silent or too short to tell
+
+
+def probe(path: Path) -> FilmFacts:
+    """Decode a film from end to end and say what it holds.
+
+    Raises:
+        VideoError: It cannot be decoded, or has no picture.
+    """
+    purpose = f"read {path}"
+    both = ["-map", "0:v:0?", "-map", "0:a:0?"]
+    decoded = streams.read_streams(
+        path, [*both, "-fps_mode", "passthrough", "-c:v", "rawvideo", "-c:a", "pcm_f32le"], purpose=purpose
+    )
+    stored = streams.read_streams(path, [*both, "-c", "copy", "-t", "1"], purpose=purpose)
+    codecs = {stream.kind: stream.codec for stream in stored}
+    kinds = {stream.kind: stream for stream in decoded}
+    picture, sound = kinds.get("video"), kinds.get("audio", streams.Stream())
+    if picture is None or picture.packets == 0:
+        raise VideoError(f"{path} has no picture", hint="it is no film")
+    width, height = (int(side) for side in picture.header["dimensions"].split("x"))
+    return FilmFacts(
+        frames=picture.packets,
+        fps=1 / picture.step,
+        steady=picture.regular,
+        width=width,
+        height=height,
+        picture_codec=codecs["video"],
+        pixel_format=_pixel_format(path),
+        picture_seconds=float(picture.packets * picture.step),
+        sound_codec=codecs.get("audio"),
+        sample_rate=sound.sample_rate,
+        channels=sound.channels,
+        sound_seconds=sound.samples / sound.sample_rate if sound.samples else 0.0,
+        sound_start=float(sound.start - picture.start) if sound.samples else 0.0,
+    )
+
+
+def verify_film(path: Path, *, frames: int, fps: Fraction, duration: float, sound: Track) -> SyncReport:
+    """Check a finished film against what was promised, to within one frame.
+
+    Args:
+        path: The film.
+        frames: How many it should have.
+        fps: Frames per second it should have.
+        duration: Seconds it should last.
+        sound: The track that should be heard.
+
+    Raises:
+        VideoError: Frames are missing, lengths disagree, or the sound is not where it was.
+    """
+    facts = probe(path)
+    frame = float(1 / fps)
+    offset = measure_offset(path, sound)
+    late = None if offset is None else offset + facts.sound_start
+    _expect(path, facts.frames == frames, f"has {facts.frames} frames instead of {frames}")
+    _expect(path, facts.steady and facts.fps == fps, f"plays at {float(facts.fps):g} frames per second, not {float(fps):g}")
+    for name, seconds in (("picture", facts.picture_seconds), ("sound", facts.sound_seconds)):
+        _expect(
+            path, abs(seconds - duration) <= frame, f"has {seconds:.4f} s of {name} instead of {duration:.4f} s"
+        )
+    difference = facts.picture_seconds - facts.sound_seconds
+    _expect(path, abs(difference) <= frame, f"has picture and sound {abs(difference):.4f} s apart at the end")
+    _expect(path, late is None or abs(late) <= frame, f"sounds {late or 0:.4f} s late")
+    return SyncReport(
+        frames=facts.frames,
+        fps=float(facts.fps),
+        picture_seconds=facts.picture_seconds,
+        sound_seconds=facts.sound_seconds,
+        difference_seconds=difference,
+        offset_seconds=late,
+    )
+
+
+def measure_offset(path: Path, sound: Track) -> float | None:
+    """Seconds by which the sound stream of a film is later than the song, by cross-correlation.
+
+    None when the song is silent or too short to tell.
+
+    Raises:
+        VideoError: The film sounds something else.
+    """
+    first, song = _first_sound(sound.mono_blocks())
+    if len(song) < SHORTEST_SECONDS * EAR_RATE:
+        return None
+    film = _span(open_track(path).mono_blocks(), first, len(song))
+    lag, likeness = _best_lag(song, film, round(REACH_SECONDS * EAR_RATE))
+    if likeness < SAME_SOUND:
+        raise VideoError(
+            f"the sound of {path} is not that of {sound.path} (correlation {likeness:.2f})",
+            hint="this is a bug: please report it with the command that made the film",
+        )
+    return lag / EAR_RATE
+
+
+def _first_sound(blocks: Iterator[Mono]) -> tuple[int, Mono]:
+    """The first `LISTEN_SECONDS` that are not silent: number of their first sample, and the samples."""
+    position = 0
+    for block in blocks:
+        loud = np.flatnonzero(np.abs(block) > SILENCE)
+        if len(loud):
+            kept = [block[loud[0] :]]
+            return position + int(loud[0]), _head(kept, blocks, LISTEN_SECONDS * EAR_RATE)
+        position += len(block)
+    return position, np.zeros(0, np.float32)
+
+
+def _span(blocks: Iterator[Mono], first: int, length: int) -> Mono:
+    """Samples [first, first + length) of a stream, or what there is of them."""
+    for block in blocks:
+        if first < len(block):
+            return _head([block[first:]], blocks, length)
+        first -= len(block)
+    return np.zeros(0, np.float32)
+
+
+def _head(kept: list[Mono], blocks: Iterator[Mono], length: int) -> Mono:
+    """What is kept and what follows it, up to `length` samples."""
+    while sum(map(len, kept)) < length and (block := next(blocks, None)) is not None:
+        kept.append(block)
+    return np.concatenate(kept)[:length]
+
+
+def _best_lag(song: Mono, film: Mono, reach: int) -> tuple[int, float]:
+    """By how many samples `film` is later than `song`, and their correlation there (1 where they are the same).
+
+    A steady tone fits at every period: among the lags that fit equally well, the smallest is believed.
+    """
+    size = 1 << (len(song) + len(film)).bit_length()
+    spectrum = np.conj(np.fft.rfft(song, size)) * np.fft.rfft(film, size)
+    circular = np.fft.irfft(spectrum, size)
+    lags = np.arange(-reach, reach + 1)
+    fit = circular[lags]  # a negative lag counts from the end, as it should
+    peaks = np.flatnonzero((fit >= np.roll(fit, 1)) & (fit >= np.roll(fit, -1)) & (fit >= 0.999 * fit.max()))
+    best = peaks[np.argmin(np.abs(lags[peaks]))]
+    power = float(np.linalg.norm(song) * np.linalg.norm(film))
+    return int(lags[best]), float(fit[best]) / power if power else 0.0
+
+
+def _pixel_format(path: Path) -> str:
+    """Name of the stored pixel format, such as `yuv420p`; only ffmpeg's description of its input has it."""
+    found = re.search(r"Video: .*?, (\w+)", ffmpeg.describe(path))
+    return found[1] if found else "unknown"
+
+
+def _expect(path: Path, holds: bool, what: str) -> None:
+    if not holds:
+        raise VideoError(f"{path} {what}", hint="this is a bug: please report it with the command that made the film")
