@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models import checkpoints, store
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN
@@ -51,3 +52,19 @@ def load_family(name: str = "auto", *, device: str | torch.device = "cpu", weigh
         vqgan=cast(VQGAN, networks["vqgan"]),
         files=files,
     )
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device meant by a name; "auto" is the best there is.
+
+    Raises:
+        SettingsError: There is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise SettingsError(f"there is no device {name!r} here", hint="run `w2c-gen doctor` to see what there is") from None
+    return device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +13,10 @@ PARTS = ("wav2clip", "clip", "vqgan")
 FAMILIES = ("mini",)
 
 
-def shipped_weights() -> Path:
-    """The folder of families: inside an installed package, or at the root of a checkout."""
+def weights_folder() -> Path:
+    """The folder of families: `W2C_WEIGHTS`, else inside the installed package, or at the root of a checkout."""
+    if chosen := os.environ.get("W2C_WEIGHTS"):
+        return Path(chosen)
     package = Path(__file__).resolve().parent.parent
     installed = package / "weights"
     return installed if installed.is_dir() else package.parent / "weights"
@@ -35,13 +38,23 @@ def resolve(name: str, weights_dir: Path | None = None) -> str:
 
 def locate(family: str, part: str, weights_dir: Path | None = None) -> Path:
     """Where a part's file belongs, there or not."""
-    return (weights_dir or shipped_weights()) / family / f"{part}.safetensors"
+    return (weights_dir or weights_folder()) / family / f"{part}.safetensors"
 
 
 def missing(family: str, weights_dir: Path | None = None) -> list[Path]:
     """Files of a family that are not in place."""
     paths = [locate(family, part, weights_dir) for part in PARTS]
     return [path for path in paths if not path.is_file()]
+
+
+def require(family: str, weights_dir: Path | None = None) -> None:
+    """Make sure that a family's files are in place.
+
+    Raises:
+        WeightsError: There is no such family, or a file is not there.
+    """
+    for part in PARTS:
+        find(resolve(family, weights_dir), part, weights_dir)
 
 
 def find(family: str, part: str, weights_dir: Path | None = None) -> Path:

@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wav2clip_gen.errors import SettingsError
@@ -90,6 +92,10 @@ class Painter:
             picture = self.family.vqgan.decode(latent)
         return picture.float().clamp(0, 1).squeeze(0)
 
+    def show_bytes(self) -> NDArray[np.uint8]:
+        """The same picture as (H, W, 3) uint8, copied to the host."""
+        return (self.show() * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+
 
 class _RunningAverage:
     """An exponential average that is unbiased from the first value on (Kingma & Ba, arXiv 1412.6980, section 3)."""
@@ -125,6 +131,11 @@ class _ClampWithGradient(torch.autograd.Function):
 def clamp_with_gradient(values: Tensor) -> Tensor:
     """Clamp to [0, 1] while values outside still learn the way back in."""
     return _ClampWithGradient.apply(values)
+
+
+def generator_for(seed: int, device: torch.device) -> torch.Generator:
+    """What draws everything of a film, on the device that needs it."""
+    return torch.Generator(device).manual_seed(seed)
 
 
 def check_size(width: int, height: int, stride: int) -> None:

@@ -1,0 +1,87 @@
+"""What a render tells while it goes on, and what it leaves behind. Knows no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wav2clip_gen.audio.track import Track
+from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.video.mux import SoundPlan
+from wav2clip_gen.video.probe import SyncReport
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One film to be made, with all that can be checked before a network is loaded."""
+
+    track: Track
+    timeline: Timeline
+    settings: Settings  # with its seed drawn
+    out: Path
+    sound: SoundPlan  # how the sound will get into the film
+    frames_dir: Path | None = None
+
+    @property
+    def seed(self) -> int:
+        """What decides everything that is drawn."""
+        assert self.settings.run.seed is not None
+        return self.settings.run.seed
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole film."""
+        painting = self.settings.painting
+        return painting.first_steps + (self.timeline.frames - 1) * painting.steps
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work begins: "load", "hear", "paint", "join" or "check"."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The networks are on their device."""
+
+    family: str
+    device: str
+
+
+@dataclass(frozen=True)
+class FramePainted:
+    """One more frame is in the film."""
+
+    index: int
+    frames: int  # of the whole film
+    loss: float | None  # at the last step; None without steps
+    similarity: float | None  # mean cosine between the views and the target at the last step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """A finished film: made, joined with its sound, measured and recorded."""
+
+    path: Path
+    record: Path
+    frames: int
+    seconds: float  # of film
+    seed: int
+    sync: SyncReport
+    timings: dict[str, float] = field(default_factory=dict)  # seconds of work per stage
+    partial: bool = False  # stopped before its end
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event."""
+
+    film: Film
+
+
+Event = Stage | Ready | FramePainted | Finished
+Record = dict[str, Any]

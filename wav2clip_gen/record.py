@@ -1,0 +1,133 @@
+"""The run record: all that is needed to make the same film again, and what was measured. Knows no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wav2clip_gen import __version__
+from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.events import Film, FramePainted, Job
+from wav2clip_gen.models import store
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.video import ffmpeg
+
+if TYPE_CHECKING:
+    from wav2clip_gen.models.families import Family
+
+FORMAT = 1
+PACKAGES = ("torch", "torchaudio", "torchvision", "open_clip_torch", "taming-transformers", "numpy", "soxr")
+
+
+def draw_seed() -> int:
+    """A seed that nobody chose; short enough to be typed again."""
+    return secrets.randbelow(2**31)
+
+
+def beside(film: Path) -> Path:
+    """Where the record of a film lies."""
+    return film.with_suffix(".json")
+
+
+def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) -> dict[str, Any]:
+    """The record of a finished film as plain values."""
+    track = job.track
+    return {
+        "w2c-gen": {"format": FORMAT, "version": __version__},
+        "film": film.path.name,
+        "partial": film.partial,
+        "track": {
+            "path": _relative(track.path, film.path.parent),
+            "sha256": store.sha256(track.path),
+            "sample_rate": track.sample_rate,
+            "channels": track.channels,
+            "start": track.start,
+            "samples": track.samples,
+        },
+        "settings": job.settings.to_dict(),
+        "family": {
+            "name": family.name,
+            "device": str(family.device),
+            "sha256": {part: store.sha256(path) for part, path in family.files.items()},
+        },
+        "versions": versions(),
+        "sound": asdict(job.sound),
+        "sync": asdict(film.sync),
+        "seconds": {**film.timings, "film": film.seconds},
+        "frames": {
+            "loss": [_short(frame.loss) for frame in painted],
+            "similarity": [_short(frame.similarity) for frame in painted],
+        },
+    }
+
+
+def summary(job: Job, family: Family) -> str:
+    """One line for the film's own metadata."""
+    picture, painting = job.settings.picture, job.settings.painting
+    return (
+        f"w2c-gen {__version__}, models {family.name}, seed {job.seed}, {picture.width}x{picture.height}, "
+        f"{picture.fps:g} fps, {painting.steps} steps, {painting.cuts} cuts"
+    )
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    """Write a record, whole or not at all.
+
+    Raises:
+        VideoError: The disk does not take it.
+    """
+    from wav2clip_gen.video.output import appear_whole
+
+    try:
+        with appear_whole(path) as part:
+            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise VideoError(f"cannot write {path}: {error.strerror}", hint="the film itself is complete") from error
+
+
+def read(path: Path) -> tuple[Path, Settings]:
+    """The track and the settings, seed included, of the film that a record describes.
+
+    Raises:
+        SettingsError: It is no run record, or one of a later version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["w2c-gen"]["format"] != FORMAT:
+            raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
+        track = content["track"]["path"]
+        settings = Settings().merged(content["settings"])
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="give the JSON beside a film") from None
+    except (KeyError, TypeError, ValueError):
+        raise SettingsError(f"{path}: not a run record of w2c-gen", hint="give the JSON beside a film") from None
+    return path.parent / track, settings
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that could change a film."""
+    found = {"python": platform.python_version(), "ffmpeg": ffmpeg.version().removeprefix("ffmpeg version ")}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """The path seen from `folder`, so that both may move together; absolute across drives."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return str(path.resolve())
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -1,0 +1,219 @@
+"""The whole story: a song goes in, a film comes out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wav2clip_gen import record
+from wav2clip_gen.audio.features import loudness
+from wav2clip_gen.audio.track import open_track
+from wav2clip_gen.audio.windows import Timeline, iterate_windows
+from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.events import Event, Film, Finished, FramePainted, Job, Ready, Stage
+from wav2clip_gen.models import store
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.video.mux import mux, plan_sound
+from wav2clip_gen.video.output import appear_whole, check_output, scratch_beside
+from wav2clip_gen.video.probe import verify_film
+from wav2clip_gen.video.writer import FilmWriter
+
+if TYPE_CHECKING:
+    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.synthesis.painter import Painter
+    from wav2clip_gen.synthesis.trajectory import Trajectory
+
+
+def render(
+    source: str | Path,
+    out: str | Path | None = None,
+    settings: Settings | None = None,
+    *,
+    family: Family | None = None,
+    overwrite: bool = False,
+    frames_dir: str | Path | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Film:
+    """Turn a track into a film whose pictures follow what is heard.
+
+    Args:
+        source: A sound file, or a video file whose sound is taken.
+        out: The film; `{stem}` and `{seed}` are filled in. By default the track's name, as mp4, in this folder.
+        settings: What to make; see `wav2clip_gen.settings`.
+        family: Networks that are already loaded, to make several films with.
+        overwrite: Replace an older film.
+        frames_dir: Also keep the pictures, as PNG files, in this folder.
+        on_event: Is told of all that happens.
+
+    Raises:
+        W2CError: The track, a setting, the weights or the output cannot be used, or the finished film is wrong.
+    """
+    job = prepare(source, out, settings, overwrite=overwrite, frames_dir=frames_dir)
+    for event in rendering(job, family=family):
+        on_event(event)
+        if isinstance(event, Finished):
+            return event.film
+    raise AssertionError("a rendering ends with Finished or an error")
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path | None = None,
+    settings: Settings | None = None,
+    *,
+    overwrite: bool = False,
+    frames_dir: str | Path | None = None,
+) -> Job:
+    """Check all that can be checked before a network is loaded, and draw the seed if there is none."""
+    source, settings = Path(source), settings or Settings()
+    store.require(settings.run.models)
+    if settings.run.seed is None:
+        settings = replace(settings, run=replace(settings.run, seed=record.draw_seed()))
+    track = open_track(source, start=settings.sound.start, duration=settings.sound.duration)
+    path = name_film(out or "{stem}.mp4", source, settings)
+    check_output(path, overwrite=overwrite)
+    check_output(record.beside(path), overwrite=overwrite)
+    timeline = Timeline.of(
+        track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop
+    )
+    return Job(track, timeline, settings, path, plan_sound(track), Path(frames_dir) if frames_dir else None)
+
+
+def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
+    """Fill `{stem}` (of the track) and `{seed}` into the name of the film.
+
+    Raises:
+        SettingsError: The template has other fields.
+        VideoError: The film would replace its own track, or is no mp4.
+    """
+    try:
+        path = Path(str(template).format(stem=source.stem, seed=settings.run.seed))
+    except (KeyError, IndexError, ValueError):
+        raise SettingsError(f"--out {template}: not a name", hint="use {stem} and {seed}, as in films/{stem}.mp4") from None
+    if path.suffix.lower() != ".mp4":
+        raise VideoError(f"{path}: only mp4 films are made", hint=f"name it {path.with_suffix('.mp4').name}")
+    if path.exists() and path.samefile(source):
+        raise VideoError(f"{path} is the track itself", hint="choose another --out")
+    return path
+
+
+def rendering(job: Job, *, family: Family | None = None, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    """Make the film, telling of each step; the last event is `Finished`.
+
+    Args:
+        job: From `prepare`.
+        family: Networks that are already loaded; else those that the settings name.
+        stop: Asked after each frame; when it says so the film ends there, as `NAME.partial.mp4`.
+    """
+    from wav2clip_gen.models.families import choose_device, load_family
+    from wav2clip_gen.synthesis.painter import Painter, generator_for
+
+    clock = _Clock()
+    yield clock.begin("load")
+    run = job.settings.run
+    family = family or load_family(run.models, device=choose_device(run.device))
+    painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
+    yield Ready(family.name, str(family.device))
+
+    yield clock.begin("hear")
+    trajectory = hear(job, family)
+
+    yield clock.begin("paint")
+    painted: list[FramePainted] = []
+    with scratch_beside(job.out, "picture") as picture:
+        with _film_writer(picture, job) as writer:
+            for frame in paint(job, painter, trajectory, writer):
+                painted.append(frame)
+                yield frame
+                if stop():
+                    break
+        job = _shortened(job, len(painted))
+
+        yield clock.begin("join")
+        title = job.track.title or job.track.path.stem
+        with appear_whole(job.out) as part:
+            mux(picture, job.track, part, metadata={"title": title, "comment": record.summary(job, family)})
+            yield clock.begin("check")
+            timeline = job.timeline
+            sync = verify_film(
+                part, frames=timeline.frames, fps=timeline.fps, duration=job.track.duration, sound=job.track
+            )
+    film = Film(
+        path=job.out, record=record.beside(job.out), frames=len(painted), seconds=sync.picture_seconds,
+        seed=job.seed, sync=sync, timings=clock.finish(), partial=len(painted) < len(trajectory),
+    )  # fmt: skip
+    record.write(record.describe(job, family, film, painted), film.record)
+    yield Finished(film)
+
+
+def hear(job: Job, family: Family) -> Trajectory:
+    """Embed the track's windows, and the prompts, into one target per frame."""
+    from wav2clip_gen.synthesis.trajectory import build_trajectory
+
+    settings, prompts = job.settings, job.settings.prompts
+    return build_trajectory(
+        family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline)),
+        loudness(job.track, job.timeline),
+        job.timeline,
+        half_life=settings.motion.smoothing,
+        sound_weight=settings.sound.weight,
+        prompts=family.clip.embed_text([prompt.text for prompt in prompts]).cpu() if prompts else None,
+        prompt_weights=tuple(prompt.weight for prompt in prompts),
+    )
+
+
+def paint(job: Job, painter: Painter, trajectory: Trajectory, writer: FilmWriter) -> Iterator[FramePainted]:
+    """Paint all frames into the film, one from the other."""
+    settings, frames = job.settings, job.timeline.frames
+    for index, target in enumerate(trajectory.targets.to(painter.family.device)):
+        first = index == 0
+        step = None
+        for step in painter.paint(
+            target,
+            steps=settings.painting.first_steps if first else settings.painting.steps,
+            inertia=0 if first else settings.motion.inertia,
+        ):
+            pass
+        writer.write(painter.show_bytes())
+        loss, similarity = (float(step.loss), float(step.similarity)) if step else (None, None)
+        yield FramePainted(index, frames, loss, similarity)
+
+
+def _film_writer(path: Path, job: Job) -> FilmWriter:
+    picture = job.settings.picture
+    return FilmWriter(
+        path, size=(picture.width, picture.height), fps=job.timeline.fps, upscale=picture.upscale,
+        frames_dir=job.frames_dir,
+    )  # fmt: skip
+
+
+def _shortened(job: Job, frames: int) -> Job:
+    """The job as far as it was done: the same one, or a shorter one under a clear name."""
+    if frames == job.timeline.frames:
+        return job
+    seconds = float(frames / job.timeline.fps)
+    track = open_track(job.track.path, start=job.track.start, duration=seconds)
+    timeline = replace(job.timeline, samples=track.samples)
+    return replace(job, track=track, timeline=timeline, out=job.out.with_suffix(".partial.mp4"), sound=plan_sound(track))
+
+
+class _Clock:
+    """Seconds spent in each stage."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._stage, self._since = "", time.perf_counter()
+
+    def begin(self, stage: str) -> Stage:
+        now = time.perf_counter()
+        if self._stage:
+            self._seconds[self._stage] = now - self._since
+        self._stage, self._since = stage, now
+        return Stage(stage)
+
+    def finish(self) -> dict[str, float]:
+        self.begin("")
+        return {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
