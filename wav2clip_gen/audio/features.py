@@ -12,7 +12,7 @@ LOUD = 99  # percentile of the frames that counts as fully loud
 
 
 def loudness(track: Track, timeline: Timeline) -> NDArray[np.float64]:
-    """How loud each frame is against the loud places of its own song, (F,) in [0, 1]; silence is 0 throughout.
+    """How loud each frame is against the loud places of its own song, (F,) in [0, 1]; silence is 0.
 
     The root mean square over the frame's samples and all channels, divided by its 99th percentile.
     """

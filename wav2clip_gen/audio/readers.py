@@ -1,4 +1,4 @@
-"""Two ways to decode a file: libsndfile where it can, ffmpeg for everything else. Both give the same blocks."""
+"""Two ways to decode a file: libsndfile where it can, ffmpeg for the rest. Both give the same blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from soundfile import SoundFile
 
 
-class DamagedSound(SoundError):
+class DamagedSoundError(SoundError):
     """A file broke off while it was decoded, in a way that this reader cannot go past."""
 
 
@@ -44,7 +44,7 @@ class Reader(Protocol):
         """Stream samples [first, stop) as (C, n) arrays, 0 < n <= size; up to the end when `stop` is None.
 
         Raises:
-            DamagedSound: The file is broken in a way that this reader cannot go past.
+            DamagedSoundError: The file is broken in a way that this reader cannot go past.
         """
 
 
@@ -62,10 +62,12 @@ class SoundfileReader:
         """A reader for `path`, or None when libsndfile does not know this kind of file well enough."""
         import soundfile
 
+        if _is_mpeg(path):
+            return None
         try:
             with soundfile.SoundFile(path) as sound:
-                # libsndfile leaves the channels of surround Vorbis in Vorbis' order, not in that of every other format
-                if sound.subtype == "VORBIS" and sound.channels > 2:
+                # libsndfile leaves surround Vorbis and Opus in their own channel order, not in everybody's
+                if sound.format == "OGG" and sound.channels > 2:
                     return None
                 title = sound.copy_metadata().get("title", "").strip() or None
                 return cls(path, sound.samplerate, sound.channels, title)
@@ -86,7 +88,16 @@ class SoundfileReader:
                     left -= len(block)
                     yield np.ascontiguousarray(block.T)
         except soundfile.SoundFileError as error:
-            raise DamagedSound(f"{self.path} is damaged: {error}", hint="copy or export the sound again") from error
+            raise DamagedSoundError(
+                f"{self.path} is damaged: {error}", hint="copy or export the sound again"
+            ) from error
+
+
+def _is_mpeg(path: Path) -> bool:
+    """Whether this is an mp3, which libsndfile reads, writing on the terminal where a file is cut short."""
+    with path.open("rb") as file:
+        head = file.read(3)
+    return head == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
 
 
 def _left_after_seek(sound: SoundFile, first: int, stop: int | None) -> int:
@@ -99,7 +110,7 @@ def _left_after_seek(sound: SoundFile, first: int, stop: int | None) -> int:
 
 @dataclass(frozen=True)
 class FFmpegReader:
-    """Decodes with ffmpeg: everything else, video files too; always from the beginning, so that spans are exact."""
+    """Decodes the rest with ffmpeg, always from the beginning of the file, so that spans are exact."""
 
     path: Path
     sample_rate: int  # Hz
@@ -135,7 +146,9 @@ class FFmpegReader:
                     interleaved = np.frombuffer(content, dtype="<f4").reshape(-1, self.channels)
                     yield np.ascontiguousarray(interleaved.T, dtype=np.float32)
         except VideoError as error:
-            raise DamagedSound(error.what, hint="the file seems damaged: copy or export it again") from error
+            raise DamagedSoundError(
+                error.what, hint="the file seems damaged: copy or export it again"
+            ) from error
 
 
 def _not_sound(path: Path, what: str) -> SoundError:

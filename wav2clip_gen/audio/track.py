@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.readers import DamagedSound, Reader, readers_for
+from wav2clip_gen.audio.readers import DamagedSoundError, Reader, readers_for
 from wav2clip_gen.errors import SoundError
 
 Samples = NDArray[np.float32]
@@ -79,7 +79,7 @@ def open_track(path: Path, *, start: float = 0.0, duration: float | None = None)
     Args:
         path: wav, flac, ogg, mp3, m4a, opus, mp4, ...; any rate, any number of channels.
         start: Seconds to skip.
-        duration: Seconds to keep; everything up to the end when None. A longer one than there is keeps what there is.
+        duration: Seconds to keep, or what there is of them; everything up to the end when None.
 
     Raises:
         SoundError: There is no such file, it holds no sound, or none that can be used.
@@ -91,7 +91,7 @@ def open_track(path: Path, *, start: float = 0.0, duration: float | None = None)
     for reader in readers_for(path):
         try:
             return _checked(reader, start, duration)
-        except DamagedSound as error:  # ffmpeg goes on where libsndfile gives up
+        except DamagedSoundError as error:  # ffmpeg goes on where libsndfile gives up
             problem = problem or error
     raise problem or SoundError(f"{path} cannot be read")
 

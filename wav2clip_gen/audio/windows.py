@@ -1,7 +1,7 @@
 """All time arithmetic: seconds, samples, frames and windows meet here and nowhere else.
 
-Frame `i` is shown at exactly `i / fps`; window `w` is centred at `w * hop`. Every number comes from an exact fraction,
-never from adding up rounded steps, so nothing drifts however long the song is.
+Frame `i` is shown at exactly `i / fps`; window `w` is centred at `w * hop`. Every number comes from an exact
+fraction, never from adding up rounded steps, so nothing drifts however long the song is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from wav2clip_gen.errors import SettingsError, SoundError
 Samples = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-_NTSC = {round(n * 1000 / 1001, digits): Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120) for digits in (2, 3)}
+_NTSC = {
+    round(n * 1000 / 1001, digits): Fraction(n * 1000, 1001)
+    for n in (24, 30, 48, 60, 120)
+    for digits in (2, 3)
+}
 
 
 def exact_fps(number: float | str | Fraction) -> Fraction:
@@ -35,7 +39,9 @@ def exact_fps(number: float | str | Fraction) -> Fraction:
     except (ValueError, ZeroDivisionError):
         fps = Fraction(0)
     if fps <= 0:
-        raise SettingsError(f"{number} frames per second cannot be shown", hint="for example 12, 23.976 or 30000/1001")
+        raise SettingsError(
+            f"{number} frames per second cannot be shown", hint="for example 12, 23.976 or 30000/1001"
+        )
     return _NTSC.get(float(fps), fps)
 
 
@@ -58,7 +64,9 @@ class Timeline:
         object.__setattr__(self, "fps", exact_fps(self.fps))
 
     @classmethod
-    def of(cls, track: Track, *, fps: float | str | Fraction, window: float = 1.0, hop: float = 0.1) -> Timeline:
+    def of(
+        cls, track: Track, *, fps: float | str | Fraction, window: float = 1.0, hop: float = 0.1
+    ) -> Timeline:
         """The timeline of a track."""
         return cls(
             samples=track.samples, sample_rate=track.sample_rate, fps=exact_fps(fps), window=window, hop=hop
@@ -89,7 +97,7 @@ class Timeline:
         return np.arange(self.windows) * hop.numerator / hop.denominator
 
     def frame_edges(self) -> Indices:
-        """The samples at which frames begin and end, (F + 1,): frame `i` is heard over [edges[i], edges[i + 1])."""
+        """Samples at which frames begin and end, (F + 1,): frame `i` lasts from edges[i] to edges[i + 1]."""
         spans = (frame_span(index, self.fps, self.sample_rate) for index in range(self.frames))
         return np.minimum([0, *(stop for _, stop in spans)], self.samples)
 
@@ -116,10 +124,10 @@ def frame_span(index: int, fps: Fraction, rate: int) -> tuple[int, int]:
 def iterate_windows(
     blocks: Iterator[Samples], timeline: Timeline, *, rate: int = EAR_RATE, batch: int = 64
 ) -> Iterator[Samples]:
-    """Cut a stream into windows, without ever holding more of it than a window, a hop and a block.
+    """Cut a stream into windows, never holding more of it than a window, a hop and a block.
 
-    Edges are mirrored (as `np.pad(mode="reflect")` does, again and again where the song is very short), so that
-    no window hears a silence that is not in the song.
+    Edges are mirrored, as `np.pad(mode="reflect")` does (again and again where the song is very short), so
+    that no window hears a silence that is not in the song.
 
     Args:
         blocks: The song as (n,) arrays at `rate`, `timeline.length_at(rate)` samples in all.

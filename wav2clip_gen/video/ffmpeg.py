@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -103,7 +103,7 @@ def run(arguments: Sequence[str], *, purpose: str) -> bytes:
 
 @contextmanager
 def reading(arguments: Sequence[str], *, purpose: str) -> Iterator[IO[bytes]]:
-    """Start ffmpeg and give its standard output; read it to the end, or leave early and ffmpeg is ended.
+    """Start ffmpeg and give its standard output, to be read to the end; leaving by an exception ends ffmpeg.
 
     Raises:
         VideoError: ffmpeg is missing or failed; its own last words are quoted.
@@ -116,7 +116,7 @@ def reading(arguments: Sequence[str], *, purpose: str) -> Iterator[IO[bytes]]:
 class FFmpegSink:
     """An ffmpeg that is fed through its standard input: a context manager with `write`.
 
-    Leaving the block normally closes the pipe, waits and reads the exit code; leaving by an exception ends ffmpeg.
+    Leaving the block closes the pipe, waits and reads the exit code; leaving by an exception ends ffmpeg.
     """
 
     def __init__(self, arguments: Sequence[str], *, purpose: str) -> None:
@@ -130,7 +130,7 @@ class FFmpegSink:
         """Feed some bytes.
 
         Raises:
-            BrokenPipeError: ffmpeg is gone; leaving the block turns this into a VideoError with its last words.
+            BrokenPipeError: ffmpeg is gone; leaving the block makes this a VideoError with its last words.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(content)
@@ -149,18 +149,20 @@ def _started(
     binary = find_ffmpeg()
     with tempfile.TemporaryFile() as stderr:  # a file, for a pipe that nobody reads would fill and block
         process = _start([binary, *QUIET, *arguments], stdin, stdout, stderr)
+        fed = False
         try:
             yield process
             if process.stdin:
                 process.stdin.close()
-            code = process.wait()
+            fed = True
         except BrokenPipeError:
-            code = process.wait()  # it left before we were done; its exit code says why
-            if code == 0:
-                raise
+            pass  # it left before we were done; its exit code and last words say why
+        except BaseException:
+            process.kill()
+            raise
         finally:
-            _end(process)
-        if code != 0:
+            code = _end(process)
+        if code != 0 or not fed:
             stderr.seek(0)
             raise failure(purpose, code, stderr.read())
 
@@ -176,17 +178,14 @@ def _start(command: list[str], stdin: int, stdout: int, stderr: IO[bytes]) -> su
         ) from error
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Make sure that the process is gone and its pipes are closed."""
-    if process.poll() is None:
-        process.kill()
-    process.wait()
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the exit code and close the pipes."""
+    code = process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe:
-            try:
+            with suppress(BrokenPipeError):  # bytes that were still ours when ffmpeg left
                 pipe.close()
-            except BrokenPipeError:
-                pass  # bytes that were still ours when ffmpeg left
+    return code
 
 
 def describe(path: Path) -> str:
@@ -203,7 +202,9 @@ def encoders() -> frozenset[str]:
 
 def version() -> str:
     """The first line of `ffmpeg -version`, without the copyright."""
-    first = run(["-version"], purpose="ask ffmpeg for its version").decode(errors="replace").partition("\n")[0]
+    first = (
+        run(["-version"], purpose="ask ffmpeg for its version").decode(errors="replace").partition("\n")[0]
+    )
     return first.partition(" Copyright")[0].strip()
 
 

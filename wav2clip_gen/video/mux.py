@@ -1,4 +1,4 @@
-"""Picture and sound become one film. The sound is the song's own where mp4 can hold it, else as close as can be."""
+"""Picture and sound become one film, with the song's own sound where mp4 can hold it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from wav2clip_gen.video import ffmpeg, streams
 from wav2clip_gen.video.output import appear_whole
 
 COPIED = frozenset({"aac", "mp3", "alac"})  # what plays from an mp4 wherever mp4 plays
-AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})  # Hz
+AAC_RATES = frozenset(
+    {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
+)  # Hz
 AAC_BIT_RATE = "320k"
 SPEAKERS = {  # by number of channels; an encoder that does not know a layout would have the channels mixed
     1: ("mono",),
@@ -52,8 +54,12 @@ def plan_sound(track: Track) -> SoundPlan:
             hint="make a version with fewer channels first: nothing is down-mixed behind your back",
         )
     if track.sample_rate in AAC_RATES:
-        return SoundPlan(codec="aac", copied=False, why=f"encoded at up to {AAC_BIT_RATE}bit/s, same rate and channels")
-    return SoundPlan(codec="flac", copied=False, why=f"AAC knows no {track.sample_rate} Hz, so it stays lossless")
+        return SoundPlan(
+            codec="aac", copied=False, why=f"encoded at up to {AAC_BIT_RATE}bit/s, same rate and channels"
+        )
+    return SoundPlan(
+        codec="flac", copied=False, why=f"AAC knows no {track.sample_rate} Hz, so it stays lossless"
+    )
 
 
 def mux(picture: Path, track: Track, out: Path, *, metadata: dict[str, str]) -> SoundPlan:
@@ -71,7 +77,17 @@ def mux(picture: Path, track: Track, out: Path, *, metadata: dict[str, str]) -> 
     plan = plan_sound(track)
     tags = [part for key, text in metadata.items() for part in ("-metadata", f"{key}={text}")]
     with appear_whole(out) as part:
-        target = ["-map_metadata", "-1", *tags, "-movflags", "+faststart", "-f", "mp4", "-y", ffmpeg.file_url(part)]
+        target = [
+            "-map_metadata",
+            "-1",
+            *tags,
+            "-movflags",
+            "+faststart",
+            "-f",
+            "mp4",
+            "-y",
+            ffmpeg.file_url(part),
+        ]
         if plan.copied:
             _copy(picture, track, target, out)
         else:
@@ -80,7 +96,7 @@ def mux(picture: Path, track: Track, out: Path, *, metadata: dict[str, str]) -> 
 
 
 def _stored_codec(track: Track) -> str | None:
-    """The codec of the file, where its packets can be copied into an mp4 and play exactly what the track gives."""
+    """The codec of the file, where its packets, copied into an mp4, play exactly what the track gives."""
     if not track.whole:
         return None
     try:

@@ -16,15 +16,15 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
         VideoError: Its folder is missing or cannot be written to, or the file exists and may not be replaced.
     """
     folder = path.parent
-    if path.is_dir():
-        raise VideoError(f"{path} is a folder", hint=f"name a file in it, such as {path / 'film.mp4'}")
-    if folder.exists() and not folder.is_dir():
-        raise VideoError(f"{folder} is a file, not a folder", hint="choose another folder with --out")
-    if not folder.exists():
-        raise VideoError(f"the folder {folder} does not exist", hint=f"make it: mkdir -p {folder}")
-    if path.exists() and not overwrite:
-        raise VideoError(f"{path} exists", hint="use --overwrite to replace it, or another --out")
     try:
+        if path.is_dir():
+            raise VideoError(f"{path} is a folder", hint=f"name a file in it, such as {path / 'film.mp4'}")
+        if folder.exists() and not folder.is_dir():
+            raise VideoError(f"{folder} is a file, not a folder", hint="choose another folder with --out")
+        if not folder.exists():
+            raise VideoError(f"the folder {folder} does not exist", hint=f"make it: mkdir -p {folder}")
+        if path.exists() and not overwrite:
+            raise VideoError(f"{path} exists", hint="use --overwrite to replace it, or another --out")
         with scratch_beside(path) as trial:
             trial.touch()
     except OSError as error:
@@ -55,4 +55,6 @@ def appear_whole(path: Path) -> Iterator[Path]:
         try:
             part.replace(path)
         except OSError as error:
-            raise VideoError(f"cannot put {path} in its place: {error.strerror}", hint="choose another --out") from error
+            raise VideoError(
+                f"cannot put {path} in its place: {error.strerror}", hint="choose another --out"
+            ) from error

@@ -52,7 +52,9 @@ class SyncReport:
     picture_seconds: float
     sound_seconds: float
     difference_seconds: float  # picture minus sound
-    offset_seconds: float | None  # by how much the sound is late; None when the song is silent or too short to tell
+    offset_seconds: (
+        float | None
+    )  # by how much the sound is late; None when the song is silent or too short to tell
 
 
 def probe(path: Path) -> FilmFacts:
@@ -105,16 +107,22 @@ def verify_film(path: Path, *, frames: int, fps: Fraction, duration: float, soun
     """
     facts = probe(path)
     frame = float(1 / fps)
-    offset = measure_offset(path, sound)
-    late = None if offset is None else offset + facts.sound_start
     _expect(path, facts.frames == frames, f"has {facts.frames} frames instead of {frames}")
-    _expect(path, facts.steady and facts.fps == fps, f"plays at {float(facts.fps):g} frames per second, not {float(fps):g}")
+    _expect(
+        path,
+        facts.steady and facts.fps == fps,
+        f"plays at {float(facts.fps):g} frames per second, not {float(fps):g}",
+    )
     for name, seconds in (("picture", facts.picture_seconds), ("sound", facts.sound_seconds)):
         _expect(
-            path, abs(seconds - duration) <= frame, f"has {seconds:.4f} s of {name} instead of {duration:.4f} s"
+            path,
+            abs(seconds - duration) <= frame,
+            f"has {seconds:.4f} s of {name} instead of {duration:.4f} s",
         )
     difference = facts.picture_seconds - facts.sound_seconds
     _expect(path, abs(difference) <= frame, f"has picture and sound {abs(difference):.4f} s apart at the end")
+    offset = measure_offset(path, sound)
+    late = None if offset is None else offset + facts.sound_start
     _expect(path, late is None or abs(late) <= frame, f"sounds {late or 0:.4f} s late")
     return SyncReport(
         frames=facts.frames,
@@ -176,7 +184,7 @@ def _head(kept: list[Mono], blocks: Iterator[Mono], length: int) -> Mono:
 
 
 def _best_lag(song: Mono, film: Mono, reach: int) -> tuple[int, float]:
-    """By how many samples `film` is later than `song`, and their correlation there (1 where they are the same).
+    """By how many samples `film` is later than `song`, and their correlation there (1 for the same sound).
 
     A steady tone fits at every period: among the lags that fit equally well, the smallest is believed.
     """
@@ -185,7 +193,9 @@ def _best_lag(song: Mono, film: Mono, reach: int) -> tuple[int, float]:
     circular = np.fft.irfft(spectrum, size)
     lags = np.arange(-reach, reach + 1)
     fit = circular[lags]  # a negative lag counts from the end, as it should
-    peaks = np.flatnonzero((fit >= np.roll(fit, 1)) & (fit >= np.roll(fit, -1)) & (fit >= 0.999 * fit.max()))
+    peaks = np.flatnonzero(
+        (fit >= np.roll(fit, 1)) & (fit >= np.roll(fit, -1)) & (fit >= fit.max() - 1e-3 * abs(fit.max()))
+    )
     best = peaks[np.argmin(np.abs(lags[peaks]))]
     power = float(np.linalg.norm(song) * np.linalg.norm(film))
     return int(lags[best]), float(fit[best]) / power if power else 0.0
@@ -199,4 +209,6 @@ def _pixel_format(path: Path) -> str:
 
 def _expect(path: Path, holds: bool, what: str) -> None:
     if not holds:
-        raise VideoError(f"{path} {what}", hint="this is a bug: please report it with the command that made the film")
+        raise VideoError(
+            f"{path} {what}", hint="this is a bug: please report it with the command that made the film"
+        )

@@ -1,6 +1,7 @@
 """What is in a file, stream by stream, in the words of ffmpeg's framecrc muxer.
 
-ffmpeg writes one line a packet; they are summed while they pass, so a long film costs no more memory than a short one.
+ffmpeg writes one line a packet; they are summed while they pass, so that a long film costs no more memory than
+a short one.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ UPSCALES = (1, 2, 4)
 class FilmWriter:
     """A film that is being written: h264, yuv420p, constant frame rate, bt709.
 
-    Use it as a context manager. The film appears at `path` when the block is left normally, and not at all when it
-    is left by an exception.
+    Use it as a context manager. The film appears at `path` when the block is left normally, and not at all
+    when it is left by an exception.
 
     Args:
         path: The film; an old one is replaced at the end.
@@ -73,6 +73,7 @@ class FilmWriter:
             part = opening.enter_context(appear_whole(self.path))
             command = self._command(part)
             self._sink = opening.enter_context(ffmpeg.FFmpegSink(command, purpose=f"write {self.path}"))
+            opening.push(self._check_count)
             self._open = opening.pop_all()
         return self
 
@@ -94,24 +95,43 @@ class FilmWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._open:
-            if error:
-                self._open.__exit__(kind, error, trace)
-            elif self._frames not in (None, self.written):
-                raise VideoError(
-                    f"{self.path} would have {self.written} frames instead of {self._frames}",
-                    hint="this is a bug: please report it",
-                )
+        self._open.__exit__(kind, error, trace)
+
+    def _check_count(self, kind: type[BaseException] | None, *_: object) -> None:
+        """First thing at the end, so that a film that is not whole never appears."""
+        if kind is None and self._frames not in (None, self.written):
+            raise VideoError(
+                f"{self.path} would have {self.written} frames instead of {self._frames}",
+                hint="this is a bug: please report it",
+            )
 
     def _command(self, part: Path) -> list[str]:
         """Colours are said twice: `scale` converts to bt709, the options tag the stream as bt709."""
         width, height = self.size
         scale = (
-            f"scale={width * self._upscale}:{height * self._upscale}:flags=lanczos+accurate_rnd+full_chroma_int"
-            ":out_color_matrix=bt709:out_range=tv"
+            f"scale={width * self._upscale}:{height * self._upscale}"
+            ":flags=lanczos+accurate_rnd+full_chroma_int:out_color_matrix=bt709:out_range=tv"
         )
-        pictures = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s:v", f"{width}x{height}", "-framerate", str(self._fps)]
-        colours = ["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"]
+        pictures = [
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-s:v",
+            f"{width}x{height}",
+            "-framerate",
+            str(self._fps),
+        ]
+        colours = [
+            "-color_primaries",
+            "bt709",
+            "-color_trc",
+            "bt709",
+            "-colorspace",
+            "bt709",
+            "-color_range",
+            "tv",
+        ]
         codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(self._crf), "-fps_mode", "cfr", "-an"]
         target = ["-movflags", "+faststart", "-f", "mp4", "-y", ffmpeg.file_url(part)]
         return [*pictures, "-i", "pipe:0", "-vf", f"{scale},format=yuv420p", *codec, *colours, *target]
@@ -121,7 +141,8 @@ def _check(size: tuple[int, int], upscale: int, crf: int) -> None:
     width, height = size
     if width < 2 or height < 2 or width % 2 or height % 2:
         raise SettingsError(
-            f"a film cannot be {width}x{height} pixels", hint="width and height are even numbers, as h264 wants them"
+            f"a film cannot be {width}x{height} pixels",
+            hint="width and height are even numbers, as h264 wants them",
         )
     if upscale not in UPSCALES:
         raise SettingsError(f"upscale cannot be {upscale}", hint="1, 2 or 4")
@@ -133,7 +154,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise VideoError(f"cannot make the folder {folder}: {error.strerror}", hint="choose another one") from error
+        raise VideoError(
+            f"cannot make the folder {folder}: {error.strerror}", hint="choose another one"
+        ) from error
 
 
 def _save(picture: Picture, path: Path) -> None:

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from wav2clip_gen.video import ffmpeg
+
+Save = Callable[..., Path]
+
+
+def noise(seconds: float, rate: int = 44_100, channels: int = 2, seed: int = 0) -> NDArray[np.float32]:
+    """Dull noise, (n, channels): it survives every codec, and matches itself at one place only."""
+    rng = np.random.default_rng(seed)
+    white = rng.standard_normal((round(seconds * rate), channels))
+    kernel = np.ones(8) / 8
+    dull = np.stack([np.convolve(white[:, c], kernel, mode="same") for c in range(channels)], axis=1)
+    return (0.4 * dull).astype(np.float32)
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    """Write samples (n, C) into a file; formats that libsndfile cannot write go through ffmpeg."""
+
+    def save_as(name: str, samples: NDArray[np.float32], rate: int = 44_100, *options: str) -> Path:
+        path, wav = tmp_path / name, tmp_path / f"{name}.source.wav"
+        if path.suffix == ".wav":
+            soundfile.write(path, samples, rate, subtype="FLOAT")
+            return path
+        soundfile.write(wav, samples, rate, subtype="FLOAT")
+        command = ["-i", ffmpeg.file_url(wav), *options, "-y", ffmpeg.file_url(path)]
+        ffmpeg.run(command, purpose=f"make {name}")
+        wav.unlink()
+        return path
+
+    return save_as

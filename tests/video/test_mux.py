@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.audio.conftest import Save, noise
+from tests.video.conftest import FakeFFmpeg, Film
+from wav2clip_gen.audio.track import Track, open_track
+from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.errors import VideoError
+from wav2clip_gen.video import ffmpeg, streams
+from wav2clip_gen.video.mux import SoundPlan, mux, plan_sound
+from wav2clip_gen.video.probe import SyncReport, probe, verify_film
+
+
+def make(track: Track, film: Film, fps: float = 12) -> tuple[Path, SoundPlan, SyncReport]:
+    timeline = Timeline.of(track, fps=fps)
+    picture = film(timeline.frames, timeline.fps)
+    out = picture.with_name("out.mp4")
+    plan = mux(picture, track, out, metadata={"title": "Song", "comment": "seed=7"})
+    report = verify_film(out, frames=timeline.frames, fps=timeline.fps, duration=track.duration, sound=track)
+    return out, plan, report
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "copied"),
+    [
+        ("song.wav", "aac", False),
+        ("song.ogg", "aac", False),
+        ("song.opus", "aac", False),
+        ("song.mp3", "mp3", True),
+        ("song.m4a", "aac", True),
+        ("alac.m4a", "alac", True),
+    ],
+)
+def test_the_sound_begins_where_the_picture_begins(
+    name: str, codec: str, copied: bool, save: Save, film: Film
+) -> None:
+    options = {"alac.m4a": ["-c:a", "alac"], "song.opus": ["-c:a", "libopus"]}.get(name, [])
+    track = open_track(save(name, noise(2.3), 44_100, *options))
+    out, plan, report = make(track, film, 23.976)
+    assert (plan.codec, plan.copied) == (codec, copied)
+    assert report.offset_seconds is not None
+    assert abs(report.offset_seconds) < 0.005
+    assert abs(report.sound_seconds - track.duration) < 0.005
+    facts = probe(out)
+    assert (facts.sound_codec, facts.sample_rate, facts.channels) == (codec, track.sample_rate, 2)
+
+
+def test_a_copy_is_the_very_same_packets(save: Save, film: Film) -> None:
+    for name in ("song.mp3", "song.m4a"):
+        track = open_track(save(name, noise(1.5)))
+        out, _, _ = make(track, film)
+        np.testing.assert_array_equal(open_track(out).read(), track.read())
+
+
+def test_a_span_of_a_copyable_song_is_encoded(save: Save, film: Film) -> None:
+    track = open_track(save("song.m4a", noise(3.0)), start=0.5, duration=1.7)
+    _, plan, report = make(track, film, 30)
+    assert not plan.copied
+    assert report.offset_seconds == pytest.approx(0, abs=0.005)
+    assert report.sound_seconds == pytest.approx(1.7, abs=0.001)
+
+
+def test_delayed_sound_of_a_video_is_not_copied(save: Save, film: Film) -> None:
+    late = (
+        "-f",
+        "lavfi",
+        "-i",
+        "color=s=16x16:r=5:d=2",
+        "-map",
+        "1:v",
+        "-map",
+        "0:a",
+        "-af",
+        "asetpts=PTS+0.5/TB",
+    )
+    track = open_track(save("late.mp4", noise(1.0), 44_100, *late))
+    _, plan, report = make(track, film)
+    assert not plan.copied
+    assert report.offset_seconds == pytest.approx(0, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("rate", "codec"), [(8_000, "aac"), (96_000, "aac"), (37_800, "flac"), (192_000, "flac")]
+)
+def test_the_rate_of_the_song_is_kept(rate: int, codec: str, save: Save, film: Film) -> None:
+    out, plan, report = make(open_track(save("song.wav", noise(1.0, rate), rate)), film, 60)
+    facts = probe(out)
+    assert (plan.codec, facts.sound_codec, facts.sample_rate) == (codec, codec, rate)
+    assert abs(report.difference_seconds) <= 1 / 60
+
+
+@pytest.mark.parametrize("rate", [44_100, 37_800])  # as AAC, as FLAC
+@pytest.mark.parametrize("channels", [1, 3, 4, 5, 6, 7, 8])
+def test_no_channel_is_mixed_into_another(channels: int, rate: int, save: Save, film: Film) -> None:
+    time = np.arange(rate) / rate
+    pitches = [30 * (number + 2) for number in range(channels)]  # low enough for the LFE channel
+    song = np.stack([0.3 * np.sin(2 * np.pi * hertz * time) for hertz in pitches], axis=1).astype(np.float32)
+    out, _, _ = make(open_track(save("song.wav", song, rate)), film)
+    heard = np.abs(np.fft.rfft(open_track(out).read()[:, :rate]))
+    assert heard.argmax(axis=1).tolist() == pitches
+    for channel, spectrum in enumerate(heard):
+        others = spectrum[[pitch for pitch in pitches if pitch != pitches[channel]]]
+        assert channels == 1 or others.max() < 0.02 * spectrum[pitches[channel]]
+
+
+def test_the_speakers_keep_their_names(save: Save, film: Film) -> None:
+    song = noise(0.3, 48_000, 6)
+    track = open_track(save("song.flac", song, 48_000, "-af", "channelmap=channel_layout=5.1(side)"))
+    assert streams.read_sound(track.path).header["channel_layout_name"] == "5.1(side)"
+    out, _, _ = make(track, film)
+    assert streams.read_sound(out).header["channel_layout_name"] == "5.1(side)"
+
+
+def test_too_many_channels_are_told_before_rendering(save: Save) -> None:
+    with pytest.raises(VideoError, match="has 9 channels"):
+        plan_sound(open_track(save("many.wav", noise(0.1, 8_000, 9), 8_000)))
+
+
+@pytest.mark.parametrize("fps", [12, 60])
+def test_a_truncated_mp3_becomes_a_film(fps: int, save: Save, film: Film) -> None:
+    path = save("song.mp3", noise(3.0))
+    path.write_bytes(path.read_bytes()[:20_077])
+    _, _, report = make(open_track(path), film, fps)
+    assert report.offset_seconds == pytest.approx(0, abs=0.005)
+
+
+@pytest.mark.parametrize("samples", [1, 100, 3_000])
+def test_the_shortest_tracks_become_films(samples: int, save: Save, film: Film) -> None:
+    for rate in (8_000, 44_100):
+        track = open_track(save("dot.wav", np.full((samples, 1), 0.5, np.float32), rate))
+        _, _, report = make(track, film, 24)
+        assert report.frames == max(1, -(-samples * 24 // rate))
+
+
+def test_silence_becomes_a_film_whose_offset_cannot_be_told(save: Save, film: Film) -> None:
+    _, _, report = make(open_track(save("silence.wav", np.zeros((8_000, 2), np.float32), 8_000)), film)
+    assert report.offset_seconds is None
+
+
+def test_title_and_settings_are_in_the_film(save: Save, film: Film) -> None:
+    out, _, _ = make(open_track(save("song.mp3", noise(0.5), 44_100, "-metadata", "title=Another")), film)
+    assert streams.read_title(out) == "Song"
+    assert "seed=7" in ffmpeg.describe(out)
+
+
+def test_a_failed_join_leaves_the_old_film(save: Save, film: Film, fake_ffmpeg: FakeFFmpeg) -> None:
+    track, picture = open_track(save("song.wav", noise(0.5))), film(6)
+    out = picture.with_name("out.mp4")
+    out.write_text("old")
+    fake_ffmpeg("cat >/dev/null; echo 'Error writing trailer: No space left on device' >&2; exit 228")
+    with pytest.raises(VideoError, match=r"could not join .*No space left") as caught:
+        mux(picture, track, out, metadata={})
+    assert "disk space" in caught.value.hint
+    assert out.read_text() == "old"
+    assert not list(out.parent.glob(".*"))

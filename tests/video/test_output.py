@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wav2clip_gen.errors import VideoError
+from wav2clip_gen.video.output import appear_whole, check_output
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(VideoError) as caught:
+        check_output(path)
+    assert caught.value.hint
+    return caught.value.what
+
+
+def test_a_good_place_is_accepted_and_left_as_it_was(tmp_path: Path) -> None:
+    check_output(tmp_path / "film.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_place_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "does not exist" in refused(tmp_path / "nowhere" / "film.mp4")
+    assert "is a file, not a folder" in refused(tmp_path / "file" / "film.mp4")
+    assert "is a folder" in refused(tmp_path)
+    assert "cannot write into the folder /proc" in refused(Path("/proc/film.mp4"))
+    assert "cannot write" in refused(tmp_path / f"{'long' * 63}.mp4")
+
+
+def test_an_old_film_is_only_replaced_when_asked(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_text("old")
+    assert "exists" in refused(film)
+    check_output(film, overwrite=True)
+    assert film.read_text() == "old"
+
+
+def test_a_film_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_text("old")
+    with pytest.raises(KeyboardInterrupt), appear_whole(film) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert (film.read_text(), list(tmp_path.iterdir())) == ("old", [film])
+    with appear_whole(film) as part:
+        part.write_text("new")
+        assert film.read_text() == "old"
+    assert (film.read_text(), list(tmp_path.iterdir())) == ("new", [film])
+
+
+def test_a_film_that_cannot_take_its_place_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "film.mp4"
+    (folder / "inside").mkdir(parents=True)
+    with pytest.raises(VideoError, match="in its place"), appear_whole(folder) as part:
+        part.touch()
+    assert list(tmp_path.iterdir()) == [folder]

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.audio.conftest import Save, noise
+from tests.video.conftest import Film
+from wav2clip_gen.audio.track import Track, open_track
+from wav2clip_gen.errors import VideoError
+from wav2clip_gen.video import ffmpeg
+from wav2clip_gen.video.mux import mux
+from wav2clip_gen.video.probe import probe, verify_film
+
+TWELVE = Fraction(12)
+
+
+def join(picture: Path, sound: Path, *options: str) -> Path:
+    """A film as a careless program would make it."""
+    out = picture.with_name("careless.mp4")
+    inputs = ["-i", ffmpeg.file_url(picture), *options, "-i", ffmpeg.file_url(sound)]
+    ffmpeg.run([*inputs, "-c:v", "copy", "-c:a", "aac", "-y", ffmpeg.file_url(out)], purpose="join")
+    return out
+
+
+def verify(path: Path, track: Track, frames: int = 24, duration: float = 2.0) -> float | None:
+    return verify_film(path, frames=frames, fps=TWELVE, duration=duration, sound=track).offset_seconds
+
+
+def test_facts_are_counted(save: Save, film: Film) -> None:
+    track = open_track(save("song.wav", noise(2.0)))
+    out = film(24).with_name("out.mp4")
+    mux(film(24), track, out, metadata={})
+    facts = probe(out)
+    assert (facts.frames, facts.fps, facts.width, facts.height) == (24, 12, 32, 16)
+    assert (facts.picture_seconds, facts.sound_seconds, facts.sound_start) == (2, 2, 0)
+    assert (facts.picture_codec, facts.sound_codec, facts.pixel_format) == ("h264", "aac", "yuv420p")
+
+
+@pytest.mark.parametrize("late", [0.2, -0.15, 0.02])
+def test_an_offset_is_measured(late: float, save: Save, film: Film) -> None:
+    song = noise(2.0)
+    gap = np.zeros((round(abs(late) * 44_100), 2), np.float32)
+    shifted = np.concatenate([gap, song]) if late > 0 else np.concatenate([song[len(gap) :], gap])
+    track = open_track(save("song.wav", song))
+    path = join(film(24), save("shifted.wav", shifted[: len(song)]))
+    if abs(late) < 1 / 12:
+        assert verify(path, track) == pytest.approx(late, abs=0.001)
+    else:
+        with pytest.raises(VideoError, match=f"sounds {late:.4f} s late"):
+            verify(path, track)
+
+
+def test_an_offset_in_the_container_counts_too(save: Save, film: Film) -> None:
+    song = noise(2.0)
+    path = join(film(24), save("part.wav", song[: round(1.95 * 44_100)]), "-itsoffset", "0.05")
+    assert verify(path, open_track(save("song.wav", song))) == pytest.approx(0.05, abs=0.002)
+
+
+def test_leading_silence_and_steady_tones_do_not_deceive(save: Save, film: Film) -> None:
+    time = np.arange(88_200) / 44_100
+    tone = (0.5 * np.sin(2 * np.pi * 220 * time))[:, None].astype(np.float32)
+    late = noise(2.0)
+    late[:66_150] = 0
+    for song in (tone, late):
+        path = save("song.wav", song)
+        assert verify(join(film(24), path), open_track(path)) == pytest.approx(0, abs=0.001)
+
+
+def test_missing_frames_fail(save: Save, film: Film) -> None:
+    path = save("song.wav", noise(2.0))
+    with pytest.raises(VideoError, match="23 frames instead of 24"):
+        verify(join(film(23), path), open_track(path))
+
+
+def test_another_length_of_sound_fails(save: Save, film: Film) -> None:
+    track = open_track(save("song.wav", noise(2.0)))
+    with pytest.raises(VideoError, match="1.8000 s of sound instead of 2.0000 s"):
+        verify(join(film(24), save("short.wav", noise(1.8))), track)
+
+
+def test_another_song_fails(save: Save, film: Film) -> None:
+    track = open_track(save("song.wav", noise(2.0)))
+    with pytest.raises(VideoError, match="is not that of"):
+        verify(join(film(24), save("other.wav", noise(2.0, seed=1))), track)
+
+
+def test_a_film_without_sound_fails(save: Save, film: Film) -> None:
+    with pytest.raises(VideoError, match="0.0000 s of sound"):
+        verify(film(24), open_track(save("song.wav", noise(2.0))))
+
+
+def test_what_is_no_film_is_told(save: Save, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="has no picture"):
+        probe(save("song.wav", noise(0.2)))
+    (tmp_path / "words.mp4").write_text("words")
+    with pytest.raises(VideoError, match="could not read"):
+        probe(tmp_path / "words.mp4")

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.video.conftest import FakeFFmpeg, picture
+from wav2clip_gen.audio.windows import exact_fps
+from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.video import ffmpeg
+from wav2clip_gen.video.probe import probe
+from wav2clip_gen.video.writer import FilmWriter
+
+TWELVE = Fraction(12)
+
+
+def decode(path: Path, width: int, height: int) -> NDArray[np.uint8]:
+    command = ["-i", ffmpeg.file_url(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
+    return np.frombuffer(ffmpeg.run(command, purpose="decode"), np.uint8).reshape(-1, height, width, 3)
+
+
+@pytest.mark.parametrize("fps", [1, 12, 12.345, 23.976, 29.97, 60, 120])
+def test_every_picture_is_shown_once_for_the_same_time(fps: float, tmp_path: Path) -> None:
+    rate, path = exact_fps(fps), tmp_path / "film.mp4"
+    with FilmWriter(path, size=(32, 16), fps=rate, frames=17) as film:
+        for number in range(17):
+            film.write(picture(number))
+    facts = probe(path)
+    assert (facts.frames, facts.fps, facts.steady) == (17, rate, True)
+    assert (facts.picture_codec, facts.pixel_format, facts.sound_codec) == ("h264", "yuv420p", None)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_colours_come_through(tmp_path: Path) -> None:
+    colours = np.uint8([[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128], [255, 255, 255], [0, 0, 0]])
+    with FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE) as film:
+        for colour in colours:
+            film.write(np.broadcast_to(colour, (16, 32, 3)))  # not contiguous, as slices are
+    shown = decode(tmp_path / "film.mp4", 32, 16)[:, 8, 16]
+    assert np.abs(shown.astype(int) - colours).max() <= 8
+    assert "bt709" in ffmpeg.describe(tmp_path / "film.mp4")
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_upscaling_enlarges_the_film(factor: int, tmp_path: Path) -> None:
+    with FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, upscale=factor) as film:
+        film.write(picture(0))
+    facts = probe(tmp_path / "film.mp4")
+    assert (facts.width, facts.height, facts.frames) == (32 * factor, 16 * factor, 1)
+
+
+def test_the_same_pictures_make_the_same_file(tmp_path: Path) -> None:
+    for name in ("one.mp4", "two.mp4"):
+        with FilmWriter(tmp_path / name, size=(32, 16), fps=TWELVE) as film:
+            for number in range(5):
+                film.write(picture(number))
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+
+
+def test_the_pictures_themselves_are_kept_when_asked(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "frames"
+    with FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, frames_dir=folder) as film:
+        for number in range(3):
+            film.write(picture(number))
+    assert [path.name for path in sorted(folder.iterdir())] == ["000000.png", "000001.png", "000002.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "000002.png")), picture(2))
+
+
+@pytest.mark.parametrize("size", [(31, 16), (32, 15), (0, 16), (-2, 16)])
+def test_odd_sizes_are_refused(size: tuple[int, int], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=f"{size[0]}x{size[1]}"):
+        FilmWriter(tmp_path / "film.mp4", size=size, fps=TWELVE)
+
+
+def test_other_impossible_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="upscale"):
+        FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, upscale=3)
+    with pytest.raises(SettingsError, match="crf"):
+        FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, crf=52)
+
+
+def test_a_picture_of_another_kind_is_a_bug(tmp_path: Path) -> None:
+    wrong = [picture(0, 16, 16), picture(0).astype(np.float32)]
+    for odd_one in wrong:
+        with pytest.raises(ValueError, match="cannot take"):
+            write_two_halves(tmp_path / "film.mp4", odd_one)
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_two_halves(path: Path, last: NDArray[np.generic]) -> None:
+    with FilmWriter(path, size=(32, 16), fps=TWELVE) as film:
+        film.write(picture(0))
+        film.write(last)  # type: ignore[arg-type]
+
+
+def test_an_interrupted_film_leaves_the_old_one_and_no_part(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), FilmWriter(path, size=(32, 16), fps=TWELVE) as film:
+        film.write(picture(0))
+        raise KeyboardInterrupt
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("old", [path])
+
+
+def test_a_film_with_missing_frames_does_not_appear(tmp_path: Path) -> None:
+    with (
+        pytest.raises(VideoError, match="1 frames instead of 2"),
+        FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, frames=2) as film,
+    ):
+        film.write(picture(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_much(path: Path) -> None:
+    with FilmWriter(path, size=(256, 256), fps=TWELVE) as film:
+        for number in range(20):
+            film.write(picture(number, 256, 256))
+
+
+@pytest.mark.parametrize("when", ["at once", "at the end"])
+def test_a_full_disk_is_told_and_nothing_is_lost(when: str, tmp_path: Path, fake_ffmpeg: FakeFFmpeg) -> None:
+    path = tmp_path / "films" / "film.mp4"
+    path.parent.mkdir()
+    path.write_text("old")
+    drain = "cat >/dev/null" if when == "at the end" else "head -c 10 >/dev/null"
+    words = "[out#0/mp4 @ 0x55d0c8] Error writing trailer: No space left on device"
+    fake_ffmpeg(f"for last; do :; done; echo half > ${{last#file:}}; {drain}; echo '{words}' >&2; exit 228")
+    with pytest.raises(VideoError, match=r"could not write .*film.mp4: .* No space left on device") as caught:
+        write_much(path)
+    assert "free some disk space" in caught.value.hint
+    assert (path.read_text(), list(path.parent.iterdir())) == ("old", [path])
+
+
+def test_a_real_limit_on_file_size_is_a_full_disk(tmp_path: Path) -> None:
+    code = (
+        "import resource, pathlib, numpy as np\n"
+        "from fractions import Fraction\n"
+        "from wav2clip_gen.errors import VideoError\n"
+        "from wav2clip_gen.video.writer import FilmWriter\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3)).astype(np.uint8)\n"
+        "try:\n"
+        f"    with FilmWriter(pathlib.Path({str(tmp_path / 'film.mp4')!r}), size=(128, 128), fps=Fraction(12)) as film:\n"
+        "        for _ in range(200): film.write(noise)\n"
+        "except VideoError as error:\n"
+        "    print(error.hint)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("free some disk space"), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ffmpeg_without_h264_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "ffmpeg"
+    script.write_text("#!/bin/sh\necho ' ------'; echo ' A....D aac AAC'\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("W2C_FFMPEG", str(script))
+    with pytest.raises(VideoError, match="libx264"):
+        FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE).__enter__()
+
+
+def test_a_folder_for_frames_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(VideoError, match="cannot make the folder"):
+        FilmWriter(
+            tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, frames_dir=tmp_path / "file" / "x"
+        ).__enter__()
