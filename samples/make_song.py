@@ -2,9 +2,10 @@
 
     python samples/make_song.py PARTS [--out samples/song]
 
-Eight bars at 120 beats a minute, in E minor: the guitar begins alone, the bass joins in bar 2, the drums in
-bar 3, the choir sings from bar 4 to bar 6, the bass leaves after bar 6. The mix is the sum of the stems, sample
-for sample (before each is encoded for itself).
+Eight bars at 120 beats a minute, in E minor. The guitar begins alone, the bass joins in bar 2, the drums in
+bar 3, the choir sings from bar 4 to bar 6, and the bass leaves after bar 6.
+
+The mix is the sum of the stems, sample for sample, before each is encoded for itself.
 """
 
 from __future__ import annotations

@@ -51,16 +51,16 @@ def test_int_and_float_sound_alike(subtype: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(open_track(tmp_path / "song.wav").read().T, song, atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.ogg", "song.opus"])
+@pytest.mark.parametrize("name", ["song.wav", "song.flac", "song.ogg", "song.opus", "film.mov"])
 def test_surround_keeps_its_eight_channels_in_order(name: str, save: Save) -> None:
     time = np.arange(48_000) / 48_000
     pitches = [300, 400, 500, 60, 700, 800, 900, 1000]
     song = np.stack([0.2 * np.sin(2 * np.pi * hertz * time) for hertz in pitches], axis=1).astype(np.float32)
-    options = ["-c:a", "libopus", "-mapping_family", "1"] if name == "song.opus" else []
-    heard = open_track(save(name, song, 48_000, *options)).read()
+    options = {"song.opus": ["-c:a", "libopus", "-mapping_family", "1"], "film.mov": ["-c:a", "pcm_s24le"]}
+    heard = open_track(save(name, song, 48_000, *options.get(name, []))).read()
     assert abs(heard.shape[1] - 48_000) <= 128  # ffmpeg cuts some Vorbis at a packet
     found = [int(np.abs(np.fft.rfft(channel)).argmax()) for channel in heard]
-    np.testing.assert_allclose(found, pitches, atol=2)
+    np.testing.assert_allclose(found, pitches, atol=4)
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 96_000, 192_000])
@@ -111,8 +111,10 @@ def test_silence_is_a_track(save: Save) -> None:
 
 def test_title_and_peak_are_known(save: Save) -> None:
     for name in ("song.flac", "song.mp3", "song.m4a"):
-        assert open_track(save(name, noise(0.2), 44_100, "-metadata", "title=Über uns")).title == "Über uns"
-    track = open_track(save("loud.wav", np.float32([[0.1], [-1.5], [0.2]])))
+        assert (
+            open_track(save(name, noise(0.2), 44_100, "-metadata", "title=Über = uns")).title == "Über = uns"
+        )
+    track = open_track(save("loud.wav", np.array([[0.1], [-1.5], [0.2]], np.float32)))
     assert track.peak == 1.5
     assert track.title is None
 

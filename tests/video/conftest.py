@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.audio.conftest import save
 from wav2clip_gen.video.writer import FilmWriter
+
+__all__ = ["save"]  # films need songs
 
 Film = Callable[..., Path]
 FakeFFmpeg = Callable[[str], None]

@@ -46,7 +46,7 @@ def test_a_missing_ffmpeg_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatc
 
 def test_ffmpegs_own_words_are_quoted(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing.mp4"
-    with pytest.raises(VideoError, match="could not look: .* No such file or directory$") as caught:
+    with pytest.raises(VideoError, match=r"could not look: .* No such file or directory$") as caught:
         ffmpeg.run(["-i", ffmpeg.file_url(nothing), "-f", "null", "-"], purpose="look")
     assert "0x" not in caught.value.what
 

@@ -37,12 +37,17 @@ def test_an_old_film_is_only_replaced_when_asked(tmp_path: Path) -> None:
     assert film.read_text() == "old"
 
 
+def write_half(path: Path) -> None:
+    with appear_whole(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+
+
 def test_a_film_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     film.write_text("old")
-    with pytest.raises(KeyboardInterrupt), appear_whole(film) as part:
-        part.write_text("half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_half(film)
     assert (film.read_text(), list(tmp_path.iterdir())) == ("old", [film])
     with appear_whole(film) as part:
         part.write_text("new")

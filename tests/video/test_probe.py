@@ -34,7 +34,7 @@ def test_facts_are_counted(save: Save, film: Film) -> None:
     out = film(24).with_name("out.mp4")
     mux(film(24), track, out, metadata={})
     facts = probe(out)
-    assert (facts.frames, facts.fps, facts.width, facts.height) == (24, 12, 32, 16)
+    assert (facts.frames, facts.fps, facts.width, facts.height) == (24, TWELVE, 32, 16)
     assert (facts.picture_seconds, facts.sound_seconds, facts.sound_start) == (2, 2, 0)
     assert (facts.picture_codec, facts.sound_codec, facts.pixel_format) == ("h264", "aac", "yuv420p")
 
@@ -77,7 +77,7 @@ def test_missing_frames_fail(save: Save, film: Film) -> None:
 
 def test_another_length_of_sound_fails(save: Save, film: Film) -> None:
     track = open_track(save("song.wav", noise(2.0)))
-    with pytest.raises(VideoError, match="1.8000 s of sound instead of 2.0000 s"):
+    with pytest.raises(VideoError, match=r"1\.8000 s of sound instead of 2\.0000 s"):
         verify(join(film(24), save("short.wav", noise(1.8))), track)
 
 
@@ -88,7 +88,7 @@ def test_another_song_fails(save: Save, film: Film) -> None:
 
 
 def test_a_film_without_sound_fails(save: Save, film: Film) -> None:
-    with pytest.raises(VideoError, match="0.0000 s of sound"):
+    with pytest.raises(VideoError, match=r"0\.0000 s of sound"):
         verify(film(24), open_track(save("song.wav", noise(2.0))))
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,9 @@ def test_every_picture_is_shown_once_for_the_same_time(fps: float, tmp_path: Pat
 
 
 def test_colours_come_through(tmp_path: Path) -> None:
-    colours = np.uint8([[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128], [255, 255, 255], [0, 0, 0]])
+    colours = np.array(
+        [[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128], [255, 255, 255], [0, 0, 0]], np.uint8
+    )
     with FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE) as film:
         for colour in colours:
             film.write(np.broadcast_to(colour, (16, 32, 3)))  # not contiguous, as slices are
@@ -86,25 +89,30 @@ def test_other_impossible_settings_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_another_kind_is_a_bug(tmp_path: Path) -> None:
-    wrong = [picture(0, 16, 16), picture(0).astype(np.float32)]
+    wrong: list[NDArray[Any]] = [picture(0, 16, 16), picture(0).astype(np.float32)]
     for odd_one in wrong:
         with pytest.raises(ValueError, match="cannot take"):
             write_two_halves(tmp_path / "film.mp4", odd_one)
     assert list(tmp_path.iterdir()) == []
 
 
-def write_two_halves(path: Path, last: NDArray[np.generic]) -> None:
+def write_two_halves(path: Path, last: NDArray[Any]) -> None:
     with FilmWriter(path, size=(32, 16), fps=TWELVE) as film:
         film.write(picture(0))
-        film.write(last)  # type: ignore[arg-type]
+        film.write(last)
+
+
+def write_and_stop(path: Path) -> None:
+    with FilmWriter(path, size=(32, 16), fps=TWELVE) as film:
+        film.write(picture(0))
+        raise KeyboardInterrupt
 
 
 def test_an_interrupted_film_leaves_the_old_one_and_no_part(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), FilmWriter(path, size=(32, 16), fps=TWELVE) as film:
-        film.write(picture(0))
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop(path)
     assert (path.read_text(), list(tmp_path.iterdir())) == ("old", [path])
 
 
@@ -146,7 +154,8 @@ def test_a_real_limit_on_file_size_is_a_full_disk(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3)).astype(np.uint8)\n"
         "try:\n"
-        f"    with FilmWriter(pathlib.Path({str(tmp_path / 'film.mp4')!r}), size=(128, 128), fps=Fraction(12)) as film:\n"
+        f"    path = pathlib.Path({str(tmp_path / 'film.mp4')!r})\n"
+        "    with FilmWriter(path, size=(128, 128), fps=Fraction(12)) as film:\n"
         "        for _ in range(200): film.write(noise)\n"
         "except VideoError as error:\n"
         "    print(error.hint)\n"

@@ -116,6 +116,7 @@ class FFmpegReader:
     sample_rate: int  # Hz
     channels: int
     title: str | None
+    layout: str  # ffmpeg's name for the loudspeakers, such as 5.1(side)
 
     @classmethod
     def open(cls, path: Path) -> FFmpegReader:
@@ -132,16 +133,22 @@ class FFmpegReader:
             raise _not_sound(path, error.what) from error
         if sound.channels == 0:
             raise SoundError(f"{path} holds no samples (0 s of sound)", hint="copy or export the sound again")
-        return cls(path, sound.sample_rate, sound.channels, streams.read_title(path))
+        layout = sound.header.get("channel_layout_name", "")
+        return cls(path, sound.sample_rate, sound.channels, streams.read_title(path), layout)
 
     def blocks(self, first: int, stop: int | None, size: int) -> Iterator[NDArray[np.float32]]:
         """See `Reader`."""
+        # every layout is named, for where ffmpeg has to guess one it mixes the channels to fit
+        same = f"aformat=sample_rates={self.sample_rate}"
+        if " " not in self.layout:  # unlike "9 channels", which have no names
+            same += f":channel_layouts={self.layout}"
         trim = f"atrim=start_sample={first}" + ("" if stop is None else f":end_sample={stop}")
-        command = ["-i", ffmpeg.file_url(self.path), "-map", "0:a:0", "-af", trim]
-        layout = ["-ar", str(self.sample_rate), "-ac", str(self.channels), "-c:a", "pcm_f32le", "-f", "f32le"]
+        command = ["-i", ffmpeg.file_url(self.path), "-map", "0:a:0", "-af", f"{same},{trim}"]
         purpose = f"decode {self.path}"
         try:
-            with ffmpeg.reading([*command, *layout, "pipe:1"], purpose=purpose) as pipe:
+            with ffmpeg.reading(
+                [*command, "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"], purpose=purpose
+            ) as pipe:
                 while content := pipe.read(size * self.channels * 4):
                     interleaved = np.frombuffer(content, dtype="<f4").reshape(-1, self.channels)
                     yield np.ascontiguousarray(interleaved.T, dtype=np.float32)

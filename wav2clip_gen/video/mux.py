@@ -16,18 +16,10 @@ COPIED = frozenset({"aac", "mp3", "alac"})  # what plays from an mp4 wherever mp
 AAC_RATES = frozenset(
     {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
 )  # Hz
+AAC_CHANNELS = frozenset({1, 2, 3, 4, 5, 6, 8})  # ffmpeg's AAC brings the seven of 6.1 out of order
 AAC_BIT_RATE = "320k"
-SPEAKERS = {  # by number of channels; an encoder that does not know a layout would have the channels mixed
-    1: ("mono",),
-    2: ("stereo",),
-    3: ("3.0",),
-    4: ("quad",),
-    5: ("5.0", "5.0(side)"),
-    6: ("5.1", "5.1(side)"),
-    7: ("6.1",),
-    8: ("7.1",),
-}
-MOST_CHANNELS = max(SPEAKERS)
+SPEAKERS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")  # by number of channels
+MOST_CHANNELS = len(SPEAKERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +45,14 @@ def plan_sound(track: Track) -> SoundPlan:
             f"{track.path} has {track.channels} channels, a film holds at most {MOST_CHANNELS}",
             hint="make a version with fewer channels first: nothing is down-mixed behind your back",
         )
-    if track.sample_rate in AAC_RATES:
+    if track.sample_rate in AAC_RATES and track.channels in AAC_CHANNELS:
         return SoundPlan(
             codec="aac", copied=False, why=f"encoded at up to {AAC_BIT_RATE}bit/s, same rate and channels"
         )
     return SoundPlan(
-        codec="flac", copied=False, why=f"AAC knows no {track.sample_rate} Hz, so it stays lossless"
+        codec="flac",
+        copied=False,
+        why=f"AAC cannot hold {track.channels} channels at {track.sample_rate} Hz, so it is lossless",
     )
 
 
@@ -117,20 +111,12 @@ def _copy(picture: Path, track: Track, target: list[str], out: Path) -> None:
 
 def _encode(picture: Path, track: Track, codec: str, target: list[str], out: Path) -> None:
     """Encode what the track gives, sample for sample, so that the film sounds what was listened to."""
-    sound = ["-f", "f32le", "-ar", str(track.sample_rate), "-ch_layout", _speakers(track), "-i", "pipe:0"]
+    # named, and known to both encoders: where a layout has to be changed, ffmpeg mixes the channels
+    speakers = SPEAKERS[track.channels - 1]
+    sound = ["-f", "f32le", "-ar", str(track.sample_rate), "-ch_layout", speakers, "-i", "pipe:0"]
     streams_in = ["-i", ffmpeg.file_url(picture), *sound, "-map", "0:v:0", "-map", "1:a:0", "-c:v", "copy"]
     quality = ["-b:a", AAC_BIT_RATE] if codec == "aac" else []
     command = [*streams_in, "-c:a", codec, *quality, *target]
     with ffmpeg.FFmpegSink(command, purpose=f"join {out}") as sink:
         for block in track.blocks():
             sink.write(np.ascontiguousarray(block.T, dtype="<f4").data)
-
-
-def _speakers(track: Track) -> str:
-    """The loudspeaker layout as the file names it (5.1 is not 5.1(side)), where an encoder knows it too."""
-    known = SPEAKERS[track.channels]
-    try:
-        named = streams.read_sound(track.path).header.get("channel_layout_name", "")
-    except VideoError:
-        return known[0]
-    return named if named in known else known[0]

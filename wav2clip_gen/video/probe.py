@@ -63,17 +63,17 @@ def probe(path: Path) -> FilmFacts:
     Raises:
         VideoError: It cannot be decoded, or has no picture.
     """
-    purpose = f"read {path}"
     both = ["-map", "0:v:0?", "-map", "0:a:0?"]
     decoded = streams.read_streams(
-        path, [*both, "-fps_mode", "passthrough", "-c:v", "rawvideo", "-c:a", "pcm_f32le"], purpose=purpose
+        path,
+        [*both, "-fps_mode", "passthrough", "-c:v", "rawvideo", "-c:a", "pcm_f32le"],
+        purpose=f"read {path}",
     )
-    stored = streams.read_streams(path, [*both, "-c", "copy", "-t", "1"], purpose=purpose)
-    codecs = {stream.kind: stream.codec for stream in stored}
     kinds = {stream.kind: stream for stream in decoded}
     picture, sound = kinds.get("video"), kinds.get("audio", streams.Stream())
     if picture is None or picture.packets == 0:
         raise VideoError(f"{path} has no picture", hint="it is no film")
+    described = ffmpeg.describe(path)
     width, height = (int(side) for side in picture.header["dimensions"].split("x"))
     return FilmFacts(
         frames=picture.packets,
@@ -81,10 +81,10 @@ def probe(path: Path) -> FilmFacts:
         steady=picture.regular,
         width=width,
         height=height,
-        picture_codec=codecs["video"],
-        pixel_format=_pixel_format(path),
+        picture_codec=_word(r"Video: (\w+)", described) or "unknown",
+        pixel_format=_word(r"Video: .*?, (\w+)", described) or "unknown",
         picture_seconds=float(picture.packets * picture.step),
-        sound_codec=codecs.get("audio"),
+        sound_codec=_word(r"Audio: (\w+)", described),
         sample_rate=sound.sample_rate,
         channels=sound.channels,
         sound_seconds=sound.samples / sound.sample_rate if sound.samples else 0.0,
@@ -201,10 +201,10 @@ def _best_lag(song: Mono, film: Mono, reach: int) -> tuple[int, float]:
     return int(lags[best]), float(fit[best]) / power if power else 0.0
 
 
-def _pixel_format(path: Path) -> str:
-    """Name of the stored pixel format, such as `yuv420p`; only ffmpeg's description of its input has it."""
-    found = re.search(r"Video: .*?, (\w+)", ffmpeg.describe(path))
-    return found[1] if found else "unknown"
+def _word(pattern: str, description: str) -> str | None:
+    """A name that ffmpeg tells only in words made for people."""
+    found = re.search(pattern, description)
+    return found[1] if found else None
 
 
 def _expect(path: Path, holds: bool, what: str) -> None:

@@ -1,11 +1,12 @@
 """What is in a file, stream by stream, in the words of ffmpeg's framecrc muxer.
 
-ffmpeg writes one line a packet; they are summed while they pass, so that a long film costs no more memory than
-a short one.
+ffmpeg writes one line a packet. The lines are summed while they pass, so that a long film costs no more
+memory than a short one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -122,7 +123,7 @@ def _titles(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
         key, _, value = line.partition("=")
         if key.lower() == "title" and value.strip():
-            yield value.strip()
+            yield re.sub(r"\\(.)", r"\1", value.strip())  # ffmpeg escapes =, ;, # and \
 
 
 def _sum_up(lines: Iterable[str]) -> list[Stream]:
