@@ -123,6 +123,10 @@ class Recipe(ABC, Generic[Network]):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` gave."""
 
+    def part(self, network: Network) -> nn.Module:
+        """What of `network` goes into the weights file."""
+        return network
+
     def provenance(self) -> dict[str, Any]:
         """What the weights file tells of its training, beside steps, seed and scores."""
         return {"settings": asdict(self.settings)}
@@ -285,7 +289,7 @@ class Run(Generic[Network]):
             "threads": torch.get_num_threads(),
             **self.recipe.provenance(),
         }
-        checkpoints.save(self.average.network, path, training=training)
+        checkpoints.save(self.recipe.part(self.average.network), path, training=training)
         return path
 
     def _log(self, entry: dict[str, Any]) -> None:

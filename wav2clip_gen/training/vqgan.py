@@ -13,8 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.training.data import Pictures, batch_indices, load_pictures, random_crops
 from wav2clip_gen.training.loop import Average, Recipe, seeded, step_generator
@@ -39,6 +41,8 @@ class VQGANTraining:
     autoencoder: float = 0.3  # share of the run before there is a codebook
     noise: float = 0.1  # on the latent before there is a codebook, in its own deviations
     commitment: float = 0.25
+    perceptual: float = 0.25  # weight of the distance between the perceptor's features, where there is one
+    perceptual_from: float = 0.6  # share of the run after which it counts
 
 
 class VQGANRecipe(Recipe[VQGAN]):
@@ -51,10 +55,12 @@ class VQGANRecipe(Recipe[VQGAN]):
         data: Path,
         settings: VQGANTraining | None = None,
         *,
+        clip: Path | None = None,
         config: VQGANConfig = MINI,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
+        """Read the pictures, and the trained image tower at `clip` for the perceptual loss, if given."""
         self.settings: VQGANTraining = settings or VQGANTraining()
         self.seed, self.device = seed, torch.device(device)
         self.pictures: Pictures = load_pictures(data, "train")
@@ -64,6 +70,7 @@ class VQGANRecipe(Recipe[VQGAN]):
         self.network.quantize.requires_grad_(False)  # the codes are running means, not learned by gradient
         learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(learned, lr=self.settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        self._features = PerceptualFeatures(clip).to(self.device) if clip else None
         self.quantising = False
         self._started_quantising = False
         self._counts = torch.ones(config.n_embed, device=self.device)
@@ -88,6 +95,8 @@ class VQGANRecipe(Recipe[VQGAN]):
                 terms = {"commitment": self.settings.commitment * F.mse_loss(latent.float(), codes)}
                 self._cells = rearrange(latent.detach().float(), "b d h w -> (b h w) d")
             drawn = self.network.decode(quantised).float()
+            if self._features is not None and progress >= self.settings.perceptual_from:
+                terms["perceptual"] = self.settings.perceptual * self._features.distance(drawn, pictures)
         self._generator = generator
         return reconstruction_losses(drawn, pictures) | terms
 
@@ -161,6 +170,33 @@ class VQGANRecipe(Recipe[VQGAN]):
         """Settings and data sets."""
         sets = sorted({described.set for described in self.pictures.descriptions})
         return {"settings": asdict(self.settings), "sets": sets, "pictures": len(self.pictures)}
+
+
+class PerceptualFeatures(nn.Module):
+    """What the first stages of the robust image tower see, as in LPIPS (Zhang et al., arXiv 1801.03924).
+
+    Without LPIPS' learned weights: channels are normalised and count alike.
+    """
+
+    def __init__(self, clip: Path) -> None:
+        super().__init__()
+        perceptor = checkpoints.load(clip, part="clip")
+        assert isinstance(perceptor, Perceptor)
+        self.perceptor = perceptor
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """Map pictures (B, 3, H, W) in [0, 1] to the features (B, C, h, w) of four stages, unit vectors along C."""
+        inputs = (pictures - self.perceptor.mean) / self.perceptor.deviation
+        visual: Any = self.perceptor.model.visual
+        stages = visual.trunk.forward_intermediates(inputs, indices=[0, 1, 2, 3], intermediates_only=True)
+        return [F.normalize(stage.float(), dim=1) for stage in stages]
+
+    def distance(self, drawn: Tensor, pictures: Tensor) -> Tensor:
+        """Mean squared distance of the features, summed over the stages; the gradient goes to `drawn`."""
+        with torch.no_grad():
+            wanted = self(pictures)
+        pairs = zip(self(drawn), wanted, strict=True)
+        return torch.stack([(one - other).square().sum(dim=1).mean() for one, other in pairs]).sum()
 
 
 def reconstruction_losses(drawn: Tensor, pictures: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,215 @@
+"""Sounds from shards: decoded once, split so that no recording is on both sides, mixed and varied batch by batch."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.models.wav2clip import SAMPLE_RATE
+from wav2clip_gen.training.anchors import Concepts, Deriver, read_table
+from wav2clip_gen.training.data import shards
+
+VALIDATION_FOLD = 4  # of ESC-50
+VALIDATION_SHARE = 4  # one recording in so many of the labels without several folds
+
+# Labels of different sets that mean the same, beside those the data's table already joins.
+SAME = {
+    "acoustic_guitar": "guitar", "violin_or_fiddle": "violin", "screeching_seagulls": "seagulls",
+    "howling_wolf": "wolf", "brownian_noise": "brown_noise", "public_library": "library",
+    "vinyl_effect": "vinyl_record", "busy_street": "traffic", "highway": "traffic", "road": "traffic",
+    "coffee_shop": "cafe", "water_stream": "river", "flowing_water": "river", "droplets": "water_drops",
+    "summer_night": "crickets", "ocean": "sea_waves", "tom_drum": "percussion",
+}  # fmt: skip
+
+# What is seen where these are heard: concepts that have pictures, which the data's table leaves out.
+SEEN = {
+    "sea_waves": ("sea", "seashore"), "rain": ("rain",), "thunderstorm": ("lightning", "storm", "rain"),
+    "wind": ("wind", "cloud"), "pouring_water": ("water",), "water_drops": ("water",), "river": ("river",),
+    "waterfall": ("waterfall",), "crackling_fire": ("fire", "fireplace"), "city": ("street", "city"),
+    "traffic": ("street", "car"), "jungle": ("forest", "jungle"), "night": ("night",), "storm": ("storm", "rain"),
+    "night_village": ("night",), "underwater": ("coral reef", "water"), "bubbles": ("water",),
+    "church": ("church bells", "altar"), "drum_loop": ("drum",), "percussion": ("drum",),
+    "electronic_percussion": ("drum",), "drum_roll": ("drum",), "crowd": ("crowd",), "subway_station": ("train",),
+    "creaking_ship": ("ship",), "submarine": ("submarine",), "hen": ("chicken",), "rooster": ("chicken",),
+    "crying_baby": ("baby",), "guitar": ("guitar",), "synth_bass": ("guitar",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """One piece of sound."""
+
+    key: str
+    set: str  # the data set it comes from
+    label: str  # joined over the sets
+    group: str  # the recording it was cut from
+    samples: np.ndarray  # (N,) int16 mono at 16 kHz
+
+
+@dataclass(frozen=True, eq=False)
+class Sounds:
+    """Pieces of sound in memory, on one side of the split."""
+
+    pieces: tuple[Sound, ...]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that occur."""
+        return sorted({piece.label for piece in self.pieces})
+
+    @property
+    def groups(self) -> set[str]:
+        """The recordings that the pieces were cut from."""
+        return {piece.group for piece in self.pieces}
+
+
+def load_sounds(data: Path) -> tuple[Sounds, Sounds]:
+    """Read all sounds and split them into those to train on and those to validate with.
+
+    Raises:
+        TrainingError: The folder or its shards are missing, or no sound can be read.
+    """
+    joined = _joined_labels(data)
+    pieces: list[Sound] = []
+    folds: dict[str, int] = {}  # key of a piece -> its fold in ESC-50
+    skipped: list[str] = []
+    for path in shards(data, "audio", "audio-*.tar"):
+        for entry, encoded in _members(path, skipped):
+            try:
+                samples, rate = soundfile.read(io.BytesIO(encoded), dtype="int16")
+                key = (entry["set"], entry["label"])
+                group = recording(entry)
+            except (soundfile.LibsndfileError, KeyError):
+                skipped.append(f"{path.name}:{entry.get('name')}")
+                continue
+            if rate != SAMPLE_RATE or samples.ndim != 1 or len(samples) == 0:
+                skipped.append(f"{path.name}:{entry['name']}")
+                continue
+            pieces.append(Sound(entry["name"], entry["set"], joined.get(key, key[1]), group, samples))
+            if "fold" in entry:
+                folds[entry["name"]] = entry["fold"]
+    if not pieces:
+        raise TrainingError(f"{data}: no readable sound", hint="fetch the data again")
+    validation = held_out_groups(pieces, folds)
+    train = tuple(piece for piece in pieces if piece.group not in validation)
+    held_out = tuple(piece for piece in pieces if piece.group in validation)
+    return Sounds(train, tuple(skipped)), Sounds(held_out)
+
+
+def recording(entry: dict[str, Any]) -> str:
+    """What tells the recording a piece was cut from: its Freesound number, or its source and title."""
+    number = entry.get("fsid")
+    if number is None:
+        found = re.search(r"/sounds/(\d+)", entry["source"])
+        number = found.group(1) if found else None
+    return f"freesound {number}" if number is not None else f"{entry['set']} {entry['source']} {entry['title']}"
+
+
+def held_out_groups(pieces: Sequence[Sound], folds: dict[str, int]) -> set[str]:
+    """The recordings to validate with.
+
+    Labels with several ESC-50 folds give the recordings of one fold. The others (whose clips are all in one fold)
+    give a quarter of their recordings, by the order of the names' digests, if they have three or more.
+    """
+    by_label: dict[str, list[Sound]] = {}
+    for piece in pieces:
+        by_label.setdefault(piece.label, []).append(piece)
+    held_out: set[str] = set()
+    for these in by_label.values():
+        if len({folds[piece.key] for piece in these if piece.key in folds}) > 1:
+            held_out |= {piece.group for piece in these if folds.get(piece.key) == VALIDATION_FOLD}
+        else:
+            groups = sorted({piece.group for piece in these}, key=lambda name: hashlib.sha1(name.encode()).digest())
+            share = max(len(groups) // VALIDATION_SHARE, 1) if len(groups) >= 3 else 0
+            held_out |= set(groups[:share])
+    return held_out
+
+
+def _members(path: Path, skipped: list[str]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Give (description with its name, Ogg file) of each piece; what cannot be read is added to `skipped`."""
+    try:
+        with tarfile.open(path) as tar:
+            for name in [name for name in tar.getnames() if name.endswith(".json")]:
+                stem = name.removesuffix(".json")
+                try:
+                    described, encoded = tar.extractfile(name), tar.extractfile(f"{stem}.ogg")
+                    if described is None or encoded is None:
+                        raise KeyError(name)
+                    entry = json.loads(described.read())
+                    yield {**entry, "name": stem}, encoded.read()
+                except (KeyError, ValueError, OSError, tarfile.TarError):
+                    skipped.append(f"{path.name}:{stem}")
+    except (tarfile.TarError, OSError):
+        skipped.append(path.name)
+
+
+def _joined_labels(data: Path) -> dict[tuple[str, str], str]:
+    """(set, label) -> the label joined over the sets."""
+    joined = {}
+    for row in read_table(data / "text" / "audio_labels.csv"):
+        label = row["esc50_class"] or row["label"]
+        joined[row["set"], row["label"]] = SAME.get(label, label)
+    return joined
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Audio labels in CLIP's space."""
+
+    names: tuple[str, ...]
+    text: Tensor  # (K, 512) unit vectors, each its own
+    seen: tuple[tuple[int, ...], ...]  # rows of the concepts that are seen where a label is heard; may be empty
+
+    def index(self, name: str) -> int:
+        """Row of a label."""
+        return self.names.index(name)
+
+
+def label_table(data: Path, names: Sequence[str], concepts: Concepts, derive: Deriver) -> Labels:
+    """Give each audio label a vector: half of what is seen, half of its own words, so that no two are the same."""
+    anchors: dict[str, set[str]] = {name: set(SEEN.get(name, ())) for name in names}
+    for row in read_table(data / "text" / "audio_labels.csv"):
+        label = row["esc50_class"] or row["label"]
+        label = SAME.get(label, label)
+        if label in anchors and label not in SEEN and row["anchors"] and "(general)" not in row["how"]:
+            anchors[label].update(row["anchors"].split("|"))
+    seen = tuple(tuple(sorted(concepts.rows(anchors[name]))) for name in names)
+    text = derive([f"the sound of {name.replace('_', ' ')}" for name in names])
+    for row_number, rows in enumerate(seen):
+        if rows:
+            sight = F.normalize(concepts.vectors[list(rows)].mean(dim=0), dim=-1)
+            text[row_number] = F.normalize(text[row_number] + sight, dim=-1)
+    return Labels(tuple(names), text, seen)
+
+
+def excerpt(piece: Sound, length: int, *, generator: torch.Generator, stretch: float = 0.15) -> Tensor:
+    """A random stretch of a piece (length,), played up to `stretch` faster or slower; repeated if too short."""
+    factor, place = torch.rand(2, generator=generator).tolist()
+    wanted = int(length * (1 + stretch * (2 * factor - 1)))
+    samples = piece.samples
+    if len(samples) < wanted:
+        samples = np.tile(samples, -(-wanted // len(samples)))
+    start = int(place * (len(samples) - wanted + 1))
+    cut = torch.from_numpy(samples[start : start + wanted].astype(np.float32) / 32768)
+    return F.interpolate(cut[None, None], size=length, mode="linear", align_corners=False)[0, 0]
+
+
+def loud_window(context: Tensor, length: int, *, generator: torch.Generator) -> Tensor:
+    """A window (length,) of `context`, the loudest of three drawn: pieces are often padded with silence."""
+    starts = torch.randint(len(context) - length + 1, (3,), generator=generator).tolist()
+    return max((context[start : start + length] for start in starts), key=lambda window: window.square().sum().item())

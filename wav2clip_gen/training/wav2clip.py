@@ -1,0 +1,276 @@
+"""Train the sound encoder by distilling CLIP into it (Wu et al., arXiv 2110.11499).
+
+The paper has videos: a sound, and the frames seen with it. The small family has sounds with labels and pictures with
+labels, so what is "seen" is the mean CLIP embedding of the pictures of a label, beside the label's text embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.wav2clip import SAMPLE_RATE, Projection, Wav2CLIP, Wav2CLIPConfig
+from wav2clip_gen.training.anchors import Deriver, extend, load_anchors, picture_concepts, wanted_by_pictures
+from wav2clip_gen.training.data import load_pictures
+from wav2clip_gen.training.loop import Recipe, seeded
+from wav2clip_gen.training.sounds import Labels, Sounds, excerpt, label_table, load_sounds, loud_window
+
+MINI = Wav2CLIPConfig(width=32)
+WINDOW = SAMPLE_RATE  # samples, 1 s
+CONTEXT = 4 * SAMPLE_RATE  # samples that the statistics are taken from, as in use from the whole track
+FEWEST_PICTURES = 8  # for which a label's pictures have a mean worth aiming at
+MOST_PICTURES = 400  # that a label's mean is taken over
+LARGEST_SCALE = 100.0  # of the logits, as in CLIP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wav2CLIPTraining:
+    """Settings of a run."""
+
+    batch: int = 32  # windows a step
+    learning_rate: float = 1e-3
+    mixing: float = 0.3  # share of the windows with a second sound mixed in
+    smoothing: float = 0.1  # of the labels
+    pull: float = 0.5  # weight of the plain cosine to what is seen, beside the contrast
+
+
+class Distillation(nn.Module):
+    """The sound encoder and what only its training needs."""
+
+    def __init__(self, config: Wav2CLIPConfig) -> None:
+        super().__init__()
+        self.encoder = Wav2CLIP(config)
+        self.image_transform = Projection(config.embedding, config.embedding, 8 * config.width)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
+        """Map standardised spectrograms (B, 1, 257, T) to unit features (B, 8 * width) and embeddings (B, D)."""
+        features = self.encoder.audio_encoder(spectrogram)
+        return F.normalize(features, dim=-1), F.normalize(self.encoder.audio_transform(features), dim=-1)
+
+
+class Wav2CLIPRecipe(Recipe[Distillation]):
+    """The sound encoder learns where the pictures of what it hears lie."""
+
+    name = "wav2clip"
+
+    def __init__(
+        self,
+        data: Path,
+        clip: Path,
+        settings: Wav2CLIPTraining | None = None,
+        *,
+        config: Wav2CLIPConfig = MINI,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Read sounds and pictures, and embed the pictures with the trained image tower at `clip`."""
+        self.settings: Wav2CLIPTraining = settings or Wav2CLIPTraining()
+        self.seed, self.device = seed, torch.device(device)
+        self.train, held_out = load_sounds(data)
+        perceptor = checkpoints.load(clip, part="clip").to(self.device)
+        assert isinstance(perceptor, Perceptor)
+        self.labels, self.images = self._targets(data, perceptor)
+        self.validation = Sounds(tuple(piece for piece in held_out.pieces if piece.label in self.labels.names))
+        self.text = self.labels.text.to(self.device)
+        counts = {name: 0 for name in self.labels.names}
+        for piece in self.train.pieces:
+            counts[piece.label] += 1
+        self._weights = torch.tensor([counts[piece.label] ** -0.5 for piece in self.train.pieces])
+        with seeded(seed):
+            self.network = Distillation(config).to(self.device).train()
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
+        )
+
+    def _targets(self, data: Path, perceptor: Perceptor) -> tuple[Labels, Tensor]:
+        """The labels, and for each the unit vector (K, D) of the pictures seen where it is heard."""
+        anchors = load_anchors(data)
+        derive = Deriver(anchors)
+        concepts = extend(anchors, wanted_by_pictures(data), derive)
+        labels = label_table(data, self.train.labels, concepts, derive)
+        pictures = load_pictures(data, "train")
+        shown = picture_concepts(data, pictures.descriptions, concepts)
+        means, known = concept_means(perceptor, pictures.pixels, shown, len(concepts.names))
+        bridge = Bridge(concepts.vectors[known], means[known])
+        images = bridge(labels.text)
+        for number, rows in enumerate(labels.seen):
+            with_pictures = [row for row in rows if known[row]]
+            if with_pictures:
+                images[number] = F.normalize(means[with_pictures].mean(dim=0), dim=-1)
+        return labels, images.to(self.device)
+
+    def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
+        """Contrast both ways between sounds and what is seen, in both projections, and with the labels' words."""
+        spectrogram, shares = self._batch(generator)
+        with self.batch():
+            features, embeddings = self.network(spectrogram)
+            projected = F.normalize(self.network.image_transform(self.images), dim=-1)
+        features, embeddings, projected = features.float(), embeddings.float(), projected.float()
+        scale = self.network.log_scale.exp().clamp(max=LARGEST_SCALE)
+        smooth = self.settings.smoothing
+        seen = F.normalize(shares @ self.images, dim=-1)
+        return {
+            "sound-image": 0.5 * contrast(scale * embeddings @ self.images.T, shares, smoothing=smooth),
+            "sound-projected image": 0.5 * contrast(scale * features @ projected.T, shares, smoothing=smooth),
+            "sound-text": 0.5 * F.cross_entropy(scale * embeddings @ self.text.T, shares, label_smoothing=smooth),
+            "pull": self.settings.pull * (1 - (embeddings * seen).sum(dim=-1)).mean(),
+        }
+
+    def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Standardised spectrograms (B, 1, 257, T) and the share (B, K) of each label in them."""
+        settings = self.settings
+        chosen = torch.multinomial(self._weights, 2 * settings.batch, generator=generator).view(2, -1)
+        shares = torch.zeros(settings.batch, len(self.labels.names))
+        contexts, windows = [], []
+        for line, (first, second) in enumerate(chosen.T.tolist()):
+            context, mix = self._excerpt(first, generator), 0.0
+            draws = torch.rand(4, generator=generator).tolist()
+            if draws[0] < settings.mixing:
+                mix = 0.2 + 0.3 * draws[1]
+                context = (1 - mix) * context + mix * self._excerpt(second, generator)
+            if draws[2] < 0.5:
+                context = context + 10 ** (-0.5 - 1.5 * draws[3]) * context.std() * torch.randn(
+                    len(context), generator=generator
+                )
+            shares[line, self.labels.index(self.train.pieces[first].label)] += 1 - mix
+            if mix:
+                shares[line, self.labels.index(self.train.pieces[second].label)] += mix
+            contexts.append(context)
+            windows.append(loud_window(context, WINDOW, generator=generator))
+        spectrogram = self._standardised(torch.stack(contexts).to(self.device), torch.stack(windows).to(self.device))
+        return mask_bands(spectrogram, generator=generator), shares.to(self.device)
+
+    def _excerpt(self, number: int, generator: torch.Generator) -> Tensor:
+        """A stretch (CONTEXT,) of a piece at a random level."""
+        part = excerpt(self.train.pieces[number], CONTEXT, generator=generator)
+        level = 0.02 + 0.18 * torch.rand(1, generator=generator)
+        return part * level / part.std().clamp(min=1e-4)
+
+    @torch.no_grad()
+    def _standardised(self, contexts: Tensor, windows: Tensor) -> Tensor:
+        """Log spectrograms of windows, by mean and deviation of what is around them."""
+        encoder = self.network.encoder.audio_encoder
+        around = encoder.log_spectrogram(contexts)
+        mean = around.mean(dim=(1, 2, 3), keepdim=True)
+        deviation = around.std(dim=(1, 2, 3), keepdim=True)
+        return (encoder.log_spectrogram(windows) - mean) / (deviation + 1e-9)
+
+    @torch.no_grad()
+    def scores(self, network: Distillation) -> dict[str, float]:
+        """Top-1 over all labels of pieces cut from recordings not trained on, and over ESC-50's labels of its own."""
+        embeddings = torch.stack([piece_embedding(network.encoder, piece.samples) for piece in self.validation.pieces])
+        truth = torch.tensor([self.labels.index(piece.label) for piece in self.validation.pieces])
+        by_text, by_image = embeddings @ self.text.cpu().T, embeddings @ self.images.cpu().T
+        right = (by_text.argmax(dim=1) == truth).float()
+        labels = torch.stack([right[truth == label].mean() for label in truth.unique()])
+        of_esc = torch.tensor([piece.set == "esc" for piece in self.validation.pieces])
+        esc_columns = sorted({self.labels.index(p.label) for p in self.train.pieces if p.set == "esc"})
+        esc = by_text[of_esc][:, esc_columns].argmax(dim=1)
+        esc_right = torch.tensor(esc_columns)[esc] == truth[of_esc]
+        return {
+            "top1 text": right.mean().item(),
+            "top5 text": (by_text.topk(5, dim=1).indices == truth[:, None]).any(dim=1).float().mean().item(),
+            "top1 image": (by_image.argmax(dim=1) == truth).float().mean().item(),
+            "top1 mean of labels": labels.mean().item(),
+            "top1 esc": esc_right.float().mean().item() if len(esc_right) else 0.0,
+            "chance": 1 / len(self.labels.names),
+            "pieces": float(len(truth)),
+            "esc labels": float(len(esc_columns)),
+            "scale": network.log_scale.exp().item(),
+        }
+
+    def part(self, network: Distillation) -> Wav2CLIP:
+        """The sound encoder alone."""
+        return network.encoder
+
+    def provenance(self) -> dict[str, Any]:
+        """Settings and data sets."""
+        sets = sorted({piece.set for piece in self.train.pieces})
+        return {"settings": asdict(self.settings), "sets": sets, "pieces": len(self.train.pieces)}
+
+
+class Bridge:
+    """From words to what their pictures look like, for concepts without pictures: a nearest-neighbour mean."""
+
+    def __init__(self, words: Tensor, pictures: Tensor, *, sharpness: float = 40.0) -> None:
+        self._centre = words.mean(dim=0)
+        self._words = F.normalize(words - self._centre, dim=-1)
+        self._pictures, self._sharpness = pictures, sharpness
+
+    def __call__(self, words: Tensor) -> Tensor:
+        """Map text vectors (N, D) to unit image vectors (N, D)."""
+        likeness = F.normalize(words - self._centre, dim=-1) @ self._words.T
+        return F.normalize((self._sharpness * likeness).softmax(dim=1) @ self._pictures, dim=-1)
+
+
+def contrast(logits: Tensor, shares: Tensor, *, smoothing: float) -> Tensor:
+    """InfoNCE both ways between sounds and targets: logits (B, K), shares (B, K) of each target in each sound.
+
+    The paper's negatives are the other clips of the batch. Our targets belong to labels, so all of them can be
+    negatives of a sound, and all sounds of a label are positives of its target.
+    """
+    to_target = F.cross_entropy(logits, shares, label_smoothing=smoothing)
+    present = shares.sum(dim=0) > 0
+    positives = shares.T[present]
+    to_sound = F.cross_entropy(logits.T[present], positives / positives.sum(dim=1, keepdim=True))
+    return (to_target + to_sound) / 2
+
+
+def mask_bands(spectrogram: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Blank a random band of frequencies and one of columns in each spectrogram (Park et al., arXiv 1904.08779)."""
+    masked = spectrogram.clone()
+    for picture in masked:
+        for axis, widest in ((1, 40), (2, 8)):
+            length = picture.shape[axis]
+            width, place = torch.rand(2, generator=generator).tolist()
+            size = int(width * widest)
+            start = int(place * (length - size))
+            picture.narrow(axis, start, size).zero_()
+    return masked
+
+
+@torch.no_grad()
+def concept_means(
+    perceptor: Perceptor, pixels: Tensor, shown: list[list[int]], count: int
+) -> tuple[Tensor, Tensor]:
+    """Mean image embedding (count, D) of each concept's pictures, and which concepts (count,) have enough of them."""
+    members: dict[int, list[int]] = {}
+    for at, rows in enumerate(shown):
+        for row in rows:
+            if len(members.setdefault(row, [])) < MOST_PICTURES:
+                members[row].append(at)
+    members = {row: these for row, these in members.items() if len(these) >= FEWEST_PICTURES}
+    needed = sorted({at for these in members.values() for at in these})
+    embedded: dict[int, Tensor] = {}
+    for start in range(0, len(needed), 64):
+        part = needed[start : start + 64]
+        pictures = pixels[part].to(perceptor.device).float() / 255
+        pictures = F.interpolate(pictures, size=(perceptor.size, perceptor.size), mode="area")
+        embedded.update(zip(part, perceptor.embed_pictures(pictures).cpu(), strict=True))
+    dimensions = next(iter(embedded.values())).shape[0]
+    means, known = torch.zeros(count, dimensions), torch.zeros(count, dtype=torch.bool)
+    for row, these in members.items():
+        means[row] = F.normalize(torch.stack([embedded[at] for at in these]).mean(dim=0), dim=-1)
+        known[row] = True
+    return means, known
+
+
+def piece_embedding(encoder: Wav2CLIP, samples: Any, *, most: int = 16) -> Tensor:
+    """The unit vector (D,) of a whole piece of int16 samples: the mean of its windows that are not silent."""
+    sound = torch.as_tensor(samples).float() / 32768
+    if len(sound) < WINDOW:
+        sound = sound.repeat(-(-WINDOW // len(sound)))[:WINDOW]
+    windows = sound.unfold(0, WINDOW, WINDOW // 2)
+    windows = windows[torch.linspace(0, len(windows) - 1, min(most, len(windows))).long()]
+    loudness = windows.square().mean(dim=1).sqrt()
+    windows = windows[loudness >= 0.1 * loudness.max()]
+    return F.normalize(encoder.embed(lambda: [windows]).mean(dim=0), dim=0)
