@@ -19,14 +19,14 @@ def preset_names() -> list[str]:
 
 
 def settings_from(
-    *, preset: str | None = None, config: Path | None = None, assignments: tuple[str, ...] = ()
+    base: Settings | None = None, *, preset: str | None = None, config: Path | None = None, assignments: tuple[str, ...] = ()
 ) -> Settings:
-    """Defaults, then a preset, then a config file, then `key=value` assignments, each over the one before.
+    """`base` or the defaults, then a preset, then a config file, then `key=value` assignments, each over the one before.
 
     Raises:
         SettingsError: A file cannot be read, or a name or value is not allowed.
     """
-    settings = Settings()
+    settings = base or Settings()
     if preset is not None:
         if preset not in preset_names():
             raise SettingsError(f"no preset is called {preset!r}", hint=suggestion(preset, preset_names()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.audio.windows import Timeline
@@ -83,5 +82,14 @@ class Finished:
     film: Film
 
 
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a film would cost, from some steps that were timed."""
+
+    family: str
+    device: str
+    seconds: float  # for the whole film
+    per_song_second: float  # seconds of work per second of song, after the first frame
+
+
 Event = Stage | Ready | FramePainted | Finished
-Record = dict[str, Any]

@@ -112,7 +112,13 @@ def read(path: Path) -> tuple[Path, Settings]:
 
 def versions() -> dict[str, str]:
     """Versions of everything that could change a film."""
-    found = {"python": platform.python_version(), "ffmpeg": ffmpeg.version().removeprefix("ffmpeg version ")}
+    tool = ffmpeg.version().removeprefix("ffmpeg version ")
+    return {"python": platform.python_version(), "ffmpeg": tool, **package_versions()}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that take part in a film, or "not installed"."""
+    found = {}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -63,7 +63,7 @@ class Sound(Group):
     """What is heard, and how finely."""
 
     start: float = knob(0.0, "where in the track the film begins", unit="s", minimum=0)
-    duration: float | None = knob(None, "how much of the track to film; none: to its end", unit="s", above=0)
+    duration: float | None = knob(None, "how much of the track to film", unit="s", above=0)
     window: float = knob(1.0, "how much sound one embedding hears", unit="s", minimum=0.1, maximum=30)
     hop: float = knob(0.1, "time between two embeddings", unit="s", minimum=0.01, maximum=10)
     weight: float = knob(1.0, "the sound's pull beside the prompts'", minimum=0, maximum=100)
@@ -105,8 +105,8 @@ class Run(Group):
     """With what the film is made."""
 
     models: str = knob("auto", "family of networks", choices=("auto", "mini"))
-    seed: int | None = knob(None, "decides everything that is drawn; none: drawn and told", minimum=0, maximum=2**63 - 1)
-    device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps")
+    seed: int | None = knob(None, "decides everything that is drawn", minimum=0, maximum=2**63 - 1)
+    device: str = knob("auto", "where the networks run: auto, cpu, cuda, cuda:1, mps")
     precision: str = knob("auto", "arithmetic of the networks", choices=("auto", "fp32", "bf16"))
 
 

@@ -68,3 +68,14 @@ def choose_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise SettingsError(f"there is no device {name!r} here", hint="run `w2c-gen doctor` to see what there is") from None
     return device
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether bf16 is computed by the device itself, and so faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if device.type == "cpu":
+        # Halves a step where AVX512-BF16 is there, and is slower than fp32 where it is emulated.
+        ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(ask and ask())
+    return False

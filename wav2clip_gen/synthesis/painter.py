@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.families import Family, computes_in_bf16
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.cutouts import random_views
 from wav2clip_gen.synthesis.losses import drift, spherical_distance
@@ -150,15 +150,5 @@ def check_size(width: int, height: int, stride: int) -> None:
 def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[None]]:
     """How the networks are run: "bf16", "fp32", or "auto" for bf16 where the processor computes in it."""
     if precision == "auto":
-        precision = "bf16" if _computes_in_bf16(device) else "fp32"
+        precision = "bf16" if computes_in_bf16(device) else "fp32"
     return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def _computes_in_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
-    if device.type == "cpu":
-        # Halves a step where AVX512-BF16 is there, and is slower than fp32 where it is emulated.
-        ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-        return bool(ask and ask())
-    return False

@@ -1,0 +1,217 @@
+"""What a person, a log or a program sees on stderr while a film is made. Rich lives only here."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.errors import W2CError
+from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Job, Ready, Stage
+
+
+EVERY = 5.0  # seconds between two lines of plain progress
+STAGES = {
+    "load": "loading the networks",
+    "hear": "listening",
+    "paint": "painting",
+    "join": "joining picture and sound",
+    "check": "checking the film",
+}
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def errors_shown(*, debug: bool = False) -> Iterator[None]:
+    """Turn what goes wrong inside into two lines and an exit code; `debug` shows where it came from."""
+    try:
+        yield
+    except (W2CError, KeyboardInterrupt, Exception) as error:
+        if isinstance(error, typer.Exit) or (debug and not isinstance(error, KeyboardInterrupt)):
+            raise
+        what, hint, code = _explain(error)
+        stderr.print(f"[bold red]error:[/] {escape(what)}" if code != INTERRUPTED else f"[yellow]{what}[/]")
+        if hint:
+            stderr.print(f"[bold]hint:[/] {escape(hint)}")
+        raise typer.Exit(code) from None
+
+
+def _explain(error: BaseException) -> tuple[str, str, int]:
+    """What happened, what to do, and the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted: nothing was left behind", "", INTERRUPTED
+    if isinstance(error, W2CError):
+        return error.what, error.hint, error.exit_code
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory", "lower --size or --cuts", 1
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"this should not happen: {what}", "run it again with --debug, and report what it shows", 1
+
+
+@dataclass
+class Pace:
+    """How fast the painting goes, measured after the first frame, whose steps are others."""
+
+    job: Job
+    began: float = 0.0
+
+    def update(self, event: FramePainted) -> str:
+        """Speed and time left, in words; empty until there is something to tell."""
+        now = time.perf_counter()
+        if event.index == 0:
+            self.began = now
+            return ""
+        per_frame = (now - self.began) / event.index
+        steps = self.job.settings.painting.steps / per_frame
+        left = per_frame * (event.frames - event.index - 1)
+        song = per_frame * float(self.job.timeline.fps)
+        return f"{steps:.1f} it/s, {song:.1f} s per second of song, {clock(left)} left"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def describe_job(job: Job) -> list[str]:
+    """What goes in and what will come out, a line each."""
+    track, picture, painting = job.track, job.settings.picture, job.settings.painting
+    channels = "1 channel" if track.channels == 1 else f"{track.channels} channels"
+    return [
+        f"{track.path.name}: {track.duration:.2f} s, {track.sample_rate} Hz, {channels}",
+        f"{job.out}: {job.timeline.frames} frames of {picture.width}x{picture.height} at {picture.fps:g} fps, "
+        f"{painting.steps} steps a frame, seed {job.seed}",
+    ]
+
+
+def describe_film(film: Film) -> str:
+    """What came out, and how well picture and sound agree."""
+    work = sum(film.timings.values())
+    offset = "cannot be measured" if film.sync.offset_seconds is None else f"{film.sync.offset_seconds * 1000:+.1f} ms"
+    return (
+        f"{film.frames} frames, {film.seconds:.2f} s in {clock(work)} ({work / film.seconds:.1f} s per second of song); "
+        f"sound offset {offset}, length difference {film.sync.difference_seconds * 1000:+.1f} ms"
+    )
+
+
+class Listener:
+    """Follows a render and says nothing; the base of those that do."""
+
+    @contextmanager
+    def following(self, job: Job) -> Iterator[None]:
+        """Follow one film."""
+        yield
+
+    def show(self, event: Event) -> None:
+        """Take note of an event."""
+
+    def estimated(self, estimate: Estimate) -> None:
+        """Take note of what a film would cost."""
+
+
+class PlainListener(Listener):
+    """Lines for logs and pipes, some seconds apart."""
+
+    @contextmanager
+    def following(self, job: Job) -> Iterator[None]:
+        self._pace, self._told = Pace(job), 0.0
+        for line in describe_job(job):
+            self._say(line)
+        yield
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Stage):
+            self._say(STAGES[event.name])
+        elif isinstance(event, Ready):
+            self._say(f"models {event.family} on {event.device}")
+        elif isinstance(event, FramePainted):
+            self._show_frame(event)
+        elif isinstance(event, Finished):
+            for line in _closing(event.film):
+                self._say(line)
+
+    def estimated(self, estimate: Estimate) -> None:
+        self._say(_cost(estimate))
+
+    def _show_frame(self, event: FramePainted) -> None:
+        pace = self._pace.update(event)
+        now = time.monotonic()
+        if event.index in (0, event.frames - 1) or now - self._told >= EVERY:
+            self._told = now
+            self._say(f"frame {event.index + 1}/{event.frames}" + (f", {pace}" if pace else ""))
+
+    def _say(self, line: str) -> None:
+        stderr.print(line, markup=False)
+
+
+class JsonListener(Listener):
+    """One JSON object a line, for programs."""
+
+    @contextmanager
+    def following(self, job: Job) -> Iterator[None]:
+        frames, seconds = job.timeline.frames, job.track.duration
+        self._tell("job", track=str(job.track.path), film=str(job.out), frames=frames, seconds=seconds, seed=job.seed)
+        yield
+
+    def show(self, event: Event) -> None:
+        fields = asdict(event) if not isinstance(event, Finished) else asdict(event.film)
+        self._tell(type(event).__name__, **fields)
+
+    def estimated(self, estimate: Estimate) -> None:
+        self._tell("Estimate", **asdict(estimate))
+
+    def _tell(self, event: str, **fields: object) -> None:
+        print(json.dumps({"event": event, **fields}, default=str), file=sys.stderr, flush=True)  # noqa: T201
+
+
+class BarListener(PlainListener):
+    """A bar that stays in its place, for a terminal."""
+
+    @contextmanager
+    def following(self, job: Job) -> Iterator[None]:
+        columns = (
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total} {task.fields[pace]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=stderr, transient=True) as self._bar, super().following(job):
+            self._task = self._bar.add_task("", total=job.timeline.frames, pace="")
+            yield
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Stage):
+            self._bar.update(self._task, description=STAGES[event.name])
+        else:
+            super().show(event)
+
+    def _show_frame(self, event: FramePainted) -> None:
+        self._bar.update(self._task, completed=event.index + 1, pace=self._pace.update(event))
+
+
+def _closing(film: Film) -> list[str]:
+    lines = [describe_film(film), f"seed {film.seed}, record {film.record}"]
+    return [f"stopped: what was finished is {film.path}", *lines] if film.partial else lines
+
+
+def _cost(estimate: Estimate) -> str:
+    return (
+        f"about {clock(estimate.seconds)} with models {estimate.family} on {estimate.device} "
+        f"({estimate.per_song_second:.1f} s per second of song); nothing was made"
+    )
+
+
+def listener(kind: str | None = None) -> Listener:
+    """A listener by its name ("bar", "plain", "json", "none"); by default what suits stderr."""
+    kind = kind or ("bar" if stderr.is_terminal else "plain")
+    return {"bar": BarListener, "plain": PlainListener, "json": JsonListener, "none": Listener}[kind]()

@@ -1,0 +1,38 @@
+"""Ctrl-C: while a film is painted, the first one ends it at the frame in hand; any other leaves at once."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+from wav2clip_gen.events import Event, FramePainted
+
+
+class GentleStop:
+    """A context manager that is asked, by calling it, whether to stop."""
+
+    def __init__(self) -> None:
+        self._painting = False
+        self._requested = False
+
+    def __call__(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._requested
+
+    def __enter__(self) -> GentleStop:
+        self._before = signal.signal(signal.SIGINT, self._on_interrupt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def follow(self, event: Event) -> None:
+        """Take note of what the render is at: there must be a frame before there can be a film."""
+        self._painting = isinstance(event, FramePainted)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if not self._painting or self._requested:
+            raise KeyboardInterrupt
+        self._requested = True
