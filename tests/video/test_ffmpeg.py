@@ -57,6 +57,12 @@ def test_leaving_early_ends_ffmpeg(fake_ffmpeg: FakeFFmpeg) -> None:
         raise KeyError
 
 
+def test_a_broken_pipe_of_somebody_else_is_not_ours(fake_ffmpeg: FakeFFmpeg) -> None:
+    fake_ffmpeg("exec cat >/dev/null")
+    with pytest.raises(BrokenPipeError), ffmpeg.FFmpegSink([], purpose="wait"):
+        raise BrokenPipeError
+
+
 def test_a_signal_is_told() -> None:
     assert "ended by signal 9" in ffmpeg.failure("join", -9, b"").what
     assert "disk space" in ffmpeg.failure("join", -25, b"").hint

@@ -56,6 +56,11 @@ def test_a_copy_is_the_very_same_packets(save: Save, film: Film) -> None:
         np.testing.assert_array_equal(open_track(out).read(), track.read())
 
 
+def test_a_bare_aac_stream_becomes_a_film(save: Save, film: Film) -> None:
+    _, _, report = make(open_track(save("song.aac", noise(1.5), 44_100, "-f", "adts")), film, 30)
+    assert report.offset_seconds == pytest.approx(0, abs=0.005)
+
+
 def test_a_span_of_a_copyable_song_is_encoded(save: Save, film: Film) -> None:
     track = open_track(save("song.m4a", noise(3.0)), start=0.5, duration=1.7)
     _, plan, report = make(track, film, 30)

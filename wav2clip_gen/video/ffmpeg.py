@@ -38,6 +38,10 @@ _EMPTY_WORDS = (  # lines that only say that something went wrong
 )
 
 
+class FFmpegGoneError(Exception):
+    """ffmpeg left while it was fed; the end of its block turns this into a VideoError with its last words."""
+
+
 def find_ffmpeg() -> str:
     """Path of the ffmpeg to use: `W2C_FFMPEG`, else the one of imageio-ffmpeg.
 
@@ -130,10 +134,13 @@ class FFmpegSink:
         """Feed some bytes.
 
         Raises:
-            BrokenPipeError: ffmpeg is gone; leaving the block makes this a VideoError with its last words.
+            FFmpegGoneError: ffmpeg has left; let it pass, the end of the block says why.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(content)
+        try:
+            self._process.stdin.write(content)
+        except BrokenPipeError as error:
+            raise FFmpegGoneError from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -149,20 +156,17 @@ def _started(
     binary = find_ffmpeg()
     with tempfile.TemporaryFile() as stderr:  # a file, for a pipe that nobody reads would fill and block
         process = _start([binary, *QUIET, *arguments], stdin, stdout, stderr)
-        fed = False
+        gone = False
         try:
             yield process
-            if process.stdin:
-                process.stdin.close()
-            fed = True
-        except BrokenPipeError:
-            pass  # it left before we were done; its exit code and last words say why
+        except FFmpegGoneError:
+            gone = True  # its exit code and last words say why
         except BaseException:
             process.kill()
             raise
         finally:
             code = _end(process)
-        if code != 0 or not fed:
+        if code != 0 or gone:
             stderr.seek(0)
             raise failure(purpose, code, stderr.read())
 
@@ -179,13 +183,12 @@ def _start(command: list[str], stdin: int, stdout: int, stderr: IO[bytes]) -> su
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the exit code and close the pipes."""
-    code = process.wait()
+    """Close the pipes, which is what an ffmpeg that is being fed waits for, and wait for the exit code."""
     for pipe in (process.stdin, process.stdout):
         if pipe:
-            with suppress(BrokenPipeError):  # bytes that were still ours when ffmpeg left
+            with suppress(BrokenPipeError):  # it left without our last bytes: its exit code says why
                 pipe.close()
-    return code
+    return process.wait()
 
 
 def describe(path: Path) -> str:

@@ -69,19 +69,10 @@ def mux(picture: Path, track: Track, out: Path, *, metadata: dict[str, str]) -> 
         VideoError: ffmpeg cannot do it.
     """
     plan = plan_sound(track)
-    tags = [part for key, text in metadata.items() for part in ("-metadata", f"{key}={text}")]
+    tags = [word for key, text in metadata.items() for word in ("-metadata", f"{key}={text}")]
+    container = ["-map_metadata", "-1", *tags, "-movflags", "+faststart", "-f", "mp4"]
     with appear_whole(out) as part:
-        target = [
-            "-map_metadata",
-            "-1",
-            *tags,
-            "-movflags",
-            "+faststart",
-            "-f",
-            "mp4",
-            "-y",
-            ffmpeg.file_url(part),
-        ]
+        target = [*container, "-y", ffmpeg.file_url(part)]
         if plan.copied:
             _copy(picture, track, target, out)
         else:

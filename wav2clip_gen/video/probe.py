@@ -52,9 +52,7 @@ class SyncReport:
     picture_seconds: float
     sound_seconds: float
     difference_seconds: float  # picture minus sound
-    offset_seconds: (
-        float | None
-    )  # by how much the sound is late; None when the song is silent or too short to tell
+    offset_seconds: float | None  # by how much the sound is late; None where silence or brevity hides it
 
 
 def probe(path: Path) -> FilmFacts:
@@ -63,12 +61,9 @@ def probe(path: Path) -> FilmFacts:
     Raises:
         VideoError: It cannot be decoded, or has no picture.
     """
-    both = ["-map", "0:v:0?", "-map", "0:a:0?"]
-    decoded = streams.read_streams(
-        path,
-        [*both, "-fps_mode", "passthrough", "-c:v", "rawvideo", "-c:a", "pcm_f32le"],
-        purpose=f"read {path}",
-    )
+    both = ["-map", "0:v:0?", "-map", "0:a:0?", "-fps_mode", "passthrough"]
+    decoding = [*both, "-c:v", "rawvideo", "-c:a", "pcm_f32le"]
+    decoded = streams.read_streams(path, decoding, purpose=f"read {path}")
     kinds = {stream.kind: stream for stream in decoded}
     picture, sound = kinds.get("video"), kinds.get("audio", streams.Stream())
     if picture is None or picture.packets == 0:

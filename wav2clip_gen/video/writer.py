@@ -82,7 +82,8 @@ class FilmWriter:
 
         Raises:
             ValueError: It is not such a picture, or has another size than the film.
-            VideoError: It cannot be written.
+            VideoError: It cannot be saved in the folder for frames.
+            FFmpegGoneError: ffmpeg has left; let it pass, the end of the block makes a VideoError of it.
         """
         width, height = self.size
         if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
