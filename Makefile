@@ -1,0 +1,66 @@
+# `make` alone lists the targets. Everything runs in .venv, which `make install` (and every target that needs it) makes.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# Training data, as described in weights/README.md; needed only for `make weights`.
+DATA   ?= ../shared/data
+# Options for the demo's film, such as DEMO="--duration 2".
+DEMO   ?=
+
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(READY)  ## make .venv with w2c-gen and all that its tests need
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## render a film of the sample track into films/africa.mp4
+	@mkdir -p films
+	$(BIN)/w2c-gen samples/africa.ogg --out films/africa.mp4 --overwrite --seed 7 $(DEMO)
+
+test: $(READY)  ## the quick suite: no network, about a minute on two cores
+	$(BIN)/python -m pytest
+
+test-all: $(READY)  ## the quick suite and the slow one (wheel, training, published sizes)
+	$(BIN)/python -m pytest -m "not benchmark"
+
+lint: $(READY)  ## ruff: style and order
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy --strict
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint types test  ## what CI runs
+
+bench: $(READY)  ## measure speed and memory; writes tests/benchmarks/results.md
+	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
+
+samples: $(READY)  ## remake the pictures and the film that the README shows
+	$(BIN)/python samples/make_samples.py
+
+weights: $(READY)  ## train the small family from DATA (hours); resumes where it was stopped
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
+	$(BIN)/w2c-gen train vqgan --data $(DATA)
+	$(BIN)/w2c-gen train clip --data $(DATA)
+	$(BIN)/w2c-gen train wav2clip --data $(DATA)
+
+docs: $(READY)  ## write the option table into the README
+	$(BIN)/python -m tests.readme
+
+clean:  ## remove .venv and what was built
+	rm -rf $(VENV) build dist films .mypy_cache .pytest_cache .ruff_cache
+
+.PHONY: help install demo test test-all lint types format check bench samples weights docs clean
