@@ -1,3 +1,35 @@
-"""Sound in, film out: Wav2CLIP hears a track, VQGAN-CLIP paints what it heard."""
+"""Sound in, film out: Wav2CLIP hears a track, VQGAN-CLIP paints what it heard.
+
+Importing this package loads no torch; its names are found when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["Settings", "Wav2CLIP", "load_family", "render"]
+
+if TYPE_CHECKING:
+    from wav2clip_gen.models.families import load_family
+    from wav2clip_gen.models.wav2clip import Wav2CLIP
+    from wav2clip_gen.pipeline import render
+    from wav2clip_gen.settings import Settings
+
+_HOMES = {
+    "Settings": "wav2clip_gen.settings",
+    "Wav2CLIP": "wav2clip_gen.models.wav2clip",
+    "load_family": "wav2clip_gen.models.families",
+    "render": "wav2clip_gen.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -142,7 +142,7 @@ class Settings:
             elif name in SECTIONS:
                 updates[name] = _merge_group(getattr(self, name), name, value)
             else:
-                raise SettingsError(f"no settings are called {name!r}", hint=suggestion(name, [*SECTIONS, "prompts"]))
+                raise SettingsError(f"no settings are called {name!r}", hint=suggestion(str(name), [*SECTIONS, "prompts"]))
         return replace(self, **updates)
 
 

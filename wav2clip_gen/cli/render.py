@@ -193,7 +193,7 @@ def _make(
 ) -> None:  # fmt: skip
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
-    from wav2clip_gen.render import estimate, prepare, rendering
+    from wav2clip_gen.pipeline import estimate, prepare, rendering
 
     job = prepare(source, out, settings, overwrite=overwrite, frames_dir=frames_dir)
     with listener.following(job):

@@ -1,0 +1,77 @@
+"""What all tests share: the small family, small settings, sounds, and no network."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from wav2clip_gen.settings import Settings
+
+if TYPE_CHECKING:
+    from wav2clip_gen.models.families import Family
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "samples"
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def mini() -> Family:
+    """The small family, as it ships."""
+    from wav2clip_gen.models.families import load_family
+
+    return load_family("mini")
+
+
+@pytest.fixture
+def tiny() -> Settings:
+    """The real path with small numbers: a film in about a second."""
+    return Settings().merged(
+        {
+            "picture": {"width": 64, "height": 48, "fps": 4},
+            "painting": {"first_steps": 3, "steps": 2, "cuts": 2},
+            "run": {"seed": 7},
+        }
+    )
+
+
+@pytest.fixture
+def write_sound(tmp_path: Path) -> Write:
+    """Write samples (n,) or (n, C) as a wav file."""
+
+    def write(samples: NDArray[Any], name: str = "song.wav", rate: int = 16_000) -> Path:
+        path = tmp_path / name
+        soundfile.write(path, samples, rate, subtype="FLOAT")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def tone() -> NDArray[np.float64]:
+    """One and a half seconds of a swelling 440 Hz tone at 16 kHz."""
+    t = np.arange(24_000) / 16_000
+    return 0.4 * np.sin(2 * np.pi * 440 * t) * t / t[-1]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a cache folder of its own, no settings from outside, and no network but loopback."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("W2C_FFMPEG", raising=False)
+    connect = socket.socket.connect
+
+    def only_loopback(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test reached for the network: {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", only_loopback)

@@ -1,0 +1,39 @@
+"""The formulas against plain ones."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wav2clip_gen.synthesis.losses import drift, spherical_distance
+
+
+@pytest.mark.parametrize("degrees", [1, 30, 90, 150, 179])
+def test_the_spherical_distance_is_half_the_squared_angle(degrees: float) -> None:
+    angle = math.radians(degrees)
+    a, b = torch.tensor([1.0, 0.0]), torch.tensor([math.cos(angle), math.sin(angle)])
+    assert spherical_distance(a, b).item() == pytest.approx(angle**2 / 2, rel=1e-3)
+
+
+def test_the_spherical_distance_agrees_with_float64() -> None:
+    rng = torch.Generator().manual_seed(0)
+    a, b = (F.normalize(torch.randn(64, 512, generator=rng, dtype=torch.float64), dim=-1) for _ in range(2))
+    plain = 2 * torch.asin((a - b).norm(dim=-1) / 2) ** 2
+    torch.testing.assert_close(spherical_distance(a.float(), b.float()).double(), plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_gradient_is_finite_at_the_poles(sign: float) -> None:
+    a = torch.tensor([1.0, 0.0], requires_grad=True)
+    spherical_distance(a, sign * a.detach()).backward()
+    assert a.grad is not None
+    assert torch.isfinite(a.grad).all()
+
+
+def test_drift_is_counted_in_units_of_the_codes_spread() -> None:
+    latent = torch.zeros(1, 2, 3, 3)
+    spread = torch.tensor([1.0, 10.0]).view(1, 2, 1, 1)
+    assert drift(latent + spread, latent, spread).item() == pytest.approx(1.0)

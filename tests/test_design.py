@@ -1,0 +1,75 @@
+"""The shape of the house, guarded."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "wav2clip_gen"
+FLOORS = (  # each may import from its own floor and those before it
+    {"errors", "settings", "configuration", "__init__"},
+    {"audio", "models", "video"},
+    {"synthesis"},
+    {"events", "record", "pipeline"},
+    {"training", "evaluation"},
+    {"cli", "__main__"},
+)
+
+
+def floor_of(module: str) -> int:
+    return next(number for number, names in enumerate(FLOORS) if module in names)
+
+
+def imports(path: Path) -> set[str]:
+    """First-level names of our own package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "wav2clip_gen" else [f"wav2clip_gen.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("wav2clip_gen.")}
+    return {name for name in found if not name.startswith("__") or name == "__main__"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    if path.parent == PACKAGE and path.name == "__init__.py":
+        pytest.skip("the public door opens every room, lazily")
+    own = floor_of(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    assert [name for name in imports(path) if floor_of(name) > own] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import wav2clip_gen",
+        "import wav2clip_gen.cli.app, wav2clip_gen.cli.render, wav2clip_gen.cli.doctor, wav2clip_gen.cli.train",
+        "import wav2clip_gen.settings, wav2clip_gen.errors, wav2clip_gen.events, wav2clip_gen.record",
+        "import sys; sys.argv = ['w2c-gen', '--help']\nfrom wav2clip_gen.cli.app import main\n"
+        "try: main()\nexcept SystemExit: pass",
+    ],
+)
+def test_the_command_line_loads_without_torch(code: str) -> None:
+    code += "\nimport sys; heavy = {'torch', 'librosa', 'scipy', 'soundfile', 'PIL'} & set(sys.modules)"
+    code += "\nassert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_public_door_opens_what_it_names() -> None:
+    import wav2clip_gen
+    import wav2clip_gen.pipeline  # must not hide the function `render`
+
+    for name in wav2clip_gen.__all__:
+        assert getattr(wav2clip_gen, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing_here"):
+        _ = wav2clip_gen.nothing_here

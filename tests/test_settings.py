@@ -1,0 +1,114 @@
+"""Settings: one home for each default, and a clear word for each mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wav2clip_gen.configuration import preset_names, settings_from
+from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.settings import SECTIONS, Prompt, Settings, describe_range, knobs
+
+
+def test_what_comes_later_wins(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("painting: {steps: 9, cuts: 3}\nprompts: ['a stormy sea:0.5', 'night']\n")
+    settings = settings_from(preset="draft", config=config, assignments=("painting.cuts=5", "run.seed=0"))
+    assert (settings.painting.steps, settings.painting.cuts, settings.run.seed) == (9, 5, 0)
+    assert settings.picture.fps == 8  # from the preset
+    assert settings.prompts == (Prompt(text="a stormy sea", weight=0.5), Prompt(text="night"))
+
+
+def test_settings_survive_the_run_record() -> None:
+    settings = settings_from(assignments=("picture.fps=23.976", "sound.duration=3", "prompts.x=1")[:2])
+    settings = settings.merged({"prompts": ["a sea:0.25"]})
+    assert Settings().merged(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_can_be_used(name: str) -> None:
+    assert settings_from(preset=name).picture.fps >= 1
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says", "helps"),
+    [
+        ("painting.stepz=4", "painting.stepz", "did you mean steps"),
+        ("paint.steps=4", "'paint'", "painting"),
+        ("painting.steps=many", "must be int", "steps"),
+        ("painting.steps=1.5", "must be int", "steps"),
+        ("painting.steps=true", "must be int", "steps"),
+        ("painting.steps=-1", "cannot be -1", "from 0"),
+        ("painting=4", "not a setting", "--set"),
+        ("picture.fps=0", "fps cannot be 0", "from 1 to 120"),
+        ("picture.fps=1000", "fps cannot be 1000", "from 1 to 120"),
+        ("picture.upscale=3", "upscale cannot be 3", "1, 2, 4"),
+        ("motion.smoothing=.nan", "cannot be nan", "half-life"),
+        ("sound.duration=0", "cannot be 0 s", "above 0"),
+        ("sound.weight=0", "nothing steers", "weight"),
+        ("run.models=huge", "cannot be huge", "mini"),
+        ("picture.width=${", "--set", ""),
+    ],
+)
+def test_a_wrong_assignment_is_a_usage_error(assignment: str, says: str, helps: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_from(assignments=(assignment,))
+    assert says in caught.value.what
+    assert helps in caught.value.hint
+    assert "\n" not in caught.value.what
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("content", ["painting: [", "- 4", "painting: 4", "prompts: [4]", "no: such", "${x}: 1", "\x00"])
+def test_a_wrong_file_is_a_usage_error(content: str, tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        settings_from(config=config)
+    assert "\n" not in caught.value.what
+
+
+def test_a_missing_file_or_preset_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
+        settings_from(config=tmp_path / "none.yaml")
+    with pytest.raises(SettingsError, match="no preset is called 'drafty'") as caught:
+        settings_from(preset="drafty")
+    assert caught.value.hint == "did you mean draft?"
+
+
+@pytest.mark.parametrize(
+    ("written", "text", "weight"),
+    [
+        ("a stormy sea", "a stormy sea", 1.0),
+        ("a stormy sea:0.5", "a stormy sea", 0.5),
+        ("Dune: part two", "Dune: part two", 1.0),
+        ("Dune: part two: 2", "Dune: part two", 2.0),
+        ("12:30", "12", 30.0),
+    ],
+)
+def test_prompts_carry_a_weight_behind_the_last_colon(written: str, text: str, weight: float) -> None:
+    assert Prompt.parse(written) == Prompt(text=text, weight=weight)
+
+
+@pytest.mark.parametrize("written", ["", "  ", ":0.5", "sea:-1"])
+def test_prompts_without_words_or_sense_are_refused(written: str) -> None:
+    with pytest.raises(SettingsError):
+        Prompt.parse(written)
+
+
+@given(st.text())
+def test_no_prompt_crashes(written: str) -> None:
+    try:
+        assert Prompt.parse(written).text
+    except SettingsError:
+        pass
+
+
+def test_every_knob_tells_its_meaning_and_range() -> None:
+    for group in SECTIONS.values():
+        for name, item in knobs(group).items():
+            assert item.metadata["meaning"], name
+            assert isinstance(describe_range(item), str)
