@@ -1,4 +1,4 @@
-"""The concept table: names with unit vectors in CLIP ViT-B/32's text space, and what pictures and sounds map to.
+"""The concept table: names with unit vectors in CLIP ViT-B/32's text space, and what pictures map to.
 
 Most vectors are real CLIP text embeddings. Names the table lacks (sea, rain, fire, street) get one by ridge
 regression from the embeddings of a sentence model to the real ones.
@@ -28,11 +28,12 @@ NATURE = {
     "sea": "the sea", "waves": "sea waves on a beach", "rain": "falling rain", "fire": "a burning fire",
     "wind": "wind", "water": "water", "snow": "snow", "sky": "the sky", "mountain": "a mountain",
     "street": "a street in a city", "beach": "a beach", "baby": "a baby", "thunderstorm": "a thunderstorm",
-    "lightning": "a flash of lightning", "night": "the night sky", "forest": "a forest", "glacier": "a glacier",
-    "river": "a river", "waterfall": "a waterfall", "lake": "a lake", "city": "a city", "sunrise": "a sunrise",
-    "sunset": "a sunset", "cloud": "clouds in the sky", "sun": "the sun in the sky", "moon": "the moon",
-    "star": "stars in the night sky", "jungle": "a jungle", "meadow": "a green meadow", "desert": "a desert",
-    "crowd": "a crowd of people", "smoke": "smoke", "fog": "fog", "storm": "a storm", "ice": "ice", "road": "a road",
+    "lightning": "a flash of lightning", "night": "the night sky", "forest": "a forest",
+    "glacier": "a glacier", "river": "a river", "waterfall": "a waterfall", "lake": "a lake",
+    "city": "a city", "sunrise": "a sunrise", "sunset": "a sunset", "cloud": "clouds in the sky",
+    "sun": "the sun in the sky", "moon": "the moon", "star": "stars in the night sky",
+    "jungle": "a jungle", "meadow": "a green meadow", "desert": "a desert", "crowd": "a crowd of people",
+    "smoke": "smoke", "fog": "fog", "storm": "a storm", "ice": "ice", "road": "a road",
 }  # fmt: skip
 
 # Labels whose own words say little, and the concept meant.
@@ -59,12 +60,19 @@ class SentenceModel:
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
 
+    @property
+    def vocabulary(self) -> list[str]:
+        """The words and word pieces it knows."""
+        return list(self._tokenizer.get_vocab())
+
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Map texts to unit vectors (len(texts), 384)."""
         parts = []
         for start in range(0, len(texts), 128):
-            tokens = self._tokenizer(list(texts[start : start + 128]), padding=True, truncation=True, return_tensors="pt")
+            tokens = self._tokenizer(
+                list(texts[start : start + 128]), padding=True, truncation=True, return_tensors="pt"
+            )
             words = self._model(**tokens).last_hidden_state  # (B, L, 384)
             mask = tokens["attention_mask"][..., None].to(words.dtype)
             parts.append(F.normalize((words * mask).sum(dim=1) / mask.sum(dim=1), dim=-1))
@@ -117,7 +125,9 @@ def read_table(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except OSError:
-        raise TrainingError(f"{path}: cannot be read", hint="give the training data's folder with --data") from None
+        raise TrainingError(
+            f"{path}: cannot be read", hint="give the training data's folder with --data"
+        ) from None
 
 
 def load_anchors(data: Path) -> Concepts:
@@ -134,7 +144,9 @@ def load_anchors(data: Path) -> Concepts:
             shift = torch.from_numpy(arrays["underscore_shift"].astype(np.float32))
             names = tuple(str(name) for name in arrays["names"])
     except (OSError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error})", hint="give the data's folder with --data") from None
+        raise TrainingError(
+            f"{path}: cannot be read ({error})", hint="give the data's folder with --data"
+        ) from None
     vectors = F.normalize(vectors + shift * underscored[:, None], dim=-1)
     return Concepts(names, vectors, torch.zeros(len(names), dtype=torch.bool))
 

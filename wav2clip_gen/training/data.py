@@ -1,7 +1,7 @@
 """Pictures from shards: decoded once, kept in memory as bytes, cut and varied batch by batch.
 
-A shard is a tar of pairs: `NNNN.webps` holds WebP files one after the other (each says its own length), `NNNN.json`
-the list of their descriptions in the same order.
+A shard is a tar of pairs: `NNNN.webps` holds WebP files one after the other (each says its own length),
+`NNNN.json` the list of their descriptions in the same order.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def shards(data: Path, kind: str, pattern: str) -> list[Path]:
     found = sorted(folder.glob(pattern))
     if not found:
         what = "no such folder" if not folder.is_dir() else f"holds no shard {pattern}"
-        raise TrainingError(f"{folder}: {what}", hint="give the training data's folder with --data (see its README.md)")
+        raise TrainingError(
+            f"{folder}: {what}", hint="give the training data's folder with --data (see its README.md)"
+        )
     return found
 
 
@@ -150,7 +152,7 @@ def _decode(encoded: bytes) -> np.ndarray | None:
 
 
 def order(count: int, *, epoch: int, seed: int) -> Tensor:
-    """The order (count,) in which `count` examples are seen in an epoch; depends on nothing but its arguments."""
+    """The order (count,) in which `count` examples are seen in an epoch."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
@@ -160,12 +162,15 @@ def batch_indices(count: int, batch: int, *, step: int, seed: int) -> Tensor:
     epochs = positions // count
     orders = {epoch: order(count, epoch=epoch, seed=seed) for epoch in epochs.unique().tolist()}
     return torch.stack(
-        [orders[epoch][position] for epoch, position in zip(epochs.tolist(), (positions % count).tolist(), strict=True)]
+        [
+            orders[epoch][position]
+            for epoch, position in zip(epochs.tolist(), (positions % count).tolist(), strict=True)
+        ]
     )
 
 
 def random_crops(pixels: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:
-    """Cut a random square (B, 3, size, size) in [0, 1] out of each picture (B, 3, S, S) uint8, randomly mirrored.
+    """Cut a random square (B, 3, size, size) in [0, 1] out of each picture (B, 3, S, S) uint8.
 
     Args:
         pixels: The pictures.

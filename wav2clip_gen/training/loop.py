@@ -1,7 +1,7 @@
-"""The loop that all three trainings share: schedule, averaging, checkpoints, log, and stopping at the first NaN.
+"""The loop that all trainings share: schedule, averaging, checkpoints, log, and a stop at the first NaN.
 
-Every draw of a step comes from a generator made of (seed, step), so a run that was interrupted goes on exactly as
-if it had not been, and there is no random state to store.
+Every draw of a step comes from a generator made of (seed, step), so a run that was interrupted goes on
+exactly as if it had not been, and there is no random state to store.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
-            raise TrainingError("a run needs either a number of steps or of minutes", hint="give --steps or --minutes")
+            raise TrainingError(
+                "a run needs either a number of steps or of minutes", hint="give --steps or --minutes"
+            )
         if (self.steps or 1) < 1 or (self.minutes or 1) <= 0:
             raise TrainingError("a run needs at least one step", hint="give a larger --steps or --minutes")
 
@@ -64,6 +66,7 @@ class Started:
     """A run begins, or goes on where it was."""
 
     step: int
+    skipped: tuple[str, ...] = ()  # members of the data that could not be read
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Recipe(ABC, Generic[Network]):
     optimiser: torch.optim.Optimizer
     seed: int
     device: torch.device
+    skipped: tuple[str, ...] = ()  # members of the data that could not be read
 
     @abstractmethod
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
@@ -168,7 +172,7 @@ def _tensors(network: nn.Module) -> list[Tensor]:
 def learning_rate(step: int, steps: int | None, *, peak: float, cool_down: float) -> float:
     """Rise over the first steps, stay, and fall in a straight line to zero over the last share of the run.
 
-    Unlike a cosine, the middle does not depend on the length of the run, so that can be changed until the fall.
+    Unlike a cosine's, the middle does not depend on the length, which can be changed until the fall.
     """
     warm_up = min(WARM_UP_STEPS, steps or WARM_UP_STEPS)
     rising = (step + 1) / warm_up
@@ -201,7 +205,7 @@ class Run(Generic[Network]):
         self.scores: dict[str, float] = {}
 
     def events(self, *, fresh: bool = False) -> Iterator[Event]:
-        """Train to the end, telling how it goes. Stopping the iteration loses what came after the last checkpoint.
+        """Train to the end, telling how it goes; who stops listening loses what the last checkpoint lacks.
 
         Args:
             fresh: Begin anew even if there is a checkpoint.
@@ -214,7 +218,7 @@ class Run(Generic[Network]):
             self.plan.log.unlink(missing_ok=True)
         elif self.plan.checkpoint.exists():
             self._resume()
-        yield Started(self.step)
+        yield Started(self.step, self.recipe.skipped)
         reported = saved = scored = time.monotonic()
         sums: dict[str, float] = {}
         count = 0
@@ -237,7 +241,7 @@ class Run(Generic[Network]):
                 saved = time.monotonic()
         yield self._score()
         self._save()
-        yield Finished(self.step, self._weights())
+        yield Finished(self.step, self.weights)
 
     def _train_step(self) -> dict[str, float]:
         recipe, began = self.recipe, time.monotonic()
@@ -273,12 +277,16 @@ class Run(Generic[Network]):
     def _score(self) -> Scored:
         self.scores = self.recipe.scores(self.average.network)
         self._log({"step": self.step, "scores": self.scores})
-        self._weights()
+        self._write_weights()
         return Scored(self.step, self.scores)
 
-    def _weights(self) -> Path:
+    @property
+    def weights(self) -> Path:
+        """Where the weights are, as of the last evaluation."""
+        return self.plan.folder / f"{self.recipe.name}.safetensors"
+
+    def _write_weights(self) -> None:
         """Write the averaged network as a weights file that tells where it comes from."""
-        path = self.plan.folder / f"{self.recipe.name}.safetensors"
         training = {
             "steps": self.step,
             "seed": self.recipe.seed,
@@ -289,8 +297,7 @@ class Run(Generic[Network]):
             "threads": torch.get_num_threads(),
             **self.recipe.provenance(),
         }
-        checkpoints.save(self.recipe.part(self.average.network), path, training=training)
-        return path
+        checkpoints.save(self.recipe.part(self.average.network), self.weights, training=training)
 
     def _log(self, entry: dict[str, Any]) -> None:
         with self.plan.log.open("a", encoding="utf-8") as file:
@@ -322,7 +329,9 @@ class Run(Generic[Network]):
         try:
             state = torch.load(path, map_location=self.recipe.device, weights_only=True)
         except Exception as error:  # torch.load raises whatever the damage leads to
-            raise TrainingError(f"{path}: cannot be read ({error})", hint="begin anew with --fresh") from error
+            raise TrainingError(
+                f"{path}: cannot be read ({error})", hint="begin anew with --fresh"
+            ) from error
         self._refuse_other_settings(state["settings"])
         self.recipe.network.load_state_dict(state["network"])
         self.recipe.optimiser.load_state_dict(state["optimiser"])
@@ -334,7 +343,9 @@ class Run(Generic[Network]):
 
     def _refuse_other_settings(self, stored: dict[str, Any]) -> None:
         wanted = self._settings()
-        other = [name for name in sorted(wanted.keys() | stored.keys()) if wanted.get(name) != stored.get(name)]
+        other = [
+            name for name in sorted(wanted.keys() | stored.keys()) if wanted.get(name) != stored.get(name)
+        ]
         if other:
             names = ", ".join(f"{name} ({stored.get(name)}, now {wanted.get(name)})" for name in other)
             raise TrainingError(

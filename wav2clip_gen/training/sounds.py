@@ -1,4 +1,4 @@
-"""Sounds from shards: decoded once, split so that no recording is on both sides, mixed and varied batch by batch."""
+"""Sounds from shards: decoded once, split so that no recording is on both sides, varied at each draw."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ SEEN = {
     "sea_waves": ("sea", "seashore"), "rain": ("rain",), "thunderstorm": ("lightning", "storm", "rain"),
     "wind": ("wind", "cloud"), "pouring_water": ("water",), "water_drops": ("water",), "river": ("river",),
     "waterfall": ("waterfall",), "crackling_fire": ("fire", "fireplace"), "city": ("street", "city"),
-    "traffic": ("street", "car"), "jungle": ("forest", "jungle"), "night": ("night",), "storm": ("storm", "rain"),
-    "night_village": ("night",), "underwater": ("coral reef", "water"), "bubbles": ("water",),
-    "church": ("church bells", "altar"), "drum_loop": ("drum",), "percussion": ("drum",),
-    "electronic_percussion": ("drum",), "drum_roll": ("drum",), "crowd": ("crowd",), "subway_station": ("train",),
-    "creaking_ship": ("ship",), "submarine": ("submarine",), "hen": ("chicken",), "rooster": ("chicken",),
-    "crying_baby": ("baby",), "guitar": ("guitar",), "synth_bass": ("guitar",),
+    "traffic": ("street", "car"), "jungle": ("forest", "jungle"), "night": ("night",),
+    "storm": ("storm", "rain"), "night_village": ("night",), "underwater": ("coral reef", "water"),
+    "bubbles": ("water",), "church": ("church bells", "altar"), "drum_loop": ("drum",),
+    "percussion": ("drum",), "electronic_percussion": ("drum",), "drum_roll": ("drum",),
+    "crowd": ("crowd",), "subway_station": ("train",), "creaking_ship": ("ship",),
+    "submarine": ("submarine",), "hen": ("chicken",), "rooster": ("chicken",), "crying_baby": ("baby",),
+    "guitar": ("guitar",), "synth_bass": ("guitar",),
 }  # fmt: skip
 
 
@@ -117,14 +118,16 @@ def recording(entry: dict[str, Any]) -> str:
     if number is None:
         found = re.search(r"/sounds/(\d+)", entry["source"])
         number = found.group(1) if found else None
-    return f"freesound {number}" if number is not None else f"{entry['set']} {entry['source']} {entry['title']}"
+    return (
+        f"freesound {number}" if number is not None else f"{entry['set']} {entry['source']} {entry['title']}"
+    )
 
 
 def held_out_groups(pieces: Sequence[Sound], folds: dict[str, int]) -> set[str]:
     """The recordings to validate with.
 
-    Labels with several ESC-50 folds give the recordings of one fold. The others (whose clips are all in one fold)
-    give a quarter of their recordings, by the order of the names' digests, if they have three or more.
+    Labels with several ESC-50 folds give the recordings of one fold. The others (whose clips are all in one
+    fold) give a quarter of their recordings, by the order of the names' digests, if they have three or more.
     """
     by_label: dict[str, list[Sound]] = {}
     for piece in pieces:
@@ -134,7 +137,9 @@ def held_out_groups(pieces: Sequence[Sound], folds: dict[str, int]) -> set[str]:
         if len({folds[piece.key] for piece in these if piece.key in folds}) > 1:
             held_out |= {piece.group for piece in these if folds.get(piece.key) == VALIDATION_FOLD}
         else:
-            groups = sorted({piece.group for piece in these}, key=lambda name: hashlib.sha1(name.encode()).digest())
+            groups = sorted(
+                {piece.group for piece in these}, key=lambda name: hashlib.sha1(name.encode()).digest()
+            )
             share = max(len(groups) // VALIDATION_SHARE, 1) if len(groups) >= 3 else 0
             held_out |= set(groups[:share])
     return held_out
@@ -173,7 +178,9 @@ class Labels:
 
     names: tuple[str, ...]
     text: Tensor  # (K, 512) unit vectors, each its own
-    seen: tuple[tuple[int, ...], ...]  # rows of the concepts that are seen where a label is heard; may be empty
+    seen: tuple[
+        tuple[int, ...], ...
+    ]  # rows of the concepts that are seen where a label is heard; may be empty
 
     def index(self, name: str) -> int:
         """Row of a label."""
@@ -181,7 +188,7 @@ class Labels:
 
 
 def label_table(data: Path, names: Sequence[str], concepts: Concepts, derive: Deriver) -> Labels:
-    """Give each audio label a vector: half of what is seen, half of its own words, so that no two are the same."""
+    """Give each audio label a vector: half of what is seen, half of its own words, so no two are the same."""
     anchors: dict[str, set[str]] = {name: set(SEEN.get(name, ())) for name in names}
     for row in read_table(data / "text" / "audio_labels.csv"):
         label = row["esc50_class"] or row["label"]
@@ -198,7 +205,7 @@ def label_table(data: Path, names: Sequence[str], concepts: Concepts, derive: De
 
 
 def excerpt(piece: Sound, length: int, *, generator: torch.Generator, stretch: float = 0.15) -> Tensor:
-    """A random stretch of a piece (length,), played up to `stretch` faster or slower; repeated if too short."""
+    """A random part of a piece (length,), played up to `stretch` faster or slower; repeated if too short."""
     factor, place = torch.rand(2, generator=generator).tolist()
     wanted = int(length * (1 + stretch * (2 * factor - 1)))
     samples = piece.samples
@@ -212,4 +219,6 @@ def excerpt(piece: Sound, length: int, *, generator: torch.Generator, stretch: f
 def loud_window(context: Tensor, length: int, *, generator: torch.Generator) -> Tensor:
     """A window (length,) of `context`, the loudest of three drawn: pieces are often padded with silence."""
     starts = torch.randint(len(context) - length + 1, (3,), generator=generator).tolist()
-    return max((context[start : start + length] for start in starts), key=lambda window: window.square().sum().item())
+    return max(
+        (context[start : start + length] for start in starts), key=lambda window: window.square().sum().item()
+    )

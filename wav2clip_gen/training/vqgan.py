@@ -1,7 +1,7 @@
 """Train the VQGAN: first a plain autoencoder with noise on its latent, then with a codebook made by k-means.
 
-A codebook from the start wastes its codes and gives grey pictures on a small budget. The loss weighs colour apart
-from grey for the same reason.
+A codebook from the start wastes its codes and gives grey pictures on a small budget. The loss weighs colour
+apart from grey for the same reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ MINI = VQGANConfig(
 )  # fmt: skip
 KMEANS_PICTURES = 384
 KMEANS_ROUNDS = 12
-CODE_DECAY = 0.99  # of the running sums that make the codes (van den Oord et al., arXiv 1711.00937, appendix A.1)
+CODE_DECAY = (
+    0.99  # of the running sums that make the codes (van den Oord et al., arXiv 1711.00937, appendix A.1)
+)
 DEAD_BELOW = 0.01  # cells a step, on average; a code used less is moved
 
 
@@ -65,11 +67,14 @@ class VQGANRecipe(Recipe[VQGAN]):
         self.seed, self.device = seed, torch.device(device)
         self.pictures: Pictures = load_pictures(data, "train")
         self.validation: Pictures = load_pictures(data, "val")
+        self.skipped = self.pictures.skipped + self.validation.skipped
         with seeded(seed):
             self.network = VQGAN(config).to(self.device).train()
         self.network.quantize.requires_grad_(False)  # the codes are running means, not learned by gradient
         learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(learned, lr=self.settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.optimiser = torch.optim.AdamW(
+            learned, lr=self.settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4
+        )
         self._features = PerceptualFeatures(clip).to(self.device) if clip else None
         self.quantising = False
         self._started_quantising = False
@@ -105,7 +110,9 @@ class VQGANRecipe(Recipe[VQGAN]):
         pixels = self.pictures.pixels[chosen]
         if step % 4 == 3:  # as in use: a few whole pictures, at the cost of a batch of crops
             share = max(self.settings.batch * self.settings.crop**2 // self.pictures.size**2, 1)
-            return random_crops(pixels[:share], self.pictures.size, generator=generator, whole=0.0).to(self.device)
+            return random_crops(pixels[:share], self.pictures.size, generator=generator, whole=0.0).to(
+                self.device
+            )
         return random_crops(pixels, self.settings.crop, generator=generator).to(self.device)
 
     @torch.no_grad()
@@ -113,14 +120,18 @@ class VQGANRecipe(Recipe[VQGAN]):
         """Scale the latent to unit deviation, without changing a picture, and find the codes by k-means."""
         network, generator = self.network, step_generator(self.seed, -1)
         chosen = torch.randperm(len(self.pictures), generator=generator)[:KMEANS_PICTURES]
-        cells = torch.cat([
-            rearrange(network.encode(part.to(self.device).float() / 255), "b d h w -> (b h w) d")
-            for part in self.pictures.pixels[chosen].split(16)
-        ])
+        cells = torch.cat(
+            [
+                rearrange(network.encode(part.to(self.device).float() / 255), "b d h w -> (b h w) d")
+                for part in self.pictures.pixels[chosen].split(16)
+            ]
+        )
         mean, deviation = cells.mean(dim=0), cells.std(dim=0)
-        network.quant_conv.weight /= deviation.view(-1, 1, 1, 1)
-        network.quant_conv.bias.sub_(mean).div_(deviation)
-        after = network.post_quant_conv
+        before, after = network.quant_conv, network.post_quant_conv
+        assert before.bias is not None
+        assert after.bias is not None
+        before.weight /= deviation.view(-1, 1, 1, 1)
+        before.bias.sub_(mean).div_(deviation)
         after.bias += after.weight.flatten(1) @ mean
         after.weight *= deviation.view(1, -1, 1, 1)
         codes = kmeans((cells - mean) / deviation, network.config.n_embed, generator=generator)
@@ -131,7 +142,7 @@ class VQGANRecipe(Recipe[VQGAN]):
 
     @torch.no_grad()
     def after_step(self, average: Average[VQGAN]) -> None:
-        """Move each code to the running mean of the cells nearest to it; move unused ones to a cell of the batch."""
+        """Move each code to the running mean of its cells, and unused ones to a cell of the batch."""
         if self._started_quantising:
             average.restart()
             self._started_quantising = False
@@ -185,7 +196,7 @@ class PerceptualFeatures(nn.Module):
         self.perceptor = perceptor
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
-        """Map pictures (B, 3, H, W) in [0, 1] to the features (B, C, h, w) of four stages, unit vectors along C."""
+        """Map pictures (B, 3, H, W) in [0, 1] to four stages' features (B, C, h, w), unit vectors along C."""
         inputs = (pictures - self.perceptor.mean) / self.perceptor.deviation
         visual: Any = self.perceptor.model.visual
         stages = visual.trunk.forward_intermediates(inputs, indices=[0, 1, 2, 3], intermediates_only=True)
@@ -200,7 +211,7 @@ class PerceptualFeatures(nn.Module):
 
 
 def reconstruction_losses(drawn: Tensor, pictures: Tensor) -> dict[str, Tensor]:
-    """How far drawn pictures (B, 3, H, W) are from the true ones: pixels, edges, colour, and colour of patches."""
+    """How far drawn pictures (B, 3, H, W) are from the true ones: pixels, edges, colour, patches."""
     difference = drawn - pictures
     chroma = difference - difference.mean(dim=1, keepdim=True)
     edges = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()

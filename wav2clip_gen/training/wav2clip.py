@@ -1,7 +1,8 @@
 """Train the sound encoder by distilling CLIP into it (Wu et al., arXiv 2110.11499).
 
-The paper has videos: a sound, and the frames seen with it. The small family has sounds with labels and pictures with
-labels, so what is "seen" is the mean CLIP embedding of the pictures of a label, beside the label's text embedding.
+The paper has videos: a sound, and the frames seen with it. The small family has sounds with labels and
+pictures with labels, so what is "seen" is the mean CLIP embedding of the pictures of a label, beside the
+label's text embedding.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Distillation(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Map standardised spectrograms (B, 1, 257, T) to unit features (B, 8 * width) and embeddings (B, D)."""
+        """Map standardised spectrograms (B, 1, 257, T) to unit features (B, F) and embeddings (B, D)."""
         features = self.encoder.audio_encoder(spectrogram)
         return F.normalize(features, dim=-1), F.normalize(self.encoder.audio_transform(features), dim=-1)
 
@@ -76,10 +77,13 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         self.settings: Wav2CLIPTraining = settings or Wav2CLIPTraining()
         self.seed, self.device = seed, torch.device(device)
         self.train, held_out = load_sounds(data)
+        self.skipped = self.train.skipped
         perceptor = checkpoints.load(clip, part="clip").to(self.device)
         assert isinstance(perceptor, Perceptor)
         self.labels, self.images = self._targets(data, perceptor)
-        self.validation = Sounds(tuple(piece for piece in held_out.pieces if piece.label in self.labels.names))
+        self.validation = Sounds(
+            tuple(piece for piece in held_out.pieces if piece.label in self.labels.names)
+        )
         self.text = self.labels.text.to(self.device)
         counts = {name: 0 for name in self.labels.names}
         for piece in self.train.pieces:
@@ -87,9 +91,15 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         self._weights = torch.tensor([counts[piece.label] ** -0.5 for piece in self.train.pieces])
         with seeded(seed):
             self.network = Distillation(config).to(self.device).train()
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.05
-        )
+        weights = [
+            parameter for parameter in self.network.parameters() if parameter is not self.network.log_scale
+        ]
+        groups = [
+            {"params": weights, "weight_decay": 0.05},
+            # a short run has no time for a temperature that moves by 0.001 a step
+            {"params": [self.network.log_scale], "weight_decay": 0.0, "scale": 10.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.98))
 
     def _targets(self, data: Path, perceptor: Perceptor) -> tuple[Labels, Tensor]:
         """The labels, and for each the unit vector (K, D) of the pictures seen where it is heard."""
@@ -109,7 +119,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         return labels, images.to(self.device)
 
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
-        """Contrast both ways between sounds and what is seen, in both projections, and with the labels' words."""
+        """Contrast sounds with what is seen, both ways, in both projections, and with the labels' words."""
         spectrogram, shares = self._batch(generator)
         with self.batch():
             features, embeddings = self.network(spectrogram)
@@ -121,7 +131,8 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         return {
             "sound-image": 0.5 * contrast(scale * embeddings @ self.images.T, shares, smoothing=smooth),
             "sound-projected image": 0.5 * contrast(scale * features @ projected.T, shares, smoothing=smooth),
-            "sound-text": 0.5 * F.cross_entropy(scale * embeddings @ self.text.T, shares, label_smoothing=smooth),
+            "sound-text": 0.5
+            * F.cross_entropy(scale * embeddings @ self.text.T, shares, label_smoothing=smooth),
             "pull": self.settings.pull * (1 - (embeddings * seen).sum(dim=-1)).mean(),
         }
 
@@ -146,7 +157,9 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
                 shares[line, self.labels.index(self.train.pieces[second].label)] += mix
             contexts.append(context)
             windows.append(loud_window(context, WINDOW, generator=generator))
-        spectrogram = self._standardised(torch.stack(contexts).to(self.device), torch.stack(windows).to(self.device))
+        spectrogram = self._standardised(
+            torch.stack(contexts).to(self.device), torch.stack(windows).to(self.device)
+        )
         return mask_bands(spectrogram, generator=generator), shares.to(self.device)
 
     def _excerpt(self, number: int, generator: torch.Generator) -> Tensor:
@@ -166,8 +179,10 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
 
     @torch.no_grad()
     def scores(self, network: Distillation) -> dict[str, float]:
-        """Top-1 over all labels of pieces cut from recordings not trained on, and over ESC-50's labels of its own."""
-        embeddings = torch.stack([piece_embedding(network.encoder, piece.samples) for piece in self.validation.pieces])
+        """Top-1 on recordings not trained on: over all labels, and of ESC-50's clips over its labels."""
+        embeddings = torch.stack(
+            [piece_embedding(network.encoder, piece.samples) for piece in self.validation.pieces]
+        )
         truth = torch.tensor([self.labels.index(piece.label) for piece in self.validation.pieces])
         by_text, by_image = embeddings @ self.text.cpu().T, embeddings @ self.images.cpu().T
         right = (by_text.argmax(dim=1) == truth).float()
@@ -199,7 +214,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
 
 
 class Bridge:
-    """From words to what their pictures look like, for concepts without pictures: a nearest-neighbour mean."""
+    """From words to what their pictures look like, for concepts without pictures: a mean of neighbours."""
 
     def __init__(self, words: Tensor, pictures: Tensor, *, sharpness: float = 40.0) -> None:
         self._centre = words.mean(dim=0)
@@ -213,10 +228,10 @@ class Bridge:
 
 
 def contrast(logits: Tensor, shares: Tensor, *, smoothing: float) -> Tensor:
-    """InfoNCE both ways between sounds and targets: logits (B, K), shares (B, K) of each target in each sound.
+    """InfoNCE both ways between sounds and targets: logits (B, K), shares (B, K) of each in each sound.
 
-    The paper's negatives are the other clips of the batch. Our targets belong to labels, so all of them can be
-    negatives of a sound, and all sounds of a label are positives of its target.
+    The paper's negatives are the other clips of the batch. Our targets belong to labels, so all of them can
+    be negatives of a sound, and all sounds of a label are positives of its target.
     """
     to_target = F.cross_entropy(logits, shares, label_smoothing=smoothing)
     present = shares.sum(dim=0) > 0
@@ -226,7 +241,7 @@ def contrast(logits: Tensor, shares: Tensor, *, smoothing: float) -> Tensor:
 
 
 def mask_bands(spectrogram: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Blank a random band of frequencies and one of columns in each spectrogram (Park et al., arXiv 1904.08779)."""
+    """Blank a band of frequencies and one of columns in each spectrogram (Park et al., arXiv 1904.08779)."""
     masked = spectrogram.clone()
     for picture in masked:
         for axis, widest in ((1, 40), (2, 8)):
@@ -242,7 +257,7 @@ def mask_bands(spectrogram: Tensor, *, generator: torch.Generator) -> Tensor:
 def concept_means(
     perceptor: Perceptor, pixels: Tensor, shown: list[list[int]], count: int
 ) -> tuple[Tensor, Tensor]:
-    """Mean image embedding (count, D) of each concept's pictures, and which concepts (count,) have enough of them."""
+    """Mean image embedding (count, D) of each concept's pictures, and which concepts (count,) have enough."""
     members: dict[int, list[int]] = {}
     for at, rows in enumerate(shown):
         for row in rows:
