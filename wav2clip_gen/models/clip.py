@@ -6,6 +6,9 @@ image tower is a timm network that this file registers.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,8 @@ class Perceptor(nn.Module):
         import open_clip
 
         self.architecture = architecture
-        self.model = open_clip.create_model(architecture, pretrained=None, load_weights=False)
+        with _silent_log():  # it warns that weights are missing; they come later
+            self.model = open_clip.create_model(architecture, pretrained=None, load_weights=False)
         self.tokenizer = open_clip.get_tokenizer(architecture)
         visual: Any = self.model.visual
         preprocessing = visual.preprocess_cfg
@@ -51,6 +55,20 @@ class Perceptor(nn.Module):
         """Map texts to unit vectors (len(texts), D)."""
         tokens = self.tokenizer(texts).to(self.device)
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+
+
+@contextmanager
+def _silent_log() -> Iterator[None]:
+    """Drop what is logged to the root logger, and keep `logging` from giving it a handler of its own."""
+    root, nowhere = logging.getLogger(), logging.NullHandler()
+    disabled = root.manager.disable
+    root.addHandler(nowhere)
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        root.removeHandler(nowhere)
 
 
 @cache

@@ -1,0 +1,239 @@
+"""The bare form, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from typer.testing import CliRunner, Result
+
+from tests.conftest import ROOT, Write
+from wav2clip_gen import __version__
+from wav2clip_gen.cli.render import app
+from wav2clip_gen.models import store
+from wav2clip_gen.video.probe import probe
+
+QUICK = ["--size", "64x48", "--fps", "4", "--first-steps", "1", "--steps", "1", "--cuts", "2"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def song(write_sound: Write, tone: NDArray[np.float64]) -> Path:
+    return write_sound(tone)
+
+
+def test_a_film_is_made_and_only_its_path_is_on_stdout(song: Path, tmp_path: Path) -> None:
+    out = tmp_path / "film.mp4"
+    done = run(song, "-o", out, "--seed", 7, "--progress", "plain", "-p", "a dog:0.5", *QUICK)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == f"{out}\n"
+    assert "frame 6/6" in done.stderr
+    assert "seed 7" in done.stderr
+    assert probe(out).frames == 6
+
+
+def test_several_songs_one_of_which_fails(song: Path, tmp_path: Path) -> None:
+    done = run(tmp_path / "none.wav", song, "-o", tmp_path / "{stem}_{seed}.mp4", "--seed", 3, *QUICK)
+    assert done.exit_code == 1
+    assert done.stdout == f"{tmp_path / 'song_3.mp4'}\n"
+    assert "none.wav: no such file" in done.stderr
+
+
+def test_options_win_over_assignments_and_presets(song: Path, tmp_path: Path) -> None:
+    done = run(song, "-o", tmp_path / "film.mp4", "--preset", "best", "--set", "picture.fps=3", "--progress", "none", *QUICK)
+    assert done.exit_code == 0, done.stderr
+    settings = json.loads((tmp_path / "film.json").read_text())["settings"]
+    assert settings["picture"] == {"width": 64, "height": 48, "fps": 4.0, "upscale": 1}
+    assert settings["painting"]["learning_rate"] == 0.1
+
+
+def test_a_record_makes_the_film_again_from_another_folder(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(song, "-o", tmp_path / "film.mp4", "--upscale", 2, *QUICK).exit_code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = run("--from", "../film.json", "--out", "again.mp4")
+    assert done.exit_code == 0, done.stderr
+    first, again = tmp_path / "film.mp4", tmp_path / "elsewhere" / "again.mp4"
+    assert probe(first) == probe(again)
+    assert probe(again).width == 128
+
+
+def test_json_progress_is_json(song: Path, tmp_path: Path) -> None:
+    done = run(song, "-o", tmp_path / "film.mp4", "--progress", "json", *QUICK)
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert told[0]["event"] == "job"
+    assert told[-1]["event"] == "Finished"
+    assert sum(line["event"] == "FramePainted" for line in told) == 6
+
+
+def test_a_dry_run_makes_nothing(song: Path, tmp_path: Path) -> None:
+    done = run(song, "-o", tmp_path / "film.mp4", "--dry-run", *QUICK)
+    assert done.exit_code == 0, done.stderr
+    assert "about" in done.stderr
+    assert done.stdout == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["song.wav"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["none.wav"], 1, "no such file"),
+        (["."], 1, "is a folder"),
+        (["notes.txt"], 1, "not a sound file"),
+        (["empty.wav"], 1, "is empty"),
+        (["nan.wav"], 1, "not numbers"),
+        (["song.wav", "--start", "9"], 1, "nothing is left"),
+        (["song.wav", "-o", "missing/film.mp4"], 1, "does not exist"),
+        (["song.wav", "-o", "film.avi"], 1, "only mp4"),
+        (["song.wav", "-o", "taken.mp4"], 1, "exists"),
+        (["song.wav", "song.wav", "-o", "one.mp4"], 2, "several tracks"),
+        (["song.wav", "--fps", "0"], 2, "fps cannot be 0"),
+        (["song.wav", "--fps", "1000"], 2, "fps cannot be 1000"),
+        (["song.wav", "--size", "100x50"], 2, "multiples of"),
+        (["song.wav", "--size", "8x8"], 2, "width cannot be 8"),
+        (["song.wav", "--models", "huge"], 2, "models cannot be huge"),
+        (["song.wav", "--preset", "drafty"], 2, "no preset"),
+        (["song.wav", "--set", "painting.stepz=3"], 2, "no setting"),
+        (["song.wav", "--config", "none.yaml"], 2, "cannot be read"),
+        (["song.wav", "--from", "notes.txt"], 2, "not a run record"),
+        (["song.wav", "--device", "abacus"], 2, "no device"),
+        (["song.wav", "-p", ""], 2, "no words"),
+        ([], 2, "no track"),
+    ],
+)  # fmt: skip
+def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
+    arguments: list[str], code: int, says: str, song: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = song.parent
+    monkeypatch.chdir(folder)
+    (folder / "notes.txt").write_text("la la la")
+    (folder / "empty.wav").touch()
+    (folder / "taken.mp4").write_text("an old film")
+    soundfile.write(folder / "nan.wav", np.array([0.0, np.nan, 0.0]), 16_000, subtype="FLOAT")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = run(*arguments)
+    assert done.exit_code == code
+    first, second = done.stderr.splitlines()[-2:]
+    assert first.startswith("error: ")
+    assert says in first
+    assert second.startswith("hint: ")
+    assert done.stdout == ""
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["song.wav", "--size", "big"], "WIDTHxHEIGHT"),
+        (["song.wav", "--start", "noon"], "no time"),
+        (["song.wav", "--steps", "many"], "valid integer"),
+        (["song.wav", "--progress", "loud"], "--progress"),
+        (["song.wav", "--such"], "--such"),
+    ],
+)
+def test_wrong_options_are_usage_errors(arguments: list[str], says: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+def test_missing_weights_and_ffmpeg_are_told_before_any_work(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as without:
+        without.setenv("W2C_WEIGHTS", str(tmp_path))
+        done = run(song, "-o", tmp_path / "film.mp4")
+        assert (done.exit_code, "no such weights file" in done.stderr) == (1, True)
+    monkeypatch.setenv("W2C_FFMPEG", str(tmp_path / "none"))
+    done = run(song, "-o", tmp_path / "film.mp4")
+    assert (done.exit_code, "W2C_FFMPEG" in done.stderr) == (1, True)
+    assert not (tmp_path / "film.mp4").exists()
+
+
+def test_damaged_weights_are_one_clear_line(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = tmp_path / "weights" / "mini"
+    family.mkdir(parents=True)
+    for part in store.PARTS:
+        content = store.locate("mini", part).read_bytes()
+        (family / f"{part}.safetensors").write_bytes(content[: len(content) // 2] if part == "vqgan" else content)
+    monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path / "weights"))
+    done = run(song, "-o", tmp_path / "film.mp4")
+    assert done.exit_code == 1
+    assert "vqgan.safetensors: not a readable safetensors file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_should_not_happen_is_told_and_debug_shows_where(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("wav2clip_gen.pipeline.open_track", broken)
+    done = run(song, "-o", tmp_path / "film.mp4")
+    assert (done.exit_code, "this should not happen: ZeroDivisionError: a bug" in done.stderr) == (1, True)
+    assert isinstance(run(song, "-o", tmp_path / "film.mp4", "--debug").exception, ZeroDivisionError)
+
+
+def test_help_names_every_knob_and_the_other_commands() -> None:
+    text = subprocess.run(
+        [sys.executable, "-m", "wav2clip_gen", "--help"], capture_output=True, text=True, check=True, cwd=ROOT,
+        env={**os.environ, "COLUMNS": "120", "TERM": "dumb"},
+    ).stdout  # fmt: skip
+    for word in ("--out", "--steps", "--cuts", "--smoothing", "--from", "default 12", "w2c-gen doctor", "w2c-gen train"):
+        assert word in text
+    bare = subprocess.run([sys.executable, "-m", "wav2clip_gen"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "Usage: w2c-gen" in bare.stdout
+
+
+def test_the_version_is_told() -> None:
+    done = subprocess.run([sys.executable, "-m", "wav2clip_gen", "--version"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == f"w2c-gen {__version__}\n"
+
+
+def test_ctrl_c_keeps_what_was_painted_as_a_playable_film(song: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", tmp_path / "film.mp4", "--progress", "json"]
+    slow = ["--size", "64x64", "--fps", "60", "--first-steps", "1", "--steps", "20"]
+    with subprocess.Popen(
+        [*map(str, command), *slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        assert process.stdout is not None
+        for line in process.stderr:
+            if json.loads(line)["event"] == "FramePainted":
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    partial = tmp_path / "film.partial.mp4"
+    assert stdout == f"{partial}\n"
+    assert 1 <= probe(partial).frames < 90
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.partial.json", "film.partial.mp4", "song.wav"]
+
+
+def test_ctrl_c_before_the_first_frame_leaves_nothing(song: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", tmp_path / "film.mp4", "--progress", "json"]
+    with subprocess.Popen(
+        [*map(str, command), "--first-steps", "9999"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            if json.loads(line).get("name") == "paint":
+                break
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "interrupted" in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]

@@ -1,0 +1,101 @@
+"""Painting with the small family: it nears its target, repeats itself, and keeps still when told to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.models.families import Family
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
+
+
+def painter(mini: Family, settings: Settings, seed: int = 7) -> Painter:
+    return Painter(mini, settings, generator=torch.Generator().manual_seed(seed))
+
+
+def target(mini: Family, words: str = "a dog") -> Tensor:
+    return mini.clip.embed_text([words])[0]
+
+
+def paint(artist: Painter, goal: Tensor, steps: int, inertia: float = 0.0) -> list[Step]:
+    return list(artist.paint(goal, steps=steps, inertia=inertia))
+
+
+def test_steps_bring_the_picture_nearer_to_its_target(mini: Family, tiny: Settings) -> None:
+    steps = paint(painter(mini, tiny.merged({"painting": {"cuts": 8}})), target(mini), 24)
+    before, after = (torch.stack([s.similarity for s in part]).mean() for part in (steps[:4], steps[-4:]))
+    assert after > before + 0.03
+    assert [step.index for step in steps] == list(range(24))
+
+
+def test_the_seed_decides_everything(mini: Family, tiny: Settings) -> None:
+    def last(seed: int) -> Tensor:
+        artist = painter(mini, tiny, seed)
+        paint(artist, target(mini), 3)
+        return artist.show()
+
+    first = last(7)
+    torch.rand(50)  # what others draw does not matter
+    assert torch.equal(first, last(7))
+    assert not torch.equal(first, last(8))
+
+
+def test_inertia_holds_the_latent_where_it_was(mini: Family, tiny: Settings) -> None:
+    def travel(inertia: float) -> float:
+        artist = painter(mini, tiny)
+        before = artist.latent.detach().clone()
+        paint(artist, target(mini), 6, inertia)
+        return (artist.latent - before).norm().item()
+
+    assert travel(50.0) < 0.8 * travel(0.0)
+
+
+def test_the_latent_stays_among_the_codes(mini: Family, tiny: Settings) -> None:
+    artist = painter(mini, tiny.merged({"painting": {"learning_rate": 10.0}}))
+    paint(artist, target(mini), 3)
+    codes = mini.vqgan.quantize.embedding.weight
+    assert (artist.latent >= codes.amin(dim=0).view(1, -1, 1, 1)).all()
+    assert (artist.latent <= codes.amax(dim=0).view(1, -1, 1, 1)).all()
+
+
+def test_blending_makes_smaller_changes_from_frame_to_frame(mini: Family, tiny: Settings) -> None:
+    def change(blend: float) -> float:
+        artist = painter(mini, tiny.merged({"motion": {"blend": blend}}))
+        pictures = []
+        for words in ("a dog", "a boat", "a tree"):
+            paint(artist, target(mini, words), 3)
+            pictures.append(artist.show())
+        return sum((a - b).abs().mean().item() for a, b in zip(pictures, pictures[1:], strict=False))
+
+    assert change(1.0) < 0.7 * change(0.0)
+
+
+def test_the_first_picture_shown_is_not_blended_with_anything(mini: Family, tiny: Settings) -> None:
+    shown = [painter(mini, tiny.merged({"motion": {"blend": blend}})).show() for blend in (0.0, 1.0)]
+    torch.testing.assert_close(shown[0], shown[1], atol=0.02, rtol=0)
+
+
+def test_pictures_have_the_size_and_range_that_was_asked_for(mini: Family, tiny: Settings) -> None:
+    picture = painter(mini, tiny).show()
+    assert picture.shape == (3, tiny.picture.height, tiny.picture.width)
+    assert picture.min() >= 0
+    assert picture.max() <= 1
+    assert painter(mini, tiny).show_bytes().shape == (tiny.picture.height, tiny.picture.width, 3)
+
+
+def test_a_size_between_two_cells_is_refused_with_the_nearest_one(mini: Family, tiny: Settings) -> None:
+    with pytest.raises(SettingsError, match="100x50") as caught:
+        painter(mini, tiny.merged({"picture": {"width": 100, "height": 50}}))
+    assert caught.value.hint == "nearest: --size 96x48"
+
+
+def test_clamped_values_learn_the_way_back_in_only() -> None:
+    values = torch.tensor([-1.0, -1.0, 0.5, 2.0, 2.0], requires_grad=True)
+    out = clamp_with_gradient(values)
+    assert out.tolist() == [0, 0, 0.5, 1, 1]
+    out.backward(torch.tensor([-1.0, 1.0, 1.0, 1.0, -1.0]))
+    assert values.grad is not None
+    assert values.grad.tolist() == [-1, 0, 1, 1, 0]  # gradient descent moves against the sign
