@@ -32,9 +32,7 @@ def main() -> None:
     """Read the parts, write mix and stems."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("parts", type=Path, help="folder with the CC0 parts as flac")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "song", help="folder for the song"
-    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "song", help="folder for the song")
     options = parser.parse_args()
     stems = normalised(arrange(options.parts))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -111,9 +109,7 @@ def normalised(stems: dict[str, Stereo]) -> dict[str, Stereo]:
 
 def write(path: Path, sound: Stereo) -> None:
     """Write an ogg, second by second: libsndfile's Vorbis encoder does not take long arrays at once."""
-    with soundfile.SoundFile(
-        path, "w", RATE, 2, format="OGG", subtype="VORBIS", compression_level=QUALITY
-    ) as file:
+    with soundfile.SoundFile(path, "w", RATE, 2, format="OGG", subtype="VORBIS", compression_level=QUALITY) as file:
         for first in range(0, len(sound), RATE):
             file.write(sound[first : first + RATE])
 

@@ -115,9 +115,17 @@ def test_two_halves_with_different_sounds_get_their_own_targets_and_pictures(min
     from wav2clip_gen.audio.track import open_track
 
     track = tmp_path / "halves.wav"
-    _write_halves(open_track(SAMPLES / "africa.ogg", duration=3), open_track(SAMPLES / "song" / "vocals.ogg", start=9, duration=3), track)
+    _write_halves(
+        open_track(SAMPLES / "africa.ogg", duration=3),
+        open_track(SAMPLES / "song" / "vocals.ogg", start=9, duration=3),
+        track,
+    )
     settings = Settings().merged(
-        {"picture": {"width": 64, "height": 64, "fps": 4}, "painting": {"first_steps": 40, "steps": 12}, "run": {"seed": 7}}
+        {
+            "picture": {"width": 64, "height": 64, "fps": 4},
+            "painting": {"first_steps": 40, "steps": 12},
+            "run": {"seed": 7},
+        }
     )
     job = prepare(track, tmp_path / "film.mp4", settings)
     targets = hear(job, mini).targets
@@ -155,14 +163,18 @@ def test_prompts_change_the_film_and_steps_zero_still_makes_one(film: Callable[.
     assert json.loads(still.record.read_text())["frames"]["loss"] == [None] * 6
 
 
-def test_events_come_in_the_order_of_the_story(mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone) -> None:
+def test_events_come_in_the_order_of_the_story(
+    mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+) -> None:
     told: list[Event] = []
     render(write_sound(tone), tmp_path / "film.mp4", tiny, family=mini, on_event=told.append)
     names = [getattr(event, "name", type(event).__name__) for event in told]
     assert names == ["load", "Ready", "hear", "paint", *["FramePainted"] * 6, "join", "check", "Finished"]
 
 
-def test_a_stopped_film_is_kept_as_far_as_it_came(mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone) -> None:
+def test_a_stopped_film_is_kept_as_far_as_it_came(
+    mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+) -> None:
     job = prepare(write_sound(tone), tmp_path / "film.mp4", tiny)
     painted: list[int] = []
 
@@ -202,7 +214,9 @@ def test_nothing_is_overwritten_unless_asked(film: Callable[..., Film], mini: Fa
         ("{name}.mp4", "not a name"),
     ],
 )
-def test_a_wrong_name_is_told_before_any_work(out: str, says: str, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone) -> None:
+def test_a_wrong_name_is_told_before_any_work(
+    out: str, says: str, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+) -> None:
     with pytest.raises(W2CError, match=says):
         prepare(write_sound(tone), tmp_path / out, tiny)
 
@@ -222,7 +236,8 @@ def test_a_failing_disk_leaves_the_old_film_and_no_parts(
 
     broken = tmp_path.parent / "broken-ffmpeg"
     broken.write_text(
-        f'#!/bin/sh\ncase "$*" in *rawvideo*rgb24*) head -c 1000 >/dev/null; echo "No space left on device" >&2; exit 1;; esac\n'
+        f'#!/bin/sh\ncase "$*" in *rawvideo*rgb24*) head -c 1000 >/dev/null'
+        'echo "No space left on device" >&2; exit 1;; esac\n'
         f'exec "{find_ffmpeg()}" "$@"\n'
     )
     broken.chmod(0o755)
@@ -234,7 +249,9 @@ def test_a_failing_disk_leaves_the_old_film_and_no_parts(
     assert set(tmp_path.iterdir()) == before
 
 
-def test_an_estimate_costs_nothing_but_time(mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone) -> None:
+def test_an_estimate_costs_nothing_but_time(
+    mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+) -> None:
     cost = estimate(prepare(write_sound(tone), tmp_path / "film.mp4", tiny), family=mini)
     assert cost.seconds > 0
     assert cost.per_song_second > 0

@@ -19,9 +19,13 @@ def preset_names() -> list[str]:
 
 
 def settings_from(
-    base: Settings | None = None, *, preset: str | None = None, config: Path | None = None, assignments: tuple[str, ...] = ()
+    base: Settings | None = None,
+    *,
+    preset: str | None = None,
+    config: Path | None = None,
+    assignments: tuple[str, ...] = (),
 ) -> Settings:
-    """`base` or the defaults, then a preset, then a config file, then `key=value` assignments, each over the one before.
+    """`base` or the defaults, then a preset, a config file and `key=value` assignments, each over the one before.
 
     Raises:
         SettingsError: A file cannot be read, or a name or value is not allowed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -76,9 +77,7 @@ def prepare(
     path = name_film(out or "{stem}.mp4", source, settings)
     check_output(path, overwrite=overwrite)
     check_output(record.beside(path), overwrite=overwrite)
-    timeline = Timeline.of(
-        track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop
-    )
+    timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
     return Job(track, timeline, settings, path, plan_sound(track), Path(frames_dir) if frames_dir else None)
 
 
@@ -92,7 +91,9 @@ def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
     try:
         path = Path(str(template).format(stem=source.stem, seed=settings.run.seed))
     except (KeyError, IndexError, ValueError):
-        raise SettingsError(f"--out {template}: not a name", hint="use {stem} and {seed}, as in films/{stem}.mp4") from None
+        raise SettingsError(
+            f"--out {template}: not a name", hint="use {stem} and {seed}, as in films/{stem}.mp4"
+        ) from None
     if path.suffix.lower() != ".mp4":
         raise VideoError(f"{path}: only mp4 films are made", hint=f"name it {path.with_suffix('.mp4').name}")
     if path.exists() and path.samefile(source):
@@ -162,8 +163,7 @@ def estimate(job: Job, *, family: Family | None = None) -> Estimate:
 
     def timed_frame(steps: int) -> float:
         began = time.perf_counter()
-        for _ in painter.paint(target, steps=steps, inertia=job.settings.motion.inertia):
-            pass
+        deque(painter.paint(target, steps=steps, inertia=job.settings.motion.inertia), maxlen=0)
         painter.show_bytes()
         return time.perf_counter() - began
 
@@ -199,15 +199,14 @@ def paint(job: Job, painter: Painter, trajectory: Trajectory, writer: FilmWriter
     settings, frames = job.settings, job.timeline.frames
     for index, target in enumerate(trajectory.targets.to(painter.family.device)):
         first = index == 0
-        step = None
-        for step in painter.paint(
+        steps = painter.paint(
             target,
             steps=settings.painting.first_steps if first else settings.painting.steps,
             inertia=0 if first else settings.motion.inertia,
-        ):
-            pass
+        )
+        last = deque(steps, maxlen=1)
         writer.write(painter.show_bytes())
-        loss, similarity = (float(step.loss), float(step.similarity)) if step else (None, None)
+        loss, similarity = (float(last[0].loss), float(last[0].similarity)) if last else (None, None)
         yield FramePainted(index, frames, loss, similarity)
 
 
@@ -226,7 +225,9 @@ def _shortened(job: Job, frames: int) -> Job:
     seconds = float(frames / job.timeline.fps)
     track = open_track(job.track.path, start=job.track.start, duration=seconds)
     timeline = replace(job.timeline, samples=track.samples)
-    return replace(job, track=track, timeline=timeline, out=job.out.with_suffix(".partial.mp4"), sound=plan_sound(track))
+    return replace(
+        job, track=track, timeline=timeline, out=job.out.with_suffix(".partial.mp4"), sound=plan_sound(track)
+    )
 
 
 class _Clock:

@@ -9,10 +9,10 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
-from functools import cache
 from typing import Any, TypeVar
 
 from wav2clip_gen.errors import SettingsError
+
 
 def knob(
     default: Any,
@@ -142,7 +142,9 @@ class Settings:
             elif name in SECTIONS:
                 updates[name] = _merge_group(getattr(self, name), name, value)
             else:
-                raise SettingsError(f"no settings are called {name!r}", hint=suggestion(str(name), [*SECTIONS, "prompts"]))
+                raise SettingsError(
+                    f"no settings are called {name!r}", hint=suggestion(str(name), [*SECTIONS, "prompts"])
+                )
         return replace(self, **updates)
 
 
@@ -182,14 +184,9 @@ def suggestion(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"choose from: {', '.join(known)}"
 
 
-@cache
-def _kinds(group: type[Group]) -> dict[str, Any]:
-    return typing.get_type_hints(group)
-
-
 def _kind(group: type[Group], name: str) -> tuple[type, ...]:
     """The types a value may have; an int is a float too."""
-    hint = _kinds(group)[name]
+    hint = typing.get_type_hints(group)[name]
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return (*kinds, int) if float in kinds else kinds
 
@@ -207,7 +204,9 @@ def _check(item: Field[Any], kinds: tuple[type, ...], value: Any) -> None:
         choices = ", ".join(map(str, item.metadata["choices"]))
         raise SettingsError(f"{label} cannot be {value}", hint=f"choose from: {choices}")
     if isinstance(value, (int, float)) and not _within(value, item.metadata):
-        raise SettingsError(f"{label} cannot be {value}{unit}", hint=f"{item.metadata['meaning']}; {describe_range(item)}")
+        raise SettingsError(
+            f"{label} cannot be {value}{unit}", hint=f"{item.metadata['meaning']}; {describe_range(item)}"
+        )
 
 
 def _within(value: float, allowed: Mapping[str, Any]) -> bool:

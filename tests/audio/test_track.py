@@ -111,18 +111,14 @@ def test_silence_is_a_track(save: Save) -> None:
 
 def test_title_and_peak_are_known(save: Save) -> None:
     for name in ("song.flac", "song.mp3", "song.m4a"):
-        assert (
-            open_track(save(name, noise(0.2), 44_100, "-metadata", "title=Über = uns")).title == "Über = uns"
-        )
+        assert open_track(save(name, noise(0.2), 44_100, "-metadata", "title=Über = uns")).title == "Über = uns"
     track = open_track(save("loud.wav", np.array([[0.1], [-1.5], [0.2]], np.float32)))
     assert track.peak == 1.5
     assert track.title is None
 
 
 @pytest.mark.parametrize("name", ["song.mp3", "song.flac", "song.ogg", "song.wav"])
-def test_a_truncated_file_gives_what_is_left(
-    name: str, save: Save, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_truncated_file_gives_what_is_left(name: str, save: Save, capfd: pytest.CaptureFixture[str]) -> None:
     path = save(name, noise(3.0))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2 + 77])
@@ -191,9 +187,7 @@ def test_a_truncated_m4a_says_what_ffmpeg_says(save: Save) -> None:
         (5, 1, "lasts 1.000 s"),
     ],
 )
-def test_a_span_that_cannot_be_gets_a_clear_line(
-    start: float, duration: float | None, words: str, save: Save
-) -> None:
+def test_a_span_that_cannot_be_gets_a_clear_line(start: float, duration: float | None, words: str, save: Save) -> None:
     for name in ("song.wav", "song.m4a"):
         path = save(name, noise(1.0))
         with pytest.raises(SoundError, match=words):

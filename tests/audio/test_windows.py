@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from wav2clip_gen.audio.windows import Timeline, exact_fps, frame_span, iterate_windows
 from wav2clip_gen.errors import SettingsError, SoundError
 
-FPS = st.sampled_from(
-    [Fraction(1), Fraction(12), Fraction(24_000, 1001), Fraction(30), Fraction(120), Fraction(7, 3)]
-)
+FPS = st.sampled_from([Fraction(1), Fraction(12), Fraction(24_000, 1001), Fraction(30), Fraction(120), Fraction(7, 3)])
 
 
 def in_blocks(song: NDArray[np.float32], size: int) -> Iterator[NDArray[np.float32]]:
@@ -27,11 +25,7 @@ def plain_windows(song: NDArray[np.float32], timeline: Timeline, rate: int) -> N
     """The same, with the whole song in memory and numpy's own mirror."""
     spans = [timeline.window_span(index, rate) for index in range(timeline.windows)]
     before, after = max(0, -spans[0][0]), max(0, spans[-1][1] - len(song))
-    padded = (
-        np.pad(song, (before, after), mode="reflect")
-        if len(song) > 1
-        else np.full(before + 1 + after, song[0])
-    )
+    padded = np.pad(song, (before, after), mode="reflect") if len(song) > 1 else np.full(before + 1 + after, song[0])
     return np.stack([padded[start + before : stop + before] for start, stop in spans])
 
 
@@ -71,9 +65,7 @@ def test_a_window_is_centred_at_its_time() -> None:
     fps=FPS,
     hop=st.floats(0.01, 10),
 )
-def test_frames_cover_the_song_and_windows_cover_the_frames(
-    samples: int, rate: int, fps: Fraction, hop: float
-) -> None:
+def test_frames_cover_the_song_and_windows_cover_the_frames(samples: int, rate: int, fps: Fraction, hop: float) -> None:
     timeline = Timeline(samples=samples, sample_rate=rate, fps=fps, hop=hop)
     assert (timeline.frames - 1) / fps < timeline.duration <= timeline.frames / fps
     last = Fraction(timeline.windows - 1) * Fraction(str(hop))

@@ -52,14 +52,18 @@ def test_several_songs_one_of_which_fails(song: Path, tmp_path: Path) -> None:
 
 
 def test_options_win_over_assignments_and_presets(song: Path, tmp_path: Path) -> None:
-    done = run(song, "-o", tmp_path / "film.mp4", "--preset", "best", "--set", "picture.fps=3", "--progress", "none", *QUICK)
+    done = run(
+        song, "-o", tmp_path / "film.mp4", "--preset", "best", "--set", "picture.fps=3", "--progress", "none", *QUICK
+    )
     assert done.exit_code == 0, done.stderr
     settings = json.loads((tmp_path / "film.json").read_text())["settings"]
     assert settings["picture"] == {"width": 64, "height": 48, "fps": 4.0, "upscale": 1}
     assert settings["painting"]["learning_rate"] == 0.1
 
 
-def test_a_record_makes_the_film_again_from_another_folder(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_makes_the_film_again_from_another_folder(
+    song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run(song, "-o", tmp_path / "film.mp4", "--upscale", 2, *QUICK).exit_code == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -149,7 +153,9 @@ def test_wrong_options_are_usage_errors(arguments: list[str], says: str) -> None
     assert says in done.stderr
 
 
-def test_missing_weights_and_ffmpeg_are_told_before_any_work(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_and_ffmpeg_are_told_before_any_work(
+    song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as without:
         without.setenv("W2C_WEIGHTS", str(tmp_path))
         done = run(song, "-o", tmp_path / "film.mp4")
@@ -173,7 +179,9 @@ def test_damaged_weights_are_one_clear_line(song: Path, tmp_path: Path, monkeypa
     assert "Traceback" not in done.stderr
 
 
-def test_what_should_not_happen_is_told_and_debug_shows_where(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_should_not_happen_is_told_and_debug_shows_where(
+    song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")
 
@@ -188,14 +196,25 @@ def test_help_names_every_knob_and_the_other_commands() -> None:
         [sys.executable, "-m", "wav2clip_gen", "--help"], capture_output=True, text=True, check=True, cwd=ROOT,
         env={**os.environ, "COLUMNS": "120", "TERM": "dumb"},
     ).stdout  # fmt: skip
-    for word in ("--out", "--steps", "--cuts", "--smoothing", "--from", "default 12", "w2c-gen doctor", "w2c-gen train"):
+    for word in (
+        "--out",
+        "--steps",
+        "--cuts",
+        "--smoothing",
+        "--from",
+        "default 12",
+        "w2c-gen doctor",
+        "w2c-gen train",
+    ):
         assert word in text
     bare = subprocess.run([sys.executable, "-m", "wav2clip_gen"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert "Usage: w2c-gen" in bare.stdout
 
 
 def test_the_version_is_told() -> None:
-    done = subprocess.run([sys.executable, "-m", "wav2clip_gen", "--version"], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "wav2clip_gen", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout == f"w2c-gen {__version__}\n"
 
 
@@ -223,8 +242,8 @@ def test_ctrl_c_keeps_what_was_painted_as_a_playable_film(song: Path, tmp_path: 
 def test_ctrl_c_before_the_first_frame_leaves_nothing(song: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "wav2clip_gen", song, "-o", tmp_path / "film.mp4", "--progress", "json"]
     with subprocess.Popen(
-        [*map(str, command), "--first-steps", "9999"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        start_new_session=True,
+        [*map(str, command), "--first-steps", "9999"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, start_new_session=True,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:

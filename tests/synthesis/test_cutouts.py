@@ -28,7 +28,9 @@ def rng(seed: int = 0) -> torch.Generator:
 def ramp(height: int, width: int) -> Tensor:
     """A picture (1, 3, height, width) that gets brighter to the right, then down."""
     x, y = torch.linspace(0, 1, width), torch.linspace(0, 1, height)
-    return torch.stack([x.expand(height, width), y.view(-1, 1).expand(height, width), torch.full((height, width), 0.5)])[None]
+    return torch.stack(
+        [x.expand(height, width), y.view(-1, 1).expand(height, width), torch.full((height, width), 0.5)]
+    )[None]
 
 
 @pytest.mark.parametrize("side", [32, 64, 100, 128, 160])
@@ -39,7 +41,9 @@ def test_a_still_view_is_the_picture_itself(side: int) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 160), (160, 64)])
 def test_views_of_a_long_picture_are_not_stretched_and_stay_inside(height: int, width: int) -> None:
-    maps = draw_homographies(500, width / height, generator=rng(), augmentation=Augmentation(rotation=0, shear=0, perspective=0))
+    maps = draw_homographies(
+        500, width / height, generator=rng(), augmentation=Augmentation(rotation=0, shear=0, perspective=0)
+    )
     pixels = maps[:, :2, :2] * torch.tensor([width / 2, height / 2]).view(1, 2, 1)
     torch.testing.assert_close(pixels[:, 0, 0].abs(), pixels[:, 1, 1])  # a square is seen as a square
     corners = torch.tensor([[-1.0, -1, 1], [1, 1, 1]]).T

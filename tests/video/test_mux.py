@@ -35,9 +35,7 @@ def make(track: Track, film: Film, fps: float = 12) -> tuple[Path, SoundPlan, Sy
         ("alac.m4a", "alac", True),
     ],
 )
-def test_the_sound_begins_where_the_picture_begins(
-    name: str, codec: str, copied: bool, save: Save, film: Film
-) -> None:
+def test_the_sound_begins_where_the_picture_begins(name: str, codec: str, copied: bool, save: Save, film: Film) -> None:
     options = {"alac.m4a": ["-c:a", "alac"], "song.opus": ["-c:a", "libopus"]}.get(name, [])
     track = open_track(save(name, noise(2.3), 44_100, *options))
     out, plan, report = make(track, film, 23.976)
@@ -88,9 +86,7 @@ def test_delayed_sound_of_a_video_is_not_copied(save: Save, film: Film) -> None:
     assert report.offset_seconds == pytest.approx(0, abs=0.005)
 
 
-@pytest.mark.parametrize(
-    ("rate", "codec"), [(8_000, "aac"), (96_000, "aac"), (37_800, "flac"), (192_000, "flac")]
-)
+@pytest.mark.parametrize(("rate", "codec"), [(8_000, "aac"), (96_000, "aac"), (37_800, "flac"), (192_000, "flac")])
 def test_the_rate_of_the_song_is_kept(rate: int, codec: str, save: Save, film: Film) -> None:
     out, plan, report = make(open_track(save("song.wav", noise(1.0, rate), rate)), film, 60)
     facts = probe(out)

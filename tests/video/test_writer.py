@@ -39,9 +39,7 @@ def test_every_picture_is_shown_once_for_the_same_time(fps: float, tmp_path: Pat
 
 
 def test_colours_come_through(tmp_path: Path) -> None:
-    colours = np.array(
-        [[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128], [255, 255, 255], [0, 0, 0]], np.uint8
-    )
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128], [255, 255, 255], [0, 0, 0]], np.uint8)
     with FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE) as film:
         for colour in colours:
             film.write(np.broadcast_to(colour, (16, 32, 3)))  # not contiguous, as slices are
@@ -177,6 +175,4 @@ def test_an_ffmpeg_without_h264_is_refused_at_once(tmp_path: Path, monkeypatch: 
 def test_a_folder_for_frames_that_cannot_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(VideoError, match="cannot make the folder"):
-        FilmWriter(
-            tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, frames_dir=tmp_path / "file" / "x"
-        ).__enter__()
+        FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, frames_dir=tmp_path / "file" / "x").__enter__()

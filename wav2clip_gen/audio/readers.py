@@ -146,16 +146,12 @@ class FFmpegReader:
         command = ["-i", ffmpeg.file_url(self.path), "-map", "0:a:0", "-af", f"{same},{trim}"]
         purpose = f"decode {self.path}"
         try:
-            with ffmpeg.reading(
-                [*command, "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"], purpose=purpose
-            ) as pipe:
+            with ffmpeg.reading([*command, "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"], purpose=purpose) as pipe:
                 while content := pipe.read(size * self.channels * 4):
                     interleaved = np.frombuffer(content, dtype="<f4").reshape(-1, self.channels)
                     yield np.ascontiguousarray(interleaved.T, dtype=np.float32)
         except VideoError as error:
-            raise DamagedSoundError(
-                error.what, hint="the file seems damaged: copy or export it again"
-            ) from error
+            raise DamagedSoundError(error.what, hint="the file seems damaged: copy or export it again") from error
 
 
 def _not_sound(path: Path, what: str) -> SoundError:

@@ -21,11 +21,7 @@ from wav2clip_gen.errors import SettingsError, SoundError
 Samples = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-_NTSC = {
-    round(n * 1000 / 1001, digits): Fraction(n * 1000, 1001)
-    for n in (24, 30, 48, 60, 120)
-    for digits in (2, 3)
-}
+_NTSC = {round(n * 1000 / 1001, digits): Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120) for digits in (2, 3)}
 
 
 def exact_fps(number: float | str | Fraction) -> Fraction:
@@ -39,9 +35,7 @@ def exact_fps(number: float | str | Fraction) -> Fraction:
     except (ValueError, ZeroDivisionError):
         fps = Fraction(0)
     if fps <= 0:
-        raise SettingsError(
-            f"{number} frames per second cannot be shown", hint="for example 12, 23.976 or 30000/1001"
-        )
+        raise SettingsError(f"{number} frames per second cannot be shown", hint="for example 12, 23.976 or 30000/1001")
     return _NTSC.get(float(fps), fps)
 
 
@@ -64,13 +58,9 @@ class Timeline:
         object.__setattr__(self, "fps", exact_fps(self.fps))
 
     @classmethod
-    def of(
-        cls, track: Track, *, fps: float | str | Fraction, window: float = 1.0, hop: float = 0.1
-    ) -> Timeline:
+    def of(cls, track: Track, *, fps: float | str | Fraction, window: float = 1.0, hop: float = 0.1) -> Timeline:
         """The timeline of a track."""
-        return cls(
-            samples=track.samples, sample_rate=track.sample_rate, fps=exact_fps(fps), window=window, hop=hop
-        )
+        return cls(samples=track.samples, sample_rate=track.sample_rate, fps=exact_fps(fps), window=window, hop=hop)
 
     @property
     def duration(self) -> Fraction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Job, Ready, Stage
-
 
 EVERY = 5.0  # seconds between two lines of plain progress
 STAGES = {
@@ -99,9 +97,10 @@ def describe_job(job: Job) -> list[str]:
 def describe_film(film: Film) -> str:
     """What came out, and how well picture and sound agree."""
     work = sum(film.timings.values())
-    offset = "cannot be measured" if film.sync.offset_seconds is None else f"{film.sync.offset_seconds * 1000:+.1f} ms"
+    late = film.sync.offset_seconds
+    offset = "cannot be measured" if late is None else f"{late * 1000:+.1f} ms"
     return (
-        f"{film.frames} frames, {film.seconds:.2f} s in {clock(work)} ({work / film.seconds:.1f} s per second of song); "
+        f"{film.frames} frames, {film.seconds:.2f} s in {clock(work)} ({work / film.seconds:.1f} s per second of song), "
         f"sound offset {offset}, length difference {film.sync.difference_seconds * 1000:+.1f} ms"
     )
 
@@ -173,7 +172,7 @@ class JsonListener(Listener):
         self._tell("Estimate", **asdict(estimate))
 
     def _tell(self, event: str, **fields: object) -> None:
-        print(json.dumps({"event": event, **fields}, default=str), file=sys.stderr, flush=True)  # noqa: T201
+        typer.echo(json.dumps({"event": event, **fields}, default=str), err=True)
 
 
 class BarListener(PlainListener):

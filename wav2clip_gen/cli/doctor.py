@@ -35,9 +35,7 @@ def doctor(
 def _packages() -> list[tuple[bool, str]]:
     from wav2clip_gen import record
 
-    return [
-        (version != "not installed", f"{name} {version}") for name, version in record.package_versions().items()
-    ]
+    return [(version != "not installed", f"{name} {version}") for name, version in record.package_versions().items()]
 
 
 def _ffmpeg() -> list[tuple[bool, str]]:

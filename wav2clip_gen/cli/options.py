@@ -10,7 +10,6 @@ import typer
 from wav2clip_gen import __version__
 from wav2clip_gen.settings import Group, describe_range, knobs
 
-
 DEFAULTS = {  # in words, where the value itself would say little
     "duration": "default: to the track's end",
     "seed": "default: drawn, and told",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,6 @@ from wav2clip_gen.settings import Motion, Painting, Picture, Run, Settings, Soun
 
 if TYPE_CHECKING:
     from wav2clip_gen.cli.console import Listener
-
 
 
 app = typer.Typer(
@@ -36,19 +36,34 @@ class Progress(str, Enum):
     none = "none"
 
 
+@dataclass(frozen=True)
+class Request:
+    """What shall be made of each track."""
+
+    settings: Settings
+    out: str | None
+    overwrite: bool
+    frames_dir: Path | None
+    dry_run: bool
+
+
 EPILOG = "Other commands: " + " · ".join(f"[bold]w2c-gen {word}[/] ({what})" for word, what in COMMANDS.items())
 
 
 @app.command(epilog=EPILOG)
 def render(
+    *,
     inputs: Annotated[
         list[Path] | None, typer.Argument(metavar="INPUT...", help="Sound files, or videos whose sound is taken.")
     ] = None,
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", "-o", metavar="FILM", rich_help_panel="Output",
-            help="The film; {stem} and {seed} are filled in, as in films/{stem}_{seed}.mp4 [dim](default {stem}.mp4)[/]",
+            "--out",
+            "-o",
+            metavar="FILM",
+            rich_help_panel="Output",
+            help="The film; {stem} and {seed} are filled in: films/{stem}_{seed}.mp4 [dim](default {stem}.mp4)[/]",
         ),
     ] = None,
     overwrite: Annotated[
@@ -70,14 +85,21 @@ def render(
     prompt: Annotated[
         list[str] | None,
         typer.Option(
-            "--prompt", "-p", metavar="TEXT[:WEIGHT]", rich_help_panel="Picture",
+            "--prompt",
+            "-p",
+            metavar="TEXT[:WEIGHT]",
+            rich_help_panel="Picture",
             help="Words that pull the picture too, for the whole film; repeatable.",
         ),
     ] = None,
     size: Annotated[
         Any,
         typer.Option(
-            "--size", "-s", metavar="WxH", parser=parse_size, rich_help_panel="Picture",
+            "--size",
+            "-s",
+            metavar="WxH",
+            parser=parse_size,
+            rich_help_panel="Picture",
             help="Painted size, in multiples of the latent's cell "
             f"[dim](px; default {Picture.width}x{Picture.height})[/]",
         ),
@@ -101,34 +123,44 @@ def render(
         typer.Option("--preset", rich_help_panel="Settings", help=f"A set of settings: {', '.join(preset_names())}."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", rich_help_panel="Settings", help="A YAML file of settings.")
+        Path | None,
+        typer.Option("--config", metavar="FILE", rich_help_panel="Settings", help="A YAML file of settings."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", rich_help_panel="Settings",
+            "--set",
+            metavar="KEY=VALUE",
+            rich_help_panel="Settings",
             help="Any setting by its name, as in painting.steps=8; repeatable.",
         ),
     ] = None,
     from_record: Annotated[
         Path | None,
         typer.Option(
-            "--from", metavar="RECORD", rich_help_panel="Settings",
+            "--from",
+            metavar="RECORD",
+            rich_help_panel="Settings",
             help="Start from the run record (JSON) of a film, seed included: the same film again.",
         ),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", rich_help_panel="Run", help="Check everything, tell the plan and the time; make nothing."),
+        typer.Option(
+            "--dry-run", rich_help_panel="Run", help="Check everything, tell the plan and the time; make nothing."
+        ),
     ] = False,
     progress: Annotated[
         Progress | None,
         typer.Option(
-            "--progress", rich_help_panel="Run",
+            "--progress",
+            rich_help_panel="Run",
             help="How progress is told on stderr [dim](default: bar in a terminal, else plain)[/]",
         ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", rich_help_panel="Run", help="Show where an error comes from.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", rich_help_panel="Run", help="Show where an error comes from.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
     ] = False,
@@ -151,12 +183,13 @@ def render(
         settings = settings.merged(_given(changes, prompt))
         if len(sources) > 1 and "{stem}" not in (out or "{stem}"):
             raise SettingsError("several tracks cannot become one film", hint="use {stem}: --out 'films/{stem}.mp4'")
+    request = Request(settings, out, overwrite, frames_dir, dry_run)
     listener = console.listener(progress.value if progress else None)
     code = 0
     for source in sources:
         try:
             with console.errors_shown(debug=debug):
-                _make(source, out, settings, overwrite, frames_dir, dry_run, listener)
+                _make(source, request, listener)
         except typer.Exit as left:  # one track that fails does not stop the others
             code = max(code, left.exit_code)
             if left.exit_code == INTERRUPTED:
@@ -181,31 +214,27 @@ def _collect(
 def _given(changes: dict[str, dict[str, Any]], prompts: list[str] | None) -> dict[str, Any]:
     """The options that were given, without those that were not."""
     given: dict[str, Any] = {
-        group: {name: value for name, value in values.items() if value is not None}
-        for group, values in changes.items()
+        group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
     }
     return {**given, "prompts": prompts} if prompts else given
 
 
-def _make(
-    source: Path, out: str | None, settings: Settings, overwrite: bool, frames_dir: Path | None, dry_run: bool,
-    listener: Listener,
-) -> None:  # fmt: skip
+def _make(source: Path, request: Request, listener: Listener) -> None:
+    """Make one film, or tell what it would cost; its path goes to stdout."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
     from wav2clip_gen.pipeline import estimate, prepare, rendering
 
-    job = prepare(source, out, settings, overwrite=overwrite, frames_dir=frames_dir)
+    job = prepare(source, request.out, request.settings, overwrite=request.overwrite, frames_dir=request.frames_dir)
     with listener.following(job):
-        if dry_run:
+        if request.dry_run:
             listener.estimated(estimate(job))
             return
         with GentleStop() as stop:
             for event in rendering(job, stop=stop):
                 stop.follow(event)
                 listener.show(event)
-                if isinstance(event, Finished):
-                    film = event.film
-    typer.echo(film.path)
-    if film.partial:
-        raise typer.Exit(INTERRUPTED)
+    if isinstance(event, Finished):  # it always is, unless there was an error
+        typer.echo(event.film.path)
+        if event.film.partial:
+            raise typer.Exit(INTERRUPTED)

@@ -40,15 +40,11 @@ Data = Annotated[Path, typer.Option(help="Folder of the training data, as weight
 Out = Annotated[
     Path | None, typer.Option(help="Folder that the weights go to.", show_default="weights/mini of w2c-gen")
 ]
-Runs = Annotated[
-    Path, typer.Option(help="Folder of checkpoints and logs; an interrupted run goes on from there.")
-]
+Runs = Annotated[Path, typer.Option(help="Folder of checkpoints and logs; an interrupted run goes on from there.")]
 Minutes = Annotated[float | None, typer.Option(help="Train for so many minutes, instead of --steps.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Examples a step.", show_default="the recipe's")]
 Seed = Annotated[int, typer.Option(min=0, help="Decides all that is random.")]
-Fresh = Annotated[
-    bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where the last run stopped.")
-]
+Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where the last run stopped.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
@@ -63,12 +59,8 @@ def clip(
     tower: Annotated[
         Tower, typer.Option(help="Which half to train; the weights are written once both are.")
     ] = Tower.both,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help=f"Of the image tower ({IMAGE_STEPS} by default).")
-    ] = None,
-    text_steps: Annotated[
-        int | None, typer.Option(min=1, help=f"Of the text tower ({TEXT_STEPS} by default).")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help=f"Of the image tower ({IMAGE_STEPS} by default).")] = None,
+    text_steps: Annotated[int | None, typer.Option(min=1, help=f"Of the text tower ({TEXT_STEPS} by default).")] = None,
     minutes: Minutes = None,
     batch: Batch = None,
     seed: Seed = 0,
@@ -89,15 +81,11 @@ def clip(
         if tower is not Tower.text:
             image = ImageRecipe(data, _settings(ImageTraining, batch), seed=seed, device=where)
             share = minutes and minutes * (1 - TEXT_SHARE if both else 1)
-            _carry_out(
-                image, "clip-image", runs, steps=steps, default=IMAGE_STEPS, minutes=share, fresh=fresh
-            )
+            _carry_out(image, "clip-image", runs, steps=steps, default=IMAGE_STEPS, minutes=share, fresh=fresh)
         if tower is not Tower.image:
             text = TextRecipe(data, _settings(TextTraining, batch), seed=seed, device=where)
             share = minutes and minutes * (TEXT_SHARE if both else 1)
-            _carry_out(
-                text, "clip-text", runs, steps=text_steps, default=TEXT_STEPS, minutes=share, fresh=fresh
-            )
+            _carry_out(text, "clip-text", runs, steps=text_steps, default=TEXT_STEPS, minutes=share, fresh=fresh)
         lacking = [name for name, path in files.items() if not path.exists()]
         if lacking:
             typer.echo(f"clip: no weights written yet, the {lacking[0]} tower is untrained", err=True)
@@ -115,9 +103,7 @@ def vqgan(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
-    steps: Annotated[
-        int | None, typer.Option(min=1, help=f"Length of the run ({VQGAN_STEPS} by default).")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help=f"Length of the run ({VQGAN_STEPS} by default).")] = None,
     minutes: Minutes = None,
     batch: Batch = None,
     seed: Seed = 0,
@@ -140,9 +126,7 @@ def vqgan(
             seed=seed,
             device=where,
         )
-        weights = _carry_out(
-            recipe, "vqgan", runs, steps=steps, default=VQGAN_STEPS, minutes=minutes, fresh=fresh
-        )
+        weights = _carry_out(recipe, "vqgan", runs, steps=steps, default=VQGAN_STEPS, minutes=minutes, fresh=fresh)
         _install(weights, _out_folder(out))
 
     _shown(work, debug=debug)
@@ -154,9 +138,7 @@ def wav2clip(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
-    steps: Annotated[
-        int | None, typer.Option(min=1, help=f"Length of the run ({WAV2CLIP_STEPS} by default).")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help=f"Length of the run ({WAV2CLIP_STEPS} by default).")] = None,
     minutes: Minutes = None,
     batch: Batch = None,
     seed: Seed = 0,
@@ -254,26 +236,16 @@ def _line(event: Event) -> str:
 
     if isinstance(event, Started):
         skipped = (
-            f"; {len(event.skipped)} unreadable files skipped: {', '.join(event.skipped[:3])}"
-            if event.skipped
-            else ""
+            f"; {len(event.skipped)} unreadable files skipped: {', '.join(event.skipped[:3])}" if event.skipped else ""
         )
         return (f"going on at step {event.step}" if event.step else "begun") + skipped
     if isinstance(event, Progress):
         losses = "  ".join(f"{term} {value:.4f}" for term, value in event.losses.items())
-        left = (
-            ""
-            if event.steps is None
-            else f"  {_duration((event.steps - event.step) * event.seconds_per_step)} left"
-        )
-        return (
-            f"step {event.step}/{event.steps or '?'}  {losses}  {1 / event.seconds_per_step:.2f} it/s{left}"
-        )
+        left = "" if event.steps is None else f"  {_duration((event.steps - event.step) * event.seconds_per_step)} left"
+        return f"step {event.step}/{event.steps or '?'}  {losses}  {1 / event.seconds_per_step:.2f} it/s{left}"
     if isinstance(event, Finished):
         return f"finished after {event.step} steps: {event.weights}"
-    return f"scores at step {event.step}: " + "  ".join(
-        f"{term} {value:.4g}" for term, value in event.scores.items()
-    )
+    return f"scores at step {event.step}: " + "  ".join(f"{term} {value:.4g}" for term, value in event.scores.items())
 
 
 def _duration(seconds: float) -> str:

@@ -42,7 +42,9 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
 
 def build(header: Header) -> VQGAN | Wav2CLIP | Perceptor:
     """An untrained network as `header` describes it."""
-    config = {name: tuple(value) if isinstance(value, list) else value for name, value in header.config.items()}
+    config: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in header.config.items()
+    }
     if header.part == "vqgan":
         return VQGAN(VQGANConfig(**config))
     if header.part == "wav2clip":

@@ -66,7 +66,9 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise SettingsError(f"there is no device {name!r} here", hint="run `w2c-gen doctor` to see what there is") from None
+        raise SettingsError(
+            f"there is no device {name!r} here", hint="run `w2c-gen doctor` to see what there is"
+        ) from None
     return device
 
 

@@ -28,6 +28,7 @@ class VQGANConfig:
     z_channels: int = 256
     embed_dim: int = 256  # dimensions of a code
     n_embed: int = 16_384  # codes
+    norm_groups: int = 32  # of the group norms; taming has no choice, but at ch = 32 its groups are single channels
 
     @property
     def stride(self) -> int:
@@ -72,6 +73,9 @@ class VQGAN(nn.Module):
         with contextlib.redirect_stdout(io.StringIO()):  # taming prints the latent's shape when built
             self.encoder = Encoder(**networks)
             self.decoder = Decoder(**networks)
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.num_groups = config.norm_groups
         self.quantize = Codebook(config.n_embed, config.embed_dim)
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)

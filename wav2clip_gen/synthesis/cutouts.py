@@ -52,9 +52,7 @@ def random_views(
     return erase(views, generator=generator, chance=augmentation.erase, longest=augmentation.erased)
 
 
-def draw_homographies(
-    count: int, aspect: float, *, generator: torch.Generator, augmentation: Augmentation
-) -> Tensor:
+def draw_homographies(count: int, aspect: float, *, generator: torch.Generator, augmentation: Augmentation) -> Tensor:
     """Draw maps (count, 3, 3) from view to picture coordinates, both in [-1, 1]; `aspect` is width / height."""
     draws = torch.rand(9, count, generator=generator, device=generator.device)
     signed = draws * 2 - 1
@@ -94,7 +92,7 @@ def sample(picture: Tensor, homographies: Tensor, size: int) -> Tensor:
 
 
 def jitter_colours(views: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:
-    """Change saturation, contrast and brightness of each view (N, 3, s, s) by up to `strength`, as one 3x3 matrix each."""
+    """Change saturation, contrast and brightness of each view (N, 3, s, s) by up to `strength`: one 3x3 matrix each."""
     count = views.shape[0]
     signed = torch.rand(3, count, 1, 1, generator=generator, device=views.device) * 2 - 1
     saturation, contrast, brightness = 1 + signed[0] * strength * 2, 1 + signed[1] * strength, signed[2] * strength

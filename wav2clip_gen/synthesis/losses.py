@@ -17,5 +17,5 @@ def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def drift(latent: Tensor, before: Tensor, spread: Tensor) -> Tensor:
-    """Mean squared distance of a latent (1, D, h, w) from an earlier one, in units of the codes' `spread` (1, D, 1, 1)."""
+    """Mean square distance of a latent (1, D, h, w) from an earlier one, in units of the codes' spread (1, D, 1, 1)."""
     return ((latent - before) / spread).square().mean()

@@ -166,7 +166,8 @@ class Average(Generic[Network]):
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
+    """What is saved of a network; the rest are constants, such as masks of -inf, which have no mean."""
+    return list(network.state_dict().values())
 
 
 def learning_rate(step: int, steps: int | None, *, peak: float, cool_down: float) -> float:

@@ -23,7 +23,7 @@ from wav2clip_gen.training.loop import Average, Recipe, seeded, step_generator
 
 MINI = VQGANConfig(
     ch=32, ch_mult=(1, 2, 2, 4), num_res_blocks=1, attn_resolutions=(), resolution=128,
-    z_channels=16, embed_dim=16, n_embed=1024,
+    z_channels=16, embed_dim=16, n_embed=1024, norm_groups=4,
 )  # fmt: skip
 KMEANS_PICTURES = 384
 KMEANS_ROUNDS = 12
@@ -39,7 +39,7 @@ class VQGANTraining:
 
     batch: int = 8  # crops a step
     crop: int = 64  # pixels
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     autoencoder: float = 0.3  # share of the run before there is a codebook
     noise: float = 0.1  # on the latent before there is a codebook, in its own deviations
     commitment: float = 0.25

@@ -149,9 +149,7 @@ class FFmpegSink:
 
 
 @contextmanager
-def _started(
-    arguments: Sequence[str], purpose: str, *, stdin: int, stdout: int
-) -> Iterator[subprocess.Popen[bytes]]:
+def _started(arguments: Sequence[str], purpose: str, *, stdin: int, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
     """Own one ffmpeg process from start to exit code; it never outlives the block."""
     binary = find_ffmpeg()
     with tempfile.TemporaryFile() as stderr:  # a file, for a pipe that nobody reads would fill and block
@@ -205,9 +203,7 @@ def encoders() -> frozenset[str]:
 
 def version() -> str:
     """The first line of `ffmpeg -version`, without the copyright."""
-    first = (
-        run(["-version"], purpose="ask ffmpeg for its version").decode(errors="replace").partition("\n")[0]
-    )
+    first = run(["-version"], purpose="ask ffmpeg for its version").decode(errors="replace").partition("\n")[0]
     return first.partition(" Copyright")[0].strip()
 
 

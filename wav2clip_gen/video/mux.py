@@ -13,9 +13,7 @@ from wav2clip_gen.video import ffmpeg, streams
 from wav2clip_gen.video.output import appear_whole
 
 COPIED = frozenset({"aac", "mp3", "alac"})  # what plays from an mp4 wherever mp4 plays
-AAC_RATES = frozenset(
-    {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
-)  # Hz
+AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})  # Hz
 AAC_CHANNELS = frozenset({1, 2, 3, 4, 5, 6, 8})  # ffmpeg's AAC brings the seven of 6.1 out of order
 AAC_BIT_RATE = "320k"
 SPEAKERS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")  # by number of channels
@@ -46,9 +44,7 @@ def plan_sound(track: Track) -> SoundPlan:
             hint="make a version with fewer channels first: nothing is down-mixed behind your back",
         )
     if track.sample_rate in AAC_RATES and track.channels in AAC_CHANNELS:
-        return SoundPlan(
-            codec="aac", copied=False, why=f"encoded at up to {AAC_BIT_RATE}bit/s, same rate and channels"
-        )
+        return SoundPlan(codec="aac", copied=False, why=f"encoded at up to {AAC_BIT_RATE}bit/s, same rate and channels")
     return SoundPlan(
         codec="flac",
         copied=False,

@@ -204,6 +204,4 @@ def _word(pattern: str, description: str) -> str | None:
 
 def _expect(path: Path, holds: bool, what: str) -> None:
     if not holds:
-        raise VideoError(
-            f"{path} {what}", hint="this is a bug: please report it with the command that made the film"
-        )
+        raise VideoError(f"{path} {what}", hint="this is a bug: please report it with the command that made the film")

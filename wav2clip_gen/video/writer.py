@@ -155,9 +155,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise VideoError(
-            f"cannot make the folder {folder}: {error.strerror}", hint="choose another one"
-        ) from error
+        raise VideoError(f"cannot make the folder {folder}: {error.strerror}", hint="choose another one") from error
 
 
 def _save(picture: Picture, path: Path) -> None:

@@ -1,0 +1,151 @@
+"""How long films take and how much memory, on the machine at hand: `make bench` writes `results.md`.
+
+These measure; they assert nothing about speed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from tests.conftest import ROOT, SAMPLES
+from wav2clip_gen.models.families import Family
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.synthesis.painter import Painter
+
+pytestmark = pytest.mark.benchmark
+
+RESULTS = Path(__file__).with_name("results.md")
+SONG = SAMPLES / "africa.ogg"
+PEAK_MEMORY = (
+    "import resource, sys\nfrom wav2clip_gen.cli.app import main\n"
+    "try:\n    main()\nfinally:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+)  # prints MiB after the film's path
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[tuple[str, str]]]:
+    """Rows (what, figure) that become the results."""
+    rows: list[tuple[str, str]] = []
+    yield rows
+    head = f"Measured on {processor()}, {os.cpu_count()} cores, torch {torch.__version__}, models mini, medians.\n\n"
+    lines = "".join(f"| {what} | {figure} |\n" for what, figure in rows)
+    RESULTS.write_text(f"{head}| what | figure |\n| --- | --- |\n{lines}")
+
+
+def processor() -> str:
+    """Name of the processor, as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "wav2clip_gen", *map(str, arguments)]
+
+
+def median(measure: Callable[[], float], times: int) -> float:
+    return statistics.median(measure() for _ in range(times))
+
+
+def test_help(table: list[tuple[str, str]]) -> None:
+    def once() -> float:
+        began = time.perf_counter()
+        subprocess.run(command("--help"), capture_output=True, check=True, cwd=ROOT)
+        return time.perf_counter() - began
+
+    table.append(("`w2c-gen --help`", f"{median(once, 7):.2f} s"))
+
+
+def test_first_frame(table: list[tuple[str, str]], tmp_path: Path) -> None:
+    def once() -> float:
+        began = time.perf_counter()
+        arguments = (SONG, "-o", tmp_path / "film.mp4", "--overwrite", "--progress", "json")
+        with subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if json.loads(line)["event"] == "FramePainted":
+                    break
+            seconds = time.perf_counter() - began
+            process.kill()
+        return seconds
+
+    table.append(("from the command to the first frame (12.6 s track)", f"{median(once, 3):.1f} s"))
+
+
+def test_film(table: list[tuple[str, str]], tmp_path: Path) -> None:
+    ratios, shares = [], []
+    for _ in range(3):
+        subprocess.run(
+            command(SONG, "-o", tmp_path / "film.mp4", "--overwrite", "--duration", 5, "--progress", "none"),
+            check=True, capture_output=True, cwd=ROOT,
+        )  # fmt: skip
+        seconds = json.loads((tmp_path / "film.json").read_text())["seconds"]
+        ratios.append(seconds["paint"] / seconds["film"])
+        shares.append(sum(value for name, value in seconds.items() if name not in ("paint", "film")))
+    table.append(
+        (
+            "painting, per second of song (default: 128x128, 12 fps, 4 steps, 8 cuts)",
+            f"{statistics.median(ratios):.2f} s",
+        )
+    )
+    table.append(("loading, listening, joining and checking a film of 5 s", f"{statistics.median(shares):.1f} s"))
+
+
+@pytest.mark.parametrize("size", [128, 256])
+def test_step(table: list[tuple[str, str]], mini: Family, size: int) -> None:
+    settings = Settings().merged({"picture": {"width": size, "height": size}})
+    painter = Painter(mini, settings, generator=torch.Generator().manual_seed(0))
+    target = mini.clip.embed_text(["a dog"])[0]
+
+    def steps(count: int) -> float:
+        began = time.perf_counter()
+        for _ in painter.paint(target, steps=count, inertia=0.1):
+            pass
+        return (time.perf_counter() - began) / count
+
+    steps(10)
+    seconds = median(lambda: steps(10), 5)
+    table.append((f"one step at {size}x{size}", f"{seconds * 1000:.0f} ms ({1 / seconds:.1f} it/s)"))
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        steps(20)
+    totals = {event.key: event.cpu_time_total for event in profiler.key_averages()}
+    ranges = ("decode", "cutouts", "perceptor", "backward")
+    whole = 20 * 1e6 * seconds
+    parts = [f"{name} {totals[name] / whole:.0%}" for name in ranges]
+    other = max(0.0, 1 - sum(totals[name] for name in ranges) / whole)
+    table.append((f"its split at {size}x{size}", f"{', '.join(parts)}, other {other:.0%}"))
+
+
+def test_memory(table: list[tuple[str, str]], tmp_path: Path) -> None:
+    peaks = {}
+    rng = np.random.default_rng(0)
+    for label, seconds in (("15 s", 15), ("10 min", 600)):
+        path = tmp_path / f"{seconds}.flac"
+        soundfile.write(path, 0.1 * rng.standard_normal((44_100 * seconds, 2)), 44_100)
+        arguments = (path, "-o", tmp_path / f"{seconds}.mp4", "--steps", 0, "--progress", "none")
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK_MEMORY, *map(str, arguments)],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        peaks[label] = int(done.stdout.split()[-1])
+        table.append((f"peak memory, {label} of stereo (--steps 0)", f"{peaks[label]} MiB"))
+    table.append(("10 min against 15 s", f"{peaks['10 min'] / peaks['15 s'] - 1:+.1%}"))

@@ -1,0 +1,51 @@
+"""Nothing in the README is untrue."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests import readme
+from tests.conftest import ROOT, SAMPLES
+
+
+def test_generated_parts_are_what_the_code_says() -> None:
+    text = readme.README.read_text()
+    assert text == readme.filled(text), "run `make docs`"
+
+
+def test_links_and_pictures_exist() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", readme.README.read_text()):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", readme.README.read_text()))
+    assert named <= targets
+
+
+def test_options_of_shell_lines_exist() -> None:
+    from typer.testing import CliRunner
+
+    from wav2clip_gen.cli.render import app
+
+    known = set(re.findall(r"(--?[a-z][a-z-]*)", CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output))
+    for block in readme.blocks("sh"):
+        for line in block.replace("\\\n", "").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["w2c-gen"] and words[1] not in ("doctor", "train"):
+                assert {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} <= known, line
+
+
+@pytest.mark.slow
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "song.wav").symlink_to(SAMPLES / "africa.ogg")
+    monkeypatch.chdir(tmp_path)
+    assert readme.blocks("python")
+    for block in readme.blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})
