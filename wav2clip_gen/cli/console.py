@@ -100,7 +100,7 @@ def describe_film(film: Film) -> str:
     late = film.sync.offset_seconds
     offset = "cannot be measured" if late is None else f"{late * 1000:+.1f} ms"
     return (
-        f"{film.frames} frames, {film.seconds:.2f} s in {clock(work)} ({work / film.seconds:.1f} s per second of song), "
+        f"{film.frames} frames, {film.seconds:.2f} s in {clock(work)}, {work / film.seconds:.1f} s per second of song; "
         f"sound offset {offset}, length difference {film.sync.difference_seconds * 1000:+.1f} ms"
     )
 
