@@ -16,7 +16,7 @@ FLOORS = (  # each may import from its own floor and those before it
     {"errors", "settings", "configuration", "__init__"},
     {"audio", "models", "video"},
     {"synthesis"},
-    {"events", "record", "pipeline"},
+    {"events", "job", "record", "pipeline", "estimate"},
     {"training", "evaluation"},
     {"cli", "__main__"},
 )
@@ -53,7 +53,7 @@ def test_imports_run_one_way(path: Path) -> None:
     [
         "import wav2clip_gen",
         "import wav2clip_gen.cli.app, wav2clip_gen.cli.render, wav2clip_gen.cli.doctor, wav2clip_gen.cli.train",
-        "import wav2clip_gen.settings, wav2clip_gen.errors, wav2clip_gen.events, wav2clip_gen.record",
+        "import wav2clip_gen.settings, wav2clip_gen.errors, wav2clip_gen.job, wav2clip_gen.record",
         "import sys; sys.argv = ['w2c-gen', '--help']\nfrom wav2clip_gen.cli.app import main\n"
         "try: main()\nexcept SystemExit: pass",
     ],

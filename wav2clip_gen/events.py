@@ -5,35 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wav2clip_gen.audio.track import Track
-from wav2clip_gen.audio.windows import Timeline
-from wav2clip_gen.settings import Settings
-from wav2clip_gen.video.mux import SoundPlan
 from wav2clip_gen.video.probe import SyncReport
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One film to be made, with all that can be checked before a network is loaded."""
-
-    track: Track
-    timeline: Timeline
-    settings: Settings  # with its seed drawn
-    out: Path
-    sound: SoundPlan  # how the sound will get into the film
-    frames_dir: Path | None = None
-
-    @property
-    def seed(self) -> int:
-        """What decides everything that is drawn."""
-        assert self.settings.run.seed is not None
-        return self.settings.run.seed
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole film."""
-        painting = self.settings.painting
-        return painting.first_steps + (self.timeline.frames - 1) * painting.steps
 
 
 @dataclass(frozen=True)

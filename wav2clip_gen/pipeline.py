@@ -5,20 +5,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wav2clip_gen import record
 from wav2clip_gen.audio.features import loudness
-from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.audio.windows import Timeline, iterate_windows
-from wav2clip_gen.errors import SettingsError, VideoError
-from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Job, Ready, Stage
-from wav2clip_gen.models import store
+from wav2clip_gen.audio.windows import iterate_windows
+from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Stage
+from wav2clip_gen.job import Job, prepare, record_beside, shortened
 from wav2clip_gen.settings import Settings
-from wav2clip_gen.video.mux import mux, plan_sound
-from wav2clip_gen.video.output import appear_whole, check_output, scratch_beside
+from wav2clip_gen.video.mux import mux
+from wav2clip_gen.video.output import appear_whole, scratch_beside
 from wav2clip_gen.video.probe import verify_film
 from wav2clip_gen.video.writer import FilmWriter
 
@@ -46,59 +43,19 @@ def render(
         settings: What to make; see `wav2clip_gen.settings`.
         family: Networks that are already loaded, to make several films with.
         overwrite: Replace an older film.
-        frames_dir: Also keep the pictures, as PNG files, in this folder.
+        frames_dir: Also keep the pictures, as PNG files, in this folder; it may have the same fields.
         on_event: Is told of all that happens.
 
     Raises:
         W2CError: The track, a setting, the weights or the output cannot be used, or the finished film is wrong.
     """
-    job = prepare(source, out, settings, overwrite=overwrite, frames_dir=frames_dir)
+    loaded = family.name if family else None
+    job = prepare(source, out, settings, family=loaded, overwrite=overwrite, frames_dir=frames_dir)
     for event in rendering(job, family=family):
         on_event(event)
         if isinstance(event, Finished):
             return event.film
     raise AssertionError("a rendering ends with Finished or an error")
-
-
-def prepare(
-    source: str | Path,
-    out: str | Path | None = None,
-    settings: Settings | None = None,
-    *,
-    overwrite: bool = False,
-    frames_dir: str | Path | None = None,
-) -> Job:
-    """Check all that can be checked before a network is loaded, and draw the seed if there is none."""
-    source, settings = Path(source), settings or Settings()
-    store.require(settings.run.models)
-    if settings.run.seed is None:
-        settings = replace(settings, run=replace(settings.run, seed=record.draw_seed()))
-    track = open_track(source, start=settings.sound.start, duration=settings.sound.duration)
-    path = name_film(out or "{stem}.mp4", source, settings)
-    check_output(path, overwrite=overwrite)
-    check_output(record.beside(path), overwrite=overwrite)
-    timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
-    return Job(track, timeline, settings, path, plan_sound(track), Path(frames_dir) if frames_dir else None)
-
-
-def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
-    """Fill `{stem}` (of the track) and `{seed}` into the name of the film.
-
-    Raises:
-        SettingsError: The template has other fields.
-        VideoError: The film would replace its own track, or is no mp4.
-    """
-    try:
-        path = Path(str(template).format(stem=source.stem, seed=settings.run.seed))
-    except (KeyError, IndexError, ValueError):
-        raise SettingsError(
-            f"--out {template}: not a name", hint="use {stem} and {seed}, as in films/{stem}.mp4"
-        ) from None
-    if path.suffix.lower() != ".mp4":
-        raise VideoError(f"{path}: only mp4 films are made", hint=f"name it {path.with_suffix('.mp4').name}")
-    if path.exists() and path.samefile(source):
-        raise VideoError(f"{path} is the track itself", hint="choose another --out")
-    return path
 
 
 def rendering(job: Job, *, family: Family | None = None, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
@@ -131,7 +88,7 @@ def rendering(job: Job, *, family: Family | None = None, stop: Callable[[], bool
                 yield frame
                 if stop():
                     break
-        job = _shortened(job, len(painted))
+        job = shortened(job, len(painted))
 
         yield clock.begin("join")
         title = job.track.title or job.track.path.stem
@@ -143,39 +100,11 @@ def rendering(job: Job, *, family: Family | None = None, stop: Callable[[], bool
                 part, frames=timeline.frames, fps=timeline.fps, duration=job.track.duration, sound=job.track
             )
     film = Film(
-        path=job.out, record=record.beside(job.out), frames=len(painted), seconds=sync.picture_seconds,
+        path=job.out, record=record_beside(job.out), frames=len(painted), seconds=sync.picture_seconds,
         seed=job.seed, sync=sync, timings=clock.finish(), partial=len(painted) < len(trajectory),
     )  # fmt: skip
     record.write(record.describe(job, family, film, painted), film.record)
     yield Finished(film)
-
-
-def estimate(job: Job, *, family: Family | None = None) -> Estimate:
-    """Time some steps and frames of a film, as it would be made, and tell what all of it would cost."""
-    from wav2clip_gen.models.families import choose_device, load_family
-    from wav2clip_gen.synthesis.painter import Painter, generator_for
-
-    began = time.perf_counter()
-    family = family or load_family(job.settings.run.models, device=choose_device(job.settings.run.device))
-    painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
-    target = hear(job, family).targets[0].to(family.device)
-    preparation = time.perf_counter() - began
-
-    def timed_frame(steps: int) -> float:
-        began = time.perf_counter()
-        deque(painter.paint(target, steps=steps, inertia=job.settings.motion.inertia), maxlen=0)
-        painter.show_bytes()
-        return time.perf_counter() - began
-
-    timed_frame(2)  # the first steps find their algorithms
-    few, more = timed_frame(2), timed_frame(6)
-    per_step = max(more - few, 0) / 4
-    per_frame = max(few - 2 * per_step, 0) + per_step * job.settings.painting.steps
-    return Estimate(
-        family=family.name, device=str(family.device),
-        seconds=preparation + per_step * job.settings.painting.first_steps + per_frame * job.timeline.frames,
-        per_song_second=per_frame * float(job.timeline.fps),
-    )  # fmt: skip
 
 
 def hear(job: Job, family: Family) -> Trajectory:
@@ -216,18 +145,6 @@ def _film_writer(path: Path, job: Job) -> FilmWriter:
         path, size=(picture.width, picture.height), fps=job.timeline.fps, upscale=picture.upscale,
         frames_dir=job.frames_dir,
     )  # fmt: skip
-
-
-def _shortened(job: Job, frames: int) -> Job:
-    """The job as far as it was done: the same one, or a shorter one under a clear name."""
-    if frames == job.timeline.frames:
-        return job
-    seconds = float(frames / job.timeline.fps)
-    track = open_track(job.track.path, start=job.track.start, duration=seconds)
-    timeline = replace(job.timeline, samples=track.samples)
-    return replace(
-        job, track=track, timeline=timeline, out=job.out.with_suffix(".partial.mp4"), sound=plan_sound(track)
-    )
 
 
 class _Clock:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import secrets
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen import __version__
 from wav2clip_gen.errors import SettingsError, VideoError
-from wav2clip_gen.events import Film, FramePainted, Job
+from wav2clip_gen.events import Film, FramePainted
+from wav2clip_gen.job import Job
 from wav2clip_gen.models import store
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video import ffmpeg
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PACKAGES = ("torch", "torchaudio", "torchvision", "open_clip_torch", "taming-transformers", "numpy", "soxr")
-
-
-def draw_seed() -> int:
-    """A seed that nobody chose; short enough to be typed again."""
-    return secrets.randbelow(2**31)
-
-
-def beside(film: Path) -> Path:
-    """Where the record of a film lies."""
-    return film.with_suffix(".json")
 
 
 def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def test_what_should_not_happen_is_told_and_debug_shows_where(
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("wav2clip_gen.pipeline.open_track", broken)
+    monkeypatch.setattr("wav2clip_gen.job.open_track", broken)
     done = run(song, "-o", tmp_path / "film.mp4")
     assert (done.exit_code, "this should not happen: ZeroDivisionError: a bug" in done.stderr) == (1, True)
     assert isinstance(run(song, "-o", tmp_path / "film.mp4", "--debug").exception, ZeroDivisionError)

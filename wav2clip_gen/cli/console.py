@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Job, Ready, Stage
+from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, Stage
+from wav2clip_gen.job import Job
 
 EVERY = 5.0  # seconds between two lines of plain progress
 STAGES = {

@@ -1,4 +1,4 @@
-"""Ctrl-C: while a film is painted, the first one ends it at the frame in hand; any other leaves at once."""
+"""Ctrl-C or a kill: while a film is painted, the first ends it at the frame in hand; any other leaves at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import signal
 from types import FrameType, TracebackType
 
 from wav2clip_gen.events import Event, FramePainted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class GentleStop:
@@ -16,23 +18,24 @@ class GentleStop:
         self._requested = False
 
     def __call__(self) -> bool:
-        """Whether Ctrl-C was pressed."""
+        """Whether that was asked for."""
         return self._requested
 
     def __enter__(self) -> GentleStop:
-        self._before = signal.signal(signal.SIGINT, self._on_interrupt)
+        self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def follow(self, event: Event) -> None:
         """Take note of what the render is at: there must be a frame before there can be a film."""
         self._painting = isinstance(event, FramePainted)
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._painting or self._requested:
             raise KeyboardInterrupt
         self._requested = True

@@ -181,8 +181,11 @@ def render(
     with console.errors_shown(debug=debug):
         sources, settings = _collect(inputs or [], from_record, preset, config, tuple(assignments or ()))
         settings = settings.merged(_given(changes, prompt))
-        if len(sources) > 1 and "{stem}" not in (out or "{stem}"):
-            raise SettingsError("several tracks cannot become one film", hint="use {stem}: --out 'films/{stem}.mp4'")
+        for name in (out, frames_dir):
+            if len(sources) > 1 and name and "{stem}" not in str(name):
+                raise SettingsError(
+                    f"several tracks cannot all go to {name}", hint="use {stem}, as in films/{stem}.mp4"
+                )
     request = Request(settings, out, overwrite, frames_dir, dry_run)
     listener = console.listener(progress.value if progress else None)
     code = 0
@@ -223,11 +226,14 @@ def _make(source: Path, request: Request, listener: Listener) -> None:
     """Make one film, or tell what it would cost; its path goes to stdout."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
-    from wav2clip_gen.pipeline import estimate, prepare, rendering
+    from wav2clip_gen.job import prepare
+    from wav2clip_gen.pipeline import rendering
 
     job = prepare(source, request.out, request.settings, overwrite=request.overwrite, frames_dir=request.frames_dir)
     with listener.following(job):
         if request.dry_run:
+            from wav2clip_gen.estimate import estimate
+
             listener.estimated(estimate(job))
             return
         with GentleStop() as stop:

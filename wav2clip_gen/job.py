@@ -1,0 +1,115 @@
+"""One film to be made, with all that can be checked before a network is loaded. Knows no torch."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+from wav2clip_gen.audio.track import Track, open_track
+from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.models import store
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.video.mux import SoundPlan, plan_sound
+from wav2clip_gen.video.output import check_output
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A checked track, where its frames lie, and where the film goes."""
+
+    track: Track
+    timeline: Timeline
+    settings: Settings  # with its seed drawn
+    out: Path
+    sound: SoundPlan  # how the sound will get into the film
+    frames_dir: Path | None = None
+
+    @property
+    def seed(self) -> int:
+        """What decides everything that is drawn."""
+        assert self.settings.run.seed is not None
+        return self.settings.run.seed
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole film."""
+        painting = self.settings.painting
+        return painting.first_steps + (self.timeline.frames - 1) * painting.steps
+
+
+def prepare(
+    source: str | Path,
+    out: str | Path | None = None,
+    settings: Settings | None = None,
+    *,
+    family: str | None = None,
+    overwrite: bool = False,
+    frames_dir: str | Path | None = None,
+) -> Job:
+    """Check all that can be checked before a network is loaded; settle the seed and the family.
+
+    Args and errors are those of `pipeline.render`, but that `family` is the name of one that is already loaded.
+    """
+    source, settings = Path(source), settings or Settings()
+    run = settings.run
+    if family is None:
+        family = store.resolve(run.models)
+        store.require(family)
+    seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
+    settings = replace(settings, run=replace(run, seed=seed, models=family))
+    track = open_track(source, start=settings.sound.start, duration=settings.sound.duration)
+    path = name_film(out or "{stem}.mp4", source, settings)
+    check_output(path, overwrite=overwrite)
+    check_output(record_beside(path), overwrite=overwrite)
+    pictures = fill(frames_dir, source, settings) if frames_dir else None
+    if pictures and not overwrite and any(pictures.glob("*.png")):
+        raise VideoError(f"{pictures} holds pictures", hint="use --overwrite, or another --frames-dir")
+    timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
+    return Job(track, timeline, settings, path, plan_sound(track), pictures)
+
+
+def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
+    """The path of the film that `template` means for a track.
+
+    Raises:
+        SettingsError: The template has fields that there are not.
+        VideoError: The film would replace its own track, or is no mp4.
+    """
+    path = fill(template, source, settings)
+    if path.suffix.lower() != ".mp4":
+        raise VideoError(f"{path}: only mp4 films are made", hint=f"name it {path.with_suffix('.mp4').name}")
+    if path.exists() and path.samefile(source):
+        raise VideoError(f"{path} is the track itself", hint="choose another --out")
+    return path
+
+
+def fill(template: str | Path, source: Path, settings: Settings) -> Path:
+    """Fill `{stem}` (of the track) and `{seed}` into a path.
+
+    Raises:
+        SettingsError: The template has other fields.
+    """
+    try:
+        return Path(str(template).format(stem=source.stem, seed=settings.run.seed))
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise SettingsError(f"{template}: not a name", hint="use {stem} and {seed}, as in films/{stem}.mp4") from None
+
+
+def record_beside(film: Path) -> Path:
+    """Where the run record of a film lies."""
+    return film.with_suffix(".json")
+
+
+def shortened(job: Job, frames: int) -> Job:
+    """The job as far as it was done: the same one, or a shorter one under a clear name."""
+    if frames == job.timeline.frames:
+        return job
+    seconds = float(frames / job.timeline.fps)
+    track = open_track(job.track.path, start=job.track.start, duration=seconds)
+    timeline = replace(job.timeline, samples=track.samples)
+    names = (job.out.with_suffix(f".partial{number or ''}.mp4") for number in count())
+    out = next(name for name in names if not name.exists())  # an earlier attempt is not lost either
+    return replace(job, track=track, timeline=timeline, out=out, sound=plan_sound(track))
