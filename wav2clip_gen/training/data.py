@@ -62,9 +62,7 @@ def shards(data: Path, kind: str, pattern: str) -> list[Path]:
     found = sorted(folder.glob(pattern))
     if not found:
         what = "no such folder" if not folder.is_dir() else f"holds no shard {pattern}"
-        raise TrainingError(
-            f"{folder}: {what}", hint="give the training data's folder with --data (see its README.md)"
-        )
+        raise TrainingError(f"{folder}: {what}", hint="give the training data's folder with --data (see its README.md)")
     return found
 
 
@@ -136,9 +134,7 @@ def _read(tar: tarfile.TarFile, name: str) -> bytes:
 
 
 def _description(entry: dict[str, Any]) -> Description:
-    return Description(
-        key=entry["key"], set=entry["set"], label=entry["label"], anchors=tuple(entry["anchors"])
-    )
+    return Description(key=entry["key"], set=entry["set"], label=entry["label"], anchors=tuple(entry["anchors"]))
 
 
 def _decode(encoded: bytes) -> np.ndarray | None:
@@ -162,10 +158,7 @@ def batch_indices(count: int, batch: int, *, step: int, seed: int) -> Tensor:
     epochs = positions // count
     orders = {epoch: order(count, epoch=epoch, seed=seed) for epoch in epochs.unique().tolist()}
     return torch.stack(
-        [
-            orders[epoch][position]
-            for epoch, position in zip(epochs.tolist(), (positions % count).tolist(), strict=True)
-        ]
+        [orders[epoch][position] for epoch, position in zip(epochs.tolist(), (positions % count).tolist(), strict=True)]
     )
 
 

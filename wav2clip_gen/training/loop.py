@@ -44,9 +44,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
-            raise TrainingError(
-                "a run needs either a number of steps or of minutes", hint="give --steps or --minutes"
-            )
+            raise TrainingError("a run needs either a number of steps or of minutes", hint="give --steps or --minutes")
         if (self.steps or 1) < 1 or (self.minutes or 1) <= 0:
             raise TrainingError("a run needs at least one step", hint="give a larger --steps or --minutes")
 
@@ -66,7 +64,7 @@ class Started:
     """A run begins, or goes on where it was."""
 
     step: int
-    skipped: tuple[str, ...] = ()  # members of the data that could not be read
+    notes: tuple[str, ...] = ()  # what a person should know of the data
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ class Recipe(ABC, Generic[Network]):
     optimiser: torch.optim.Optimizer
     seed: int
     device: torch.device
-    skipped: tuple[str, ...] = ()  # members of the data that could not be read
+    notes: tuple[str, ...] = ()  # what a person should know of the data
 
     @abstractmethod
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
@@ -219,7 +217,7 @@ class Run(Generic[Network]):
             self.plan.log.unlink(missing_ok=True)
         elif self.plan.checkpoint.exists():
             self._resume()
-        yield Started(self.step, self.recipe.skipped)
+        yield Started(self.step, self.recipe.notes)
         reported = saved = scored = time.monotonic()
         sums: dict[str, float] = {}
         count = 0
@@ -246,9 +244,7 @@ class Run(Generic[Network]):
 
     def _train_step(self) -> dict[str, float]:
         recipe, began = self.recipe, time.monotonic()
-        rate = learning_rate(
-            self.step, self.steps, peak=recipe.settings.learning_rate, cool_down=self.plan.cool_down
-        )
+        rate = learning_rate(self.step, self.steps, peak=recipe.settings.learning_rate, cool_down=self.plan.cool_down)
         for group in recipe.optimiser.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         progress = self.step / self.steps if self.steps else 0.0
@@ -330,9 +326,7 @@ class Run(Generic[Network]):
         try:
             state = torch.load(path, map_location=self.recipe.device, weights_only=True)
         except Exception as error:  # torch.load raises whatever the damage leads to
-            raise TrainingError(
-                f"{path}: cannot be read ({error})", hint="begin anew with --fresh"
-            ) from error
+            raise TrainingError(f"{path}: cannot be read ({error})", hint="begin anew with --fresh") from error
         self._refuse_other_settings(state["settings"])
         self.recipe.network.load_state_dict(state["network"])
         self.recipe.optimiser.load_state_dict(state["optimiser"])
@@ -344,9 +338,7 @@ class Run(Generic[Network]):
 
     def _refuse_other_settings(self, stored: dict[str, Any]) -> None:
         wanted = self._settings()
-        other = [
-            name for name in sorted(wanted.keys() | stored.keys()) if wanted.get(name) != stored.get(name)
-        ]
+        other = [name for name in sorted(wanted.keys() | stored.keys()) if wanted.get(name) != stored.get(name)]
         if other:
             names = ", ".join(f"{name} ({stored.get(name)}, now {wanted.get(name)})" for name in other)
             raise TrainingError(

@@ -78,6 +78,10 @@ class Sounds:
         """The recordings that the pieces were cut from."""
         return {piece.group for piece in self.pieces}
 
+    def having(self, labels: Sequence[str]) -> Sounds:
+        """Only the pieces with one of `labels`."""
+        return Sounds(tuple(piece for piece in self.pieces if piece.label in labels), self.skipped)
+
 
 def load_sounds(data: Path) -> tuple[Sounds, Sounds]:
     """Read all sounds and split them into those to train on and those to validate with.
@@ -118,9 +122,7 @@ def recording(entry: dict[str, Any]) -> str:
     if number is None:
         found = re.search(r"/sounds/(\d+)", entry["source"])
         number = found.group(1) if found else None
-    return (
-        f"freesound {number}" if number is not None else f"{entry['set']} {entry['source']} {entry['title']}"
-    )
+    return f"freesound {number}" if number is not None else f"{entry['set']} {entry['source']} {entry['title']}"
 
 
 def held_out_groups(pieces: Sequence[Sound], folds: dict[str, int]) -> set[str]:
@@ -137,9 +139,7 @@ def held_out_groups(pieces: Sequence[Sound], folds: dict[str, int]) -> set[str]:
         if len({folds[piece.key] for piece in these if piece.key in folds}) > 1:
             held_out |= {piece.group for piece in these if folds.get(piece.key) == VALIDATION_FOLD}
         else:
-            groups = sorted(
-                {piece.group for piece in these}, key=lambda name: hashlib.sha1(name.encode()).digest()
-            )
+            groups = sorted({piece.group for piece in these}, key=lambda name: hashlib.sha1(name.encode()).digest())
             share = max(len(groups) // VALIDATION_SHARE, 1) if len(groups) >= 3 else 0
             held_out |= set(groups[:share])
     return held_out
@@ -178,16 +178,14 @@ class Labels:
 
     names: tuple[str, ...]
     text: Tensor  # (K, 512) unit vectors, each its own
-    seen: tuple[
-        tuple[int, ...], ...
-    ]  # rows of the concepts that are seen where a label is heard; may be empty
+    seen: tuple[tuple[int, ...], ...]  # rows of the concepts that are seen where a label is heard; may be empty
 
     def index(self, name: str) -> int:
         """Row of a label."""
         return self.names.index(name)
 
 
-def label_table(data: Path, names: Sequence[str], concepts: Concepts, derive: Deriver) -> Labels:
+def label_table(data: Path, names: Sequence[str], concepts: Concepts, derive: Deriver | None) -> Labels:
     """Give each audio label a vector: half of what is seen, half of its own words, so no two are the same."""
     anchors: dict[str, set[str]] = {name: set(SEEN.get(name, ())) for name in names}
     for row in read_table(data / "text" / "audio_labels.csv"):
@@ -195,13 +193,17 @@ def label_table(data: Path, names: Sequence[str], concepts: Concepts, derive: De
         label = SAME.get(label, label)
         if label in anchors and label not in SEEN and row["anchors"] and "(general)" not in row["how"]:
             anchors[label].update(row["anchors"].split("|"))
-    seen = tuple(tuple(sorted(concepts.rows(anchors[name]))) for name in names)
-    text = derive([f"the sound of {name.replace('_', ' ')}" for name in names])
-    for row_number, rows in enumerate(seen):
-        if rows:
-            sight = F.normalize(concepts.vectors[list(rows)].mean(dim=0), dim=-1)
-            text[row_number] = F.normalize(text[row_number] + sight, dim=-1)
-    return Labels(tuple(names), text, seen)
+    rows = {name: sorted(concepts.rows(found)) for name, found in anchors.items()}
+    if derive is None:  # labels that nothing is seen of stay out
+        rows = {name: found for name, found in rows.items() if found}
+        text = torch.zeros(len(rows), concepts.vectors.shape[1])
+    else:
+        text = derive([f"the sound of {name.replace('_', ' ')}" for name in rows])
+    for line, found in enumerate(rows.values()):
+        if found:
+            sight = F.normalize(concepts.vectors[found].mean(dim=0), dim=-1)
+            text[line] = F.normalize(text[line] + sight, dim=-1)
+    return Labels(tuple(rows), text, tuple(tuple(found) for found in rows.values()))
 
 
 def excerpt(piece: Sound, length: int, *, generator: torch.Generator, stretch: float = 0.15) -> Tensor:
@@ -219,6 +221,4 @@ def excerpt(piece: Sound, length: int, *, generator: torch.Generator, stretch: f
 def loud_window(context: Tensor, length: int, *, generator: torch.Generator) -> Tensor:
     """A window (length,) of `context`, the loudest of three drawn: pieces are often padded with silence."""
     starts = torch.randint(len(context) - length + 1, (3,), generator=generator).tolist()
-    return max(
-        (context[start : start + length] for start in starts), key=lambda window: window.square().sum().item()
-    )
+    return max((context[start : start + length] for start in starts), key=lambda window: window.square().sum().item())

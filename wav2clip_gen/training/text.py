@@ -6,6 +6,7 @@ The teacher is the table of real embeddings where it has the name, and ridge reg
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training.anchors import (
     Concepts,
     Deriver,
-    SentenceModel,
     extend,
     load_anchors,
+    make_deriver,
+    notes,
     wanted_by_pictures,
 )
 from wav2clip_gen.training.clip import ARCHITECTURE
@@ -64,9 +66,7 @@ class Texts:
         """All but one in `every`, and those."""
         kept = [row for row in range(len(self.texts)) if row % every]
         out = [row for row in range(len(self.texts)) if not row % every]
-        first, second = (
-            Texts(tuple(self.texts[row] for row in rows), self.vectors[rows]) for rows in (kept, out)
-        )
+        first, second = (Texts(tuple(self.texts[row] for row in rows), self.vectors[rows]) for rows in (kept, out))
         return first, second
 
 
@@ -86,14 +86,11 @@ class TextRecipe(Recipe[Perceptor]):
         self.settings: TextTraining = settings or TextTraining()
         self.seed, self.device = seed, torch.device(device)
         anchors = load_anchors(data)
-        sentences = SentenceModel()
-        derive = Deriver(anchors, sentences)
+        derive = make_deriver(anchors)
+        self.notes = notes(derived=derive is not None)
         self.concepts = extend(anchors, wanted_by_pictures(data), derive)
         self.names, self.synonyms = named_texts(data, self.concepts)
-        words = Texts(*_taught(common_words(sentences, self.concepts), derive))
-        phrases = Texts(*_taught(noun_phrases(self.concepts, seed=seed), derive))
-        taught = Texts((*words.texts, *phrases.texts), torch.cat([words.vectors, phrases.vectors]))
-        self.taught, self.unheard = taught.split(HELD_OUT)
+        self.taught, self.unheard = taught_texts(self.concepts, derive, seed=seed).split(HELD_OUT)
         self.anchors = self.concepts.vectors.to(self.device)
         self.centre = self.anchors.mean(dim=0)
         with seeded(seed):
@@ -101,21 +98,18 @@ class TextRecipe(Recipe[Perceptor]):
         self.network.model.visual.requires_grad_(False)
         self.network.model.logit_scale.requires_grad_(False)
         learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            learned, lr=self.settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
-        )
+        self.optimiser = torch.optim.AdamW(learned, lr=self.settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
 
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
         """Find the vectors of names and phrases in random templates."""
-        named = int(self.settings.named * self.settings.batch)
+        named = int(self.settings.named * self.settings.batch) if self.taught.texts else self.settings.batch
         texts, vectors = [], []
         for source, count in ((self.names, named), (self.taught, self.settings.batch - named)):
+            if not count:
+                continue
             rows = torch.randint(len(source.texts), (count,), generator=generator)
             templates = torch.randint(len(TEMPLATES), (count,), generator=generator).tolist()
-            texts += [
-                _fill(TEMPLATES[at], source.texts[row])
-                for at, row in zip(templates, rows.tolist(), strict=True)
-            ]
+            texts += [_fill(TEMPLATES[at], source.texts[row]) for at, row in zip(templates, rows.tolist(), strict=True)]
             vectors.append(source.vectors[rows])
         wanted = torch.cat(vectors).to(self.device)
         with self.batch():
@@ -137,26 +131,19 @@ class TextRecipe(Recipe[Perceptor]):
         For words not trained on: cosine to what the teacher says, measured from the centre.
         """
         names = list(self.concepts.names)
-        found = torch.cat(
-            [network.embed_text(names[start : start + 256]) for start in range(0, len(names), 256)]
-        )
+        found = torch.cat([network.embed_text(names[start : start + 256]) for start in range(0, len(names), 256)])
         own = (found @ self.anchors.T).argmax(dim=1).cpu() == torch.arange(len(names))
         scores = {"top1 names": own.float().mean().item()}
         if self.synonyms.texts:
             likeness = network.embed_text(list(self.synonyms.texts)) @ self.anchors.T
             truth = (self.synonyms.vectors @ self.concepts.vectors.T).argmax(dim=1, keepdim=True)
-            scores["top1 unheard synonyms"] = (
-                (likeness.topk(1).indices.cpu() == truth).any(dim=1).float().mean().item()
-            )
-            scores["top5 unheard synonyms"] = (
-                (likeness.topk(5).indices.cpu() == truth).any(dim=1).float().mean().item()
-            )
-        texts = list(self.unheard.texts[:512])
-        centre = self.centre.cpu()
-        heard = network.embed_text([f"a {text}" for text in texts]).cpu() - centre
-        scores["cosine unheard words"] = (
-            F.cosine_similarity(heard, self.unheard.vectors[:512] - centre).mean().item()
-        )
+            scores["top1 unheard synonyms"] = (likeness.topk(1).indices.cpu() == truth).any(dim=1).float().mean().item()
+            scores["top5 unheard synonyms"] = (likeness.topk(5).indices.cpu() == truth).any(dim=1).float().mean().item()
+        if self.unheard.texts:
+            centre, part = self.centre.cpu(), self.unheard.texts[:512]
+            heard = network.embed_text([f"a {text}" for text in part]).cpu() - centre
+            meant = self.unheard.vectors[: len(part)] - centre
+            scores["cosine unheard words"] = F.cosine_similarity(heard, meant).mean().item()
         return scores
 
     def provenance(self) -> dict[str, Any]:
@@ -171,9 +158,7 @@ def named_texts(data: Path, concepts: Concepts) -> tuple[Texts, Texts]:
         with np.load(path) as arrays:
             synonyms = [str(joined).split("|") for joined in arrays["synonyms"]]
     except (OSError, KeyError, ValueError) as error:
-        raise TrainingError(
-            f"{path}: cannot be read ({error})", hint="give the data's folder with --data"
-        ) from None
+        raise TrainingError(f"{path}: cannot be read ({error})", hint="give the data's folder with --data") from None
     texts, rows = list(concepts.names), list(range(len(concepts.names)))
     spare: list[tuple[str, int]] = []
     for row, these in enumerate(synonyms):
@@ -188,10 +173,19 @@ def named_texts(data: Path, concepts: Concepts) -> tuple[Texts, Texts]:
     return named, Texts(tuple(text for text, _ in held_out), concepts.vectors[[row for _, row in held_out]])
 
 
-def common_words(sentences: SentenceModel, concepts: Concepts) -> list[str]:
-    """Whole English words of the sentence model's vocabulary that the table lacks."""
-    words = [word for word in sentences.vocabulary if word.isascii() and word.isalpha() and len(word) >= 3]
-    return sorted(set(words) - set(concepts.names))
+def taught_texts(concepts: Concepts, derive: Deriver | None, *, seed: int) -> Texts:
+    """Common words and phrases in random order, with what the deriver says of them."""
+    if derive is None:
+        return Texts((), concepts.vectors[:0])
+    texts = common_words(derive.sentences.vocabulary, concepts) + noun_phrases(concepts, seed=seed)
+    shuffled = [texts[at] for at in torch.randperm(len(texts), generator=step_generator(seed, -4)).tolist()]
+    return Texts(tuple(shuffled), derive([f"a {text}" for text in shuffled]))
+
+
+def common_words(vocabulary: Sequence[str], concepts: Concepts) -> list[str]:
+    """Whole English words of a vocabulary that the table lacks."""
+    words = {word for word in vocabulary if word.isascii() and word.isalpha() and len(word) >= 3}
+    return sorted(words - set(concepts.names))
 
 
 def noun_phrases(concepts: Concepts, *, seed: int, count: int = PHRASES) -> list[str]:
@@ -203,19 +197,10 @@ def noun_phrases(concepts: Concepts, *, seed: int, count: int = PHRASES) -> list
     return sorted({f"{ADJECTIVES[adjective]} {concepts.names[noun]}" for adjective, noun in pairs})
 
 
-def _taught(texts: list[str], derive: Deriver) -> tuple[tuple[str, ...], Tensor]:
-    shuffled = [texts[at] for at in torch.randperm(len(texts), generator=step_generator(0, -4)).tolist()]
-    return tuple(shuffled), derive([f"a {text}" for text in shuffled])
-
-
 def _fill(template: str, text: str) -> str:
     filled = template.format(text)
     starts_with_vowel = text[:1].lower() in "aeiou"
-    return (
-        filled.replace(f"a {text}", f"an {text}")
-        if starts_with_vowel and not template.startswith("{")
-        else filled
-    )
+    return filled.replace(f"a {text}", f"an {text}") if starts_with_vowel and not template.startswith("{") else filled
 
 
 def join_towers(image: Path, text: Path, out: Path) -> None:
@@ -225,9 +210,7 @@ def join_towers(image: Path, text: Path, out: Path) -> None:
     """
     network = checkpoints.load(image, part="clip")
     read = checkpoints.load(text, part="clip").state_dict()
-    theirs = {
-        name: value for name, value in read.items() if ".visual." not in name and "logit_scale" not in name
-    }
+    theirs = {name: value for name, value in read.items() if ".visual." not in name and "logit_scale" not in name}
     network.load_state_dict(theirs, strict=False)
     training = {
         "image": checkpoints.read_header(image).training,

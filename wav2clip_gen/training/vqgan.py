@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
+from wav2clip_gen.training.anchors import notes
 from wav2clip_gen.training.data import Pictures, batch_indices, load_pictures, random_crops
 from wav2clip_gen.training.loop import Average, Recipe, seeded, step_generator
 
@@ -27,9 +28,7 @@ MINI = VQGANConfig(
 )  # fmt: skip
 KMEANS_PICTURES = 384
 KMEANS_ROUNDS = 12
-CODE_DECAY = (
-    0.99  # of the running sums that make the codes (van den Oord et al., arXiv 1711.00937, appendix A.1)
-)
+CODE_DECAY = 0.99  # of the running sums that make the codes (van den Oord et al., arXiv 1711.00937, appendix A.1)
 DEAD_BELOW = 0.01  # cells a step, on average; a code used less is moved
 
 
@@ -67,7 +66,7 @@ class VQGANRecipe(Recipe[VQGAN]):
         self.seed, self.device = seed, torch.device(device)
         self.pictures: Pictures = load_pictures(data, "train")
         self.validation: Pictures = load_pictures(data, "val")
-        self.skipped = self.pictures.skipped + self.validation.skipped
+        self.notes = notes(self.pictures.skipped + self.validation.skipped)
         with seeded(seed):
             self.network = VQGAN(config).to(self.device).train()
         self.network.quantize.requires_grad_(False)  # the codes are running means, not learned by gradient
@@ -110,9 +109,7 @@ class VQGANRecipe(Recipe[VQGAN]):
         pixels = self.pictures.pixels[chosen]
         if step % 4 == 3:  # as in use: a few whole pictures, at the cost of a batch of crops
             share = max(self.settings.batch * self.settings.crop**2 // self.pictures.size**2, 1)
-            return random_crops(pixels[:share], self.pictures.size, generator=generator, whole=0.0).to(
-                self.device
-            )
+            return random_crops(pixels[:share], self.pictures.size, generator=generator, whole=0.0).to(self.device)
         return random_crops(pixels, self.settings.crop, generator=generator).to(self.device)
 
     @torch.no_grad()

@@ -19,10 +19,18 @@ from torch import Tensor, nn
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.wav2clip import SAMPLE_RATE, Projection, Wav2CLIP, Wav2CLIPConfig
-from wav2clip_gen.training.anchors import Deriver, extend, load_anchors, picture_concepts, wanted_by_pictures
+from wav2clip_gen.training.anchors import (
+    Concepts,
+    extend,
+    load_anchors,
+    make_deriver,
+    notes,
+    picture_concepts,
+    wanted_by_pictures,
+)
 from wav2clip_gen.training.data import load_pictures
 from wav2clip_gen.training.loop import Recipe, seeded
-from wav2clip_gen.training.sounds import Labels, Sounds, excerpt, label_table, load_sounds, loud_window
+from wav2clip_gen.training.sounds import excerpt, label_table, load_sounds, loud_window
 
 MINI = Wav2CLIPConfig(width=32)
 WINDOW = SAMPLE_RATE  # samples, 1 s
@@ -76,14 +84,16 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         """Read sounds and pictures, and embed the pictures with the trained image tower at `clip`."""
         self.settings: Wav2CLIPTraining = settings or Wav2CLIPTraining()
         self.seed, self.device = seed, torch.device(device)
-        self.train, held_out = load_sounds(data)
-        self.skipped = self.train.skipped
+        anchors = load_anchors(data)
+        derive = make_deriver(anchors)
+        train, held_out = load_sounds(data)
+        self.notes = notes(train.skipped, derived=derive is not None)
         perceptor = checkpoints.load(clip, part="clip").to(self.device)
         assert isinstance(perceptor, Perceptor)
-        self.labels, self.images = self._targets(data, perceptor)
-        self.validation = Sounds(
-            tuple(piece for piece in held_out.pieces if piece.label in self.labels.names)
-        )
+        concepts = extend(anchors, wanted_by_pictures(data), derive)
+        self.labels = label_table(data, train.labels, concepts, derive)
+        self.images = self._image_targets(data, perceptor, concepts).to(self.device)
+        self.train, self.validation = (part.having(self.labels.names) for part in (train, held_out))
         self.text = self.labels.text.to(self.device)
         counts = {name: 0 for name in self.labels.names}
         for piece in self.train.pieces:
@@ -91,9 +101,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         self._weights = torch.tensor([counts[piece.label] ** -0.5 for piece in self.train.pieces])
         with seeded(seed):
             self.network = Distillation(config).to(self.device).train()
-        weights = [
-            parameter for parameter in self.network.parameters() if parameter is not self.network.log_scale
-        ]
+        weights = [parameter for parameter in self.network.parameters() if parameter is not self.network.log_scale]
         groups = [
             {"params": weights, "weight_decay": 0.05},
             # a short run has no time for a temperature that moves by 0.001 a step
@@ -101,22 +109,17 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.98))
 
-    def _targets(self, data: Path, perceptor: Perceptor) -> tuple[Labels, Tensor]:
-        """The labels, and for each the unit vector (K, D) of the pictures seen where it is heard."""
-        anchors = load_anchors(data)
-        derive = Deriver(anchors)
-        concepts = extend(anchors, wanted_by_pictures(data), derive)
-        labels = label_table(data, self.train.labels, concepts, derive)
+    def _image_targets(self, data: Path, perceptor: Perceptor, concepts: Concepts) -> Tensor:
+        """For each label the unit vector (K, D) of the pictures seen where it is heard."""
         pictures = load_pictures(data, "train")
         shown = picture_concepts(data, pictures.descriptions, concepts)
         means, known = concept_means(perceptor, pictures.pixels, shown, len(concepts.names))
-        bridge = Bridge(concepts.vectors[known], means[known])
-        images = bridge(labels.text)
-        for number, rows in enumerate(labels.seen):
+        images = Bridge(concepts.vectors[known], means[known])(self.labels.text)
+        for number, rows in enumerate(self.labels.seen):
             with_pictures = [row for row in rows if known[row]]
             if with_pictures:
                 images[number] = F.normalize(means[with_pictures].mean(dim=0), dim=-1)
-        return labels, images.to(self.device)
+        return images
 
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
         """Contrast sounds with what is seen, both ways, in both projections, and with the labels' words."""
@@ -131,8 +134,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         return {
             "sound-image": 0.5 * contrast(scale * embeddings @ self.images.T, shares, smoothing=smooth),
             "sound-projected image": 0.5 * contrast(scale * features @ projected.T, shares, smoothing=smooth),
-            "sound-text": 0.5
-            * F.cross_entropy(scale * embeddings @ self.text.T, shares, label_smoothing=smooth),
+            "sound-text": 0.5 * F.cross_entropy(scale * embeddings @ self.text.T, shares, label_smoothing=smooth),
             "pull": self.settings.pull * (1 - (embeddings * seen).sum(dim=-1)).mean(),
         }
 
@@ -157,9 +159,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
                 shares[line, self.labels.index(self.train.pieces[second].label)] += mix
             contexts.append(context)
             windows.append(loud_window(context, WINDOW, generator=generator))
-        spectrogram = self._standardised(
-            torch.stack(contexts).to(self.device), torch.stack(windows).to(self.device)
-        )
+        spectrogram = self._standardised(torch.stack(contexts).to(self.device), torch.stack(windows).to(self.device))
         return mask_bands(spectrogram, generator=generator), shares.to(self.device)
 
     def _excerpt(self, number: int, generator: torch.Generator) -> Tensor:
@@ -180,9 +180,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
     @torch.no_grad()
     def scores(self, network: Distillation) -> dict[str, float]:
         """Top-1 on recordings not trained on: over all labels, and of ESC-50's clips over its labels."""
-        embeddings = torch.stack(
-            [piece_embedding(network.encoder, piece.samples) for piece in self.validation.pieces]
-        )
+        embeddings = torch.stack([piece_embedding(network.encoder, piece.samples) for piece in self.validation.pieces])
         truth = torch.tensor([self.labels.index(piece.label) for piece in self.validation.pieces])
         by_text, by_image = embeddings @ self.text.cpu().T, embeddings @ self.images.cpu().T
         right = (by_text.argmax(dim=1) == truth).float()
@@ -254,9 +252,7 @@ def mask_bands(spectrogram: Tensor, *, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def concept_means(
-    perceptor: Perceptor, pixels: Tensor, shown: list[list[int]], count: int
-) -> tuple[Tensor, Tensor]:
+def concept_means(perceptor: Perceptor, pixels: Tensor, shown: list[list[int]], count: int) -> tuple[Tensor, Tensor]:
     """Mean image embedding (count, D) of each concept's pictures, and which concepts (count,) have enough."""
     members: dict[int, list[int]] = {}
     for at, rows in enumerate(shown):
