@@ -231,8 +231,8 @@ def test_ctrl_c_keeps_what_was_painted_as_a_playable_film(song: Path, tmp_path: 
             if json.loads(line)["event"] == "FramePainted":
                 break
         os.killpg(process.pid, signal.SIGINT)
-        stdout, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
     partial = tmp_path / "film.partial.mp4"
     assert stdout == f"{partial}\n"
     assert 1 <= probe(partial).frames < 90

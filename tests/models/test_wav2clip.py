@@ -32,9 +32,7 @@ def published_size() -> Wav2CLIP:
 def theirs(published_size: Wav2CLIP) -> Any:
     """The PyPI package's network, filled from our state dict under the published names."""
     encoder = pytest.importorskip("wav2clip.model.encoder")
-    network = encoder.ResNetExtractor(
-        checkpoint=published_size.state_dict(), scenario="frozen", transform=True
-    )
+    network = encoder.ResNetExtractor(checkpoint=published_size.state_dict(), scenario="frozen", transform=True)
     return network.eval()
 
 
@@ -49,17 +47,13 @@ def track() -> Tensor:
 
 
 @torch.no_grad()
-def test_a_clip_is_embedded_as_by_the_published_package(
-    published_size: Wav2CLIP, theirs: Any, track: Tensor
-) -> None:
+def test_a_clip_is_embedded_as_by_the_published_package(published_size: Wav2CLIP, theirs: Any, track: Tensor) -> None:
     clip = track[None, :WINDOW]
     torch.testing.assert_close(published_size(clip), theirs(clip), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_a_track_is_embedded_as_by_the_published_package(
-    published_size: Wav2CLIP, theirs: Any, track: Tensor
-) -> None:
+def test_a_track_is_embedded_as_by_the_published_package(published_size: Wav2CLIP, theirs: Any, track: Tensor) -> None:
     windows = track.unfold(0, WINDOW, 4000)
     expected = F.normalize(theirs(windows), dim=-1)
     torch.testing.assert_close(published_size.embed(lambda: [windows]), expected, atol=1e-5, rtol=1e-5)

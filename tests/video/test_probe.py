@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def test_leading_silence_and_steady_tones_do_not_deceive(save: Save, film: Film)
     for song in (tone, late):
         path = save("song.wav", song)
         assert verify(join(film(24), path), open_track(path)) == pytest.approx(0, abs=0.001)
+
+
+@pytest.mark.parametrize("seconds", [0.11, 0.12, 0.2, 0.3])
+def test_a_song_shorter_than_the_search_is_measured(seconds: float, save: Save, film: Film) -> None:
+    path = save("song.wav", noise(seconds))
+    assert verify(join(film(math.ceil(seconds * 12)), path), open_track(path)) == pytest.approx(0, abs=0.001)
 
 
 def test_missing_frames_fail(save: Save, film: Film) -> None:

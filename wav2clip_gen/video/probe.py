@@ -183,7 +183,7 @@ def _best_lag(song: Mono, film: Mono, reach: int) -> tuple[int, float]:
 
     A steady tone fits at every period: among the lags that fit equally well, the smallest is believed.
     """
-    size = 1 << (len(song) + len(film)).bit_length()
+    size = 1 << max(len(song) + len(film), 2 * reach + 1).bit_length()
     spectrum = np.conj(np.fft.rfft(song, size)) * np.fft.rfft(film, size)
     circular = np.fft.irfft(spectrum, size)
     lags = np.arange(-reach, reach + 1)
