@@ -72,8 +72,9 @@ def test_leading_silence_and_steady_tones_do_not_deceive(save: Save, film: Film)
 
 @pytest.mark.parametrize("seconds", [0.11, 0.12, 0.2, 0.3])
 def test_a_song_shorter_than_the_search_is_measured(seconds: float, save: Save, film: Film) -> None:
-    path = save("song.wav", noise(seconds))
-    assert verify(join(film(math.ceil(seconds * 12)), path), open_track(path)) == pytest.approx(0, abs=0.001)
+    path, frames = save("song.wav", noise(seconds)), math.ceil(seconds * 12)
+    offset = verify(join(film(frames), path), open_track(path), frames, seconds)
+    assert offset == pytest.approx(0, abs=0.001)
 
 
 def test_missing_frames_fail(save: Save, film: Film) -> None:
