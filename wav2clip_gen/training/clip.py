@@ -28,7 +28,7 @@ from wav2clip_gen.training.anchors import (
     wanted_by_pictures,
 )
 from wav2clip_gen.training.data import Pictures, load_pictures
-from wav2clip_gen.training.loop import Recipe, seeded, step_generator
+from wav2clip_gen.training.loop import Average, Recipe, seeded, step_generator
 
 ARCHITECTURE = "w2c-mini"
 LARGEST_SCALE = 100.0  # of the logits, as in CLIP
@@ -120,6 +120,15 @@ class ImageRecipe(Recipe[Perceptor]):
             pictures = self.attack(self.network, pictures, targets, generator)
         return {"concepts": self._cross_entropy(self.network, pictures, targets)}
 
+    @torch.no_grad()
+    def after_step(self, average: Average[Perceptor]) -> None:
+        """Take out of the tower's last layer the direction that all anchors share.
+
+        No picture can learn anything about it, so what is there is left from the start, and yet it is the
+        largest part of any text's vector: it would be most of what a text asks a picture for.
+        """
+        remove_direction(self.network, self.anchors.mean(dim=0))
+
     def attack(self, network: Perceptor, pictures: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Move pictures (B, 3, S, S) in [0, 1] one step against their targets, from a random start.
 
@@ -183,6 +192,13 @@ class ImageRecipe(Recipe[Perceptor]):
         """Settings and data sets."""
         sets = sorted({described.set for part in self.train.parts for described in part.descriptions})
         return {"settings": asdict(self.settings), "sets": sets, "pictures": len(self.train)}
+
+
+def remove_direction(network: Perceptor, direction: Tensor) -> None:
+    """Make a network's image embeddings orthogonal to a direction (D,)."""
+    unit = F.normalize(direction, dim=0)
+    last = network.model.visual.head.proj.weight  # (D, features)
+    last -= unit[:, None] * (unit @ last)
 
 
 def _to_length(changes: Tensor, lengths: Tensor) -> Tensor:

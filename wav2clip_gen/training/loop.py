@@ -45,7 +45,7 @@ class Plan:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise TrainingError("a run needs either a number of steps or of minutes", hint="give --steps or --minutes")
-        if (self.steps or 1) < 1 or (self.minutes or 1) <= 0:
+        if (self.steps is not None and self.steps < 1) or (self.minutes is not None and self.minutes <= 0):
             raise TrainingError("a run needs at least one step", hint="give a larger --steps or --minutes")
 
     @property

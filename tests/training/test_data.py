@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.conftest import write_pictures
+from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.training.data import batch_indices, load_pictures, random_crops
+
+
+def test_pictures_come_with_what_is_known_of_them(toy_data: Path) -> None:
+    pictures = load_pictures(toy_data, "train")
+    assert pictures.pixels.shape == (40, 3, 64, 64)
+    assert pictures.pixels.dtype == torch.uint8
+    assert not pictures.skipped
+    first = pictures.descriptions[0]
+    assert (first.set, first.label, first.anchors) == ("toy", "dog", ("dog",))
+    red, green, _ = pictures.pixels[0].float().mean(dim=(1, 2)).tolist()
+    assert red > green + 100  # the toy dogs are red
+
+
+def test_a_missing_folder_is_an_error_that_names_the_option(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError) as caught:
+        load_pictures(tmp_path / "nowhere", "train")
+    assert "nowhere" in caught.value.what
+    assert "--data" in caught.value.hint
+
+
+def test_a_damaged_picture_is_skipped_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "images" / "train-natural-000.tar"
+    write_pictures(path, count=6, size=128, seed=0)
+    content = bytearray(path.read_bytes())
+    second = content.index(b"WEBPVP8", content.index(b"WEBPVP8") + 10)
+    content[second : second + 7] = b"damaged"
+    path.write_bytes(content)
+    pictures = load_pictures(tmp_path, "train")
+    assert len(pictures) == 5
+    assert pictures.skipped == ("train-natural-000.tar:cat/1",)
+
+
+def test_a_truncated_shard_is_skipped_and_named(tmp_path: Path, toy_data: Path) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(toy_data / "images", folder)
+    (folder / "train-natural-001.tar").write_bytes((folder / "train-natural-000.tar").read_bytes()[:2000])
+    pictures = load_pictures(tmp_path, "train")
+    assert len(pictures) == 40
+    assert any("train-natural-001.tar" in name for name in pictures.skipped)
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "train-natural-000.tar").write_bytes(b"no tar")
+    with pytest.raises(TrainingError, match="no readable picture"):
+        load_pictures(tmp_path, "train")
+
+
+def test_every_picture_is_seen_once_an_epoch() -> None:
+    seen = torch.cat([batch_indices(10, 4, step=step, seed=3) for step in range(5)])
+    assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
+    assert torch.equal(batch_indices(10, 4, step=2, seed=3), seen[8:12])
+
+
+def test_crops_are_decided_by_their_generator() -> None:
+    pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    one, same, other = (random_crops(pixels, 16, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert one.shape == (5, 3, 16, 16)
+    assert one.min() >= 0
+    assert one.max() <= 1
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)

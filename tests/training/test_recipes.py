@@ -1,0 +1,179 @@
+"""Each part learns for a few steps on toy data; that it learns something is a slow test's matter."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
+from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
+from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
+from wav2clip_gen.training.loop import Plan, Progress, Recipe, Run, Scored
+from wav2clip_gen.training.text import TextRecipe, TextTraining, join_towers
+from wav2clip_gen.training.vqgan import VQGANRecipe, VQGANTraining, kmeans, reconstruction_losses
+from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining, contrast
+
+SMALL = VQGANConfig(
+    ch=32, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), resolution=128,
+    z_channels=4, embed_dim=4, n_embed=16, norm_groups=4,
+)  # fmt: skip
+
+
+def train(recipe: Recipe[Any], folder: Path, steps: int) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Losses of each step, and the scores at the end."""
+    plan = Plan(folder=folder, steps=steps, report_every=0)
+    events = list(Run(recipe, plan).events())
+    losses = [event.losses for event in events if isinstance(event, Progress)]
+    return losses, next(event.scores for event in events if isinstance(event, Scored))
+
+
+@pytest.fixture(scope="session")
+def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    checkpoints.save(Perceptor("w2c-mini"), path)
+    return path
+
+
+def vqgan(data: Path, *, clip: Path | None = None) -> VQGANRecipe:
+    settings = VQGANTraining(batch=2, crop=32, autoencoder=0.5, perceptual_from=0.5)
+    return VQGANRecipe(data, settings, clip=clip, config=SMALL)
+
+
+def test_the_painter_gets_its_codes_half_way(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
+    losses, scores = train(vqgan(toy_data, clip=untrained_clip), tmp_path, 4)
+    assert "commitment" not in losses[1]
+    assert {"commitment", "perceptual"} <= losses[2].keys()
+    assert scores["psnr"] > 0
+    assert 0 < scores["codes_used"] <= 1
+    network = checkpoints.load(tmp_path / "vqgan.safetensors", part="vqgan")
+    assert isinstance(network, VQGAN)
+    assert network.config == SMALL
+
+
+def test_the_painter_goes_on_with_its_codes(toy_data: Path, tmp_path: Path) -> None:
+    whole, _ = train(vqgan(toy_data), tmp_path / "whole", 4)
+    plan = Plan(folder=tmp_path / "parts", steps=4, report_every=0, save_every=0)
+    for event in Run(vqgan(toy_data), plan).events():
+        if isinstance(event, Progress) and event.step == 4:  # one past the last checkpoint
+            break
+    rest, _ = train(vqgan(toy_data), tmp_path / "parts", 4)
+    assert rest == whole[3:]
+
+
+def test_giving_the_latent_unit_deviation_changes_no_picture(toy_data: Path) -> None:
+    recipe = vqgan(toy_data)
+    pictures = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        before = recipe.network.decode(recipe.network.encode(pictures))
+        recipe._begin_quantising()
+        after = recipe.network.decode(recipe.network.encode(pictures))
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-3)
+
+
+def test_true_pictures_cost_nothing() -> None:
+    picture = torch.rand(1, 3, 8, 8)
+    assert all(value == 0 for value in reconstruction_losses(picture, picture).values())
+
+
+def test_kmeans_finds_the_heaps() -> None:
+    heaps = torch.tensor([[0.0, 0.0], [5.0, 5.0], [0.0, 9.0]])
+    points = heaps.repeat_interleave(50, dim=0) + 0.01 * torch.randn(150, 2)
+    centres = kmeans(points, 12, generator=torch.Generator().manual_seed(0))
+    assert torch.cdist(heaps, centres).amin(dim=1).max() < 0.1
+
+
+def image(data: Path) -> ImageRecipe:
+    return ImageRecipe(data, ImageTraining(batch=4))
+
+
+def test_the_image_tower_learns_and_is_attacked(toy_data: Path, tmp_path: Path) -> None:
+    recipe = image(toy_data)
+    assert set(recipe.anchor_names) == {"dog", "cat", "drum", "sea"}
+    losses, scores = train(recipe, tmp_path, 2)
+    assert len(losses) == 2
+    assert {"top1 natural", "top1 robust natural", "top1 tiny"} <= scores.keys()
+
+
+def test_pictures_say_nothing_of_what_all_anchors_share(toy_data: Path, tmp_path: Path) -> None:
+    recipe = image(toy_data)
+    train(recipe, tmp_path, 1)
+    with torch.no_grad():
+        embeddings = recipe.network.eval().embed_pictures(torch.rand(3, 3, 64, 64))
+    assert (embeddings @ recipe.anchors.mean(dim=0)).abs().max() < 1e-5
+
+
+def test_the_adversary_stays_within_its_radius_and_does_harm(toy_data: Path) -> None:
+    recipe = image(toy_data)
+    network = recipe.network.eval()
+    generator = torch.Generator().manual_seed(0)
+    pictures = 0.2 + 0.6 * torch.rand(4, 3, 64, 64, generator=generator)
+    targets = torch.eye(4)
+    moved = recipe.attack(network, pictures, targets, generator)
+    distance = torch.linalg.vector_norm((moved - pictures).flatten(1), dim=1)
+    assert distance.max() <= recipe.settings.radius / 2 + 1e-4
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    before, after = (recipe._cross_entropy(network, these, targets) for these in (pictures, moved))
+    assert after > before
+
+
+def test_both_towers_end_in_one_file(toy_data: Path, tmp_path: Path) -> None:
+    train(image(toy_data), tmp_path / "image", 1)
+    losses, scores = train(TextRecipe(toy_data, TextTraining(batch=8)), tmp_path / "text", 2)
+    assert {"direction", "cosine", "contrast"} == losses[0].keys()
+    assert all(math.isfinite(value) for value in scores.values())
+    out = tmp_path / "clip.safetensors"
+    join_towers(tmp_path / "image" / "clip.safetensors", tmp_path / "text" / "clip.safetensors", out)
+    joined, image_tower, text_tower = (
+        checkpoints.load(path, part="clip").state_dict()
+        for path in (out, tmp_path / "image" / "clip.safetensors", tmp_path / "text" / "clip.safetensors")
+    )
+    for name, tensor in joined.items():
+        source = image_tower if ".visual." in name or "logit_scale" in name else text_tower
+        assert torch.equal(tensor, source[name]), name
+    assert set(checkpoints.read_header(out).training) == {"image", "text"}
+
+
+def wav2clip(data: Path, clip: Path) -> Wav2CLIPRecipe:
+    return Wav2CLIPRecipe(data, clip, Wav2CLIPTraining(batch=4), config=Wav2CLIPConfig(width=4))
+
+
+def test_the_sound_encoder_learns_from_the_pictures(
+    toy_data: Path, untrained_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = wav2clip(toy_data, untrained_clip)
+    assert recipe.labels.names == ("cat", "dog", "drums", "sea_waves")
+    assert not recipe.train.groups & recipe.validation.groups
+    losses, scores = train(recipe, tmp_path, 2)
+    assert {"sound-image", "sound-projected image", "sound-text", "pull"} == losses[0].keys()
+    assert scores["chance"] == 0.25
+    assert isinstance(checkpoints.load(tmp_path / "wav2clip.safetensors", part="wav2clip"), Wav2CLIP)
+
+
+def test_sounds_of_one_label_are_not_each_others_negatives() -> None:
+    shares = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    right = contrast(50 * shares, shares, smoothing=0.0)
+    wrong = contrast(50 * shares.flip(1), shares, smoothing=0.0)
+    assert right < 0.5 < wrong
+
+
+@pytest.mark.usefixtures("no_sentences")
+def test_without_the_sentence_model_labels_without_an_anchor_stay_out(toy_data: Path, untrained_clip: Path) -> None:
+    tower, ears = image(toy_data), wav2clip(toy_data, untrained_clip)
+    assert "sea" not in tower.anchor_names
+    assert ears.labels.names == ("cat", "dog", "drums")
+    assert all("wav2clip-gen[train]" in recipe.notes[0] for recipe in (tower, ears, TextRecipe(toy_data)))
+
+
+@pytest.mark.slow
+def test_the_painter_learns_the_colours(toy_data: Path, tmp_path: Path) -> None:
+    settings = VQGANTraining(batch=4, crop=32, learning_rate=3e-3)
+    losses, scores = train(VQGANRecipe(toy_data, settings, config=SMALL), tmp_path, 200)
+    assert losses[-1]["pixels"] < 0.5 * losses[0]["pixels"]
+    assert scores["psnr"] > 15
