@@ -97,9 +97,3 @@ class VQGAN(nn.Module):
     def decode(self, quantised: Tensor) -> Tensor:
         """Map quantised latents (B, D, h, w) to pictures (B, 3, H, W), in about [0, 1] but not clamped."""
         return (self.decoder(self.post_quant_conv(quantised)) + 1) / 2
-
-    def random_latent(self, rows: int, columns: int, *, generator: torch.Generator) -> Tensor:
-        """A latent (1, D, rows, columns) of codes drawn from `generator` alone, on its device."""
-        shape = (1, rows, columns)
-        indices = torch.randint(self.config.n_embed, shape, generator=generator, device=generator.device)
-        return self.quantize.look_up(indices.to(self.quantize.embedding.weight.device)).detach()

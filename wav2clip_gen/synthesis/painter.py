@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.profiler import record_function
@@ -37,7 +38,7 @@ class Painter:
     """
 
     def __init__(self, family: Family, settings: Settings, *, generator: torch.Generator) -> None:
-        """Start from codes drawn at random.
+        """Start from soft colours drawn at random.
 
         Args:
             family: Networks, frozen, on one device.
@@ -52,8 +53,9 @@ class Painter:
         self.generator = generator
         picture, vqgan = settings.picture, family.vqgan
         check_size(picture.width, picture.height, vqgan.stride)
-        rows, columns = picture.height // vqgan.stride, picture.width // vqgan.stride
-        self.latent = vqgan.random_latent(rows, columns, generator=generator).requires_grad_()
+        start = soft_colours(picture.height, picture.width, generator=generator)
+        with torch.no_grad():
+            self.latent = vqgan.encode(start).requires_grad_()
         self.optimiser = torch.optim.Adam([self.latent], lr=settings.painting.learning_rate, foreach=False)
         codes = vqgan.quantize.embedding.weight
         self._lowest = codes.amin(dim=0).view(1, -1, 1, 1)
@@ -136,6 +138,15 @@ class _ClampWithGradient(torch.autograd.Function):
 def clamp_with_gradient(values: Tensor) -> Tensor:
     """Clamp to [0, 1] while values outside still learn the way back in."""
     return _ClampWithGradient.apply(values)  # type: ignore[no-untyped-call]
+
+
+def soft_colours(height: int, width: int, *, generator: torch.Generator) -> Tensor:
+    """A picture (1, 3, height, width) of random colours that flow into each other.
+
+    VQGAN-CLIP starts from codes drawn one by one, a noise that a few steps on a small network do not get rid of.
+    """
+    patches = 0.25 + 0.5 * torch.rand(1, 3, 4, 4, generator=generator, device=generator.device)
+    return F.interpolate(patches, size=(height, width), mode="bilinear")
 
 
 def generator_for(seed: int, device: torch.device) -> torch.Generator:
