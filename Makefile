@@ -53,8 +53,8 @@ samples: $(READY)  ## remake the pictures and the film that the README shows
 
 weights: $(READY)  ## train the small family from DATA (hours); resumes where it was stopped
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'
-	$(BIN)/w2c-gen train vqgan --data $(DATA)
 	$(BIN)/w2c-gen train clip --data $(DATA)
+	$(BIN)/w2c-gen train vqgan --data $(DATA)
 	$(BIN)/w2c-gen train wav2clip --data $(DATA)
 
 docs: $(READY)  ## write the option table into the README
