@@ -131,7 +131,7 @@ class Wav2CLIP(nn.Module):
         """
         count, mean, squares = 0, 0.0, 0.0
         for batch in batches:
-            values = self.audio_encoder.log_spectrogram(self._to_device(batch)).double()
+            values = self.audio_encoder.log_spectrogram(self._to_device(batch)).cpu().double()  # MPS has no float64
             n, batch_mean = values.numel(), values.mean().item()
             shift = batch_mean - mean
             squares += (values - batch_mean).square().sum().item() + shift**2 * count * n / (count + n)
