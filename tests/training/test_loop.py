@@ -11,18 +11,8 @@ from torch import Tensor, nn
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
-from wav2clip_gen.training.loop import (
-    Average,
-    Finished,
-    Plan,
-    Progress,
-    Recipe,
-    Run,
-    Scored,
-    Started,
-    learning_rate,
-    seeded,
-)
+from wav2clip_gen.training.loop import Average, Recipe, Run, learning_rate, seeded
+from wav2clip_gen.training.plan import Finished, Plan, Progress, Scored, Started
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
-from wav2clip_gen.training.loop import Plan, Progress, Recipe, Run, Scored
+from wav2clip_gen.training.loop import Recipe, Run
+from wav2clip_gen.training.plan import Plan, Progress, Scored
 from wav2clip_gen.training.text import TextRecipe, TextTraining, join_towers
 from wav2clip_gen.training.vqgan import VQGANRecipe, VQGANTraining, kmeans, reconstruction_losses
 from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining, contrast

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from wav2clip_gen.training.loop import Event, Recipe
+    from wav2clip_gen.training.loop import Recipe
+    from wav2clip_gen.training.plan import Event
 
 app = typer.Typer(
     help="Train the small family: clip first, then vqgan and wav2clip, which both need it.",
@@ -212,7 +213,8 @@ def _carry_out(
     fresh: bool,
 ) -> Path:
     """Run a recipe to its end, telling how it goes; give the weights it made."""
-    from wav2clip_gen.training.loop import Plan, Run
+    from wav2clip_gen.training.loop import Run
+    from wav2clip_gen.training.plan import Plan
 
     length = default if steps is None and minutes is None else steps
     run = Run(recipe, Plan(folder=runs / name, steps=length, minutes=minutes))
@@ -232,7 +234,7 @@ def _install(weights: Path, folder: Path) -> None:
 
 def _line(event: Event) -> str:
     """What happened, in one line."""
-    from wav2clip_gen.training.loop import Finished, Progress, Started
+    from wav2clip_gen.training.plan import Finished, Progress, Started
 
     if isinstance(event, Started):
         return "; ".join([f"going on at step {event.step}" if event.step else "begun", *event.notes])

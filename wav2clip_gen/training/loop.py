@@ -13,7 +13,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,78 +22,13 @@ from torch import Tensor, nn
 
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
+from wav2clip_gen.training.plan import Event, Finished, Plan, Progress, Scored, Started
 
 MEASURED_STEPS = 40  # after which a run that was given minutes knows how many steps that will be
 WARM_UP_STEPS = 200  # over which the learning rate rises from zero
 AVERAGE_DECAY = 0.999  # of the weights that are saved; faster at the start
 
 Network = TypeVar("Network", bound=nn.Module)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How long a run is and where it leaves its files."""
-
-    folder: Path  # checkpoint, log and the weights so far
-    steps: int | None = None
-    minutes: float | None = None  # instead of steps
-    cool_down: float = 0.3  # share of the steps over which the learning rate falls to zero
-    save_every: float = 120.0  # seconds between two checkpoints
-    score_every: float = 600.0  # seconds between two evaluations
-    report_every: float = 5.0  # seconds between two reports
-
-    def __post_init__(self) -> None:
-        if (self.steps is None) == (self.minutes is None):
-            raise TrainingError("a run needs either a number of steps or of minutes", hint="give --steps or --minutes")
-        if (self.steps is not None and self.steps < 1) or (self.minutes is not None and self.minutes <= 0):
-            raise TrainingError("a run needs at least one step", hint="give a larger --steps or --minutes")
-
-    @property
-    def checkpoint(self) -> Path:
-        """All that is needed to go on."""
-        return self.folder / "checkpoint.pt"
-
-    @property
-    def log(self) -> Path:
-        """One JSON object a line: losses and scores by step."""
-        return self.folder / "log.jsonl"
-
-
-@dataclass(frozen=True)
-class Started:
-    """A run begins, or goes on where it was."""
-
-    step: int
-    notes: tuple[str, ...] = ()  # what a person should know of the data
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is; losses are means since the last report."""
-
-    step: int
-    steps: int | None  # None while the speed is being measured
-    losses: dict[str, float]
-    seconds_per_step: float
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What the averaged weights reach on pictures or sounds not trained on."""
-
-    step: int
-    scores: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The run is over and its weights are in place."""
-
-    step: int
-    weights: Path
-
-
-Event = Started | Progress | Scored | Finished
 
 
 class Recipe(ABC, Generic[Network]):
