@@ -41,7 +41,8 @@ ADJECTIVES = (
     "colourful", "broken", "wooden", "shiny", "abandoned", "misty", "dancing", "flying", "sleeping",
     "angry", "happy", "ancient", "neon", "abstract", "beautiful", "dusty", "glowing", "cloudy",
 )  # fmt: skip
-PHRASES = 12_000  # "adjective noun"
+PAIRS = ("{} on a {}", "{} in the {}", "{} and a {}", "{} near a {}", "{} under the {}", "{} with a {}")
+PHRASES = 8_000  # of "adjective noun", and as many of two nouns
 SHARPNESS = 100.0  # of the contrast over the table, as in CLIP
 HELD_OUT = 20  # one synonym and one word in so many is kept for the scores
 
@@ -189,12 +190,15 @@ def common_words(vocabulary: Sequence[str], concepts: Concepts) -> list[str]:
 
 
 def noun_phrases(concepts: Concepts, *, seed: int, count: int = PHRASES) -> list[str]:
-    """Random "adjective noun" phrases over the table's names."""
+    """Random "adjective noun" and "noun on a noun" phrases over the table's names."""
     generator = step_generator(seed, -3)
+    nouns = torch.randint(len(concepts.names), (3, count), generator=generator).tolist()
     adjectives = torch.randint(len(ADJECTIVES), (count,), generator=generator).tolist()
-    nouns = torch.randint(len(concepts.names), (count,), generator=generator).tolist()
-    pairs = zip(adjectives, nouns, strict=True)
-    return sorted({f"{ADJECTIVES[adjective]} {concepts.names[noun]}" for adjective, noun in pairs})
+    pairs = torch.randint(len(PAIRS), (count,), generator=generator).tolist()
+    names = concepts.names
+    phrases = {f"{ADJECTIVES[which]} {names[noun]}" for which, noun in zip(adjectives, nouns[0], strict=True)}
+    both = zip(pairs, nouns[1], nouns[2], strict=True)
+    return sorted(phrases | {PAIRS[which].format(names[first], names[second]) for which, first, second in both})
 
 
 def _fill(template: str, text: str) -> str:
