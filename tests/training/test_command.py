@@ -1,0 +1,79 @@
+"""`w2c-gen train`, from the command to the weights in their folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wav2clip_gen.cli.train import app
+from wav2clip_gen.models import checkpoints, store
+from wav2clip_gen.models.families import load_family
+
+QUICK = ("--steps", "1", "--batch", "2", "--device", "cpu")
+
+
+def run(*arguments: str | Path) -> tuple[int, str]:
+    """Exit code, and what was said on stderr; stdout stays empty."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.stdout == ""
+    return result.exit_code, result.stderr
+
+
+@pytest.mark.slow
+def test_three_commands_make_a_family(toy_data: Path, tmp_path: Path) -> None:
+    out, runs = tmp_path / "weights" / "mini", tmp_path / "runs"
+    where = ("--data", toy_data, "--out", out, "--runs", runs)
+    code, said = run("clip", *where, *QUICK, "--text-steps", "1")
+    assert code == 0, said
+    assert "step 1/1" in said
+    for part in ("vqgan", "wav2clip"):
+        code, said = run(part, *where, *QUICK)
+        assert code == 0, said
+        assert "scores at step 1" in said
+    assert not store.missing("mini", tmp_path / "weights")
+    assert load_family("mini", weights_dir=tmp_path / "weights").clip.size == 64
+
+
+def test_one_tower_alone_writes_no_weights_yet(toy_data: Path, tmp_path: Path) -> None:
+    where = ("--data", toy_data, "--out", tmp_path / "mini", "--runs", tmp_path / "runs")
+    code, said = run("clip", *where, "--tower", "text", "--text-steps", "1", "--batch", "2")
+    assert code == 0, said
+    assert "the image tower is untrained" in said
+    assert not (tmp_path / "mini").exists()
+    assert (tmp_path / "runs" / "clip-text" / "clip.safetensors").exists()
+
+
+def test_a_missing_folder_names_the_option(tmp_path: Path) -> None:
+    code, said = run("vqgan", "--data", tmp_path / "nowhere", "--runs", tmp_path)
+    assert code == 1
+    assert "nowhere" in said
+    assert "--data" in said
+
+
+def test_the_sound_encoder_needs_the_trained_clip(toy_data: Path, tmp_path: Path) -> None:
+    code, said = run("wav2clip", "--data", toy_data, "--out", tmp_path, "--runs", tmp_path)
+    assert code == 1
+    assert "clip.safetensors" in said
+
+
+def test_steps_and_minutes_exclude_each_other(toy_data: Path, tmp_path: Path) -> None:
+    code, said = run("vqgan", "--data", toy_data, "--runs", tmp_path, "--steps", "2", "--minutes", "1")
+    assert code == 1
+    assert "--steps or --minutes" in said
+
+
+def test_the_command_loads_without_torch() -> None:
+    code = "import sys, wav2clip_gen.cli.train; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_weights_file_says_how_it_was_trained(toy_data: Path, tmp_path: Path) -> None:
+    run("vqgan", "--data", toy_data, "--out", tmp_path, "--runs", tmp_path / "runs", *QUICK, "--seed", "4")
+    training = checkpoints.read_header(tmp_path / "vqgan.safetensors").training
+    assert (training["steps"], training["seed"], training["sets"]) == (1, 4, ["toy"])
+    assert training["settings"]["batch"] == 2
