@@ -61,6 +61,6 @@ docs: $(READY)  ## write the option table into the README
 	$(BIN)/python -m tests.readme
 
 clean:  ## remove .venv and what was built
-	rm -rf $(VENV) build dist films .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
 
 .PHONY: help install demo test test-all lint types format check bench samples weights docs clean

@@ -17,7 +17,7 @@ FLOORS = (  # each may import from its own floor and those before it
     {"audio", "models", "video"},
     {"synthesis"},
     {"events", "job", "record", "pipeline", "estimate"},
-    {"training", "evaluation"},
+    {"training"},
     {"cli", "__main__"},
 )
 

@@ -63,10 +63,12 @@ def test_the_same_seed_makes_the_same_film_and_another_does_not(film: Callable[.
 
 def test_the_record_remakes_the_film(film: Callable[..., Film], mini: Family, tmp_path: Path) -> None:
     made = film(prompts=["a dog:0.5"], run={"seed": None})
-    source, settings = record.read(made.record)
-    assert settings.run.seed == made.seed
-    again = render(source, tmp_path / "again.mp4", settings, family=mini)
-    assert frames(again) == frames(made)
+    again = record.read(made.record)
+    assert again.settings.run.seed == made.seed
+    assert again.differences == ()
+    assert frames(render(again.track, tmp_path / "again.mp4", again.settings, family=mini)) == frames(made)
+    again.track.write_bytes(b"another song")
+    assert record.read(made.record).differences == (f"{again.track} is not what it was for film.json",)
 
 
 def test_the_record_holds_what_was_done_and_measured(film: Callable[..., Film]) -> None:
@@ -84,7 +86,7 @@ def test_the_record_holds_what_was_done_and_measured(film: Callable[..., Film]) 
 
 def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
-    for content in ("{}", "[1]", "no json", '{"w2c-gen": {"format": 99}}'):
+    for content in ("{}", "[1]", "no json", '{"w2c-gen": {"format": 99}}', '{"w2c-gen": 1}'):
         path.write_text(content)
         with pytest.raises(SettingsError) as caught:
             record.read(path)
@@ -138,8 +140,8 @@ def test_two_halves_with_different_sounds_get_their_own_targets_and_pictures(min
     seen = mini.clip.embed_pictures(pictures)  # (F, D)
     own = (seen * targets).sum(dim=1)
     other = (seen * targets.roll(len(targets) // 2, dims=0)).sum(dim=1)
-    middle = [*range(2, 10), *range(14, 22)]  # away from the change
-    assert (own - other)[middle].mean() > 0
+    for half in (range(2, 10), range(14, 22)):  # away from the change
+        assert (own - other)[list(half)].mean() > 0
 
 
 def _write_halves(first: Any, second: Any, path: Path) -> None:
@@ -193,6 +195,22 @@ def test_a_stopped_film_is_kept_as_far_as_it_came(
     assert probe(made.path).frames == 3
     assert not job.out.exists()
     assert json.loads(made.record.read_text())["partial"] is True
+
+
+def test_pictures_are_kept_and_those_of_an_older_film_do_not_stay_among_them(
+    mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+) -> None:
+    song, out, folder = write_sound(tone), tmp_path / "film.mp4", tmp_path / "frames"
+    render(song, out, tiny, family=mini, frames_dir=folder)
+    assert len(list(folder.glob("*.png"))) == 6
+    with pytest.raises(VideoError, match=r"holds 0000\d\d\.png"):
+        render(song, tmp_path / "other.mp4", tiny, family=mini, frames_dir=folder)
+    short = tiny.merged({"sound": {"duration": 0.5}})
+    render(song, out, short, family=mini, frames_dir=folder, overwrite=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000001.png"]
+    (tmp_path / "file").touch()
+    with pytest.raises(VideoError, match="cannot write into"):
+        prepare(song, tmp_path / "third.mp4", tiny, frames_dir=tmp_path / "file" / "frames")
 
 
 def test_nothing_is_overwritten_unless_asked(film: Callable[..., Film], mini: Family, tiny: Settings) -> None:

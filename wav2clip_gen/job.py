@@ -13,7 +13,7 @@ from wav2clip_gen.errors import SettingsError, VideoError
 from wav2clip_gen.models import store
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
-from wav2clip_gen.video.output import check_output
+from wav2clip_gen.video.output import check_output, empty_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +32,6 @@ class Job:
         """What decides everything that is drawn."""
         assert self.settings.run.seed is not None
         return self.settings.run.seed
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole film."""
-        painting = self.settings.painting
-        return painting.first_steps + (self.timeline.frames - 1) * painting.steps
 
 
 def prepare(
@@ -65,8 +59,8 @@ def prepare(
     check_output(path, overwrite=overwrite)
     check_output(record_beside(path), overwrite=overwrite)
     pictures = fill(frames_dir, source, settings) if frames_dir else None
-    if pictures and not overwrite and any(pictures.glob("*.png")):
-        raise VideoError(f"{pictures} holds pictures", hint="use --overwrite, or another --frames-dir")
+    if pictures:
+        empty_folder(pictures, "[0-9]*.png", overwrite=overwrite)
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
     return Job(track, timeline, settings, path, plan_sound(track), pictures)
 
@@ -94,7 +88,7 @@ def fill(template: str | Path, source: Path, settings: Settings) -> Path:
     """
     try:
         return Path(str(template).format(stem=source.stem, seed=settings.run.seed))
-    except (KeyError, IndexError, ValueError, AttributeError):
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         raise SettingsError(f"{template}: not a name", hint="use {stem} and {seed}, as in films/{stem}.mp4") from None
 
 
@@ -107,9 +101,8 @@ def shortened(job: Job, frames: int) -> Job:
     """The job as far as it was done: the same one, or a shorter one under a clear name."""
     if frames == job.timeline.frames:
         return job
-    seconds = float(frames / job.timeline.fps)
-    track = open_track(job.track.path, start=job.track.start, duration=seconds)
-    timeline = replace(job.timeline, samples=track.samples)
+    timeline = job.timeline.until(frames)
+    track = replace(job.track, samples=timeline.samples, whole=False)
     names = (job.out.with_suffix(f".partial{number or ''}.mp4") for number in count())
     out = next(name for name in names if not name.exists())  # an earlier attempt is not lost either
     return replace(job, track=track, timeline=timeline, out=out, sound=plan_sound(track))

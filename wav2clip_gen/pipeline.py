@@ -81,7 +81,7 @@ def rendering(job: Job, *, family: Family | None = None, stop: Callable[[], bool
 
     yield clock.begin("paint")
     painted: list[FramePainted] = []
-    with scratch_beside(job.out, "picture") as picture:
+    with scratch_beside(job.out) as picture:
         with _film_writer(picture, job) as writer:
             for frame in paint(job, painter, trajectory, writer):
                 painted.append(frame)
@@ -93,7 +93,8 @@ def rendering(job: Job, *, family: Family | None = None, stop: Callable[[], bool
         yield clock.begin("join")
         title = job.track.title or job.track.path.stem
         with appear_whole(job.out) as part:
-            mux(picture, job.track, part, metadata={"title": title, "comment": record.summary(job, family)})
+            tags = {"title": title, "comment": record.summary(job, family)}
+            mux(picture, job.track, part, metadata=tags, plan=job.sound)
             yield clock.begin("check")
             timeline = job.timeline
             sync = verify_film(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
         "partial": film.partial,
         "track": {
             "path": _relative(track.path, film.path.parent),
-            "sha256": store.sha256(track.path),
+            "sha256": _hash(track.path),
             "sample_rate": track.sample_rate,
             "channels": track.channels,
             "start": track.start,
@@ -81,8 +81,17 @@ def write(content: dict[str, Any], path: Path) -> None:
         raise VideoError(f"cannot write {path}: {error.strerror}", hint="the film itself is complete") from error
 
 
-def read(path: Path) -> tuple[Path, Settings]:
-    """The track and the settings, seed included, of the film that a record describes.
+@dataclass(frozen=True)
+class Again:
+    """What makes the film of a record once more."""
+
+    track: Path
+    settings: Settings  # seed included
+    differences: tuple[str, ...]  # why it would be another film here, in words
+
+
+def read(path: Path) -> Again:
+    """The track and the settings of the film that a record describes.
 
     Raises:
         SettingsError: It is no run record, or one of a later version.
@@ -91,13 +100,17 @@ def read(path: Path) -> tuple[Path, Settings]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["w2c-gen"]["format"] != FORMAT:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
-        track = content["track"]["path"]
+        track = path.parent / content["track"]["path"]
         settings = Settings().merged(content["settings"])
+        hashes = {track: content["track"]["sha256"]} | {
+            store.locate(content["family"]["name"], part): content["family"]["sha256"][part] for part in store.PARTS
+        }
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="give the JSON beside a film") from None
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise SettingsError(f"{path}: not a run record of w2c-gen", hint="give the JSON beside a film") from None
-    return path.parent / track, settings
+    changed = [file for file, digest in hashes.items() if digest not in (None, _hash(file))]
+    return Again(track, settings, tuple(f"{file} is not what it was for {path.name}" for file in changed))
 
 
 def versions() -> dict[str, str]:
@@ -123,6 +136,14 @@ def _relative(path: Path, folder: Path) -> str:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:
         return str(path.resolve())
+
+
+def _hash(path: Path) -> str | None:
+    """The hash of a file; None when it was moved away meanwhile."""
+    try:
+        return store.sha256(path)
+    except OSError:
+        return None
 
 
 def _short(value: float | None) -> float | None:

@@ -151,3 +151,33 @@ def test_memory_does_not_grow_with_the_song() -> None:
         return used
 
     assert peak(3_000) < 1.05 * peak(100)
+
+
+@given(
+    st.sampled_from(["8", "12", "23.976", "24", "25", "29.97", "60", "12.3456789"]),
+    st.sampled_from([8_000, 16_000, 22_050, 44_100, 48_000]),
+    st.integers(1, 2_000),
+)
+def test_a_timeline_cut_after_some_frames_has_just_these(fps: str, rate: int, frames: int) -> None:
+    whole = Timeline(samples=rate * 600, sample_rate=rate, fps=exact_fps(fps))
+    assert whole.until(frames).frames == frames
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("23.97602397602", "24000/1001"),
+        ("23.98", "24000/1001"),
+        ("29.97", "30000/1001"),
+        ("24", "24"),
+        ("12.5", "25/2"),
+    ],
+)
+def test_rates_of_television_are_known_however_they_are_written(written: str, meant: str) -> None:
+    assert exact_fps(written) == Fraction(meant)
+
+
+def test_rates_with_many_digits_become_fractions_that_a_film_can_hold() -> None:
+    fps = exact_fps(12.3456789)
+    assert fps.denominator <= 1001
+    assert float(fps) == pytest.approx(12.3456789, rel=1e-5)

@@ -51,6 +51,14 @@ def test_several_songs_one_of_which_fails(song: Path, tmp_path: Path) -> None:
     assert "none.wav: no such file" in done.stderr
 
 
+def test_two_songs_of_one_name_are_not_laid_over_each_other(song: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    twin = (tmp_path / "other" / "song.wav").resolve()
+    twin.write_bytes(song.read_bytes())
+    done = run(song, twin, "--overwrite", "-o", tmp_path / "{stem}.mp4")
+    assert (done.exit_code, "several tracks cannot all go to" in done.stderr) == (2, True)
+
+
 def test_options_win_over_assignments_and_presets(song: Path, tmp_path: Path) -> None:
     done = run(
         song, "-o", tmp_path / "film.mp4", "--preset", "best", "--set", "picture.fps=3", "--progress", "none", *QUICK
@@ -188,7 +196,9 @@ def test_what_should_not_happen_is_told_and_debug_shows_where(
     monkeypatch.setattr("wav2clip_gen.job.open_track", broken)
     done = run(song, "-o", tmp_path / "film.mp4")
     assert (done.exit_code, "this should not happen: ZeroDivisionError: a bug" in done.stderr) == (1, True)
-    assert isinstance(run(song, "-o", tmp_path / "film.mp4", "--debug").exception, ZeroDivisionError)
+    shown = run(song, "-o", tmp_path / "film.mp4", "--debug")
+    assert (shown.exit_code, "in broken" in shown.stderr) == (1, True)
+    assert run(song, "--fps", "0", "--debug").exit_code == 2
 
 
 def test_help_names_every_knob_and_the_other_commands() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wav2clip_gen.synthesis.losses import drift, spherical_distance
+from wav2clip_gen.synthesis.losses import drift, spherical_distance, total_variation
 
 
 @pytest.mark.parametrize("degrees", [1, 30, 90, 150, 179])
@@ -37,3 +37,9 @@ def test_drift_is_counted_in_units_of_the_codes_spread() -> None:
     latent = torch.zeros(1, 2, 3, 3)
     spread = torch.tensor([1.0, 10.0]).view(1, 2, 1, 1)
     assert drift(latent + spread, latent, spread).item() == pytest.approx(1.0)
+
+
+def test_total_variation_is_the_mean_square_step() -> None:
+    stairs = torch.arange(4.0).expand(1, 3, 5, 4)  # one step of 1 to the right, none down
+    assert total_variation(stairs).item() == pytest.approx(1.0)
+    assert total_variation(torch.full((1, 3, 4, 4), 0.3)).item() == pytest.approx(0.0)

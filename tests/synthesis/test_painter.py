@@ -11,6 +11,7 @@ from torch import Tensor
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.settings import Settings
+from wav2clip_gen.synthesis.losses import total_variation
 from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
 
 
@@ -86,6 +87,33 @@ def test_pictures_have_the_size_and_range_that_was_asked_for(mini: Family, tiny:
     assert picture.min() >= 0
     assert picture.max() <= 1
     assert painter(mini, tiny).show_bytes().shape == (tiny.picture.height, tiny.picture.width, 3)
+
+
+def test_half_precision_takes_the_same_codes_as_full(mini: Family, tiny: Settings) -> None:
+    """What is optimised is what is shown: the codes do not depend on the arithmetic of the networks."""
+    used: list[Tensor] = []
+    quantise = mini.vqgan.quantise
+
+    def watched(latent: Tensor) -> Tensor:
+        assert not torch.is_autocast_enabled("cpu")
+        used.append(latent)
+        return quantise(latent)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini.vqgan, "quantise", watched)
+        artist = painter(mini, tiny.merged({"run": {"precision": "bf16"}}))
+        paint(artist, target(mini), 2)
+        artist.show()
+    assert len(used) == 3
+
+
+def test_smoothness_calms_the_picture(mini: Family, tiny: Settings) -> None:
+    def variation(weight: float) -> float:
+        artist = painter(mini, tiny.merged({"painting": {"smoothness": weight}}))
+        paint(artist, target(mini), 12)
+        return total_variation(artist.show()[None]).item()
+
+    assert variation(50.0) < 0.8 * variation(0.0)
 
 
 def test_a_size_between_two_cells_is_refused_with_the_nearest_one(mini: Family, tiny: Settings) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,10 @@ def test_ffmpegs_own_words_are_quoted(tmp_path: Path) -> None:
 
 def test_leaving_early_ends_ffmpeg(fake_ffmpeg: FakeFFmpeg) -> None:
     fake_ffmpeg("exec sleep 100")
+    began = time.monotonic()
     with pytest.raises(KeyError), ffmpeg.reading([], purpose="wait"):
         raise KeyError
+    assert time.monotonic() - began < 50
 
 
 def test_a_broken_pipe_of_somebody_else_is_not_ours(fake_ffmpeg: FakeFFmpeg) -> None:

@@ -77,6 +77,14 @@ def test_a_song_shorter_than_the_search_is_measured(seconds: float, save: Save, 
     assert offset == pytest.approx(0, abs=0.001)
 
 
+def test_opposed_channels_and_clipped_sound_do_not_deceive(save: Save, film: Film) -> None:
+    left = noise(2.0)
+    opposed = np.concatenate([left, -left + 0.001 * noise(2.0, seed=1)], axis=1)
+    for song in (opposed, 20 * left):
+        path = save("song.wav", song.astype(np.float32))
+        assert verify(join(film(24), path), open_track(path)) == pytest.approx(0, abs=0.001)
+
+
 def test_missing_frames_fail(save: Save, film: Film) -> None:
     path = save("song.wav", noise(2.0))
     with pytest.raises(VideoError, match="23 frames instead of 24"):

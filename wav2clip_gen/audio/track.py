@@ -54,12 +54,13 @@ class Track:
                 hint="the file changed while it was read: leave it in peace and start again",
             )
 
-    def mono_blocks(self, rate: int = EAR_RATE) -> Iterator[Samples]:
-        """Stream the mean of the channels at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
+    def mono_blocks(self, rate: int = EAR_RATE, *, channel: int | None = None) -> Iterator[Samples]:
+        """Stream the channels' mean, or one channel, at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
 
         Sample-aligned: what sounds at t seconds in the file is at sample `t * rate`.
         """
-        mono = (block.mean(axis=0, dtype=np.float32) for block in self.blocks())
+        blocks = self.blocks()
+        mono = (block.mean(axis=0, dtype=np.float32) if channel is None else block[channel] for block in blocks)
         if rate == self.sample_rate:
             return mono
         return _resampled(mono, self.sample_rate, rate, self.length_at(rate))
@@ -134,7 +135,9 @@ def _check_file(path: Path) -> None:
             raise SoundError(f"{path} is a folder, not a sound file", hint="name a file inside it")
         if not path.exists():
             raise SoundError(f"{path}: no such file", hint="check the spelling and the folder you are in")
-        if path.stat().st_size == 0 and path.is_file():
+        if not path.is_file():
+            raise SoundError(f"{path} is a device or a pipe, not a sound file", hint="save the sound to a file first")
+        if path.stat().st_size == 0:
             raise SoundError(f"{path} is empty (0 bytes)", hint="copy or export the sound again")
         with path.open("rb"):
             pass

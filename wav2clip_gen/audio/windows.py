@@ -7,10 +7,10 @@ fraction, never from adding up rounded steps, so nothing drifts however long the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
-from math import ceil
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ from wav2clip_gen.errors import SettingsError, SoundError
 Samples = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-_NTSC = {round(n * 1000 / 1001, digits): Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120) for digits in (2, 3)}
+_NTSC = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
 
 
 def exact_fps(number: float | str | Fraction) -> Fraction:
     """Frames per second as a fraction: 23.976 and 23.98 mean 24000/1001, 29.97 means 30000/1001, and so on.
+
+    Others are taken to the nearest fraction over at most 1001, which every part of a film can hold exactly.
 
     Raises:
         SettingsError: It is not a positive number.
@@ -35,8 +37,9 @@ def exact_fps(number: float | str | Fraction) -> Fraction:
     except (ValueError, ZeroDivisionError):
         fps = Fraction(0)
     if fps <= 0:
-        raise SettingsError(f"{number} frames per second cannot be shown", hint="for example 12, 23.976 or 30000/1001")
-    return _NTSC.get(float(fps), fps)
+        raise SettingsError(f"{number} frames per second cannot be shown", hint="for example 12 or 23.976")
+    near = [ntsc for ntsc in _NTSC if fps.denominator > 1 and abs(fps / ntsc - 1) < 2e-4]
+    return near[0] if near else fps.limit_denominator(1001)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,10 @@ class Timeline:
     def frames(self) -> int:
         """Number of frames: the picture covers the sound, and ends less than a frame after it."""
         return ceil(self.duration * self.fps)
+
+    def until(self, frames: int) -> Timeline:
+        """The timeline of the first `frames` frames: as many samples as are heard while they are shown."""
+        return replace(self, samples=min(self.samples, max(1, floor(frames * self.sample_rate / self.fps))))
 
     @property
     def windows(self) -> int:

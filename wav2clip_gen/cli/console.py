@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,9 +36,11 @@ def errors_shown(*, debug: bool = False) -> Iterator[None]:
     """Turn what goes wrong inside into two lines and an exit code; `debug` shows where it came from."""
     try:
         yield
-    except (W2CError, KeyboardInterrupt, Exception) as error:
-        if isinstance(error, typer.Exit) or (debug and not isinstance(error, KeyboardInterrupt)):
-            raise
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            stderr.print(traceback.format_exc(), markup=False)
         what, hint, code = _explain(error)
         stderr.print(f"[bold red]error:[/] {escape(what)}" if code != INTERRUPTED else f"[yellow]{what}[/]")
         if hint:
@@ -48,7 +51,7 @@ def errors_shown(*, debug: bool = False) -> Iterator[None]:
 def _explain(error: BaseException) -> tuple[str, str, int]:
     """What happened, what to do, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted: nothing was left behind", "", INTERRUPTED
+        return "interrupted: no film was left behind", "", INTERRUPTED
     if isinstance(error, W2CError):
         return error.what, error.hint, error.exit_code
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -9,7 +9,9 @@ import typer
 
 from wav2clip_gen import __version__
 
-app = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
+)
 
 ENCODERS = ("libx264", "aac", "flac")  # that a film may need
 

@@ -14,7 +14,7 @@ class GentleStop:
     """A context manager that is asked, by calling it, whether to stop."""
 
     def __init__(self) -> None:
-        self._painting = False
+        self._kept = False
         self._requested = False
 
     def __call__(self) -> bool:
@@ -32,10 +32,10 @@ class GentleStop:
             signal.signal(number, handler)
 
     def follow(self, event: Event) -> None:
-        """Take note of what the render is at: there must be a frame before there can be a film."""
-        self._painting = isinstance(event, FramePainted)
+        """Take note of what the render is at: from the first frame on there is something to keep."""
+        self._kept = self._kept or isinstance(event, FramePainted)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._painting or self._requested:
+        if not self._kept or self._requested:
             raise KeyboardInterrupt
         self._requested = True

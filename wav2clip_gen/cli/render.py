@@ -181,11 +181,7 @@ def render(
     with console.errors_shown(debug=debug):
         sources, settings = _collect(inputs or [], from_record, preset, config, tuple(assignments or ()))
         settings = settings.merged(_given(changes, prompt))
-        for name in (out, frames_dir):
-            if len(sources) > 1 and name and "{stem}" not in str(name):
-                raise SettingsError(
-                    f"several tracks cannot all go to {name}", hint="use {stem}, as in films/{stem}.mp4"
-                )
+        _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
     request = Request(settings, out, overwrite, frames_dir, dry_run)
     listener = console.listener(progress.value if progress else None)
     code = 0
@@ -210,8 +206,11 @@ def _collect(
         return inputs, settings_from(preset=preset, config=config, assignments=assignments)
     from wav2clip_gen import record
 
-    track, base = record.read(from_record)
-    return inputs or [track], settings_from(base, preset=preset, config=config, assignments=assignments)
+    again = record.read(from_record)
+    for difference in again.differences:
+        typer.echo(f"note: {difference}", err=True)
+    settings = settings_from(again.settings, preset=preset, config=config, assignments=assignments)
+    return inputs or [again.track], settings
 
 
 def _given(changes: dict[str, dict[str, Any]], prompts: list[str] | None) -> dict[str, Any]:
@@ -220,6 +219,15 @@ def _given(changes: dict[str, dict[str, Any]], prompts: list[str] | None) -> dic
         group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
     }
     return {**given, "prompts": prompts} if prompts else given
+
+
+def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, ...], settings: Settings) -> None:
+    """Raise a SettingsError where two tracks would go to the same place."""
+    from wav2clip_gen.job import fill
+
+    for template in templates:
+        if template and len({fill(template, source, settings) for source in sources}) < len(sources):
+            raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: films/{stem}.mp4")
 
 
 def _make(source: Path, request: Request, listener: Listener) -> None:
@@ -242,5 +250,5 @@ def _make(source: Path, request: Request, listener: Listener) -> None:
                 listener.show(event)
     if isinstance(event, Finished):  # it always is, unless there was an error
         typer.echo(event.film.path)
-        if event.film.partial:
+        if stop():
             raise typer.Exit(INTERRUPTED)

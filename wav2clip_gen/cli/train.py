@@ -18,6 +18,7 @@ app = typer.Typer(
     help="Train the small family: clip first, then vqgan and wav2clip, which both need it.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from functools import cache
 from pathlib import Path
 
 from wav2clip_gen.errors import WeightsError
@@ -65,11 +64,10 @@ def find(family: str, part: str, weights_dir: Path | None = None) -> Path:
     """
     path = locate(family, part, weights_dir)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file", hint="reinstall w2c-gen, or train the family: make weights")
+        raise WeightsError(f"{path}: no such weights file", hint="is W2C_WEIGHTS right? else reinstall w2c-gen")
     return path
 
 
-@cache
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

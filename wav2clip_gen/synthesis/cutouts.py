@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)  # Rec. 601 weights of red, green, blue
-
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -92,14 +90,12 @@ def sample(picture: Tensor, homographies: Tensor, size: int) -> Tensor:
 
 
 def jitter_colours(views: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:
-    """Change saturation, contrast and brightness of each view (N, 3, s, s) by up to `strength`: one 3x3 matrix each."""
-    count = views.shape[0]
-    signed = torch.rand(3, count, 1, 1, generator=generator, device=views.device) * 2 - 1
+    """Change saturation, contrast and brightness of each view (N, 3, s, s) by up to `strength`."""
+    signed = torch.rand(3, views.shape[0], 1, 1, 1, generator=generator, device=views.device) * 2 - 1
     saturation, contrast, brightness = 1 + signed[0] * strength * 2, 1 + signed[1] * strength, signed[2] * strength
-    luma = torch.tensor(LUMA, device=views.device).expand(3, 3)
-    matrix = contrast * (saturation * torch.eye(3, device=views.device) + (1 - saturation) * luma)
-    offset = 0.5 * (1 - contrast) + brightness
-    return torch.baddbmm(offset, matrix, views.flatten(2)).view_as(views)
+    red, green, blue = views.split(1, dim=1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # Rec. 601
+    return contrast * (torch.lerp(luma, views, saturation) - 0.5) + 0.5 + brightness
 
 
 def add_noise(views: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:

@@ -19,3 +19,11 @@ def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
 def drift(latent: Tensor, before: Tensor, spread: Tensor) -> Tensor:
     """Mean square distance of a latent (1, D, h, w) from an earlier one, in units of the codes' spread (1, D, 1, 1)."""
     return ((latent - before) / spread).square().mean()
+
+
+def total_variation(picture: Tensor) -> Tensor:
+    """Mean square difference of neighbouring pixels of a picture (1, 3, H, W), summed over both directions.
+
+    Mahendran & Vedaldi, arXiv 1412.0035, equation 5, with beta 2.
+    """
+    return picture.diff(dim=-1).square().mean() + picture.diff(dim=-2).square().mean()

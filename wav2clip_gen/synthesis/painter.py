@@ -18,7 +18,7 @@ from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family, computes_in_bf16
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.cutouts import random_views
-from wav2clip_gen.synthesis.losses import drift, spherical_distance
+from wav2clip_gen.synthesis.losses import drift, spherical_distance, total_variation
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,10 @@ class Painter:
 
     def _step(self, index: int, target: Tensor, before: Tensor, inertia: float) -> Step:
         # The named ranges are what a profiler shows (see tests/benchmarks); unprofiled they cost microseconds.
-        with record_function("decode"), self._autocast():
-            picture = self.family.vqgan.decode(self.family.vqgan.quantise(self.latent))
+        with record_function("decode"):
+            quantised = self.family.vqgan.quantise(self.latent)  # in float32: bf16 confuses neighbouring codes
+            with self._autocast():
+                picture = self.family.vqgan.decode(quantised)
         with record_function("cutouts"):
             picture = clamp_with_gradient(picture.float())
             cuts = self.settings.painting.cuts
@@ -81,6 +83,8 @@ class Painter:
         with record_function("perceptor"), self._autocast():
             seen = self.family.clip.embed_pictures(views)  # (cuts, D)
         loss = spherical_distance(seen, target).mean()
+        if self.settings.painting.smoothness:
+            loss = loss + self.settings.painting.smoothness * total_variation(picture)
         if inertia:
             loss = loss + inertia * drift(self.latent, before, self._spread)
         self.optimiser.zero_grad()

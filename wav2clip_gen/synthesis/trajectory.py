@@ -88,9 +88,17 @@ def smooth(values: Tensor, half_life: float, *, weights: Tensor) -> Tensor:
     if half_life == 0 or values.shape[0] == 1:
         return values
     keep = 2 ** (-1 / half_life)
-    weighted = torch.cat([values * weights.unsqueeze(1), weights.unsqueeze(1)], dim=1).double()
-    both = _decayed(weighted, keep) + _decayed(weighted.flip(0), keep).flip(0) - weighted
-    return (both[:, :-1] / both[:, -1:]).to(values.dtype)
+    weights = weights.double().unsqueeze(1)
+    total = _both_ways(weights, keep)
+    smoothed = torch.empty_like(values)
+    for columns in torch.arange(values.shape[1]).split(64):  # float64 for a few columns at a time
+        smoothed[:, columns] = (_both_ways(values[:, columns] * weights, keep) / total).to(values.dtype)
+    return smoothed
+
+
+def _both_ways(values: Tensor, keep: float) -> Tensor:
+    """The sum over all rows of values (F, C), each counted `keep` times less for every row that it is away."""
+    return _decayed(values, keep) + _decayed(values.flip(0), keep).flip(0) - values
 
 
 def _decayed(values: Tensor, keep: float) -> Tensor:

@@ -83,7 +83,7 @@ def failure(purpose: str, code: int, stderr: bytes) -> VideoError:
     """The error for an ffmpeg that ended with `code` while it should `purpose`."""
     end = f"was ended by signal {-code}" if code < 0 else f"gave exit code {code}"
     words = last_words(stderr)
-    if code == -signal.SIGXFSZ or any(sign in stderr for sign in _FULL):
+    if code == -getattr(signal, "SIGXFSZ", 0) or any(sign in stderr for sign in _FULL):
         hint = "free some disk space, or write to another disk with --out"
     else:
         hint = "see `w2c-gen doctor` for the ffmpeg in use; W2C_FFMPEG chooses another one"

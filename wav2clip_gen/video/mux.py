@@ -52,19 +52,22 @@ def plan_sound(track: Track) -> SoundPlan:
     )
 
 
-def mux(picture: Path, track: Track, out: Path, *, metadata: dict[str, str]) -> SoundPlan:
+def mux(
+    picture: Path, track: Track, out: Path, *, metadata: dict[str, str], plan: SoundPlan | None = None
+) -> SoundPlan:
     """Join a film without sound and its track; the film appears at `out` whole or not at all.
 
     Args:
         picture: A film as `FilmWriter` makes it; its stream is copied.
         track: The sound; its span is used, neither down-mixed nor resampled.
         out: The film; an old one is replaced at the end.
+        plan: How, from `plan_sound`, if that was asked before.
         metadata: What mp4 players know, such as `title` and `comment`.
 
     Raises:
         VideoError: ffmpeg cannot do it.
     """
-    plan = plan_sound(track)
+    plan = plan or plan_sound(track)
     tags = [word for key, text in metadata.items() for word in ("-metadata", f"{key}={text}")]
     container = ["-map_metadata", "-1", *tags, "-movflags", "+faststart", "-f", "mp4"]
     with appear_whole(out) as part:

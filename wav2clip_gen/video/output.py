@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,31 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
         ) from error
 
 
+def empty_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None:
+    """Make a folder that holds nothing of `pattern`.
+
+    Raises:
+        VideoError: It holds such files and they may not be replaced, or it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        old = list(folder.glob(pattern))
+        if old and not overwrite:
+            raise VideoError(f"{folder} holds {old[0].name}", hint="use --overwrite to replace it, or another folder")
+        for path in old:
+            path.unlink()
+        with scratch_beside(folder / "trial") as trial:
+            trial.touch()
+    except OSError as error:
+        raise VideoError(
+            f"cannot write into the folder {folder}: {error.strerror}", hint="choose another one"
+        ) from error
+
+
 @contextmanager
-def scratch_beside(path: Path, purpose: str = "part") -> Iterator[Path]:
-    """Give a hidden neighbour of `path` on the same disk; whatever is in it is removed at the end."""
-    scratch = path.with_name(f".{path.stem}.{purpose}{path.suffix}")
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """Give a hidden neighbour of `path` on the same disk, nobody else's; whatever is in it is removed at the end."""
+    scratch = path.with_name(f".w2c-{secrets.token_hex(6)}{path.suffix}")
     try:
         yield scratch
     finally:

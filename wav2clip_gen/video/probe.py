@@ -137,17 +137,21 @@ def measure_offset(path: Path, sound: Track) -> float | None:
     Raises:
         VideoError: The film sounds something else.
     """
-    first, song = _first_sound(sound.mono_blocks())
-    if len(song) < SHORTEST_SECONDS * EAR_RATE:
-        return None
-    film = _span(open_track(path).mono_blocks(), first, len(song))
-    lag, likeness = _best_lag(song, film, round(REACH_SECONDS * EAR_RATE))
-    if likeness < SAME_SOUND:
+    likeness = 0.0
+    for channel in (None, *range(sound.channels)):  # the mean may be next to nothing where channels oppose each other
+        first, song = _first_sound(sound.mono_blocks(channel=channel))
+        if len(song) < SHORTEST_SECONDS * EAR_RATE:
+            continue
+        film = _span(open_track(path).mono_blocks(channel=channel), first, len(song))
+        lag, likeness = _best_lag(np.clip(song, -1, 1), film, round(REACH_SECONDS * EAR_RATE))
+        if likeness >= SAME_SOUND:
+            return lag / EAR_RATE
+    if likeness:
         raise VideoError(
             f"the sound of {path} is not that of {sound.path} (correlation {likeness:.2f})",
             hint="this is a bug: please report it with the command that made the film",
         )
-    return lag / EAR_RATE
+    return None
 
 
 def _first_sound(blocks: Iterator[Mono]) -> tuple[int, Mono]:
