@@ -107,9 +107,9 @@ def test_half_precision_takes_the_same_codes_as_full(mini: Family, tiny: Setting
     assert len(used) == 3
 
 
-def test_smoothness_calms_the_picture(mini: Family, tiny: Settings) -> None:
+def test_total_variation_calms_the_picture(mini: Family, tiny: Settings) -> None:
     def variation(weight: float) -> float:
-        artist = painter(mini, tiny.merged({"painting": {"smoothness": weight}}))
+        artist = painter(mini, tiny.merged({"painting": {"total_variation": weight}}))
         paint(artist, target(mini), 12)
         return total_variation(artist.show()[None]).item()
 

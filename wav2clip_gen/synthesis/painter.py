@@ -83,8 +83,8 @@ class Painter:
         with record_function("perceptor"), self._autocast():
             seen = self.family.clip.embed_pictures(views)  # (cuts, D)
         loss = spherical_distance(seen, target).mean()
-        if self.settings.painting.smoothness:
-            loss = loss + self.settings.painting.smoothness * total_variation(picture)
+        if self.settings.painting.total_variation:
+            loss = loss + self.settings.painting.total_variation * total_variation(picture)
         if inertia:
             loss = loss + inertia * drift(self.latent, before, self._spread)
         self.optimiser.zero_grad()
