@@ -87,7 +87,7 @@ class Painting(Group):
     steps: int = knob(4, "steps for each further frame", minimum=0, maximum=10_000)
     cuts: int = knob(8, "random views of the picture that the perceptor sees at each step", minimum=1, maximum=1024)
     total_variation: float = knob(5.0, "weight of the loss that calms the picture", minimum=0, maximum=1000)
-    learning_rate: float = knob(0.1, "Adam's step on the latent", above=0, maximum=10)
+    learning_rate: float = knob(0.2, "Adam's step on the latent", above=0, maximum=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +95,9 @@ class Motion(Group):
     """How fast the picture may follow the sound."""
 
     smoothing: float = knob(
-        0.25, "half-life of the targets' zero-phase smoothing; 0: none", unit="s", minimum=0, maximum=60
+        0.15, "half-life of the targets' zero-phase smoothing; 0: none", unit="s", minimum=0, maximum=60
     )
-    inertia: float = knob(0.1, "pull towards the frame before", minimum=0, maximum=100)
+    inertia: float = knob(0.05, "pull towards the frame before", minimum=0, maximum=100)
     blend: float = knob(0.1, "half-life of the latents shown; 0: each frame by itself", unit="s", minimum=0, maximum=10)
 
 

@@ -66,7 +66,7 @@ def test_options_win_over_assignments_and_presets(song: Path, tmp_path: Path) ->
     assert done.exit_code == 0, done.stderr
     settings = json.loads((tmp_path / "film.json").read_text())["settings"]
     assert settings["picture"] == {"width": 64, "height": 48, "fps": 4.0, "upscale": 1}
-    assert settings["painting"]["learning_rate"] == 0.1
+    assert settings["painting"]["learning_rate"] == 0.2
 
 
 def test_a_record_makes_the_film_again_from_another_folder(
