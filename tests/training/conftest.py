@@ -110,9 +110,9 @@ def write_text(folder: Path) -> None:
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of training data; not to be changed."""
     data = tmp_path_factory.mktemp("data")
-    for split, count in (("train", 40), ("val", 8)):
+    for split, count in (("train", 36), ("val", 4)):
         write_pictures(data / "images" / f"{split}-natural-000.tar", count=count, size=64, seed=1)
-        write_pictures(data / "images" / f"{split}-tiny-000.tar", count=8, size=32, seed=2)
+        write_pictures(data / "images" / f"{split}-tiny-000.tar", count=4, size=32, seed=2)
     write_sounds(data / "audio" / "audio-toy-000.tar")
     write_text(data / "text")
     return data

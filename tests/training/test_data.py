@@ -13,7 +13,7 @@ from wav2clip_gen.training.data import batch_indices, load_pictures, random_crop
 
 def test_pictures_come_with_what_is_known_of_them(toy_data: Path) -> None:
     pictures = load_pictures(toy_data, "train")
-    assert pictures.pixels.shape == (40, 3, 64, 64)
+    assert pictures.pixels.shape == (36, 3, 64, 64)
     assert pictures.pixels.dtype == torch.uint8
     assert not pictures.skipped
     first = pictures.descriptions[0]
@@ -46,7 +46,7 @@ def test_a_truncated_shard_is_skipped_and_named(tmp_path: Path, toy_data: Path) 
     shutil.copytree(toy_data / "images", folder)
     (folder / "train-natural-001.tar").write_bytes((folder / "train-natural-000.tar").read_bytes()[:2000])
     pictures = load_pictures(tmp_path, "train")
-    assert len(pictures) == 40
+    assert len(pictures) == 36
     assert any("train-natural-001.tar" in name for name in pictures.skipped)
 
 
@@ -73,3 +73,9 @@ def test_crops_are_decided_by_their_generator() -> None:
     assert one.max() <= 1
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_crops_larger_than_the_pictures_are_refused() -> None:
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(TrainingError, match="64 px cannot be cut from pictures of 32"):
+        random_crops(pixels, 64, generator=torch.Generator())

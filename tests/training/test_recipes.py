@@ -42,7 +42,7 @@ def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def vqgan(data: Path, *, clip: Path | None = None) -> VQGANRecipe:
-    settings = VQGANTraining(batch=2, crop=32, autoencoder=0.5, perceptual_from=0.5)
+    settings = VQGANTraining(batch=2, crop=16, autoencoder=0.5, perceptual_from=0.5)
     return VQGANRecipe(data, settings, clip=clip, config=SMALL)
 
 
@@ -58,13 +58,13 @@ def test_the_painter_gets_its_codes_half_way(toy_data: Path, untrained_clip: Pat
 
 
 def test_the_painter_goes_on_with_its_codes(toy_data: Path, tmp_path: Path) -> None:
-    whole, _ = train(vqgan(toy_data), tmp_path / "whole", 4)
-    plan = Plan(folder=tmp_path / "parts", steps=4, report_every=0, save_every=0)
+    whole, _ = train(vqgan(toy_data), tmp_path / "whole", 3)
+    plan = Plan(folder=tmp_path / "parts", steps=3, report_every=0, save_every=0)
     for event in Run(vqgan(toy_data), plan).events():
-        if isinstance(event, Progress) and event.step == 4:  # one past the last checkpoint
+        if isinstance(event, Progress) and event.step == 3:  # one past the last checkpoint
             break
-    rest, _ = train(vqgan(toy_data), tmp_path / "parts", 4)
-    assert rest == whole[3:]
+    rest, _ = train(vqgan(toy_data), tmp_path / "parts", 3)
+    assert rest == whole[2:]
 
 
 def test_giving_the_latent_unit_deviation_changes_no_picture(toy_data: Path) -> None:
@@ -99,12 +99,7 @@ def test_the_image_tower_learns_and_is_attacked(toy_data: Path, tmp_path: Path) 
     losses, scores = train(recipe, tmp_path, 2)
     assert len(losses) == 2
     assert {"top1 natural", "top1 robust natural", "top1 tiny"} <= scores.keys()
-
-
-def test_pictures_say_nothing_of_what_all_anchors_share(toy_data: Path, tmp_path: Path) -> None:
-    recipe = image(toy_data)
-    train(recipe, tmp_path, 1)
-    with torch.no_grad():
+    with torch.no_grad():  # what all anchors share, pictures say nothing of
         embeddings = recipe.network.eval().embed_pictures(torch.rand(3, 3, 64, 64))
     assert (embeddings @ recipe.anchors.mean(dim=0)).abs().max() < 1e-5
 

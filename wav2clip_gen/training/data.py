@@ -170,7 +170,14 @@ def random_crops(pixels: Tensor, size: int, *, generator: torch.Generator, whole
         size: Pixels along each side of a cut.
         generator: What decides.
         whole: Share of the pictures that are scaled down instead of cut.
+
+    Raises:
+        TrainingError: The pictures are smaller than that.
     """
+    if size > pixels.shape[-1]:
+        raise TrainingError(
+            f"crops of {size} px cannot be cut from pictures of {pixels.shape[-1]} px", hint="use larger pictures"
+        )
     margin = pixels.shape[-1] - size + 1
     cuts = []
     for picture in pixels:

@@ -43,7 +43,7 @@ class VQGANTraining:
     noise: float = 0.1  # on the latent before there is a codebook, in its own deviations
     commitment: float = 0.25
     perceptual: float = 0.25  # weight of the distance between the perceptor's features, where there is one
-    perceptual_from: float = 0.6  # share of the run after which it counts
+    perceptual_from: float = 0.45  # share of the run after which it counts
 
 
 class VQGANRecipe(Recipe[VQGAN]):

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.wav2clip import SAMPLE_RATE, Projection, Wav2CLIP, Wav2CLIPConfig
@@ -262,13 +263,21 @@ def mask_bands(spectrogram: Tensor, *, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def concept_means(perceptor: Perceptor, pixels: Tensor, shown: list[list[int]], count: int) -> tuple[Tensor, Tensor]:
-    """Mean image embedding (count, D) of each concept's pictures, and which concepts (count,) have enough."""
+    """Mean image embedding (count, D) of each concept's pictures, and which concepts (count,) have enough.
+
+    Raises:
+        TrainingError: None has.
+    """
     members: dict[int, list[int]] = {}
     for at, rows in enumerate(shown):
         for row in rows:
             if len(members.setdefault(row, [])) < MOST_PICTURES:
                 members[row].append(at)
     members = {row: these for row, these in members.items() if len(these) >= FEWEST_PICTURES}
+    if not members:
+        raise TrainingError(
+            f"no concept is shown by {FEWEST_PICTURES} pictures or more", hint="sounds need pictures to aim at"
+        )
     needed = sorted({at for these in members.values() for at in these})
     embedded: dict[int, Tensor] = {}
     for start in range(0, len(needed), 64):
