@@ -58,6 +58,7 @@ def test_the_sound_encoder_needs_the_trained_clip(toy_data: Path, tmp_path: Path
     code, said = run("wav2clip", "--data", toy_data, "--out", tmp_path, "--runs", tmp_path)
     assert code == 1
     assert "clip.safetensors" in said
+    assert "w2c-gen train clip" in said
 
 
 def test_steps_and_minutes_exclude_each_other(toy_data: Path, tmp_path: Path) -> None:

@@ -152,12 +152,18 @@ def wav2clip(
     """Train the sound encoder: distil the trained CLIP into it."""
 
     def work() -> None:
+        from wav2clip_gen.errors import TrainingError
         from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining
 
         where = _prepare(device, threads)
+        perceptor = _out_folder(out) / "clip.safetensors"
+        if not perceptor.exists():
+            raise TrainingError(
+                f"{perceptor}: there is no trained CLIP to distil", hint="run `w2c-gen train clip` first"
+            )
         recipe = Wav2CLIPRecipe(
             data,
-            _out_folder(out) / "clip.safetensors",
+            perceptor,
             _settings(Wav2CLIPTraining, batch),
             seed=seed,
             device=where,
