@@ -47,12 +47,18 @@ def build_trajectory(
     """
     heard = at_times(embeddings, timeline.frame_times() / timeline.hop)
     energy = torch.as_tensor(loudness, dtype=torch.float32).clamp(0, 1)
-    heard = smooth(heard, half_life * float(timeline.fps), weights=0.05 + 0.95 * energy)
-    target = sound_weight * F.normalize(heard, dim=-1)
+    targets = smooth(heard, half_life * float(timeline.fps), weights=0.05 + 0.95 * energy)
+    _normalise_(targets)
     if prompts is not None:
         weights = prompts.new_tensor(prompt_weights).unsqueeze(1)  # (P, 1)
-        target = target + (weights * prompts).sum(dim=0)
-    return Trajectory(F.normalize(target, dim=-1), energy, float(timeline.fps))
+        targets.mul_(sound_weight).add_((weights * prompts).sum(dim=0))
+        _normalise_(targets)
+    return Trajectory(targets, energy, float(timeline.fps))
+
+
+def _normalise_(vectors: Tensor) -> None:
+    """Give the rows of (N, D) length 1, in place: a long film has many."""
+    vectors.div_(torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12))
 
 
 def at_times(embeddings: Tensor, positions: np.ndarray) -> Tensor:
@@ -62,7 +68,10 @@ def at_times(embeddings: Tensor, positions: np.ndarray) -> Tensor:
     low = np.minimum(places.astype(np.int64), max(last - 1, 0))
     share = torch.as_tensor(places - low, dtype=embeddings.dtype).unsqueeze(1)  # (F, 1)
     first = torch.as_tensor(low)
-    return slerp(embeddings[first], embeddings[(first + 1).clamp(max=last)], share)
+    read = embeddings.new_empty(len(places), embeddings.shape[1])
+    for rows in torch.arange(len(places)).split(1024):  # slerp needs many times what it gives
+        read[rows] = slerp(embeddings[first[rows]], embeddings[(first[rows] + 1).clamp(max=last)], share[rows])
+    return read
 
 
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
