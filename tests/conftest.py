@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 
 Write = Callable[..., Path]
+FakeFFmpeg = Callable[[str], None]
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +76,18 @@ def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", only_loopback)
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFFmpeg:
+    """Put a shell script in ffmpeg's place; it has an h264 encoder, then does what it is told."""
+
+    def install(script: str) -> None:
+        path = tmp_path / "bin" / "ffmpeg"
+        path.parent.mkdir(exist_ok=True)
+        listing = 'case "$*" in *-encoders*) echo " ------"; echo " V....D libx264 H.264"; exit 0;; esac'
+        path.write_text(f"#!/bin/sh\n{listing}\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("W2C_FFMPEG", str(path))
+
+    return install

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import SAMPLES, Write
 from wav2clip_gen import record
-from wav2clip_gen.errors import SettingsError, VideoError, W2CError
+from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.estimate import estimate
 from wav2clip_gen.events import Event, Film, Finished, FramePainted
 from wav2clip_gen.job import prepare
@@ -37,7 +37,7 @@ def film(mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone:
 
 def frames(film: Film) -> list[str]:
     """A hash of each decoded frame."""
-    from wav2clip_gen.video import ffmpeg
+    from wav2clip_gen.media import ffmpeg
 
     arguments = ["-i", ffmpeg.file_url(film.path), "-map", "0:v", "-f", "framemd5", "pipe:1"]
     listing = ffmpeg.run(arguments, purpose="hash the frames").decode()
@@ -203,20 +203,20 @@ def test_pictures_are_kept_and_those_of_an_older_film_do_not_stay_among_them(
     song, out, folder = write_sound(tone), tmp_path / "film.mp4", tmp_path / "frames"
     render(song, out, tiny, family=mini, frames_dir=folder)
     assert len(list(folder.glob("*.png"))) == 6
-    with pytest.raises(VideoError, match=r"holds 0000\d\d\.png"):
+    with pytest.raises(OutputError, match=r"holds 0000\d\d\.png"):
         render(song, tmp_path / "other.mp4", tiny, family=mini, frames_dir=folder)
     short = tiny.merged({"sound": {"duration": 0.5}})
     render(song, out, short, family=mini, frames_dir=folder, overwrite=True)
     assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000001.png"]
     (tmp_path / "file").touch()
-    with pytest.raises(VideoError, match="cannot write into"):
+    with pytest.raises(OutputError, match="cannot write into"):
         prepare(song, tmp_path / "third.mp4", tiny, frames_dir=tmp_path / "file" / "frames")
 
 
 def test_nothing_is_overwritten_unless_asked(film: Callable[..., Film], mini: Family, tiny: Settings) -> None:
     made = film()
     old = made.path.read_bytes()
-    with pytest.raises(VideoError, match="exists"):
+    with pytest.raises(OutputError, match="exists"):
         film()
     assert made.path.read_bytes() == old
     song = made.path.with_name("song.wav")
@@ -252,7 +252,7 @@ def test_a_failing_disk_leaves_the_old_film_and_no_parts(
 ) -> None:
     made = film()
     old, before = made.path.read_bytes(), set(tmp_path.iterdir())
-    from wav2clip_gen.video.ffmpeg import find_ffmpeg
+    from wav2clip_gen.media.ffmpeg import find_ffmpeg
 
     broken = tmp_path.parent / "broken-ffmpeg"
     broken.write_text(

@@ -33,6 +33,10 @@ class WeightsError(W2CError):
     """Weights are missing, damaged or made for another network."""
 
 
+class OutputError(W2CError):
+    """A file cannot be written, or may not be replaced."""
+
+
 class VideoError(W2CError):
     """The film cannot be written, joined or verified."""
 

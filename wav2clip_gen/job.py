@@ -10,10 +10,10 @@ from pathlib import Path
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models import store
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
-from wav2clip_gen.video.output import check_output, empty_folder
 
 
 @dataclass(frozen=True, eq=False)

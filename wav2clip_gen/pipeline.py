@@ -12,10 +12,10 @@ from wav2clip_gen import record
 from wav2clip_gen.audio.features import loudness
 from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Stage
+from wav2clip_gen.files import appear_whole, scratch_beside
 from wav2clip_gen.job import Job, prepare, record_beside, shortened
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import mux
-from wav2clip_gen.video.output import appear_whole, scratch_beside
 from wav2clip_gen.video.probe import verify_film
 from wav2clip_gen.video.writer import FilmWriter
 

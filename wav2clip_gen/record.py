@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen import __version__
-from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.errors import OutputError, SettingsError
 from wav2clip_gen.events import Film, FramePainted
+from wav2clip_gen.files import appear_whole
 from wav2clip_gen.job import Job
+from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.models import store
 from wav2clip_gen.settings import Settings
-from wav2clip_gen.video import ffmpeg
 
 if TYPE_CHECKING:
     from wav2clip_gen.models.families import Family
 
 FORMAT = 1
-PACKAGES = ("torch", "torchaudio", "torchvision", "open_clip_torch", "taming-transformers", "numpy", "soxr")
+PACKAGES = (
+    "torch", "torchaudio", "torchvision", "open_clip_torch", "taming-transformers", "timm", "einops", "safetensors",
+    "omegaconf", "numpy", "scipy", "soundfile", "soxr", "imageio-ffmpeg",
+)  # fmt: skip
 
 
 def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) -> dict[str, Any]:
@@ -70,15 +74,13 @@ def write(content: dict[str, Any], path: Path) -> None:
     """Write a record, whole or not at all.
 
     Raises:
-        VideoError: The disk does not take it.
+        OutputError: The disk does not take it.
     """
-    from wav2clip_gen.video.output import appear_whole
-
     try:
         with appear_whole(path) as part:
             part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise VideoError(f"cannot write {path}: {error.strerror}", hint="the film itself is complete") from error
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint="the film itself is complete") from error
 
 
 @dataclass(frozen=True)

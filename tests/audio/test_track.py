@@ -105,16 +105,13 @@ def test_a_single_sample_is_a_track(save: Save) -> None:
 
 def test_silence_is_a_track(save: Save) -> None:
     track = open_track(save("silence.wav", np.zeros((8_000, 2), np.float32), 8_000))
-    assert track.peak == 0
     assert not np.concatenate(list(track.mono_blocks())).any()
 
 
-def test_title_and_peak_are_known(save: Save) -> None:
+def test_a_title_is_known(save: Save) -> None:
     for name in ("song.flac", "song.mp3", "song.m4a"):
         assert open_track(save(name, noise(0.2), 44_100, "-metadata", "title=Über = uns")).title == "Über = uns"
-    track = open_track(save("loud.wav", np.array([[0.1], [-1.5], [0.2]], np.float32)))
-    assert track.peak == 1.5
-    assert track.title is None
+    assert open_track(save("nameless.wav", noise(0.2))).title is None
 
 
 @pytest.mark.parametrize("name", ["song.mp3", "song.flac", "song.ogg", "song.wav"])

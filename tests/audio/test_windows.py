@@ -91,7 +91,6 @@ def test_times_do_not_drift_in_a_long_song() -> None:
     timeline = Timeline(samples=16_000 * 36_000, sample_rate=16_000, fps=exact_fps(23.976))
     assert timeline.frames == 863_137  # ten hours: ceil(36000 * 24000 / 1001)
     assert timeline.frame_times()[-1] == pytest.approx(863_136 * 1001 / 24_000, abs=1e-12)
-    assert timeline.window_times()[-1] == pytest.approx((timeline.windows - 1) * 0.1)
     assert timeline.window_span(300_000) == (480_000_000 - 8_000, 480_000_000 + 8_000)
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tests.audio.conftest import Save, noise
-from tests.video.conftest import FakeFFmpeg, Film
+from tests.conftest import FakeFFmpeg
+from tests.video.conftest import Film
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import VideoError
-from wav2clip_gen.video import ffmpeg, streams
+from wav2clip_gen.media import ffmpeg, streams
 from wav2clip_gen.video.mux import SoundPlan, mux, plan_sound
 from wav2clip_gen.video.probe import SyncReport, probe, verify_film
 

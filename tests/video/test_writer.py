@@ -11,10 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.video.conftest import FakeFFmpeg, picture
+from tests.conftest import FakeFFmpeg
+from tests.video.conftest import picture
 from wav2clip_gen.audio.windows import exact_fps
 from wav2clip_gen.errors import SettingsError, VideoError
-from wav2clip_gen.video import ffmpeg
+from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.video.probe import probe
 from wav2clip_gen.video.writer import FilmWriter
 
@@ -29,7 +30,7 @@ def decode(path: Path, width: int, height: int) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("fps", [1, 12, 12.345, 23.976, 29.97, 60, 120])
 def test_every_picture_is_shown_once_for_the_same_time(fps: float, tmp_path: Path) -> None:
     rate, path = exact_fps(fps), tmp_path / "film.mp4"
-    with FilmWriter(path, size=(32, 16), fps=rate, frames=17) as film:
+    with FilmWriter(path, size=(32, 16), fps=rate) as film:
         for number in range(17):
             film.write(picture(number))
     facts = probe(path)
@@ -79,13 +80,6 @@ def test_odd_sizes_are_refused(size: tuple[int, int], tmp_path: Path) -> None:
         FilmWriter(tmp_path / "film.mp4", size=size, fps=TWELVE)
 
 
-def test_other_impossible_settings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="upscale"):
-        FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, upscale=3)
-    with pytest.raises(SettingsError, match="crf"):
-        FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, crf=52)
-
-
 def test_a_picture_of_another_kind_is_a_bug(tmp_path: Path) -> None:
     wrong: list[NDArray[Any]] = [picture(0, 16, 16), picture(0).astype(np.float32)]
     for odd_one in wrong:
@@ -112,15 +106,6 @@ def test_an_interrupted_film_leaves_the_old_one_and_no_part(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         write_and_stop(path)
     assert (path.read_text(), list(tmp_path.iterdir())) == ("old", [path])
-
-
-def test_a_film_with_missing_frames_does_not_appear(tmp_path: Path) -> None:
-    with (
-        pytest.raises(VideoError, match="1 frames instead of 2"),
-        FilmWriter(tmp_path / "film.mp4", size=(32, 16), fps=TWELVE, frames=2) as film,
-    ):
-        film.write(picture(0))
-    assert list(tmp_path.iterdir()) == []
 
 
 def write_much(path: Path) -> None:

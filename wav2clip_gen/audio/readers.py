@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.errors import SoundError, VideoError
-from wav2clip_gen.video import ffmpeg, streams
+from wav2clip_gen.media import ffmpeg, streams
 
 if TYPE_CHECKING:
     from soundfile import SoundFile

@@ -30,7 +30,6 @@ class Track:
     start: float  # seconds into the file
     whole: bool  # the span is the whole file
     title: str | None
-    peak: float  # largest |sample|; may pass 1 in float files and lossy ones
     reader: Reader
 
     @property
@@ -101,7 +100,7 @@ def _checked(reader: Reader, start: float, duration: float | None) -> Track:
     """Decode the wanted span once and describe it."""
     first = round(start * reader.sample_rate)
     stop = None if duration is None else first + max(1, round(duration * reader.sample_rate))
-    samples, peak = _survey(reader, first, stop)
+    samples = _survey(reader, first, stop)
     if samples == 0:
         raise _nothing_heard(reader, start)
     return Track(
@@ -112,7 +111,6 @@ def _checked(reader: Reader, start: float, duration: float | None) -> Track:
         start=start,
         whole=first == 0 and (stop is None or samples < stop),
         title=reader.title,
-        peak=peak,
         reader=reader,
     )
 
@@ -145,27 +143,26 @@ def _check_file(path: Path) -> None:
         raise SoundError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
-def _survey(reader: Reader, first: int, stop: int | None) -> tuple[int, float]:
-    """Decode the span; count the samples, find the peak, refuse what is not a number."""
-    samples, peak = 0, 0.0
+def _survey(reader: Reader, first: int, stop: int | None) -> int:
+    """Decode the span; count the samples, refuse what is not a number."""
+    samples = 0
     for block in reader.blocks(first, stop, round(BLOCK_SECONDS * reader.sample_rate)):
-        loudest = float(np.abs(block).max())
-        if not np.isfinite(loudest):
+        if not np.isfinite(block).all():
             column = int(np.argmin(np.isfinite(block).all(axis=0)))
             raise SoundError(
                 f"{reader.path} holds samples that are not numbers (NaN or infinite), "
                 f"the first at {(first + samples + column) / reader.sample_rate:.3f} s",
                 hint="export the sound again, as 16- or 24-bit if need be",
             )
-        samples, peak = samples + block.shape[1], max(peak, loudest)
-    return samples, peak
+        samples += block.shape[1]
+    return samples
 
 
 def _nothing_heard(reader: Reader, start: float) -> SoundError:
     path = reader.path
     if start == 0:
         return SoundError(f"{path} holds no samples (0 s of sound)", hint="copy or export the sound again")
-    length, _ = _survey(reader, 0, None)
+    length = _survey(reader, 0, None)
     return SoundError(
         f"{path} lasts {length / reader.sample_rate:.3f} s, so nothing is left after {start:g} s",
         hint="choose an earlier start",

@@ -88,11 +88,6 @@ class Timeline:
         """When each frame is shown, (F,) seconds."""
         return np.arange(self.frames) * self.fps.denominator / self.fps.numerator
 
-    def window_times(self) -> NDArray[np.float64]:
-        """Where the centre of each window is, (W,) seconds."""
-        hop = _exact(self.hop)
-        return np.arange(self.windows) * hop.numerator / hop.denominator
-
     def frame_edges(self) -> Indices:
         """Samples at which frames begin and end, (F + 1,): frame `i` lasts from edges[i] to edges[i + 1]."""
         spans = (frame_span(index, self.fps, self.sample_rate) for index in range(self.frames))

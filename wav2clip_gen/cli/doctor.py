@@ -42,7 +42,7 @@ def _packages() -> list[tuple[bool, str]]:
 
 def _ffmpeg() -> list[tuple[bool, str]]:
     from wav2clip_gen.errors import VideoError
-    from wav2clip_gen.video import ffmpeg
+    from wav2clip_gen.media import ffmpeg
 
     try:
         found = [(True, f"{ffmpeg.version()}, {ffmpeg.find_ffmpeg()}")]

@@ -1,14 +1,17 @@
-"""Options that borrow meaning, range and default from the settings, and how their values are read."""
+"""The options of the bare form. Most borrow meaning, range and default from the settings."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from wav2clip_gen import __version__
-from wav2clip_gen.settings import Group, describe_range, knobs
+from wav2clip_gen.configuration import preset_names
+from wav2clip_gen.settings import Group, Motion, Painting, Picture, Run, Sound, describe_range, knobs
 
 DEFAULTS = {  # in words, where the value itself would say little
     "duration": "default: to the track's end",
@@ -19,14 +22,14 @@ DEFAULTS = {  # in words, where the value itself would say little
 }
 
 
-def knob_option(group: type[Group], name: str, *flags: str, panel: str, **options: Any) -> Any:
+def knob_option(group: type[Group], name: str, *, panel: str, **options: Any) -> Any:
     """A command-line option for a knob, with its meaning, range and default; None means not given."""
     item = knobs(group)[name]
     default = DEFAULTS.get(name) or f"default {item.default:g} {item.metadata['unit']}".rstrip()
     bounds = "; ".join(part for part in (describe_range(item), default) if part)
     meaning = item.metadata["meaning"]
     return typer.Option(
-        *flags, help=f"{meaning[0].upper()}{meaning[1:]} [dim]({bounds})[/]", show_default=False,
+        f"--{name.replace('_', '-')}", help=f"{meaning[0].upper()}{meaning[1:]} [dim]({bounds})[/]", show_default=False,
         rich_help_panel=panel, **options,
     )  # fmt: skip
 
@@ -54,3 +57,114 @@ def show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"w2c-gen {__version__}")
         raise typer.Exit
+
+
+class Progress(str, Enum):
+    """How progress is told on stderr."""
+
+    bar = "bar"
+    plain = "plain"
+    json = "json"
+    none = "none"
+
+
+Inputs = Annotated[
+    list[Path] | None, typer.Argument(metavar="INPUT...", help="Sound files, or videos whose sound is taken.")
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILM",
+        rich_help_panel="Output",
+        help="The film; {stem} and {seed} are filled in: films/{stem}_{seed}.mp4 [dim](default {stem}.mp4)[/]",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", rich_help_panel="Output", help="Replace an older film.")]
+FramesDir = Annotated[
+    Path | None,
+    typer.Option("--frames-dir", metavar="DIR", rich_help_panel="Output", help="Also keep the pictures, as PNG."),
+]
+Upscale = Annotated[int | None, knob_option(Picture, "upscale", panel="Output")]
+Start = Annotated[float | None, knob_option(Sound, "start", panel="Sound", parser=parse_seconds, metavar="TIME")]
+Duration = Annotated[float | None, knob_option(Sound, "duration", panel="Sound", parser=parse_seconds, metavar="TIME")]
+Window = Annotated[float | None, knob_option(Sound, "window", panel="Sound")]
+Hop = Annotated[float | None, knob_option(Sound, "hop", panel="Sound")]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        "-p",
+        metavar="TEXT[:WEIGHT]",
+        rich_help_panel="Picture",
+        help="Words that pull the picture too, for the whole film; repeatable.",
+    ),
+]
+Size = Annotated[
+    Any,
+    typer.Option(
+        "--size",
+        "-s",
+        metavar="WxH",
+        parser=parse_size,
+        rich_help_panel="Picture",
+        help=f"Painted size, in multiples of the latent's cell [dim](px; default {Picture.width}x{Picture.height})[/]",
+    ),
+]
+Fps = Annotated[float | None, knob_option(Picture, "fps", panel="Picture")]
+Steps = Annotated[int | None, knob_option(Painting, "steps", panel="Painting")]
+FirstSteps = Annotated[int | None, knob_option(Painting, "first_steps", panel="Painting")]
+Cuts = Annotated[int | None, knob_option(Painting, "cuts", panel="Painting")]
+LearningRate = Annotated[float | None, knob_option(Painting, "learning_rate", panel="Painting")]
+Smoothing = Annotated[float | None, knob_option(Motion, "smoothing", panel="Motion")]
+Inertia = Annotated[float | None, knob_option(Motion, "inertia", panel="Motion")]
+Blend = Annotated[float | None, knob_option(Motion, "blend", panel="Motion")]
+Models = Annotated[str | None, knob_option(Run, "models", panel="Run")]
+Seed = Annotated[int | None, knob_option(Run, "seed", panel="Run")]
+Device = Annotated[str | None, knob_option(Run, "device", panel="Run")]
+Precision = Annotated[str | None, knob_option(Run, "precision", panel="Run")]
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", rich_help_panel="Settings", help=f"A set of settings: {', '.join(preset_names())}."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", rich_help_panel="Settings", help="A YAML file of settings."),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        rich_help_panel="Settings",
+        help="Any setting by its name, as in painting.steps=8; repeatable.",
+    ),
+]
+FromRecord = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="RECORD",
+        rich_help_panel="Settings",
+        help="Start from the run record (JSON) of a film, seed included: the same film again.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", rich_help_panel="Run", help="Check everything, tell the plan and the time; make nothing."
+    ),
+]
+ProgressKind = Annotated[
+    Progress | None,
+    typer.Option(
+        "--progress",
+        rich_help_panel="Run",
+        help="How progress is told on stderr [dim](default: bar in a terminal, else plain)[/]",
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", rich_help_panel="Run", help="Show where an error comes from.")]
+Version = Annotated[
+    bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
+]

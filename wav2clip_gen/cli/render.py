@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
-from wav2clip_gen.cli.options import knob_option, parse_seconds, parse_size, show_version
-from wav2clip_gen.configuration import preset_names, settings_from
+from wav2clip_gen.configuration import settings_from
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Motion, Painting, Picture, Run, Settings, Sound
+from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
     from wav2clip_gen.cli.console import Listener
@@ -25,15 +24,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-
-
-class Progress(str, Enum):
-    """How progress is told on stderr."""
-
-    bar = "bar"
-    plain = "plain"
-    json = "json"
-    none = "none"
 
 
 @dataclass(frozen=True)
@@ -53,117 +43,37 @@ EPILOG = "Other commands: " + " · ".join(f"[bold]w2c-gen {word}[/] ({what})" fo
 @app.command(epilog=EPILOG)
 def render(
     *,
-    inputs: Annotated[
-        list[Path] | None, typer.Argument(metavar="INPUT...", help="Sound files, or videos whose sound is taken.")
-    ] = None,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILM",
-            rich_help_panel="Output",
-            help="The film; {stem} and {seed} are filled in: films/{stem}_{seed}.mp4 [dim](default {stem}.mp4)[/]",
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", rich_help_panel="Output", help="Replace an older film.")
-    ] = False,
-    frames_dir: Annotated[
-        Path | None,
-        typer.Option("--frames-dir", metavar="DIR", rich_help_panel="Output", help="Also keep the pictures, as PNG."),
-    ] = None,
-    upscale: Annotated[int | None, knob_option(Picture, "upscale", "--upscale", panel="Output")] = None,
-    start: Annotated[
-        float | None, knob_option(Sound, "start", "--start", panel="Sound", parser=parse_seconds, metavar="TIME")
-    ] = None,
-    duration: Annotated[
-        float | None, knob_option(Sound, "duration", "--duration", panel="Sound", parser=parse_seconds, metavar="TIME")
-    ] = None,
-    window: Annotated[float | None, knob_option(Sound, "window", "--window", panel="Sound")] = None,
-    hop: Annotated[float | None, knob_option(Sound, "hop", "--hop", panel="Sound")] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--prompt",
-            "-p",
-            metavar="TEXT[:WEIGHT]",
-            rich_help_panel="Picture",
-            help="Words that pull the picture too, for the whole film; repeatable.",
-        ),
-    ] = None,
-    size: Annotated[
-        Any,
-        typer.Option(
-            "--size",
-            "-s",
-            metavar="WxH",
-            parser=parse_size,
-            rich_help_panel="Picture",
-            help="Painted size, in multiples of the latent's cell "
-            f"[dim](px; default {Picture.width}x{Picture.height})[/]",
-        ),
-    ] = None,
-    fps: Annotated[float | None, knob_option(Picture, "fps", "--fps", panel="Picture")] = None,
-    steps: Annotated[int | None, knob_option(Painting, "steps", "--steps", panel="Painting")] = None,
-    first_steps: Annotated[int | None, knob_option(Painting, "first_steps", "--first-steps", panel="Painting")] = None,
-    cuts: Annotated[int | None, knob_option(Painting, "cuts", "--cuts", panel="Painting")] = None,
-    learning_rate: Annotated[
-        float | None, knob_option(Painting, "learning_rate", "--learning-rate", panel="Painting")
-    ] = None,
-    smoothing: Annotated[float | None, knob_option(Motion, "smoothing", "--smoothing", panel="Motion")] = None,
-    inertia: Annotated[float | None, knob_option(Motion, "inertia", "--inertia", panel="Motion")] = None,
-    blend: Annotated[float | None, knob_option(Motion, "blend", "--blend", panel="Motion")] = None,
-    models: Annotated[str | None, knob_option(Run, "models", "--models", panel="Run")] = None,
-    seed: Annotated[int | None, knob_option(Run, "seed", "--seed", panel="Run")] = None,
-    device: Annotated[str | None, knob_option(Run, "device", "--device", panel="Run")] = None,
-    precision: Annotated[str | None, knob_option(Run, "precision", "--precision", panel="Run")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option("--preset", rich_help_panel="Settings", help=f"A set of settings: {', '.join(preset_names())}."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", metavar="FILE", rich_help_panel="Settings", help="A YAML file of settings."),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            rich_help_panel="Settings",
-            help="Any setting by its name, as in painting.steps=8; repeatable.",
-        ),
-    ] = None,
-    from_record: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            metavar="RECORD",
-            rich_help_panel="Settings",
-            help="Start from the run record (JSON) of a film, seed included: the same film again.",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", rich_help_panel="Run", help="Check everything, tell the plan and the time; make nothing."
-        ),
-    ] = False,
-    progress: Annotated[
-        Progress | None,
-        typer.Option(
-            "--progress",
-            rich_help_panel="Run",
-            help="How progress is told on stderr [dim](default: bar in a terminal, else plain)[/]",
-        ),
-    ] = None,
-    debug: Annotated[
-        bool, typer.Option("--debug", rich_help_panel="Run", help="Show where an error comes from.")
-    ] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
-    ] = False,
+    inputs: options.Inputs = None,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    frames_dir: options.FramesDir = None,
+    upscale: options.Upscale = None,
+    start: options.Start = None,
+    duration: options.Duration = None,
+    window: options.Window = None,
+    hop: options.Hop = None,
+    prompt: options.Prompts = None,
+    size: options.Size = None,
+    fps: options.Fps = None,
+    steps: options.Steps = None,
+    first_steps: options.FirstSteps = None,
+    cuts: options.Cuts = None,
+    learning_rate: options.LearningRate = None,
+    smoothing: options.Smoothing = None,
+    inertia: options.Inertia = None,
+    blend: options.Blend = None,
+    models: options.Models = None,
+    seed: options.Seed = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    preset: options.Preset = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    from_record: options.FromRecord = None,
+    dry_run: options.DryRun = False,
+    progress: options.ProgressKind = None,
+    debug: options.Debug = False,
+    version: options.Version = False,
 ) -> None:
     """Sound in, film out: paint what a track sounds like.
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wav2clip_gen.files import appear_whole
+
 if TYPE_CHECKING:
     from wav2clip_gen.training.loop import Recipe
     from wav2clip_gen.training.plan import Event
@@ -121,13 +123,8 @@ def vqgan(
 
         where = _prepare(device, threads)
         perceptor = _out_folder(out) / "clip.safetensors"
-        recipe = VQGANRecipe(
-            data,
-            _settings(VQGANTraining, batch),
-            clip=perceptor if perceptor.exists() else None,
-            seed=seed,
-            device=where,
-        )
+        judge = perceptor if perceptor.exists() else None
+        recipe = VQGANRecipe(data, _settings(VQGANTraining, batch), clip=judge, seed=seed, device=where)
         weights = _carry_out(recipe, "vqgan", runs, steps=steps, default=VQGAN_STEPS, minutes=minutes, fresh=fresh)
         _install(weights, _out_folder(out))
 
@@ -161,16 +158,9 @@ def wav2clip(
             raise TrainingError(
                 f"{perceptor}: there is no trained CLIP to distil", hint="run `w2c-gen train clip` first"
             )
-        recipe = Wav2CLIPRecipe(
-            data,
-            perceptor,
-            _settings(Wav2CLIPTraining, batch),
-            seed=seed,
-            device=where,
-        )
-        weights = _carry_out(
-            recipe, "wav2clip", runs, steps=steps, default=WAV2CLIP_STEPS, minutes=minutes, fresh=fresh
-        )
+        recipe = Wav2CLIPRecipe(data, perceptor, _settings(Wav2CLIPTraining, batch), seed=seed, device=where)
+        length = WAV2CLIP_STEPS
+        weights = _carry_out(recipe, "wav2clip", runs, steps=steps, default=length, minutes=minutes, fresh=fresh)
         _install(weights, _out_folder(out))
 
     _shown(work, debug=debug)
@@ -233,9 +223,8 @@ def _carry_out(
 def _install(weights: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / weights.name
-    unfinished = target.with_name(f".{target.name}.part")
-    shutil.copyfile(weights, unfinished)
-    unfinished.replace(target)
+    with appear_whole(target) as part:
+        shutil.copyfile(weights, part)
     typer.echo(f"wrote {target}", err=True)
 
 

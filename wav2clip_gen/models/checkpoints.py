@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
@@ -62,9 +63,8 @@ def save(network: nn.Module, path: Path, *, training: dict[str, Any] | None = No
     }
     header = Header(part=part, config=config, training=training or {})
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    save_file(tensors, unfinished, metadata={"w2c-gen": json.dumps({"format": FORMAT, **asdict(header)})})
-    unfinished.replace(path)
+    with appear_whole(path) as part_file:
+        save_file(tensors, part_file, metadata={"w2c-gen": json.dumps({"format": FORMAT, **asdict(header)})})
 
 
 def read_header(path: Path) -> Header:

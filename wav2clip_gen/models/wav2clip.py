@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torchaudio.transforms import Spectrogram
 from torchvision.models.resnet import BasicBlock
 
-SAMPLE_RATE = 16_000  # Hz, mono
 FFT_SIZE = 512  # samples in one column of the spectrogram, 32 ms
 SPECTROGRAM_HOP = 353  # samples between two columns, 22 ms
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.training.plan import Event, Finished, Plan, Progress, Scored, Started
 
@@ -252,9 +253,8 @@ class Run(Generic[Network]):
             "optimiser": self.recipe.optimiser.state_dict(),
             "recipe": self.recipe.state(),
         }
-        unfinished = self.plan.checkpoint.with_suffix(".part")
-        torch.save(state, unfinished)
-        unfinished.replace(self.plan.checkpoint)
+        with appear_whole(self.plan.checkpoint) as part:
+            torch.save(state, part)
 
     def _resume(self) -> None:
         path = self.plan.checkpoint

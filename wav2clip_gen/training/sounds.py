@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wav2clip_gen.audio.track import EAR_RATE
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.models.wav2clip import SAMPLE_RATE
 from wav2clip_gen.training.anchors import Concepts, Deriver, read_table
 from wav2clip_gen.training.data import shards
 
@@ -102,7 +102,7 @@ def load_sounds(data: Path) -> tuple[Sounds, Sounds]:
             except (soundfile.LibsndfileError, KeyError):
                 skipped.append(f"{path.name}:{entry.get('name')}")
                 continue
-            if rate != SAMPLE_RATE or samples.ndim != 1 or len(samples) == 0:
+            if rate != EAR_RATE or samples.ndim != 1 or len(samples) == 0:
                 skipped.append(f"{path.name}:{entry['name']}")
                 continue
             pieces.append(Sound(entry["name"], entry["set"], joined.get(key, key[1]), group, samples))

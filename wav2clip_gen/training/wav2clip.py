@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wav2clip_gen.audio.track import EAR_RATE
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.wav2clip import SAMPLE_RATE, Projection, Wav2CLIP, Wav2CLIPConfig
+from wav2clip_gen.models.wav2clip import Projection, Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.anchors import (
     Concepts,
     extend,
@@ -34,8 +35,8 @@ from wav2clip_gen.training.loop import Recipe, seeded
 from wav2clip_gen.training.sounds import excerpt, label_table, load_sounds, loud_window
 
 MINI = Wav2CLIPConfig(width=32)
-WINDOW = SAMPLE_RATE  # samples, 1 s
-CONTEXT = 4 * SAMPLE_RATE  # samples that the statistics are taken from, as in use from the whole track
+WINDOW = EAR_RATE  # samples, 1 s
+CONTEXT = 4 * EAR_RATE  # samples that the statistics are taken from, as in use from the whole track
 FEWEST_PICTURES = 8  # for which a label's pictures have a mean worth aiming at
 SHARPENING = 0.5  # how much of what all pictures share is taken off a label's mean: the rest draws more clearly
 MOST_PICTURES = 400  # that a label's mean is taken over

@@ -9,8 +9,8 @@ import numpy as np
 
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.errors import VideoError
-from wav2clip_gen.video import ffmpeg, streams
-from wav2clip_gen.video.output import appear_whole
+from wav2clip_gen.files import appear_whole
+from wav2clip_gen.media import ffmpeg, streams
 
 COPIED = frozenset({"aac", "mp3", "alac"})  # what plays from an mp4 wherever mp4 plays
 AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})  # Hz

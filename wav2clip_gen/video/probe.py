@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from wav2clip_gen.audio.track import EAR_RATE, Track, open_track
 from wav2clip_gen.errors import VideoError
-from wav2clip_gen.video import ffmpeg, streams
+from wav2clip_gen.media import ffmpeg, streams
 
-LISTEN_SECONDS = 20  # how much sound is compared with the song
+LISTEN_SECONDS = 10  # how much sound is compared with the song
 REACH_SECONDS = 0.5  # the largest offset that is looked for
 SHORTEST_SECONDS = 0.1  # shorter sounds do not tell where they are
 SILENCE = 1e-3  # |sample| below this is not listened to

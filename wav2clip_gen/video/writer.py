@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.errors import SettingsError, VideoError
-from wav2clip_gen.video import ffmpeg
-from wav2clip_gen.video.output import appear_whole
+from wav2clip_gen.files import appear_whole
+from wav2clip_gen.media import ffmpeg
 
 Picture = NDArray[np.uint8]  # (H, W, 3) red, green, blue
 
-UPSCALES = (1, 2, 4)
+CRF = 18  # x264's quality, 0 (lossless) to 51; at 18 the film is hard to tell from the pictures themselves
 
 
 class FilmWriter:
@@ -29,13 +29,11 @@ class FilmWriter:
         path: The film; an old one is replaced at the end.
         size: Width and height of the pictures in pixels, both even.
         fps: Frames per second.
-        frames: How many pictures there will be; checked at the end. None when nobody knows.
-        upscale: Enlarge the film 1, 2 or 4 times (Lanczos).
-        crf: x264's quality, 0 (lossless) to 51; 18 is hard to tell from the pictures themselves.
+        upscale: Enlarge the film so many times (Lanczos).
         frames_dir: A folder for the pictures themselves, as 000000.png, 000001.png, ...
 
     Raises:
-        SettingsError: A size, factor or quality that cannot be.
+        SettingsError: A size that cannot be.
         VideoError: ffmpeg is missing, cannot write, or ends early; the hint says what to do.
     """
 
@@ -45,19 +43,15 @@ class FilmWriter:
         *,
         size: tuple[int, int],
         fps: Fraction,
-        frames: int | None = None,
         upscale: int = 1,
-        crf: int = 18,
         frames_dir: Path | None = None,
     ) -> None:
-        _check(size, upscale, crf)
+        _check(size)
         self.path = path
         self.size = size
         self.written = 0  # pictures so far
         self._fps = fps
-        self._frames = frames
         self._upscale = upscale
-        self._crf = crf
         self._frames_dir = frames_dir
         self._open = ExitStack()
 
@@ -73,7 +67,6 @@ class FilmWriter:
             part = opening.enter_context(appear_whole(self.path))
             command = self._command(part)
             self._sink = opening.enter_context(ffmpeg.FFmpegSink(command, purpose=f"write {self.path}"))
-            opening.push(self._check_count)
             self._open = opening.pop_all()
         return self
 
@@ -97,14 +90,6 @@ class FilmWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open.__exit__(kind, error, trace)
-
-    def _check_count(self, kind: type[BaseException] | None, *_: object) -> None:
-        """First thing at the end, so that a film that is not whole never appears."""
-        if kind is None and self._frames not in (None, self.written):
-            raise VideoError(
-                f"{self.path} would have {self.written} frames instead of {self._frames}",
-                hint="this is a bug: please report it",
-            )
 
     def _command(self, part: Path) -> list[str]:
         """Colours are said twice: `scale` converts to bt709, the options tag the stream as bt709."""
@@ -133,22 +118,18 @@ class FilmWriter:
             "-color_range",
             "tv",
         ]
-        codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(self._crf), "-fps_mode", "cfr", "-an"]
+        codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(CRF), "-fps_mode", "cfr", "-an"]
         target = ["-movflags", "+faststart", "-f", "mp4", "-y", ffmpeg.file_url(part)]
         return [*pictures, "-i", "pipe:0", "-vf", f"{scale},format=yuv420p", *codec, *colours, *target]
 
 
-def _check(size: tuple[int, int], upscale: int, crf: int) -> None:
+def _check(size: tuple[int, int]) -> None:
     width, height = size
     if width < 2 or height < 2 or width % 2 or height % 2:
         raise SettingsError(
             f"a film cannot be {width}x{height} pixels",
             hint="width and height are even numbers, as h264 wants them",
         )
-    if upscale not in UPSCALES:
-        raise SettingsError(f"upscale cannot be {upscale}", hint="1, 2 or 4")
-    if not 0 <= crf <= 51:
-        raise SettingsError(f"crf cannot be {crf}", hint="0 (best) to 51 (smallest)")
 
 
 def _make_folder(folder: Path) -> None:

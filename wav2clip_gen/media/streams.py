@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from wav2clip_gen.video import ffmpeg
+from wav2clip_gen.media import ffmpeg
 
 
 @dataclass

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from wav2clip_gen.errors import VideoError
-from wav2clip_gen.video.output import appear_whole, check_output
+from wav2clip_gen.errors import OutputError
+from wav2clip_gen.files import appear_whole, check_output
 
 
 def refused(path: Path) -> str:
-    with pytest.raises(VideoError) as caught:
+    with pytest.raises(OutputError) as caught:
         check_output(path)
     assert caught.value.hint
     return caught.value.what
@@ -58,6 +58,6 @@ def test_a_film_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_film_that_cannot_take_its_place_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "film.mp4"
     (folder / "inside").mkdir(parents=True)
-    with pytest.raises(VideoError, match="in its place"), appear_whole(folder) as part:
+    with pytest.raises(OutputError, match="in its place"), appear_whole(folder) as part:
         part.touch()
     assert list(tmp_path.iterdir()) == [folder]

@@ -7,29 +7,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wav2clip_gen.errors import VideoError
+from wav2clip_gen.errors import OutputError
 
 
 def check_output(path: Path, *, overwrite: bool = False) -> None:
     """Make sure that a file can be written, before any work is done for it.
 
     Raises:
-        VideoError: Its folder is missing or cannot be written to, or the file exists and may not be replaced.
+        OutputError: Its folder is missing or cannot be written to, or the file exists and may not be replaced.
     """
     folder = path.parent
     try:
         if path.is_dir():
-            raise VideoError(f"{path} is a folder", hint=f"name a file in it, such as {path / 'film.mp4'}")
+            raise OutputError(f"{path} is a folder", hint=f"name a file in it, such as {path / 'film.mp4'}")
         if folder.exists() and not folder.is_dir():
-            raise VideoError(f"{folder} is a file, not a folder", hint="choose another folder with --out")
+            raise OutputError(f"{folder} is a file, not a folder", hint="choose another folder with --out")
         if not folder.exists():
-            raise VideoError(f"the folder {folder} does not exist", hint=f"make it: mkdir -p {folder}")
+            raise OutputError(f"the folder {folder} does not exist", hint=f"make it: mkdir -p {folder}")
         if path.exists() and not overwrite:
-            raise VideoError(f"{path} exists", hint="use --overwrite to replace it, or another --out")
+            raise OutputError(f"{path} exists", hint="use --overwrite to replace it, or another --out")
         with scratch_beside(path) as trial:
             trial.touch()
     except OSError as error:
-        raise VideoError(
+        raise OutputError(
             f"cannot write into the folder {folder}: {error.strerror}", hint="choose another one with --out"
         ) from error
 
@@ -38,19 +38,19 @@ def empty_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None
     """Make a folder that holds nothing of `pattern`.
 
     Raises:
-        VideoError: It holds such files and they may not be replaced, or it cannot be made or written to.
+        OutputError: It holds such files and they may not be replaced, or it cannot be made or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         old = list(folder.glob(pattern))
         if old and not overwrite:
-            raise VideoError(f"{folder} holds {old[0].name}", hint="use --overwrite to replace it, or another folder")
+            raise OutputError(f"{folder} holds {old[0].name}", hint="use --overwrite to replace it, or another folder")
         for path in old:
             path.unlink()
         with scratch_beside(folder / "trial") as trial:
             trial.touch()
     except OSError as error:
-        raise VideoError(
+        raise OutputError(
             f"cannot write into the folder {folder}: {error.strerror}", hint="choose another one"
         ) from error
 
@@ -70,13 +70,13 @@ def appear_whole(path: Path) -> Iterator[Path]:
     """Give a temporary neighbour of `path`, renamed only on success; until then an old file stays as it is.
 
     Raises:
-        VideoError: The new file cannot take its place.
+        OutputError: The new file cannot take its place.
     """
     with scratch_beside(path) as part:
         yield part
         try:
             part.replace(path)
         except OSError as error:
-            raise VideoError(
+            raise OutputError(
                 f"cannot put {path} in its place: {error.strerror}", hint="choose another --out"
             ) from error
