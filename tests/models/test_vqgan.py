@@ -16,7 +16,7 @@ SMALL = VQGANConfig(
 def network() -> VQGAN:
     network = VQGAN(SMALL).eval()
     with torch.no_grad():
-        network.quantize.embedding.weight.normal_(generator=torch.Generator().manual_seed(1))
+        network.quantize.codes.normal_(generator=torch.Generator().manual_seed(1))
     return network
 
 
@@ -30,7 +30,7 @@ def test_a_picture_is_encoded_quantised_and_decoded_as_taming_does(network: VQGA
     latent = network.quant_conv(network.encoder(2 * pictures - 1))
     torch.testing.assert_close(network.encode(pictures), latent)
     cells = latent.permute(0, 2, 3, 1).reshape(-1, SMALL.embed_dim)
-    codes = network.quantize.embedding.weight
+    codes = network.quantize.codes
     nearest = codes[torch.cdist(cells, codes).argmin(dim=1)]
     quantised = nearest.view(2, 16, 24, SMALL.embed_dim).permute(0, 3, 1, 2)
     torch.testing.assert_close(network.quantise(latent), quantised)

@@ -59,7 +59,7 @@ def test_inertia_holds_the_latent_where_it_was(mini: Family, tiny: Settings) -> 
 def test_the_latent_stays_among_the_codes(mini: Family, tiny: Settings) -> None:
     artist = painter(mini, tiny.merged({"painting": {"learning_rate": 10.0}}))
     paint(artist, target(mini), 3)
-    codes = mini.vqgan.quantize.embedding.weight
+    codes = mini.vqgan.quantize.codes
     assert (artist.latent >= codes.amin(dim=0).view(1, -1, 1, 1)).all()
     assert (artist.latent <= codes.amax(dim=0).view(1, -1, 1, 1)).all()
 

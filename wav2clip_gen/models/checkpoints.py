@@ -12,13 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 
 FORMAT = 1  # of the header; a later incompatible one gets the next number
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Header:
     part: str  # vqgan, clip or wav2clip
     config: dict[str, Any]  # arguments that rebuild the network
     training: dict[str, Any] = field(default_factory=dict)  # where the weights come from: steps, seed, data, scores
+    original: dict[str, str] = field(default_factory=dict)  # name and sha256 of the file that was converted
 
 
 def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
@@ -53,18 +55,47 @@ def build(header: Header) -> VQGAN | Wav2CLIP | Perceptor:
     return Perceptor(**config)
 
 
-def save(network: nn.Module, path: Path, *, training: dict[str, Any] | None = None) -> None:
-    """Write `network` to `path`, whole or not at all: parameters as fp16, statistics (buffers) as they are."""
+def save(
+    network: nn.Module,
+    path: Path,
+    *,
+    training: dict[str, Any] | None = None,
+    original: dict[str, str] | None = None,
+    precision: str = "fp16",
+) -> None:
+    """Write `network` to `path`, whole or not at all: parameters as `precision`, statistics (buffers) as they are.
+
+    Args:
+        network: A VQGAN, a Wav2CLIP or a Perceptor.
+        path: The file; its folder is made.
+        training: Where the weights come from.
+        original: `file` and `sha256` of the file they were converted from.
+        precision: "fp32", "fp16" or "bf16".
+
+    Raises:
+        WeightsError: A parameter is too large for this precision.
+        OutputError: The disk does not take the file.
+    """
     part, config = describe(network)
+    kind = PRECISIONS[precision]
     parameters = {name for name, _ in network.named_parameters()}
     tensors = {
-        name: (tensor.half() if name in parameters else tensor).contiguous().cpu()
+        name: (tensor.to(kind) if name in parameters else tensor).contiguous().cpu()
         for name, tensor in network.state_dict().items()
     }
-    header = Header(part=part, config=config, training=training or {})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with appear_whole(path) as part_file:
-        save_file(tensors, part_file, metadata={"w2c-gen": json.dumps({"format": FORMAT, **asdict(header)})})
+    broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise WeightsError(
+            f"{broken[0]} and {len(broken) - 1} more are not finite in {precision}",
+            hint="use --precision bf16 or fp32; if it was that, the original is damaged",
+        )
+    header = Header(part=part, config=config, training=training or {}, original=original or {})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with appear_whole(path) as part_file:
+            save_file(tensors, part_file, metadata={"w2c-gen": json.dumps({"format": FORMAT, **asdict(header)})})
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write {path}: {error}", hint="free some disk space, or choose another folder") from None
 
 
 def read_header(path: Path) -> Header:
@@ -95,13 +126,15 @@ def load(path: Path, *, part: str) -> VQGAN | Wav2CLIP | Perceptor:
     if header.part != part:
         raise WeightsError(f"{path}: holds a {header.part}, not a {part}", hint="was the file renamed?")
     try:
-        network = build(header)
+        network = unfilled(header)
     except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: its configuration builds no {part}: {error}", hint=_DAMAGED) from None
     with _open(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    _compare(path, network.state_dict(), tensors)
-    network.load_state_dict(tensors)
+    wrong = differences(network.state_dict(), tensors)
+    if wrong:
+        raise WeightsError(f"{path}: {first_three(wrong)}", hint=_DAMAGED)
+    fill(network, tensors)
     network.requires_grad_(False)
     network.eval()
     return network
@@ -119,15 +152,35 @@ def _open(path: Path) -> Any:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})", hint=_DAMAGED) from None
 
 
-def _compare(path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    """Raise, naming the first three differences, unless names and shapes agree and all values are finite."""
+def unfilled(header: Header) -> VQGAN | Wav2CLIP | Perceptor:
+    """The network that `header` describes, where possible without memory for its parameters (on `meta`)."""
+    if header.part == "clip":  # open_clip computes constants while it builds
+        return build(header)
+    with torch.device("meta"):
+        return build(header)
+
+
+def fill(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give a network its tensors, as float32; what is float32 on disk stays mapped there."""
+    network.load_state_dict(
+        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},
+        assign=True,
+    )
+
+
+def differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    """In what names, shapes and values `found` differs from what a network wants; empty when it fits."""
     wrong = [f"{name} is missing" for name in wanted.keys() - found.keys()]
     wrong += [f"{name} is unknown" for name in found.keys() - wanted.keys()]
-    for name in sorted(wanted.keys() & found.keys()):
+    for name in wanted.keys() & found.keys():
         if wanted[name].shape != found[name].shape:
             wrong.append(f"{name} is {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}")
         elif not torch.isfinite(found[name]).all():
             wrong.append(f"{name} is not finite")
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise WeightsError(f"{path}: {'; '.join(sorted(wrong)[:3])}{more}", hint=_DAMAGED)
+    return sorted(wrong)
+
+
+def first_three(wrong: list[str]) -> str:
+    """The first of some faults, and how many more there are."""
+    more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return "; ".join(wrong[:3]) + more

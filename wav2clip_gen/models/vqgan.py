@@ -29,6 +29,7 @@ class VQGANConfig:
     embed_dim: int = 256  # dimensions of a code
     n_embed: int = 16_384  # codes
     norm_groups: int = 32  # of the group norms; taming has no choice, but at ch = 32 its groups are single channels
+    gumbel: bool = False  # trained by Gumbel softmax (arXiv 1611.01144): codes are scored, not measured
 
     @property
     def stride(self) -> int:
@@ -37,24 +38,67 @@ class VQGANConfig:
 
 
 class Codebook(nn.Module):
-    """The codes, one matrix (n_embed, embed_dim), as `quantize.embedding.weight` in the checkpoints."""
+    """Codes in one matrix, and how a latent finds its own among them."""
+
+    @property
+    def codes(self) -> Tensor:
+        """All codes, (n_embed, embed_dim)."""
+        raise NotImplementedError
+
+    def nearest(self, latent: Tensor) -> Tensor:
+        """Index (B, h, w) of the code nearest to each cell of a latent (B, D, h, w)."""
+        cells = rearrange(latent, "b d h w -> (b h w) d").to(self.codes.dtype)
+        # |cell - code|^2 without |cell|^2, which does not change the winner
+        scores = torch.addmm(self.codes.square().sum(dim=1), cells, self.codes.T, alpha=-2)
+        return scores.argmin(dim=1).view(latent.shape[0], *latent.shape[2:])
+
+    def look_up(self, indices: Tensor) -> Tensor:
+        """Codes (B, D, h, w) of indices (B, h, w)."""
+        return rearrange(F.embedding(indices, self.codes), "b h w d -> b d h w")
+
+    def latent(self, encoded: Tensor) -> Tensor:
+        """The latent (B, D, h, w) that the encoder's output stands for."""
+        raise NotImplementedError
+
+
+class VectorCodebook(Codebook):
+    """The codes of a VQGAN, `quantize.embedding.weight`; the encoder's output lies among them."""
 
     def __init__(self, n_embed: int, embed_dim: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(n_embed, embed_dim)
         nn.init.uniform_(self.embedding.weight, -1 / n_embed, 1 / n_embed)
 
-    def nearest(self, latent: Tensor) -> Tensor:
-        """Index (B, h, w) of the code nearest to each cell of a latent (B, D, h, w)."""
-        codes = self.embedding.weight
-        cells = rearrange(latent, "b d h w -> (b h w) d").to(codes.dtype)
-        # |cell - code|^2 without |cell|^2, which does not change the winner
-        scores = torch.addmm(codes.square().sum(dim=1), cells, codes.T, alpha=-2)
-        return scores.argmin(dim=1).view(latent.shape[0], *latent.shape[2:])
+    @property
+    def codes(self) -> Tensor:
+        """See `Codebook`."""
+        return self.embedding.weight
 
-    def look_up(self, indices: Tensor) -> Tensor:
-        """Codes (B, D, h, w) of indices (B, h, w)."""
-        return rearrange(F.embedding(indices, self.embedding.weight), "b h w d -> b d h w")
+    def latent(self, encoded: Tensor) -> Tensor:
+        """The encoder's output itself."""
+        return encoded
+
+
+class GumbelCodebook(Codebook):
+    """The codes of a Gumbel VQGAN, `quantize.embed.weight`, and `quantize.proj`, by which its encoder scores them.
+
+    The encoder's output stands for the code with the highest score. A latent that is painted lives among the codes,
+    as in every VQGAN, so for it the nearest one is taken.
+    """
+
+    def __init__(self, n_embed: int, embed_dim: int, channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, n_embed, 1)
+        self.embed = nn.Embedding(n_embed, embed_dim)
+
+    @property
+    def codes(self) -> Tensor:
+        """See `Codebook`."""
+        return self.embed.weight
+
+    def latent(self, encoded: Tensor) -> Tensor:
+        """The codes with the highest scores."""
+        return self.look_up(self.proj(encoded).argmax(dim=1))
 
 
 class VQGAN(nn.Module):
@@ -76,7 +120,11 @@ class VQGAN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.norm_groups
-        self.quantize = Codebook(config.n_embed, config.embed_dim)
+        self.quantize: Codebook
+        if config.gumbel:
+            self.quantize = GumbelCodebook(config.n_embed, config.embed_dim, config.z_channels)
+        else:
+            self.quantize = VectorCodebook(config.n_embed, config.embed_dim)
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
 
@@ -86,8 +134,8 @@ class VQGAN(nn.Module):
         return self.config.stride
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Map pictures (B, 3, H, W) in [0, 1] to continuous latents (B, D, h, w)."""
-        return self.quant_conv(self.encoder(pictures * 2 - 1))
+        """Map pictures (B, 3, H, W) in [0, 1] to latents (B, D, h, w); continuous, but in a Gumbel VQGAN codes."""
+        return self.quantize.latent(self.quant_conv(self.encoder(pictures * 2 - 1)))
 
     def quantise(self, latent: Tensor) -> Tensor:
         """Replace each cell by its nearest code; the gradient goes straight through to `latent`."""

@@ -57,7 +57,7 @@ class Painter:
         with torch.no_grad():
             self.latent = vqgan.encode(start).requires_grad_()
         self.optimiser = torch.optim.Adam([self.latent], lr=settings.painting.learning_rate, foreach=False)
-        codes = vqgan.quantize.embedding.weight
+        codes = vqgan.quantize.codes
         self._lowest = codes.amin(dim=0).view(1, -1, 1, 1)
         self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
         self._spread = codes.std(dim=0).view(1, -1, 1, 1)

@@ -132,7 +132,7 @@ class VQGANRecipe(Recipe[VQGAN]):
         after.bias += after.weight.flatten(1) @ mean
         after.weight *= deviation.view(1, -1, 1, 1)
         codes = kmeans((cells - mean) / deviation, network.config.n_embed, generator=generator)
-        network.quantize.embedding.weight.copy_(codes)
+        network.quantize.codes.copy_(codes)
         self._counts.fill_(1.0)
         self._sums.copy_(codes)
         self.quantising = self._started_quantising = True
@@ -245,7 +245,7 @@ def reconstruction_scores(
     network: VQGAN, pictures: Pictures, *, quantising: bool = True, limit: int = 400
 ) -> dict[str, float]:
     """Mean PSNR (dB), share of codes in use and their perplexity over the first `limit` pictures."""
-    device = network.quantize.embedding.weight.device
+    device = network.quantize.codes.device
     decibels: list[Tensor] = []
     counts = torch.zeros(network.config.n_embed, device=device)
     for part in pictures.pixels[:limit].split(8):
