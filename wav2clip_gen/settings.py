@@ -86,6 +86,7 @@ class Painting(Group):
     first_steps: int = knob(40, "steps for the first frame", minimum=0, maximum=10_000)
     steps: int = knob(4, "steps for each further frame", minimum=0, maximum=10_000)
     cuts: int = knob(8, "random views of the picture that the perceptor sees at each step", minimum=1, maximum=1024)
+    cut_batch: int = knob(0, "views the perceptor sees at a time, to save memory; 0: all", minimum=0, maximum=1024)
     total_variation: float = knob(5.0, "weight of the loss that calms the picture", minimum=0, maximum=1000)
     learning_rate: float = knob(0.2, "Adam's step on the latent", above=0, maximum=10)
 

@@ -129,3 +129,14 @@ def test_clamped_values_learn_the_way_back_in_only() -> None:
     out.backward(torch.tensor([-1.0, 1.0, 1.0, 1.0, -1.0]))
     assert values.grad is not None
     assert values.grad.tolist() == [-1, 0, 1, 1, 0]  # gradient descent moves against the sign
+
+
+def test_views_seen_in_parts_pull_as_if_seen_together(mini: Family, tiny: Settings) -> None:
+    def latent(cut_batch: int) -> Tensor:
+        whole = tiny.merged({"painting": {"cuts": 5, "cut_batch": cut_batch}, "run": {"precision": "fp32"}})
+        artist = painter(mini, whole)
+        paint(artist, target(mini), 2, inertia=0.1)
+        return artist.latent.detach()
+
+    torch.testing.assert_close(latent(2), latent(0), atol=2e-4, rtol=0)
+    assert not torch.equal(latent(0), painter(mini, tiny).latent)

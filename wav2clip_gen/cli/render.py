@@ -58,6 +58,7 @@ def render(
     steps: options.Steps = None,
     first_steps: options.FirstSteps = None,
     cuts: options.Cuts = None,
+    cut_batch: options.CutBatch = None,
     learning_rate: options.LearningRate = None,
     smoothing: options.Smoothing = None,
     inertia: options.Inertia = None,
@@ -84,7 +85,8 @@ def render(
     changes = {
         "sound": {"start": start, "duration": duration, "window": window, "hop": hop},
         "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale},
-        "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "learning_rate": learning_rate},
+        "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
+            "learning_rate": learning_rate},
         "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend},
         "run": {"models": models, "seed": seed, "device": device, "precision": precision},
     }  # fmt: skip

@@ -95,7 +95,9 @@ def save(
         with appear_whole(path) as part_file:
             save_file(tensors, part_file, metadata={"w2c-gen": json.dumps({"format": FORMAT, **asdict(header)})})
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {path}: {error}", hint="free some disk space, or choose another folder") from None
+        raise OutputError(
+            f"cannot write {path}: {error}", hint="free some disk space, or choose another folder"
+        ) from None
 
 
 def read_header(path: Path) -> Header:
@@ -129,8 +131,7 @@ def load(path: Path, *, part: str) -> VQGAN | Wav2CLIP | Perceptor:
         network = unfilled(header)
     except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: its configuration builds no {part}: {error}", hint=_DAMAGED) from None
-    with _open(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    tensors = read_tensors(path)
     wrong = differences(network.state_dict(), tensors)
     if wrong:
         raise WeightsError(f"{path}: {first_three(wrong)}", hint=_DAMAGED)
@@ -150,6 +151,16 @@ def _open(path: Path) -> Any:
         raise WeightsError(f"{path}: no such weights file", hint="run `w2c-gen doctor`") from None
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})", hint=_DAMAGED) from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, mapped from the disk.
+
+    Raises:
+        WeightsError: The file is missing, truncated, or no safetensors file.
+    """
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 
 def unfilled(header: Header) -> VQGAN | Wav2CLIP | Perceptor:

@@ -37,7 +37,8 @@ class Perceptor(nn.Module):
         self.tokenizer = open_clip.get_tokenizer(architecture)
         visual: Any = self.model.visual
         preprocessing = visual.preprocess_cfg
-        self.size: int = preprocessing["size"][0]  # pixels along each side of what the image tower takes
+        size = preprocessing["size"]  # a number for ResNets, (height, width) for transformers
+        self.size: int = size if isinstance(size, int) else size[0]  # px along each side of what the image tower takes
         self.register_buffer("mean", torch.tensor(preprocessing["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(preprocessing["std"]).view(1, 3, 1, 1), persistent=False)
 

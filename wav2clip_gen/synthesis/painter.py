@@ -80,20 +80,38 @@ class Painter:
             picture = clamp_with_gradient(picture.float())
             cuts = self.settings.painting.cuts
             views = random_views(picture, self.family.clip.size, cuts, generator=self.generator)
-        with record_function("perceptor"), self._autocast():
-            seen = self.family.clip.embed_pictures(views)  # (cuts, D)
-        loss = spherical_distance(seen, target).mean()
+        others = torch.zeros((), device=picture.device)  # losses that need no perceptor
         if self.settings.painting.total_variation:
-            loss = loss + self.settings.painting.total_variation * total_variation(picture)
+            others = others + self.settings.painting.total_variation * total_variation(picture)
         if inertia:
-            loss = loss + inertia * drift(self.latent, before, self._spread)
+            others = others + inertia * drift(self.latent, before, self._spread)
         self.optimiser.zero_grad()
-        with record_function("backward"):
-            loss.backward()
+        distance, similarity = self._descend(views, target, others)
         self.optimiser.step()
         with torch.no_grad():  # far from every code the gradient says nothing about codes
             self.latent.clamp_(self._lowest, self._highest)
-        return Step(index, loss.detach(), (seen.detach() @ target).mean())
+        return Step(index, others.detach() + distance, similarity)
+
+    def _descend(self, views: Tensor, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the gradient of all losses on the latent; give the views' mean distance and cosine to the target.
+
+        The perceptor sees `cut_batch` views at a time and its gradient is gathered on the views, so that only so many
+        views' activations are ever held; how many makes no difference to the sum.
+        """
+        seen_by = views.detach().requires_grad_()
+        distance, similarity = torch.zeros_like(others), torch.zeros_like(others)
+        for part in seen_by.split(self.settings.painting.cut_batch or len(views)):
+            with record_function("perceptor"), self._autocast():
+                seen = self.family.clip.embed_pictures(part)  # (b, D)
+            share = spherical_distance(seen, target).sum() / len(views)
+            with record_function("backward"):
+                share.backward()
+            distance += share.detach()
+            similarity += (seen.detach() @ target).sum() / len(views)
+        with record_function("backward"):
+            roots = [views, others] if others.requires_grad else [views]
+            torch.autograd.backward(roots, [seen_by.grad, torch.ones_like(others)][: len(roots)])
+        return distance, similarity
 
     @torch.no_grad()
     def show(self) -> Tensor:

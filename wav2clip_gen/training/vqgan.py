@@ -156,7 +156,7 @@ class VQGANRecipe(Recipe[VQGAN]):
             drawn = torch.randint(len(cells), (len(dead),), generator=self._generator).to(cells.device)
             self._sums[dead] = cells[drawn]
             self._counts[dead] = 1.0
-        codebook.embedding.weight.copy_(self._sums / self._counts[:, None])
+        codebook.codes.copy_(self._sums / self._counts[:, None])
         self._cells = None
 
     @torch.no_grad()

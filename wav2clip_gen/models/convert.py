@@ -1,0 +1,113 @@
+"""Published checkpoint -> one of our weights files: read safely, compared tensor by tensor, written once."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.models import checkpoints, store
+from wav2clip_gen.models.checkpoints import Header
+from wav2clip_gen.models.structures import recognise
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one role's tensors lie in the checkpoints that people have."""
+
+    prefixes: tuple[str, ...]  # that wrappers put before every name
+    ours: tuple[str, ...]  # first words of the names that are wanted; other names belong to training
+
+
+LAYOUTS = {
+    "wav2clip": Layout(("", "module."), ("audio_encoder", "audio_transform")),
+    "vqgan": Layout(
+        ("", "first_stage_model.", "module.", "model."),  # the second inside a Net2NetTransformer
+        ("encoder", "decoder", "quantize", "quant_conv", "post_quant_conv"),
+    ),
+    "clip": Layout(("", "module."), ()),
+}
+
+
+def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32") -> None:
+    """Write the network inside a published checkpoint as a weights file of ours.
+
+    Args:
+        original: Wav2CLIP.pt; a VQGAN's .ckpt (VQModel, GumbelVQ, or the first stage inside a Net2NetTransformer); a
+            CLIP's TorchScript archive or state dict.
+        out: The weights file; an old one is replaced.
+        role: "wav2clip", "vqgan" or "clip".
+        config: What builds the network: fields of `Wav2CLIPConfig` or `VQGANConfig`, or `architecture`, a name that
+            open_clip knows.
+        precision: Of the parameters written, "fp32", "fp16" or "bf16".
+
+    Raises:
+        WeightsError: The file cannot be read, holds another network, or does not fit the precision.
+        OutputError: `out` cannot be written.
+    """
+    network = checkpoints.unfilled(Header(part=role, config=config))
+    tensors = read_tensors(original, role=role)
+    wanted = network.state_dict()
+    tensors = without_wrapping(tensors, wanted, LAYOUTS[role])
+    wrong = checkpoints.differences(wanted, tensors)
+    if wrong:
+        guess = recognise(tensors)
+        raise WeightsError(
+            f"{original}: {checkpoints.first_three(wrong)}",
+            hint=f"this seems to be {guess}" if guess else f"is this a {role} of the kind that was named?",
+        )
+    checkpoints.fill(network, tensors)
+    made_of = {"file": original.name, "sha256": store.sha256(original)}
+    checkpoints.save(network, out, original=made_of, precision=precision)
+
+
+def read_tensors(path: Path, *, role: str) -> dict[str, Tensor]:
+    """Names and tensors of a checkpoint: safetensors, a pickle (of which nothing is run), or OpenAI's TorchScript.
+
+    Raises:
+        WeightsError: It cannot be read.
+    """
+    if path.suffix == ".safetensors":
+        return checkpoints.read_tensors(path)
+    if role == "clip" and is_torchscript(path):
+        return _openai_tensors(path)
+    from wav2clip_gen.models.pickles import read_state_dict
+
+    return read_state_dict(path)
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, as OpenAI publishes CLIP."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _openai_tensors(path: Path) -> dict[str, Tensor]:
+    """What open_clip makes of OpenAI's archive: names as in its own models, float32."""
+    import open_clip
+
+    try:
+        network: nn.Module = open_clip.load_openai_model(str(path), precision="fp32", device="cpu")
+    except Exception as error:  # torch.jit and open_clip raise whatever the damage leads to
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise WeightsError(
+            f"{path}: open_clip cannot read this TorchScript archive ({said[0]})",
+            hint="fetch it again; only OpenAI's own CLIP archives are read",
+        ) from None
+    return network.state_dict()
+
+
+def without_wrapping(tensors: dict[str, Tensor], wanted: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """The tensors of our role under our names: the wrapper's prefix off, and without what only training needs."""
+    prefix = max(layout.prefixes, key=lambda prefix: sum(prefix + name in tensors for name in wanted))
+    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if not layout.ours:
+        return named
+    return {name: tensor for name, tensor in named.items() if name.split(".")[0] in layout.ours}
