@@ -13,12 +13,21 @@ from wav2clip_gen.cli.doctor import app
 def test_a_healthy_house_is_told_so() -> None:
     done = CliRunner().invoke(app)
     assert done.exit_code == 0, done.output
-    for word in ("ok  torch ", "ok  ffmpeg", "encoder libx264", "device cpu", "mini vqgan", "sha256"):
+    for word in (
+        "ok  torch ",
+        "ok  ffmpeg",
+        "encoder libx264",
+        "device cpu",
+        "mini vqgan: shipped",
+        "sha256",
+        "full: not fetched",
+    ):
         assert word in done.stdout
     assert "!!" not in done.stdout
 
 
 def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mini").mkdir()  # hides the family that ships
     monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("W2C_FFMPEG", str(tmp_path / "none"))
     done = CliRunner().invoke(app)

@@ -165,6 +165,7 @@ def test_missing_weights_and_ffmpeg_are_told_before_any_work(
     song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as without:
+        (tmp_path / "mini").mkdir()  # hides the family that ships
         without.setenv("W2C_WEIGHTS", str(tmp_path))
         done = run(song, "-o", tmp_path / "film.mp4")
         assert (done.exit_code, "no such weights file" in done.stderr) == (1, True)

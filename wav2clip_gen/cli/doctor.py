@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wav2clip_gen import __version__
+
+if TYPE_CHECKING:
+    from wav2clip_gen.models.store import Status
 
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
@@ -66,18 +69,31 @@ def _devices() -> list[tuple[bool, str]]:
 
 
 def _weights() -> list[tuple[bool, str]]:
-    from wav2clip_gen.errors import WeightsError
-    from wav2clip_gen.models import checkpoints, store
+    from wav2clip_gen.models import store
 
     found = []
     for family in store.FAMILIES:
-        for part in store.PARTS:
-            path = store.locate(family, part)
-            try:
-                checkpoints.load(path, part=part)
-            except WeightsError as error:
-                found.append((False, error.what))
-            else:
-                size = path.stat().st_size / 2**20
-                found.append((True, f"{family} {part}: {size:.1f} MiB, sha256 {store.sha256(path)[:12]}, {path}"))
+        members = [store.status(part) for part in store.members(family).values()]
+        if family != store.FAMILIES[-1] and all(member.state == "missing" for member in members):
+            found.append((True, f"{family}: not fetched (`w2c-gen weights fetch {family}`)"))
+        else:
+            found += [_member(family, member) for member in members]
     return found
+
+
+def _member(family: str, member: Status) -> tuple[bool, str]:
+    """Whether a part is in place and builds its network."""
+    from wav2clip_gen.errors import WeightsError
+    from wav2clip_gen.models import checkpoints, store
+
+    role = member.part.role
+    if member.state in ("missing", "fetched") and not member.part.shipped:
+        return True, f"{family} {role}: {member.state}, not ready (`w2c-gen weights fetch {member.part.name}`)"
+    try:
+        checkpoints.load(member.path, part=role)
+    except WeightsError as error:
+        return False, error.what
+    size = member.path.stat().st_size / 2**20
+    return True, (
+        f"{family} {role}: {member.state}, {size:.1f} MiB, sha256 {store.sha256(member.path)[:12]}, {member.path}"
+    )

@@ -194,9 +194,9 @@ def _settings(kind: Callable[..., Any], batch: int | None) -> Any:
 
 
 def _out_folder(out: Path | None) -> Path:
-    from wav2clip_gen.models import store
+    from wav2clip_gen.models.manifest import shipped_folder
 
-    return out or store.weights_folder() / "mini"
+    return out or shipped_folder() / "mini"
 
 
 def _carry_out(
