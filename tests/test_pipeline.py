@@ -185,7 +185,7 @@ def test_a_stopped_film_is_kept_as_far_as_it_came(
     def stop() -> bool:
         return len(painted) == 3
 
-    for event in rendering(job, family=mini, stop=stop):
+    for event in rendering(job, load=lambda *_, **__: mini, stop=stop):
         if isinstance(event, FramePainted):
             painted.append(event.index)
         if isinstance(event, Finished):

@@ -18,6 +18,12 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
+def family_settings(family: str) -> Settings:
+    """What suits a family of networks: the defaults are made for `mini`, published ones have a preset of their name."""
+    path = PRESETS / f"{family}.yaml"
+    return Settings().merged(read_yaml(path)) if path.is_file() else Settings()
+
+
 def settings_from(
     base: Settings | None = None,
     *,

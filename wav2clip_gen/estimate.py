@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def estimate(job: Job, *, family: Family | None = None) -> Estimate:
     """Time some steps and frames of a film, as it would be made, and tell what all of it would cost."""
-    from wav2clip_gen.models.families import choose_device, load_family
+    from wav2clip_gen.models.families import choose_device, load_choice
     from wav2clip_gen.synthesis.painter import Painter, generator_for
 
     began = time.perf_counter()
-    family = family or load_family(job.settings.run.models, device=choose_device(job.settings.run.device))
+    family = family or load_choice(job.networks, device=choose_device(job.settings.run.device))
     painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
     target = hear(job, family).targets[0].to(family.device)
     preparation = time.perf_counter() - began

@@ -11,7 +11,7 @@ from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError, VideoError
 from wav2clip_gen.files import check_output, empty_folder
-from wav2clip_gen.models import store
+from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
@@ -23,6 +23,7 @@ class Job:
     track: Track
     timeline: Timeline
     settings: Settings  # with its seed drawn
+    networks: Choice
     out: Path
     sound: SoundPlan  # how the sound will get into the film
     frames_dir: Path | None = None
@@ -39,21 +40,23 @@ def prepare(
     out: str | Path | None = None,
     settings: Settings | None = None,
     *,
-    family: str | None = None,
     overwrite: bool = False,
     frames_dir: str | Path | None = None,
+    loaded: Choice | None = None,
+    weights_dir: Path | None = None,
 ) -> Job:
     """Check all that can be checked before a network is loaded; settle the seed and the family.
 
-    Args and errors are those of `pipeline.render`, but that `family` is the name of one that is already loaded.
+    Args and errors are those of `pipeline.render`, but that `loaded` are the networks that are there already, if any.
     """
     source, settings = Path(source), settings or Settings()
     run = settings.run
-    if family is None:
-        family = store.resolve(run.models)
-        store.require(family)
+    networks = loaded or choose(run, weights_dir)
+    networks.require()
+    require_one_space(networks, sound=settings.sound.weight > 0)
     seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
-    settings = replace(settings, run=replace(run, seed=seed, models=family))
+    run = replace(run, seed=seed, models=networks.models, perceptor=networks.perceptor, vqgan=networks.vqgan)
+    settings = replace(settings, run=run)
     track = open_track(source, start=settings.sound.start, duration=settings.sound.duration)
     path = name_film(out or "{stem}.mp4", source, settings)
     check_output(path, overwrite=overwrite)
@@ -62,7 +65,7 @@ def prepare(
     if pictures:
         empty_folder(pictures, "[0-9]*.png", overwrite=overwrite)
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
-    return Job(track, timeline, settings, path, plan_sound(track), pictures)
+    return Job(track, timeline, settings, networks, path, plan_sound(track), pictures)
 
 
 def name_film(template: str | Path, source: Path, settings: Settings) -> Path:

@@ -33,6 +33,7 @@ def render(
     family: Family | None = None,
     overwrite: bool = False,
     frames_dir: str | Path | None = None,
+    weights_dir: Path | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Film:
     """Turn a track into a film whose pictures follow what is heard.
@@ -44,35 +45,42 @@ def render(
         family: Networks that are already loaded, to make several films with.
         overwrite: Replace an older film.
         frames_dir: Also keep the pictures, as PNG files, in this folder; it may have the same fields.
+        weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
         on_event: Is told of all that happens.
 
     Raises:
         W2CError: The track, a setting, the weights or the output cannot be used, or the finished film is wrong.
     """
-    loaded = family.name if family else None
-    job = prepare(source, out, settings, family=loaded, overwrite=overwrite, frames_dir=frames_dir)
-    for event in rendering(job, family=family):
+    loaded = family.choice if family else None
+    job = prepare(
+        source, out, settings, overwrite=overwrite, frames_dir=frames_dir, loaded=loaded, weights_dir=weights_dir
+    )
+    for event in rendering(job, load=(lambda *_, **__: family) if family else None):
         on_event(event)
         if isinstance(event, Finished):
             return event.film
     raise AssertionError("a rendering ends with Finished or an error")
 
 
-def rendering(job: Job, *, family: Family | None = None, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+def rendering(
+    job: Job,
+    *,
+    load: Callable[..., Family] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
     """Make the film, telling of each step; the last event is `Finished`.
 
     Args:
         job: From `prepare`.
-        family: Networks that are already loaded; else those that the settings name.
+        load: Gives the networks, as `load_choice` does; who makes several films loads them once.
         stop: Asked after each frame; when it says so the film ends there, as `NAME.partial.mp4`.
     """
-    from wav2clip_gen.models.families import choose_device, load_family
+    from wav2clip_gen.models.families import choose_device, load_choice
     from wav2clip_gen.synthesis.painter import Painter, generator_for
 
     clock = _Clock()
     yield clock.begin("load")
-    run = job.settings.run
-    family = family or load_family(run.models, device=choose_device(run.device))
+    family = (load or load_choice)(job.networks, device=choose_device(job.settings.run.device))
     painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
     yield Ready(family.name, str(family.device))
 
@@ -113,8 +121,11 @@ def hear(job: Job, family: Family) -> Trajectory:
     from wav2clip_gen.synthesis.trajectory import build_trajectory
 
     settings, prompts = job.settings, job.settings.prompts
+    heard = None
+    if settings.sound.weight:
+        heard = family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
     return build_trajectory(
-        family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline)),
+        heard,
         loudness(job.track, job.timeline),
         job.timeline,
         half_life=settings.motion.smoothing,

@@ -17,6 +17,7 @@ from wav2clip_gen.files import appear_whole
 from wav2clip_gen.job import Job
 from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.models import store
+from wav2clip_gen.models.choice import choose
 from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
         },
         "settings": job.settings.to_dict(),
         "family": {
-            "name": family.name,
+            "name": family.choice.models,
+            "random": family.random,
             "device": str(family.device),
-            "sha256": {part: store.sha256(path) for part, path in family.files.items()},
+            "sha256": {part: store.sha256(path) for part, path in family.choice.files.items()},
         },
         "versions": versions(),
         "sound": asdict(job.sound),
@@ -92,7 +94,7 @@ class Again:
     differences: tuple[str, ...]  # why it would be another film here, in words
 
 
-def read(path: Path) -> Again:
+def read(path: Path, weights_dir: Path | None = None) -> Again:
     """The track and the settings of the film that a record describes.
 
     Raises:
@@ -104,8 +106,9 @@ def read(path: Path) -> Again:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
         track = path.parent / content["track"]["path"]
         settings = Settings().merged(content["settings"])
+        files = choose(settings.run, weights_dir).files
         hashes = {track: content["track"]["sha256"]} | {
-            store.locate(content["family"]["name"], part): content["family"]["sha256"][part] for part in store.PARTS
+            files[role]: digest for role, digest in content["family"]["sha256"].items()
         }
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="give the JSON beside a film") from None

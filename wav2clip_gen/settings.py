@@ -106,7 +106,9 @@ class Motion(Group):
 class Run(Group):
     """With what the film is made."""
 
-    models: str = knob("auto", "family of networks", choices=("auto", "mini"))
+    models: str = knob("auto", "family of networks", choices=("auto", "full", "mini"))
+    perceptor: str | None = knob(None, "another CLIP: a part's name, ARCHITECTURE/TAG of open_clip, or a weights file")
+    vqgan: str | None = knob(None, "another VQGAN: a part's name, a weights file, or a .ckpt with its .yaml beside it")
     seed: int | None = knob(None, "decides everything that is drawn", minimum=0, maximum=2**63 - 1)
     device: str = knob("auto", "where the networks run: auto, cpu, cuda, cuda:1, mps")
     precision: str = knob("auto", "arithmetic of the networks", choices=("auto", "fp32", "bf16"))

@@ -17,6 +17,8 @@ DEFAULTS = {  # in words, where the value itself would say little
     "duration": "default: to the track's end",
     "seed": "default: drawn, and told",
     "models": "default auto",
+    "perceptor": "default: the family's",
+    "vqgan": "default: the family's",
     "device": "default auto",
     "precision": "default auto",
 }
@@ -121,7 +123,21 @@ LearningRate = Annotated[float | None, knob_option(Painting, "learning_rate", pa
 Smoothing = Annotated[float | None, knob_option(Motion, "smoothing", panel="Motion")]
 Inertia = Annotated[float | None, knob_option(Motion, "inertia", panel="Motion")]
 Blend = Annotated[float | None, knob_option(Motion, "blend", panel="Motion")]
-Models = Annotated[str | None, knob_option(Run, "models", panel="Run")]
+Models = Annotated[str | None, knob_option(Run, "models", panel="Models")]
+Perceptor = Annotated[str | None, knob_option(Run, "perceptor", panel="Models")]
+VQGAN = Annotated[str | None, knob_option(Run, "vqgan", panel="Models")]
+WeightsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights-dir",
+        metavar="DIR",
+        rich_help_panel="Models",
+        help="Folder of fetched weights [dim](default: W2C_WEIGHTS, else in the user's cache)[/]",
+    ),
+]
+Fetch = Annotated[
+    bool, typer.Option("--fetch", rich_help_panel="Models", help="Fetch the weights that are missing, then go on.")
+]
 Seed = Annotated[int | None, knob_option(Run, "seed", panel="Run")]
 Device = Annotated[str | None, knob_option(Run, "device", panel="Run")]
 Precision = Annotated[str | None, knob_option(Run, "precision", panel="Run")]

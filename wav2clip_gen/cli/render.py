@@ -10,12 +10,16 @@ import typer
 
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
-from wav2clip_gen.configuration import settings_from
+from wav2clip_gen.configuration import family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
+    import torch
+
     from wav2clip_gen.cli.console import Listener
+    from wav2clip_gen.models.choice import Choice
+    from wav2clip_gen.models.families import Family
 
 
 app = typer.Typer(
@@ -35,6 +39,22 @@ class Request:
     overwrite: bool
     frames_dir: Path | None
     dry_run: bool
+    weights_dir: Path | None
+
+
+class Loader:
+    """Loads networks, once for all tracks that want the same."""
+
+    def __init__(self) -> None:
+        self._family: Family | None = None
+
+    def __call__(self, networks: Choice, *, device: torch.device) -> Family:
+        """The networks on a device; see `load_choice`."""
+        from wav2clip_gen.models.families import load_choice
+
+        if self._family is None or (self._family.choice, self._family.device) != (networks, device):
+            self._family = load_choice(networks, device=device)
+        return self._family
 
 
 EPILOG = "Other commands: " + " · ".join(f"[bold]w2c-gen {word}[/] ({what})" for word, what in COMMANDS.items())
@@ -64,6 +84,10 @@ def render(
     inertia: options.Inertia = None,
     blend: options.Blend = None,
     models: options.Models = None,
+    perceptor: options.Perceptor = None,
+    vqgan: options.VQGAN = None,
+    weights_dir: options.WeightsDir = None,
+    fetch: options.Fetch = False,
     seed: options.Seed = None,
     device: options.Device = None,
     precision: options.Precision = None,
@@ -88,19 +112,24 @@ def render(
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
             "learning_rate": learning_rate},
         "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend},
-        "run": {"models": models, "seed": seed, "device": device, "precision": precision},
+        "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
+            "precision": precision},
     }  # fmt: skip
     with console.errors_shown(debug=debug):
-        sources, settings = _collect(inputs or [], from_record, preset, config, tuple(assignments or ()))
-        settings = settings.merged(_given(changes, prompt))
+        layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
+        sources, settings = _collect(inputs or [], from_record, layers, _given(changes, prompt), weights_dir)
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
-    request = Request(settings, out, overwrite, frames_dir, dry_run)
-    listener = console.listener(progress.value if progress else None)
+        if fetch:
+            from wav2clip_gen.cli.weights import fetch_missing
+
+            fetch_missing(settings.run, weights_dir)
+    request = Request(settings, out, overwrite, frames_dir, dry_run, weights_dir)
+    listener, loader = console.listener(progress.value if progress else None), Loader()
     code = 0
     for source in sources:
         try:
             with console.errors_shown(debug=debug):
-                _make(source, request, listener)
+                _make(source, request, listener, loader)
         except typer.Exit as left:  # one track that fails does not stop the others
             code = max(code, left.exit_code)
             if left.exit_code == INTERRUPTED:
@@ -109,20 +138,27 @@ def render(
 
 
 def _collect(
-    inputs: list[Path], from_record: Path | None, preset: str | None, config: Path | None, assignments: tuple[str, ...]
+    inputs: list[Path],
+    from_record: Path | None,
+    layers: dict[str, Any],
+    given: dict[str, Any],
+    weights_dir: Path | None,
 ) -> tuple[list[Path], Settings]:
-    """Tracks and settings, from a record or from presets and files."""
+    """Tracks and settings: from a record or the family's own, then presets and files, then options."""
     if from_record is None:
         if not inputs:
             raise SettingsError("no track was given", hint="w2c-gen song.wav, or w2c-gen --help")
-        return inputs, settings_from(preset=preset, config=config, assignments=assignments)
+        from wav2clip_gen.models import store
+
+        asked = settings_from(**layers).merged(given)
+        base = family_settings(store.resolve(asked.run.models, weights_dir))
+        return inputs, settings_from(base, **layers).merged(given)
     from wav2clip_gen import record
 
-    again = record.read(from_record)
+    again = record.read(from_record, weights_dir)
     for difference in again.differences:
         typer.echo(f"note: {difference}", err=True)
-    settings = settings_from(again.settings, preset=preset, config=config, assignments=assignments)
-    return inputs or [again.track], settings
+    return inputs or [again.track], settings_from(again.settings, **layers).merged(given)
 
 
 def _given(changes: dict[str, dict[str, Any]], prompts: list[str] | None) -> dict[str, Any]:
@@ -142,14 +178,17 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
             raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: films/{stem}.mp4")
 
 
-def _make(source: Path, request: Request, listener: Listener) -> None:
+def _make(source: Path, request: Request, listener: Listener, loader: Loader) -> None:
     """Make one film, or tell what it would cost; its path goes to stdout."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
     from wav2clip_gen.job import prepare
     from wav2clip_gen.pipeline import rendering
 
-    job = prepare(source, request.out, request.settings, overwrite=request.overwrite, frames_dir=request.frames_dir)
+    job = prepare(
+        source, request.out, request.settings, overwrite=request.overwrite, frames_dir=request.frames_dir,
+        weights_dir=request.weights_dir,
+    )  # fmt: skip
     with listener.following(job):
         if request.dry_run:
             from wav2clip_gen.estimate import estimate
@@ -157,7 +196,7 @@ def _make(source: Path, request: Request, listener: Listener) -> None:
             listener.estimated(estimate(job))
             return
         with GentleStop() as stop:
-            for event in rendering(job, stop=stop):
+            for event in rendering(job, load=loader, stop=stop):
                 stop.follow(event)
                 listener.show(event)
     if isinstance(event, Finished):  # it always is, unless there was an error

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import checkpoints, store
 from wav2clip_gen.models.checkpoints import Header
+from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.structures import recognise
+from wav2clip_gen.settings import suggestion
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ LAYOUTS = {
         ("", "first_stage_model.", "module.", "model."),  # the second inside a Net2NetTransformer
         ("encoder", "decoder", "quantize", "quant_conv", "post_quant_conv"),
     ),
-    "clip": Layout(("", "module."), ()),
+    "clip": Layout(("", "module."), ()),  # all of it
 }
 
 
@@ -50,19 +52,24 @@ def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], pre
         OutputError: `out` cannot be written.
     """
     network = checkpoints.unfilled(Header(part=role, config=config))
-    tensors = read_tensors(original, role=role)
-    wanted = network.state_dict()
-    tensors = without_wrapping(tensors, wanted, LAYOUTS[role])
+    found = read_tensors(original, role=role)
+    wanted = _inside(network).state_dict()
+    tensors = without_wrapping(found, wanted, LAYOUTS[role])
     wrong = checkpoints.differences(wanted, tensors)
     if wrong:
-        guess = recognise(tensors)
+        guess = recognise(found)
         raise WeightsError(
             f"{original}: {checkpoints.first_three(wrong)}",
             hint=f"this seems to be {guess}" if guess else f"is this a {role} of the kind that was named?",
         )
-    checkpoints.fill(network, tensors)
+    checkpoints.fill(_inside(network), tensors)
     made_of = {"file": original.name, "sha256": store.sha256(original)}
     checkpoints.save(network, out, original=made_of, precision=precision)
+
+
+def _inside(network: nn.Module) -> nn.Module:
+    """The network that was published: of a perceptor, open_clip's model."""
+    return network.model if isinstance(network, Perceptor) else network
 
 
 def read_tensors(path: Path, *, role: str) -> dict[str, Tensor]:
@@ -111,3 +118,29 @@ def without_wrapping(tensors: dict[str, Tensor], wanted: dict[str, Tensor], layo
     if not layout.ours:
         return named
     return {name: tensor for name, tensor in named.items() if name.split(".")[0] in layout.ours}
+
+
+def fetch_tag(asked: str, out: Path, *, precision: str = "fp32") -> None:
+    """Let open_clip fetch the weights it knows as `ARCHITECTURE/TAG`, and keep them as a weights file of ours.
+
+    Raises:
+        WeightsError: open_clip knows no such weights, or cannot get them.
+        OutputError: `out` cannot be written.
+    """
+    import open_clip
+
+    architecture, _, tag = asked.partition("/")
+    known = open_clip.list_pretrained_tags_by_model(architecture)
+    if tag not in known:
+        hint = suggestion(tag, known) if known else "open_clip.list_models() tells the architectures"
+        raise WeightsError(f"open_clip knows no weights {asked}", hint=hint)
+    network = Perceptor(architecture)
+    try:
+        filled: nn.Module = open_clip.create_model(architecture, pretrained=tag)
+    except Exception as error:  # the hub's client has errors of its own, without a common base
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise WeightsError(
+            f"open_clip could not get {asked} ({said[0]})", hint="check the network, and try again"
+        ) from None
+    network.model.load_state_dict(filled.state_dict())
+    checkpoints.save(network, out, original={"file": asked, "sha256": ""}, precision=precision)

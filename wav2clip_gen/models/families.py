@@ -1,4 +1,4 @@
-"""A name ("mini") -> three ready networks on a device."""
+"""A name ("mini", "full") -> three ready networks on a device."""
 
 from __future__ import annotations
 
@@ -9,21 +9,32 @@ from typing import cast
 import torch
 
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.models import checkpoints, store
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.choice import Choice, choose, recipe_beside
 from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.convert import convert
+from wav2clip_gen.models.recipes import read_recipe
 from wav2clip_gen.models.vqgan import VQGAN
 from wav2clip_gen.models.wav2clip import Wav2CLIP
+from wav2clip_gen.settings import Run
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """Three networks that share CLIP's space, frozen, on one device."""
+    """Three networks, frozen, on one device."""
 
-    name: str
+    choice: Choice
     wav2clip: Wav2CLIP  # hears
     clip: Perceptor  # sees and reads
     vqgan: VQGAN  # paints
-    files: dict[str, Path]  # part -> weights file
+    random: bool = False  # some of the weights are, for tests and measurements
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        named = [name for name in (self.choice.perceptor, self.choice.vqgan) if name]
+        others = f" with {' and '.join(named)}" if named else ""
+        return f"{self.choice.models}{others}{' (RANDOM WEIGHTS)' if self.random else ''}"
 
     @property
     def device(self) -> torch.device:
@@ -31,26 +42,48 @@ class Family:
         return self.clip.device
 
 
-def load_family(name: str = "auto", *, device: str | torch.device = "cpu", weights_dir: Path | None = None) -> Family:
+def load_family(
+    name: str = "auto",
+    *,
+    device: str | torch.device = "cpu",
+    perceptor: str | None = None,
+    vqgan: str | None = None,
+    weights_dir: Path | None = None,
+) -> Family:
     """Load the networks of a family.
 
     Args:
-        name: "mini", or "auto" for the best family whose files are in place.
+        name: "full", "mini", or "auto" for the best family whose files are in place.
         device: Where the networks shall live.
-        weights_dir: Folder of families, instead of the one that came with the package.
+        perceptor: Another CLIP: a part's name, an open_clip `ARCHITECTURE/TAG`, or a weights file.
+        vqgan: Another painter: a part's name, a weights file, or a checkpoint with its YAML beside it.
+        weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
 
     Raises:
-        WeightsError: The family is unknown, or one of its files is missing or damaged.
+        WeightsError: There is no such family or part, or one of its files is missing or damaged.
+        SettingsError: A file that was named cannot be used.
     """
-    name = store.resolve(name, weights_dir)
-    files = {part: store.find(name, part, weights_dir) for part in store.PARTS}
-    networks = {part: checkpoints.load(path, part=part).to(device) for part, path in files.items()}
+    choice = choose(Run(models=name, perceptor=perceptor, vqgan=vqgan), weights_dir)
+    choice.require()
+    return load_choice(choice, device=device)
+
+
+def load_choice(choice: Choice, *, device: str | torch.device = "cpu") -> Family:
+    """Load the networks that were chosen; a checkpoint of the user's own is converted the first time.
+
+    Raises:
+        WeightsError: One of the files is missing or damaged.
+    """
+    for role, part in choice.parts.items():
+        if part.original and not part.path.is_file():
+            convert(part.original, part.path, role=role, config=read_recipe(recipe_beside(part.original)))
+    networks = {role: checkpoints.load(path, part=role).to(device) for role, path in choice.files.items()}
     return Family(
-        name=name,
+        choice=choice,
         wav2clip=cast(Wav2CLIP, networks["wav2clip"]),
         clip=cast(Perceptor, networks["clip"]),
         vqgan=cast(VQGAN, networks["vqgan"]),
-        files=files,
+        random=any("random" in checkpoints.read_header(path).training for path in choice.files.values()),
     )
 
 

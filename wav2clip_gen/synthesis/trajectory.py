@@ -25,7 +25,7 @@ class Trajectory:
 
 
 def build_trajectory(
-    embeddings: Tensor,
+    embeddings: Tensor | None,
     loudness: np.ndarray,
     timeline: Timeline,
     *,
@@ -37,7 +37,7 @@ def build_trajectory(
     """Interpolate window embeddings to frame times, smooth them, and mix in the prompts.
 
     Args:
-        embeddings: (W, D) unit vectors, window `w` centred at `w * hop`.
+        embeddings: (W, D) unit vectors, window `w` centred at `w * hop`; None where prompts alone steer.
         loudness: (F,) in [0, 1]; a silent frame has little say in what its neighbours become.
         timeline: Times of windows and frames.
         half_life: Of the smoothing, in seconds.
@@ -45,13 +45,14 @@ def build_trajectory(
         prompts: (P, D) unit vectors of the prompts.
         prompt_weights: Their pulls.
     """
-    heard = at_times(embeddings, timeline.frame_times() / timeline.hop)
     energy = torch.as_tensor(loudness, dtype=torch.float32).clamp(0, 1)
-    targets = smooth(heard, half_life * float(timeline.fps), weights=0.05 + 0.95 * energy)
-    _normalise_(targets)
+    if embeddings is not None:
+        heard = at_times(embeddings, timeline.frame_times() / timeline.hop)
+        targets = smooth(heard, half_life * float(timeline.fps), weights=0.05 + 0.95 * energy)
+        _normalise_(targets)
     if prompts is not None:
-        weights = prompts.new_tensor(prompt_weights).unsqueeze(1)  # (P, 1)
-        targets.mul_(sound_weight).add_((weights * prompts).sum(dim=0))
+        said = (prompts.new_tensor(prompt_weights).unsqueeze(1) * prompts).sum(dim=0)  # (D,)
+        targets = said.repeat(timeline.frames, 1) if embeddings is None else targets.mul_(sound_weight).add_(said)
         _normalise_(targets)
     return Trajectory(targets, energy, float(timeline.fps))
 

@@ -1,0 +1,146 @@
+"""Which networks make a film: families, other parts in their place, and what cannot go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tests.models.test_convert import GUMBEL, SMALL
+from wav2clip_gen.errors import SettingsError, W2CError, WeightsError
+from wav2clip_gen.models import checkpoints, choice, fakes, manifest
+from wav2clip_gen.models.families import load_family
+from wav2clip_gen.models.recipes import read_recipe
+from wav2clip_gen.settings import Run
+
+
+def usable(run: Run, folder: Path) -> None:
+    """What a render asks of its networks before any work."""
+    chosen = choice.choose(run, folder)
+    chosen.require()
+    choice.require_one_space(chosen, sound=True)
+
+
+def refused(run: Run, folder: Path) -> W2CError:
+    with pytest.raises(W2CError) as caught:
+        usable(run, folder)
+    assert caught.value.hint
+    return caught.value
+
+
+def test_the_small_family_ships(tmp_path: Path) -> None:
+    chosen = choice.choose(Run(), tmp_path)
+    chosen.require()
+    choice.require_one_space(chosen, sound=True)
+    assert chosen.models == "mini"
+
+
+def test_the_published_family_says_how_to_get_it(tmp_path: Path) -> None:
+    error = refused(Run(models="full"), tmp_path)
+    assert "no such weights file" in error.what
+    assert error.hint == "run `w2c-gen weights fetch full`"
+    assert refused(Run(vqgan="wikiart-16384"), tmp_path).hint == "run `w2c-gen weights fetch wikiart-16384`"
+    assert "weights fetch ViT-B-16/laion2b" in refused(Run(perceptor="ViT-B-16/laion2b"), tmp_path).hint
+
+
+def test_unknown_and_misplaced_parts_are_told(tmp_path: Path) -> None:
+    assert "no part is called" in refused(Run(vqgan="picasso"), tmp_path).what
+    assert "vit-b-32 is a clip, not a vqgan" in refused(Run(vqgan="vit-b-32"), tmp_path).what
+    assert "no such weights file" in refused(Run(vqgan=str(tmp_path / "none.ckpt")), tmp_path).what
+
+
+def test_sound_cannot_steer_a_perceptor_of_another_space(tmp_path: Path) -> None:
+    part = tmp_path / "vit-b-16" / "clip.safetensors"
+    part.parent.mkdir()
+    part.touch()
+    chosen = choice.choose(Run(perceptor="vit-b-16"), tmp_path)
+    choice.require_one_space(chosen, sound=False)
+    with pytest.raises(SettingsError, match="sound cannot steer the perceptor vit-b-16") as caught:
+        choice.require_one_space(chosen, sound=True)
+    assert "sound.weight=0" in caught.value.hint
+
+
+def test_a_weights_file_says_itself_of_what_space_it_is(tmp_path: Path) -> None:
+    own = manifest.shipped_folder() / "mini" / "clip.safetensors"
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(own.read_bytes())
+    chosen = choice.choose(Run(perceptor=str(copy)), tmp_path)
+    choice.require_one_space(chosen, sound=True)
+    copy.write_bytes(b"")
+    assert not choice.hears(chosen.parts["clip"])
+
+
+def taming_yaml(config: dict[str, Any], *, inside: bool = False) -> dict[str, Any]:
+    """A configuration as taming-transformers writes it."""
+    names = ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "resolution", "z_channels")
+    ddconfig = {name: list(value) if isinstance(value := config[name], tuple) else value for name in names}
+    ddconfig |= {"double_z": False, "in_channels": 3, "out_ch": 3, "dropout": 0.0}
+    params = {"embed_dim": config["embed_dim"], "n_embed": config["n_embed"], "ddconfig": ddconfig}
+    target = f"taming.models.vqgan.{'GumbelVQ' if config['gumbel'] else 'VQModel'}"
+    model: dict[str, Any] = {"target": target, "params": params}
+    if inside:
+        model = {"target": "taming.models.cond_transformer.Net2NetTransformer", "params": {"first_stage_config": model}}
+    return {"model": {"base_learning_rate": 4.5e-06, **model}}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("config", [SMALL, GUMBEL], ids=["vq", "gumbel"])
+def test_a_checkpoint_of_ones_own_paints(config: dict[str, Any], inside: bool, tmp_path: Path) -> None:
+    tensors = fakes.random_network("vqgan", config, seed=1).state_dict()
+    prefix = "first_stage_model." if inside else ""
+    torch.save({"state_dict": {prefix + name: tensor for name, tensor in tensors.items()}}, tmp_path / "mine.ckpt")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(taming_yaml(config, inside=inside)))
+    family = load_family("mini", vqgan=str(tmp_path / "mine.ckpt"), weights_dir=tmp_path / "cache")
+    assert family.vqgan.config.gumbel is config["gumbel"]
+    codes = tensors[f"quantize.{'embed' if config['gumbel'] else 'embedding'}.weight"]
+    assert torch.equal(family.vqgan.quantize.codes, codes)
+    assert family.name == f"mini with {tmp_path / 'mine.ckpt'}"
+    made = family.choice.files["vqgan"]
+    before = made.stat().st_mtime_ns
+    load_family("mini", vqgan=str(tmp_path / "mine.ckpt"), weights_dir=tmp_path / "cache")
+    assert made.stat().st_mtime_ns == before  # converted once
+
+
+def test_a_checkpoint_without_its_configuration_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.ckpt").write_bytes(b"x")
+    error = refused(Run(vqgan=str(tmp_path / "mine.ckpt")), tmp_path)
+    assert "nothing says how large" in error.what
+    assert "mine.yaml" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: content["model"]["params"]["ddconfig"].pop("ch_mult"), "no 'ch_mult'"),
+        (lambda content: content.update(model=3), "describes no VQGAN"),
+        (lambda content: content["model"]["params"]["ddconfig"].update(out_ch=1), "out_ch is 1"),
+    ],
+)
+def test_a_configuration_of_something_else_is_told(change: Any, words: str, tmp_path: Path) -> None:
+    content = taming_yaml(SMALL)
+    change(content)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(WeightsError, match=words):
+        read_recipe(tmp_path / "mine.yaml")
+
+
+def test_random_weights_are_marked_and_never_taken_by_themselves(tmp_path: Path) -> None:
+    for role, config in (("wav2clip", {"width": 8}), ("clip", {"architecture": "w2c-mini"}), ("vqgan", SMALL)):
+        part = next(part for part in manifest.expand("full") if part.role == role)
+        fakes.write_fake(tmp_path / part.name / f"{role}.safetensors", role=role, config=config, seed=4)
+    assert choice.choose(Run(), tmp_path).models == "mini"
+    family = load_family("full", weights_dir=tmp_path)
+    assert (family.random, family.name) == (True, "full (RANDOM WEIGHTS)")
+    header = checkpoints.read_header(family.choice.files["vqgan"])
+    assert header.training == {"random": 4}
+
+
+def test_a_seed_decides_random_weights() -> None:
+    def codes(seed: int) -> torch.Tensor:
+        return fakes.random_network("vqgan", SMALL, seed=seed).state_dict()["quantize.embedding.weight"]
+
+    assert torch.equal(codes(1), codes(1))
+    assert not torch.equal(codes(1), codes(2))

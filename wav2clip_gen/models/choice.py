@@ -1,0 +1,154 @@
+"""Which networks make a film: a family, and in place of its parts others that were named. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from wav2clip_gen.errors import SettingsError, WeightsError
+from wav2clip_gen.models import manifest, store
+from wav2clip_gen.settings import Run
+
+WITH_SOUND = ("vit-b-32", "mini-clip")  # the perceptors in whose space sounds are embedded
+CONVERTIBLE = (".ckpt", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a film."""
+
+    name: str  # as it was asked for
+    path: Path  # of its weights file
+    hint: str  # what to do where that is missing
+    original: Path | None = None  # a checkpoint of the user's own, from which the weights file is made
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The networks of a film, by role."""
+
+    parts: dict[str, Part]
+    models: str  # the family
+    perceptor: str | None = None  # as it was asked for, where it is not the family's
+    vqgan: str | None = None  # likewise
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Role -> weights file."""
+        return {role: part.path for role, part in self.parts.items()}
+
+    def require(self) -> None:
+        """Make sure that all files are in place.
+
+        Raises:
+            WeightsError: One is not.
+        """
+        for part in self.parts.values():
+            if not part.path.is_file() and part.original is None:
+                raise WeightsError(f"{part.path}: no such weights file", hint=part.hint)
+
+
+def choose(run: Run, weights_dir: Path | None = None) -> Choice:
+    """The networks that settings name; whether their files are there is left to `Choice.require`.
+
+    Raises:
+        WeightsError: There is no family or part of that name, or a part for another role.
+        SettingsError: A file that was named cannot be used.
+    """
+    family = store.resolve(run.models, weights_dir)
+    parts = {
+        role: Part(part.name, store.locate_part(part, weights_dir), _hint(part, family))
+        for role, part in store.members(family).items()
+    }
+    for role, asked in (("clip", run.perceptor), ("vqgan", run.vqgan)):
+        if asked is not None:
+            parts[role] = find(asked, role, weights_dir)
+    return Choice(parts, family, run.perceptor, run.vqgan)
+
+
+def find(asked: str, role: str, weights_dir: Path | None = None) -> Part:
+    """The part meant by a name of the manifest, an open_clip `ARCHITECTURE/TAG`, or a file.
+
+    Raises:
+        WeightsError: There is no part of that name, or it plays another role.
+        SettingsError: The file cannot be used.
+    """
+    if Path(asked).suffix in (".safetensors", *CONVERTIBLE):
+        return _own_file(Path(asked), role, weights_dir)
+    if role == "clip" and "/" in asked:
+        return Part(asked, tag_file(asked, weights_dir), f"run `w2c-gen weights fetch {asked}`")
+    part = manifest.part(asked)
+    if part.role != role:
+        raise WeightsError(f"{asked} is a {part.role}, not a {role}", hint="`w2c-gen weights list` tells what is what")
+    return Part(part.name, store.locate_part(part, weights_dir), _hint(part, part.name))
+
+
+def tag_file(asked: str, weights_dir: Path | None = None) -> Path:
+    """Where the weights that open_clip knows as `ARCHITECTURE/TAG` belong."""
+    return (weights_dir or store.weights_folder()) / "open_clip" / asked.replace("/", "--") / "clip.safetensors"
+
+
+def hears(part: Part) -> bool:
+    """Whether sounds can steer what this perceptor sees: it is of the space that sounds are embedded in."""
+    if part.name in WITH_SOUND:
+        return True
+    if not part.path.is_file():
+        return False
+    try:
+        header = json.loads(store.read_metadata(part.path)["w2c-gen"])
+    except (WeightsError, KeyError, ValueError):
+        return False
+    published = header.get("original", {}).get("sha256") == manifest.part("vit-b-32").sha256
+    return published or header.get("config", {}).get("architecture") == "w2c-mini"
+
+
+def require_one_space(choice: Choice, *, sound: bool) -> None:
+    """Make sure that the sound encoder and the perceptor speak of the same space, where sound steers.
+
+    Raises:
+        SettingsError: They do not.
+    """
+    perceptor = choice.parts["clip"]
+    if sound and not hears(perceptor):
+        raise SettingsError(
+            f"sound cannot steer the perceptor {perceptor.name}: Wav2CLIP lives in the space of ViT-B/32",
+            hint="take --perceptor vit-b-32, or let words alone steer: --prompt ... --set sound.weight=0",
+        )
+
+
+def _hint(part: manifest.Part, asked: str) -> str:
+    return "is W2C_WEIGHTS right? else reinstall w2c-gen" if part.shipped else f"run `w2c-gen weights fetch {asked}`"
+
+
+def _own_file(path: Path, role: str, weights_dir: Path | None) -> Part:
+    """A weights file of ours as it is, or where the conversion of somebody's checkpoint belongs."""
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such weights file", hint="check the spelling and the folder you are in")
+    if path.suffix == ".safetensors":
+        return Part(str(path), path, "")
+    if role != "vqgan":
+        raise SettingsError(f"{path}: a {role} must be converted first", hint=f"w2c-gen weights convert {path}")
+    facts = path.stat()
+    recipe = recipe_beside(path).read_text(encoding="utf-8", errors="replace")
+    key = hashlib.sha256(f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{recipe}".encode()).hexdigest()
+    folder = (weights_dir or store.weights_folder()) / "own" / f"{path.stem}-{key[:12]}"
+    return Part(str(path), folder / "vqgan.safetensors", "", original=path)
+
+
+def recipe_beside(checkpoint: Path) -> Path:
+    """The YAML file that describes a checkpoint: beside it, with its name, or the only one there.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    named = checkpoint.with_suffix(".yaml")
+    if named.is_file():
+        return named
+    others = list(checkpoint.parent.glob("*.yaml"))
+    if len(others) == 1:
+        return others[0]
+    raise SettingsError(
+        f"{checkpoint}: nothing says how large its network is", hint=f"put its configuration beside it as {named.name}"
+    )
