@@ -6,20 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import threading
 from collections import namedtuple
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.models import server as servers
 from tests.models.server import Answer, Server
-from tests.models.test_store import write_weights
+from tests.models.tiny import write_weights
 from wav2clip_gen.errors import OutputError, W2CError, WeightsError
 from wav2clip_gen.models import download, fetch, store
 from wav2clip_gen.models.download import Downloading, Retrying
@@ -27,35 +24,12 @@ from wav2clip_gen.models.fetch import Done, Failed, Trying, Waiting
 from wav2clip_gen.models.locks import Lock
 from wav2clip_gen.models.manifest import Part
 
+pytestmark = pytest.mark.usefixtures("converter")
+
 BODY = b"PK" + bytes(range(256)) * 1000  # 256,002 bytes, begins as a torch file does
 OTHER = b"PK" + bytes(reversed(range(256))) * 1000
 HASH = hashlib.sha256(BODY).hexdigest()
 HALF = 128_000
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(download, "CHUNK", 4096)
-    with servers.running() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def converter(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """In place of the real converter: writes a tiny file in our format, and remembers what it was given."""
-
-    def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32") -> None:
-        if fake.refuses:
-            raise WeightsError(f"{original}: holds no {role}", hint="is it the right file?")
-        fake.given.append((original.read_bytes(), role, config, precision))
-        write_weights(out)
-
-    fake = SimpleNamespace(convert=convert, given=[], refuses=False)
-    monkeypatch.setitem(sys.modules, "wav2clip_gen.models.convert", fake)
-    return fake
 
 
 @pytest.fixture
@@ -427,6 +401,18 @@ def test_a_read_only_disk_is_told(server: Server, folder: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "mkdir", refuse)
     error = fails(part_from(server.url), folder, "Read-only file system", kind=OutputError)
     assert "--weights-dir" in error.hint
+
+
+def test_a_read_only_folder_that_others_filled_is_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = part_from("https://nowhere.invalid/x")
+    path = write_weights(store.locate_part(part, folder))
+
+    def refuse(self: Path, *arguments: object, **options: object) -> None:
+        raise OSError(30, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert run(part, folder) == [Done("eyes", path, new=False)]
+    assert not path.with_name(".fetch.lock").exists()
 
 
 def test_the_hash_of_the_first_fetch_holds_ever_after(server: Server, folder: Path, converter: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from wav2clip_gen.models.fetch import Event
     from wav2clip_gen.models.manifest import Part
     from wav2clip_gen.models.store import Status
 
@@ -89,24 +91,24 @@ def fetch(
     """Download parts, check them, and convert them. Again, after a break: it goes on where it stopped."""
     from wav2clip_gen.cli import console
     from wav2clip_gen.cli.app import INTERRUPTED
-    from wav2clip_gen.cli.transfer import following
 
     with console.errors_shown(debug=debug):
         parts = _parts(names)
     code = 0
     for part in parts:
         try:
-            with console.errors_shown(debug=debug), following() as show:
+            with console.errors_shown(debug=debug):
                 from wav2clip_gen.models import fetch as fetching
 
-                choices = {"precision": precision.value, "keep_original": keep_original, "offline": offline}
-                for event in fetching.fetch(part, weights_dir, **choices):
-                    show(event)
-        except KeyboardInterrupt:
-            typer.echo("interrupted: the same command goes on where it stopped", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+                _follow(
+                    fetching.fetch(
+                        part, weights_dir, precision=precision.value, keep_original=keep_original, offline=offline
+                    )
+                )
         except typer.Exit as left:  # one part that fails does not stop the others
             code = max(code, left.exit_code)
+            if left.exit_code == INTERRUPTED:
+                break
     raise typer.Exit(code)
 
 
@@ -215,6 +217,20 @@ def remove(
         for part in _parts(names):
             freed = upkeep.remove(part, weights_dir, forget=forget)
             typer.echo(f"{part.name}: {f'{_size(freed)} freed' if freed else 'nothing there'}", err=True)
+
+
+def _follow(events: Iterable[Event]) -> None:
+    """Show how the fetching of a part goes; Ctrl-C says how to go on."""
+    from wav2clip_gen.cli.app import INTERRUPTED
+    from wav2clip_gen.cli.transfer import following
+
+    try:
+        with following() as show:
+            for event in events:
+                show(event)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on where it stopped", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _parts(names: list[str]) -> list[Part]:
