@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +14,11 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
+    from tests.models.server import Server
     from wav2clip_gen.models.families import Family
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,3 +96,33 @@ def fake_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFFmpeg:
         monkeypatch.setenv("W2C_FFMPEG", str(path))
 
     return install
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A web server on this machine, reached without a proxy; downloads come in small blocks."""
+    from tests.models.server import running
+    from wav2clip_gen.models import download
+
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(download, "CHUNK", 4096)
+    with running() as bad:
+        yield bad
+
+
+@pytest.fixture
+def converter(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """In place of the real converter: writes a tiny file in our format, and remembers what it was given."""
+    from tests.models.tiny import write_weights
+
+    def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32") -> None:
+        if fake.refuses:
+            raise WeightsError(f"{original}: holds no {role}", hint="is it the right file?")
+        fake.given.append((original.read_bytes(), role, config, precision))
+        write_weights(out)
+
+    fake = SimpleNamespace(convert=convert, given=[], refuses=False)
+    monkeypatch.setitem(sys.modules, "wav2clip_gen.models.convert", fake)
+    return fake

@@ -56,12 +56,13 @@ def test_imports_run_one_way(path: Path) -> None:
         "import wav2clip_gen",
         "import wav2clip_gen.cli.app, wav2clip_gen.cli.render, wav2clip_gen.cli.doctor, wav2clip_gen.cli.train",
         "import wav2clip_gen.settings, wav2clip_gen.errors, wav2clip_gen.job, wav2clip_gen.record",
+        "import wav2clip_gen.cli.weights, wav2clip_gen.models.store, wav2clip_gen.models.manifest",
         "import sys; sys.argv = ['w2c-gen', '--help']\nfrom wav2clip_gen.cli.app import main\n"
         "try: main()\nexcept SystemExit: pass",
     ],
 )
 def test_the_command_line_loads_without_torch(code: str) -> None:
-    code += "\nimport sys; heavy = {'torch', 'librosa', 'scipy', 'soundfile', 'PIL'} & set(sys.modules)"
+    code += "\nimport sys; heavy = {'torch', 'librosa', 'scipy', 'soundfile', 'PIL', 'requests'} & set(sys.modules)"
     code += "\nassert not heavy, heavy"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import struct
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.models.tiny import write_weights
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.models import locks, manifest, store
 from wav2clip_gen.models.locks import Lock
 
 HINT = "run `w2c-gen weights fetch full`"
-
-
-def write_weights(path: Path, *, training: dict[str, int] | None = None, values: bytes = b"\0" * 8) -> Path:
-    """A tiny file in our format; no network, but a header and eight bytes."""
-    tensors = {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, len(values)]}}
-    ours = json.dumps({"format": 1, "part": "clip", "config": {}, "training": training or {}})
-    header = json.dumps({"__metadata__": {"w2c-gen": ours}, **tensors}).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack("<Q", len(header)) + header + values)
-    return path
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 COMMANDS = {
     "doctor": "what is installed, and whether it works",
     "train": "train the small family: vqgan, clip, wav2clip",
+    "weights": "the published models: list, fetch, verify, convert, remove",
 }
 
 

@@ -43,7 +43,7 @@ class Status:
 def weights_folder() -> Path:
     """The folder that weights are fetched into: `W2C_WEIGHTS`, else one in the user's cache."""
     if chosen := os.environ.get("W2C_WEIGHTS"):
-        return Path(chosen)
+        return Path(chosen).expanduser()
     from platformdirs import user_cache_path
 
     return user_cache_path("w2c-gen", appauthor=False) / "weights"
