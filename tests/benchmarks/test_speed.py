@@ -6,13 +6,11 @@ These measure; they assert nothing about speed.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,31 +26,11 @@ from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
 
-RESULTS = Path(__file__).with_name("results.md")
 SONG = SAMPLES / "africa.ogg"
 PEAK_MEMORY = (
     "from wav2clip_gen.cli.app import main\n"
     "try:\n    main()\nfinally:\n    print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
 )  # prints `VmHWM: n kB` after the film's path; the peak that getrusage tells is inherited from the parent
-
-
-@pytest.fixture(scope="module")
-def table() -> Iterator[list[tuple[str, str]]]:
-    """Rows (what, figure) that become the results."""
-    rows: list[tuple[str, str]] = []
-    yield rows
-    head = f"Measured on {processor()}, {os.cpu_count()} cores, torch {torch.__version__}, models mini, medians.\n\n"
-    lines = "".join(f"| {what} | {figure} |\n" for what, figure in rows)
-    RESULTS.write_text(f"{head}| what | figure |\n| --- | --- |\n{lines}")
-
-
-def processor() -> str:
-    """Name of the processor, as Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def command(*arguments: object) -> list[str]:

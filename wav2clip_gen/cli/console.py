@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -38,6 +40,9 @@ def errors_shown(*, debug: bool = False) -> Iterator[None]:
         yield
     except typer.Exit:
         raise
+    except BrokenPipeError:  # who read our stdout has seen enough; Python's own last flush would complain again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             stderr.print(traceback.format_exc(), markup=False)
@@ -77,7 +82,7 @@ class Pace:
         steps = self.job.settings.painting.steps / per_frame
         left = per_frame * (event.frames - event.index - 1)
         song = per_frame * float(self.job.timeline.fps)
-        return f"{steps:.1f} it/s, {song:.1f} s per second of song, {clock(left)} left"
+        return f"{steps:.3g} it/s, {song:.3g} s per second of song, {clock(left)} left"
 
 
 def clock(seconds: float) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.models.fetch import Event
     from wav2clip_gen.models.manifest import Part
     from wav2clip_gen.models.store import Status
+    from wav2clip_gen.settings import Run
 
 app = typer.Typer(
     help="The published models. Nothing is fetched unless you ask for it.",
@@ -93,11 +94,15 @@ def fetch(
     from wav2clip_gen.cli.app import INTERRUPTED
 
     with console.errors_shown(debug=debug):
-        parts = _parts(names)
+        tags = [name for name in names if "/" in name]  # of open_clip
+        wanted: list[Part | str] = [*_parts([name for name in names if name not in tags]), *tags]
     code = 0
-    for part in parts:
+    for part in wanted:
         try:
             with console.errors_shown(debug=debug):
+                if isinstance(part, str):
+                    _fetch_tag(part, weights_dir, precision=precision.value, offline=offline)
+                    continue
                 from wav2clip_gen.models import fetch as fetching
 
                 _follow(
@@ -199,6 +204,33 @@ def convert(
 
 
 @app.command()
+def fake(
+    names: Names,
+    *,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the weights.")] = 0,
+    precision: Written = Precision.fp16,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that are there.")] = False,
+    weights_dir: Folder = None,
+    debug: Debug = False,
+) -> None:
+    """For developers: put networks of published size with RANDOM weights where the real ones belong."""
+    from wav2clip_gen.cli import console
+
+    with console.errors_shown(debug=debug):
+        from wav2clip_gen.errors import OutputError, WeightsError
+        from wav2clip_gen.models import fakes, store
+
+        for part in _parts(names):
+            path = store.locate_part(part, weights_dir)
+            if part.shipped:
+                raise WeightsError(f"{part.name} comes with w2c-gen", hint="only published parts can be stood in for")
+            if path.exists() and not overwrite:
+                raise OutputError(f"{path} exists", hint="use --overwrite to replace it")
+            fakes.write_fake(path, role=part.role, config=part.config, seed=seed, precision=precision.value)
+            typer.echo(str(path))
+
+
+@app.command()
 def remove(
     names: Names,
     *,
@@ -217,6 +249,36 @@ def remove(
         for part in _parts(names):
             freed = upkeep.remove(part, weights_dir, forget=forget)
             typer.echo(f"{part.name}: {f'{_size(freed)} freed' if freed else 'nothing there'}", err=True)
+
+
+def fetch_missing(run: Run, weights_dir: Path | None) -> None:
+    """Fetch what the networks of a render still lack."""
+    from wav2clip_gen.models import fetch as fetching
+    from wav2clip_gen.models.choice import choose
+
+    for part in choose(run, weights_dir).parts.values():
+        if part.path.is_file() or part.original:
+            continue
+        if "/" in part.name:
+            _fetch_tag(part.name, weights_dir)
+            continue
+        for published in _parts([part.name]):
+            _follow(fetching.fetch(published, weights_dir))
+
+
+def _fetch_tag(asked: str, weights_dir: Path | None, *, precision: str = "fp32", offline: bool = False) -> None:
+    """Let open_clip fetch `ARCHITECTURE/TAG` with its own client and progress."""
+    from wav2clip_gen.errors import WeightsError
+    from wav2clip_gen.models.choice import tag_file
+    from wav2clip_gen.models.convert import fetch_tag
+    from wav2clip_gen.models.fetch import asked_to_stay_offline
+
+    if offline or asked_to_stay_offline():
+        raise WeightsError(f"{asked} cannot be fetched offline", hint="leave --offline and W2C_OFFLINE away")
+    path = tag_file(asked, weights_dir)
+    if not path.is_file():
+        fetch_tag(asked, path, precision=precision)
+    typer.echo(f"{asked}: {path}", err=True)
 
 
 def _follow(events: Iterable[Event]) -> None:
