@@ -119,6 +119,7 @@ def converter(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32") -> None:
         if fake.refuses:
+            out.write_bytes(b"half of it")
             raise WeightsError(f"{original}: holds no {role}", hint="is it the right file?")
         fake.given.append((original.read_bytes(), role, config, precision))
         write_weights(out)

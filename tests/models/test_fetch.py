@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tests.models import server as servers
 from tests.models.server import Answer, Server
@@ -192,6 +193,28 @@ def test_a_weak_etag_is_no_validator_but_a_date_is(server: Server, folder: Path,
     assert converter.given[1][0] == BODY
 
 
+def test_nor_are_two_mirrors_files_that_carry_the_same_tag(server: Server, folder: Path, converter: Any) -> None:
+    broken = server.plan("/a", Answer(body=BODY, stop_at=HALF), Answer(status=404))
+    run(unknown(broken, server.plan("/b", Answer(body=OTHER))), folder)
+    assert server.ranges()[-1] is None
+    assert converter.given[0][0] == OTHER
+
+
+def test_as_long_as_something_comes_it_goes_on(server: Server, folder: Path, converter: Any) -> None:
+    often = [Answer(body=BODY, stop_at=stop) for stop in range(20_000, len(BODY), 20_000)]
+    run(unknown(server.plan("/eyes.pt", *often, Answer(body=BODY))), folder)
+    assert len(server.asked) > 2 * download.TRIES
+    assert converter.given[0][0] == BODY
+
+
+def test_fewer_bytes_than_told_are_noticed_whatever_the_http_library_does(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "_chunks", lambda url, response: iter([BODY[:HALF]]))
+    part = unknown(server.plan("/eyes.pt", Answer(body=BODY, ranges=False)))
+    fails(part, folder, f"the connection ended after {HALF} of {len(BODY)} bytes")
+
+
 def test_with_a_known_hash_another_mirror_goes_on(server: Server, folder: Path, converter: Any) -> None:
     broken = server.plan("/a", Answer(body=BODY, stop_at=HALF), Answer(status=404))
     part = part_from(broken, server.plan("/b", Answer(body=BODY, etag='"b"')))
@@ -286,15 +309,34 @@ def test_a_login_is_told(server: Server, folder: Path, status: int) -> None:
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream", "application/json"])
-def test_a_page_instead_of_the_file_is_told(server: Server, folder: Path, kind: str) -> None:
-    page = Answer(body=b"\xef\xbb\xbf \n<!DOCTYPE html><html>sign in</html>", headers={"Content-Type": kind})
-    fails(unknown(server.plan("/eyes.pt", page)), folder, "gives a web page instead of the file")
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html; charset=utf-8", b"please sign in"),
+        ("application/json", b'{"error": "quota"}'),
+        ("application/octet-stream", b"\xef\xbb\xbf \n<!DOCTYPE html><html>sign in</html>"),
+    ],
+)
+def test_a_page_instead_of_the_file_is_told(server: Server, folder: Path, kind: str, body: bytes) -> None:
+    part = unknown(server.plan("/eyes.pt", Answer(body=body, headers={"Content-Type": kind})))
+    fails(part, folder, "gives a web page instead of the file")
+    assert len(server.asked) == 1
 
 
 def test_a_redirect_is_followed(server: Server, folder: Path, converter: Any) -> None:
     server.plan("/there", Answer(body=BODY))
     run(part_from(server.plan("/eyes.pt", Answer(status=302, headers={"Location": "/there"}))), folder)
+    assert converter.given[0][0] == BODY
+
+
+def test_a_redirect_to_plain_http_needs_a_known_hash(
+    server: Server, folder: Path, converter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = server.plan("/there", Answer(body=BODY))
+    get = requests.Session.get
+    monkeypatch.setattr(requests.Session, "get", lambda self, url, **options: get(self, there, **options))
+    fails(unknown("https://safe.invalid/eyes.pt"), folder, "safe.invalid: leads to plain http")
+    run(part_from("https://safe.invalid/eyes.pt"), folder)
     assert converter.given[0][0] == BODY
 
 

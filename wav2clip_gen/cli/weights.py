@@ -36,7 +36,7 @@ Folder = Annotated[
     Path | None,
     typer.Option("--weights-dir", metavar="DIR", help="Folder of weights.", show_default="W2C_WEIGHTS, else a cache"),
 ]
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Parts or families, as `list` shows them.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Parts or families, as `list` shows them.")]
 Written = Annotated[Precision, typer.Option(help="How the converted weights are written.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
 
@@ -62,17 +62,9 @@ def list_parts(
             content = {"folder": str(weights_dir or store.weights_folder()), "families": published.families}
             typer.echo(writer.dumps({**content, "parts": [_fields(one) for one in found]}, indent=2))
             return
-        for family, members in published.families.items():
-            typer.echo(f"{family}: {', '.join(members.values())}")
-        typer.echo()
-        for one in found:
-            typer.echo(
-                f"{one.part.name:<17} {one.part.role:<9} {_size(one.size):>9}  {_state(one):<16}  {one.part.licence}"
-            )
-        notes = [one.part for one in found if one.part.note]
-        typer.echo()
-        for part in notes:
-            typer.echo(f"{part.name}: {part.note}")
+        families = [f"{family}: {', '.join(members.values())}" for family, members in published.families.items()]
+        notes = [f"{part.name}: {part.note}" for part in published.parts.values() if part.note]
+        typer.echo("\n".join([*families, "", *map(_line, found), "", *notes]))
 
 
 @app.command()
@@ -119,7 +111,9 @@ def fetch(
 
 @app.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Else: all that there is.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Parts or families; else all that there is.")
+    ] = None,
     *,
     weights_dir: Folder = None,
     debug: Debug = False,
@@ -146,7 +140,7 @@ def verify(
 
 @app.command()
 def path(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A part or a family; else the folder.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A part or a family; else the folder.")] = None,
     *,
     weights_dir: Folder = None,
     debug: Debug = False,
@@ -307,6 +301,11 @@ def _fields(status: Status) -> dict[str, Any]:
 
     state = {"state": status.state, "path": str(status.path), "bytes": status.size, "partial": status.partial}
     return {**asdict(status.part), **state}
+
+
+def _line(status: Status) -> str:
+    part = status.part
+    return f"{part.name:<17} {part.role:<9} {_size(status.size):>9}  {_state(status):<16}  {part.licence}"
 
 
 def _state(status: Status) -> str:

@@ -137,6 +137,8 @@ def _attempt(session: requests.Session, url: str, wanted: Wanted) -> Generator[D
         raise _translated(url, error, "cannot be reached", unreachable=True) from None
     with response:
         _check_status(url, response)
+        if url.startswith("https:") and not response.url.startswith("https:") and not wanted.hash_is_known:
+            raise SourceError(url, "leads to plain http, and no hash is known that would show a forgery")
         if response.status_code == 416:  # there is nothing behind what we have
             if _range(response)[1] == start:
                 return True
