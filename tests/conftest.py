@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,6 +123,6 @@ def converter(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         fake.given.append((original.read_bytes(), role, config, precision))
         write_weights(out)
 
-    fake = SimpleNamespace(convert=convert, given=[], refuses=False)
-    monkeypatch.setitem(sys.modules, "wav2clip_gen.models.convert", fake)
+    fake = SimpleNamespace(given=[], refuses=False)
+    monkeypatch.setattr("wav2clip_gen.models.convert.convert", convert)
     return fake

@@ -49,7 +49,6 @@ def test_every_preset_can_be_used(name: str) -> None:
         ("picture.upscale=3", "upscale cannot be 3", "1, 2, 4"),
         ("motion.smoothing=.nan", "cannot be nan", "half-life"),
         ("sound.duration=0", "cannot be 0 s", "above 0"),
-        ("sound.weight=0", "nothing steers", "weight"),
         ("run.models=huge", "cannot be huge", "mini"),
         ("picture.width=${", "--set", ""),
     ],
@@ -113,3 +112,12 @@ def test_every_knob_tells_its_meaning_and_range() -> None:
         for name, item in knobs(group).items():
             assert item.metadata["meaning"], name
             assert isinstance(describe_range(item), str)
+
+
+def test_something_must_steer() -> None:
+    silent = settings_from(assignments=("sound.weight=0",))
+    with pytest.raises(SettingsError, match="nothing steers"):
+        silent.require_steering()
+    silent.merged({"prompts": ["a dog"]}).require_steering()
+    with pytest.raises(SettingsError, match="nothing steers"):
+        silent.merged({"prompts": ["a dog:0"]}).require_steering()

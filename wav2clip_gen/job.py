@@ -51,6 +51,7 @@ def prepare(
     """
     source, settings = Path(source), settings or Settings()
     run = settings.run
+    settings.require_steering()
     networks = loaded or choose(run, weights_dir)
     networks.require()
     require_one_space(networks, sound=settings.sound.weight > 0)

@@ -125,7 +125,12 @@ class Settings:
     run: Run = field(default_factory=Run)
     prompts: tuple[Prompt, ...] = ()
 
-    def __post_init__(self) -> None:
+    def require_steering(self) -> None:
+        """Make sure that something steers the picture: sound, or words.
+
+        Raises:
+            SettingsError: Nothing does.
+        """
         if self.sound.weight == 0 and not any(prompt.weight for prompt in self.prompts):
             raise SettingsError("nothing steers the picture", hint="give sound.weight or a prompt a weight above 0")
 

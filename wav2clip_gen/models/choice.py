@@ -92,8 +92,8 @@ def tag_file(asked: str, weights_dir: Path | None = None) -> Path:
 
 def hears(part: Part) -> bool:
     """Whether sounds can steer what this perceptor sees: it is of the space that sounds are embedded in."""
-    if part.name in WITH_SOUND:
-        return True
+    if part.name in manifest.published().parts:
+        return part.name in WITH_SOUND
     if not part.path.is_file():
         return False
     try:

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from wav2clip_gen.errors import WeightsError
@@ -169,7 +168,8 @@ def convert(original: Path, out: Path, part: Part, *, precision: str = "fp32") -
     Raises:
         WeightsError: The file is not of the part's structure.
     """
-    converter = import_module("wav2clip_gen.models.convert")  # imports torch
+    from wav2clip_gen.models import convert as converter  # imports torch
+
     converter.convert(original, out, role=part.role, config=dict(part.config), precision=precision)
 
 

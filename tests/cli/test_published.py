@@ -1,0 +1,110 @@
+"""`--models full` from the command line, as somebody without, and somebody with the weights meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.conftest import Write
+from tests.models.test_convert import SMALL
+from wav2clip_gen.cli.render import app
+from wav2clip_gen.cli.weights import app as weights_app
+from wav2clip_gen.models import fakes, manifest
+
+
+@pytest.fixture
+def small_full(tmp_path: Path) -> Path:
+    """A folder where the family `full` lies, made of small random networks."""
+    folder = tmp_path / "weights"
+    configs: dict[str, Any] = {"wav2clip": {"width": 8}, "clip": {"architecture": "w2c-mini"}, "vqgan": SMALL}
+    for part in manifest.expand("full"):
+        path = folder / part.name / f"{part.role}.safetensors"
+        fakes.write_fake(path, role=part.role, config=configs[part.role])
+    return folder
+
+
+def film(song: Path, out: Path, *options: object) -> Result:
+    quick = ("--size", "32x32", "--fps", 4, "--steps", 1, "--first-steps", 1, "--cuts", 2, "--progress", "plain")
+    return CliRunner().invoke(app, [str(word) for word in (song, "-o", out, *quick, *options)])
+
+
+def test_without_the_weights_one_command_is_named(write_sound: Write, tone: object, tmp_path: Path) -> None:
+    done = film(write_sound(tone), tmp_path / "film.mp4", "--models", "full", "--weights-dir", tmp_path / "none")
+    assert done.exit_code == 1
+    assert "hint: run `w2c-gen weights fetch full`" in done.stderr
+    assert not (tmp_path / "film.mp4").exists()
+
+
+def test_random_weights_are_told_and_recorded(
+    write_sound: Write, tone: object, small_full: Path, tmp_path: Path
+) -> None:
+    song = write_sound(tone)
+    done = film(song, tmp_path / "film.mp4", "--models", "full", "--weights-dir", small_full)
+    assert done.exit_code == 0, done.output
+    assert "models full (RANDOM WEIGHTS) on cpu" in done.stderr
+    record = json.loads((tmp_path / "film.json").read_text())
+    assert (record["family"]["name"], record["family"]["random"]) == ("full", True)
+    assert record["settings"]["painting"]["learning_rate"] == 0.1  # what suits the published models, unasked
+
+
+def test_words_alone_may_steer_another_perceptor(
+    write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "weights"
+    fakes.write_fake(folder / "vit-b-16" / "clip.safetensors", role="clip", config={"architecture": "w2c-mini"})
+    options = ("--perceptor", "vit-b-16", "--weights-dir", folder, "-p", "a dog")
+    song = write_sound(tone)
+    refused = film(song, tmp_path / "film.mp4", *options)
+    assert refused.exit_code == 2
+    assert "sound cannot steer the perceptor vit-b-16" in refused.stderr
+    done = film(song, tmp_path / "film.mp4", *options, "--set", "sound.weight=0")
+    assert done.exit_code == 0, done.output
+    assert "models mini with vit-b-16 (RANDOM WEIGHTS)" in done.stderr
+
+
+def test_networks_are_loaded_once_for_all_tracks(
+    write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wav2clip_gen.models import families
+
+    loads, load = [], families.load_choice
+
+    def counted(*given: Any, **named: Any) -> families.Family:
+        loads.append(given)
+        return load(*given, **named)
+
+    monkeypatch.setattr(families, "load_choice", counted)
+    songs = [write_sound(tone, name=f"{name}.wav") for name in "ab"]
+    options = ("--size", "32x32", "--fps", "4", "--steps", "1", "--first-steps", "1", "--cuts", "2")
+    done = CliRunner().invoke(app, [*map(str, songs), "-o", str(tmp_path / "{stem}.mp4"), *options])
+    assert done.exit_code == 0, done.output
+    assert len(loads) == 1
+    assert len(list(tmp_path.glob("[ab].mp4"))) == 2
+
+
+def test_a_stand_in_says_that_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def invoke(*words: object) -> Result:
+        return CliRunner().invoke(weights_app, [*map(str, words), "--weights-dir", str(tmp_path)])
+
+    done = invoke("fake", "wav2clip", "--seed", 3)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == str(tmp_path / "wav2clip" / "wav2clip.safetensors")
+    line = next(line for line in invoke("list").stdout.splitlines() if line.startswith("wav2clip "))
+    assert "RANDOM" in line
+    assert "exists" in invoke("fake", "wav2clip").stderr
+    assert "comes with w2c-gen" in invoke("fake", "mini-clip").stderr
+
+
+def test_an_open_clip_tag_is_not_fetched_offline_nor_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def invoke(*words: str) -> Result:
+        return CliRunner().invoke(weights_app, ["fetch", *words, "--weights-dir", str(tmp_path)])
+
+    assert "cannot be fetched offline" in invoke("ViT-B-16/openai", "--offline").stderr
+    unknown = invoke("ViT-B-16/opanai")
+    assert "open_clip knows no weights ViT-B-16/opanai" in unknown.stderr
+    assert "did you mean openai?" in unknown.stderr
+    assert unknown.exit_code == 1
