@@ -204,6 +204,15 @@ def test_what_would_take_for_ever_is_passed_by(tmp_path: Path, extra: bytes) -> 
     assert list(read_state_dict(with_pickle(tmp_path / "x.pt", STARTED + extra + b"s."))) == ["w"]
 
 
+def test_a_dict_of_pairs_as_python_2_wrote_it_is_read_once(tmp_path: Path) -> None:
+    twice = b"q\x030](" + 2 * b"ccollections\nOrderedDict\nh\x03\x85R" + b"e."
+    strange = b"](h\x02Ne"  # a pair whose key would take for ever to hash
+    content = b"\x80\x02" + TUPLES + b"](](Va.w\n" + tensor() + b"e" + strange + b"e" + twice
+    assert list(read_state_dict(with_pickle(tmp_path / "x.pt", content))) == ["a.w"]
+    again = opcodes.unpickle(b"\x80\x02](](Vx\nNee" + twice, list)
+    assert again == [{"x": None}, {}]  # a list used again and again would fill memory
+
+
 LARGE = b"X" + struct.pack("<I", opcodes.LARGEST_PICKLE) + bytes(opcodes.LARGEST_PICKLE)
 
 
@@ -211,9 +220,29 @@ def test_what_is_without_measure_is_told(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     expect_error(with_pickle(path, STARTED + DICTS + b"h\x02s."), "without end")
     expect_error(with_pickle(path, STARTED + b"}q\x02Va\nh\x02s" + b"s."), "without end")
-    expect_error(with_pickle(path, STARTED + LARGE + b"s."), "a pickle of more than 16 MiB")
+    expect_error(with_pickle(path, STARTED + LARGE + b"s."), "a pickle of more than 8 MiB")
     path.write_bytes(STREAM_HEAD + b"\x80\x02" + LARGE + b".")
-    expect_error(path, "a pickle of more than 16 MiB")
+    expect_error(path, "a pickle of more than 8 MiB")
+
+
+def stream_with_view(path: Path, start: int, count: int, keys: list[str]) -> Path:
+    """A checkpoint before zip archives, with a tensor in `count` numbers of `W`, seen as a storage of its own."""
+    view = f"(X\x01\x00\x00\x008K{chr(start)}K{chr(count)}t"
+    content = tensor(shape=f"K{chr(count)}\x85").replace(b"K\x04tQ", b"K\x04" + view.encode() + b"tQ")
+    numbers = struct.pack("<q", 4) + W.numpy().tobytes()
+    path.write_bytes(
+        STREAM_HEAD + b"\x80\x02}X\x01\x00\x00\x00w" + content + b"s." + pickle.dumps(keys, protocol=2) + numbers
+    )
+    return path
+
+
+def test_a_stream_holds_views_within_their_storages(tmp_path: Path) -> None:
+    path = stream_with_view(tmp_path / "x.pt", 1, 2, ["0"])
+    found = read_state_dict(path)["w"]
+    assert found.tolist() == torch.load(path, weights_only=True)["w"].tolist() == [1.0, 2.0]
+    assert found.untyped_storage().data_ptr() % 16 == 0
+    expect_error(stream_with_view(path, 2, 3, ["0"]), "storage 0 is larger than the bytes it has")
+    expect_error(stream_with_view(path, 1, 2, []), "storage 0 is missing")
 
 
 def repack(path: Path, change: Callable[[dict[str, bytes]], object], method: int = zipfile.ZIP_STORED) -> Path:

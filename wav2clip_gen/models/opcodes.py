@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 from wav2clip_gen.models.stored import Global, call, is_key
 
-LARGEST_PICKLE = 1 << 24  # bytes; published checkpoints have less than one MiB beside their storages
+LARGEST_PICKLE = 1 << 23  # bytes; published checkpoints have less than one MiB beside their storages
 
 Persistent = Callable[[Any], Any]  # from a persistent id, torch's way to point at storages, to what stands for it
 
