@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.conftest import ROOT
+from wav2clip_gen.models import manifest
 from wav2clip_gen.settings import SECTIONS, describe_range, knobs
 
 README = ROOT / "README.md"
@@ -21,9 +22,19 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def parts_table() -> str:
+    """All parts of the manifest, as a Markdown table."""
+    rows = ["| part | role | size | licence |", "| --- | --- | --- | --- |"]
+    for part in manifest.published().parts.values():
+        size = f"{part.size / 2**20:,.0f} MiB" if part.size else "with w2c-gen" if part.shipped else "unknown"
+        rows.append(f"| `{part.name}` | {part.role} | {size} | {part.licence} |")
+    return "\n".join(rows)
+
+
 def filled(text: str) -> str:
     """The README with its generated parts made anew."""
-    for name, content in (("settings", settings_table()), ("speed", RESULTS.read_text().strip())):
+    contents = {"settings": settings_table(), "speed": RESULTS.read_text().strip(), "parts": parts_table()}
+    for name, content in contents.items():
         begin, end = f"<!-- {name}: made by `make docs` -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         before, after = pattern.split(text)
