@@ -89,13 +89,29 @@ def test_a_missing_file_or_preset_is_a_usage_error(tmp_path: Path) -> None:
         ("Dune: part two", "Dune: part two", 1.0),
         ("Dune: part two: 2", "Dune: part two", 2.0),
         ("12:30", "12", 30.0),
+        ("a crowd:-0.5", "a crowd", -0.5),
+        ("jean-luc", "jean-luc", 1.0),
+        ("- a sea", "- a sea", 1.0),
     ],
 )
 def test_prompts_carry_a_weight_behind_the_last_colon(written: str, text: str, weight: float) -> None:
     assert Prompt.parse(written) == Prompt(text=text, weight=weight)
 
 
-@pytest.mark.parametrize("written", ["", "  ", ":0.5", "sea:-1"])
+@pytest.mark.parametrize(
+    ("written", "start", "end"),
+    [
+        ("0:12-0:30 a burning city:0.7", 12.0, 30.0),
+        ("12.5 - 1:00:30 a burning city:0.7", 12.5, 3630.0),
+        ("0:12- a burning city:0.7", 12.0, None),
+        ("-.5 a burning city:0.7", None, 0.5),
+    ],
+)
+def test_prompts_may_say_when_they_pull(written: str, start: float | None, end: float | None) -> None:
+    assert Prompt.parse(written) == Prompt(text="a burning city", weight=0.7, start=start, end=end)
+
+
+@pytest.mark.parametrize("written", ["", "  ", ":0.5", "sea:-101", "0:30-0:12 a sea", "0:12-0:12 a sea", "0:12- :2"])
 def test_prompts_without_words_or_sense_are_refused(written: str) -> None:
     with pytest.raises(SettingsError):
         Prompt.parse(written)

@@ -118,12 +118,17 @@ def rendering(
 
 def hear(job: Job, family: Family) -> Trajectory:
     """Embed the track's windows, and the prompts, into one target per frame."""
-    from wav2clip_gen.synthesis.trajectory import build_trajectory
+    import torch
+
+    from wav2clip_gen.synthesis.trajectory import build_trajectory, pull_curve
 
     settings, prompts = job.settings, job.settings.prompts
     heard = None
     if settings.sound.weight:
         heard = family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
+    times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
+    fade = settings.motion.crossfade
+    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in prompts]
     return build_trajectory(
         heard,
         loudness(job.track, job.timeline),
@@ -131,7 +136,7 @@ def hear(job: Job, family: Family) -> Trajectory:
         half_life=settings.motion.smoothing,
         sound_weight=settings.sound.weight,
         prompts=family.clip.embed_text([prompt.text for prompt in prompts]).cpu() if prompts else None,
-        prompt_weights=tuple(prompt.weight for prompt in prompts),
+        pulls=torch.stack(curves) if prompts else None,
     )
 
 

@@ -38,24 +38,54 @@ class Group:
             _check(item, _kind(type(self), item.name), getattr(self, item.name))
 
 
+TIME = r"(?:\d+:){0,2}\d+(?:\.\d*)?|\.\d+"  # 75, 75.5, 1:15.5, 0:01:15.5
+
+
+def parse_time(written: str) -> float:
+    """Read `75`, `75.5`, `1:15.5` or `0:01:15.5` as seconds.
+
+    Raises:
+        SettingsError: It is no time.
+    """
+    if not re.fullmatch(TIME, written):
+        raise SettingsError(f"{written!r} is no time", hint="write 75.5 or 1:15.5")
+    seconds = 0.0
+    for part in written.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompt(Group):
-    """Words that pull the picture towards them for the whole film."""
+    """Words that pull the picture towards them, or, with a negative weight, away from them."""
 
     text: str = knob("", "words")
-    weight: float = knob(1.0, "pull beside the sound's own", minimum=0, maximum=100)
+    weight: float = knob(1.0, "pull beside the sound's own; negative: away from the words", minimum=-100, maximum=100)
+    start: float | None = knob(None, "when in the track they begin to pull; none: at once", unit="s", minimum=0)
+    end: float | None = knob(None, "when they cease; none: at its end", unit="s", above=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.text.strip():
             raise SettingsError("a prompt has no words", hint='write it as "a stormy sea" or "a stormy sea:0.5"')
+        if self.end is not None and self.end <= (self.start or 0):
+            what = f"the prompt {self.text!r} ends at {self.end:g} s, before it begins"
+            raise SettingsError(what, hint='write "0:12-0:30 a stormy sea"')
 
     @classmethod
     def parse(cls, written: str) -> Prompt:
-        """Read `words` or `words:weight`; a colon that no number follows belongs to the words."""
-        match = re.fullmatch(r"(?s)(.*):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*", written)
-        text, weight = (match[1], float(match[2])) if match else (written, 1.0)
-        return cls(text=text.strip(), weight=weight)
+        """Read `words`, `words:weight` or `0:12-0:30 words:weight`; either time may be left out.
+
+        A colon that no number follows belongs to the words, and so does what only resembles two times.
+        """
+        span = re.fullmatch(rf"(?s)\s*({TIME})?\s*-\s*({TIME})?\s+(.*)", written)
+        start, end, words = (span[1], span[2], span[3]) if span and (span[1] or span[2]) else (None, None, written)
+        match = re.fullmatch(r"(?s)(.*):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*", words)
+        text, weight = (match[1], float(match[2])) if match else (words, 1.0)
+        return cls(
+            text=text.strip(), weight=weight, start=parse_time(start) if start else None,
+            end=parse_time(end) if end else None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +129,7 @@ class Motion(Group):
         0.15, "half-life of the targets' zero-phase smoothing; 0: none", unit="s", minimum=0, maximum=60
     )
     inertia: float = knob(0.05, "pull towards the frame before", minimum=0, maximum=100)
+    crossfade: float = knob(1.0, "over how long words that begin or cease come and go", unit="s", minimum=0, maximum=60)
     blend: float = knob(0.1, "half-life of the latents shown; 0: each frame by itself", unit="s", minimum=0, maximum=10)
 
 
@@ -176,6 +207,8 @@ def _merge_group(group: AnyGroup, section: str, changes: Any) -> AnyGroup:
 
 
 def _prompt(item: Any) -> Prompt:
+    if isinstance(item, Prompt):
+        return item
     if isinstance(item, str):
         return Prompt.parse(item)
     if isinstance(item, Mapping):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wav2clip_gen.audio.windows import Timeline
-from wav2clip_gen.synthesis.trajectory import at_times, build_trajectory, slerp, smooth
+from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.synthesis.trajectory import at_times, build_trajectory, pull_curve, slerp, smooth
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -95,9 +96,42 @@ def test_a_silent_moment_takes_its_colour_from_its_neighbours() -> None:
 
 def test_prompts_pull_by_their_weight() -> None:
     line, windows, prompts = timeline(1, 10), unit(11, 16), unit(2, 16, seed=9)
-    args = {"half_life": 0.0, "prompts": prompts, "prompt_weights": (1.0, 0.0)}
+    args = {"half_life": 0.0, "prompts": prompts, "pulls": torch.tensor([[1.0], [0.0]]).expand(2, 10)}
     mixed = build_trajectory(windows, np.ones(10), line, **args).targets  # type: ignore[arg-type]
     only = build_trajectory(windows, np.ones(10), line, sound_weight=0.0, **args).targets  # type: ignore[arg-type]
     torch.testing.assert_close(only, prompts[:1].expand(10, -1), atol=1e-6, rtol=0)
     torch.testing.assert_close(mixed, F.normalize(windows[:10] + prompts[0], dim=-1), atol=1e-5, rtol=0)
     torch.testing.assert_close(mixed.norm(dim=1), torch.ones(10))
+
+
+def test_words_pull_when_they_are_said_and_cross_over() -> None:
+    times = np.arange(0, 10, 0.5)
+    first = pull_curve(0.8, times, start=2.0, end=5.0, crossfade=2.0)
+    second = pull_curve(0.8, times, start=5.0, end=None, crossfade=2.0)
+    assert first[times <= 1].max() == 0
+    torch.testing.assert_close(first[(times >= 3) & (times <= 4)], torch.full((3,), 0.8))
+    assert first[times == 5].item() == pytest.approx(0.4)
+    torch.testing.assert_close((first + second)[times >= 3], torch.full((14,), 0.8))
+    hard = pull_curve(-1.0, times, start=2.0, end=5.0, crossfade=0.0)
+    assert (hard == -1).tolist() == [2 <= time < 5 for time in times]
+
+
+def test_negative_words_push_away() -> None:
+    line, windows, prompts = timeline(1, 10), unit(11, 16), unit(1, 16, seed=9)
+
+    def likeness(weight: float) -> float:
+        pulls = torch.full((1, 10), weight)
+        made = build_trajectory(windows, np.ones(10), line, half_life=0.0, prompts=prompts, pulls=pulls)
+        return (made.targets @ prompts[0]).mean().item()
+
+    assert likeness(-0.5) < likeness(0.0) < likeness(0.5)
+
+
+def test_a_gap_between_words_holds_what_was_said_before() -> None:
+    line, prompts, pulls = timeline(1, 10), unit(2, 16, seed=9), torch.zeros(2, 10)
+    pulls[0, 2:4] = pulls[1, 7:9] = 1.0
+    made = build_trajectory(None, np.ones(10), line, half_life=0.0, prompts=prompts, pulls=pulls)
+    expected = prompts[[0, 0, 0, 0, 0, 0, 0, 1, 1, 1]]
+    torch.testing.assert_close(made.targets, expected, atol=1e-6, rtol=0)
+    with pytest.raises(SettingsError, match="at any time"):
+        build_trajectory(None, np.ones(10), line, half_life=0.0, prompts=prompts, pulls=torch.zeros(2, 10))

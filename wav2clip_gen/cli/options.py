@@ -11,7 +11,8 @@ import typer
 
 from wav2clip_gen import __version__
 from wav2clip_gen.configuration import preset_names
-from wav2clip_gen.settings import Group, Motion, Painting, Picture, Run, Sound, describe_range, knobs
+from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.settings import Group, Motion, Painting, Picture, Run, Sound, describe_range, knobs, parse_time
 
 DEFAULTS = {  # in words, where the value itself would say little
     "duration": "default: to the track's end",
@@ -24,26 +25,24 @@ DEFAULTS = {  # in words, where the value itself would say little
 }
 
 
-def knob_option(group: type[Group], name: str, *, panel: str, **options: Any) -> Any:
+def knob_option(group: type[Group], name: str, *, panel: str, flag: str = "", **options: Any) -> Any:
     """A command-line option for a knob, with its meaning, range and default; None means not given."""
     item = knobs(group)[name]
     default = DEFAULTS.get(name) or f"default {item.default:g} {item.metadata['unit']}".rstrip()
     bounds = "; ".join(part for part in (describe_range(item), default) if part)
     meaning = item.metadata["meaning"]
     return typer.Option(
-        f"--{name.replace('_', '-')}", help=f"{meaning[0].upper()}{meaning[1:]} [dim]({bounds})[/]", show_default=False,
-        rich_help_panel=panel, **options,
+        flag or f"--{name.replace('_', '-')}", help=f"{meaning[0].upper()}{meaning[1:]} [dim]({bounds})[/]",
+        show_default=False, rich_help_panel=panel, **options,
     )  # fmt: skip
 
 
 def parse_seconds(written: str) -> float:
-    """Read `75`, `75.5`, `1:15.5` or `0:01:15.5` as seconds."""
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?|\.\d+", written):
-        raise typer.BadParameter(f"{written!r} is no time: write 75.5 or 1:15.5")
-    seconds = 0.0
-    for part in written.split(":"):
-        seconds = seconds * 60 + float(part)
-    return seconds
+    """Read a time as `parse_time` does."""
+    try:
+        return parse_time(written)
+    except SettingsError as error:
+        raise typer.BadParameter(f"{error.what}: {error.hint}") from None
 
 
 def parse_size(written: str) -> tuple[int, int]:
@@ -98,11 +97,22 @@ Prompts = Annotated[
     typer.Option(
         "--prompt",
         "-p",
-        metavar="TEXT[:WEIGHT]",
-        rich_help_panel="Picture",
-        help="Words that pull the picture too, for the whole film; repeatable.",
+        metavar="[TIME-TIME] TEXT[:WEIGHT]",
+        rich_help_panel="Words",
+        help='Words that pull the picture too, as in "0:12-0:30 a burning city:0.7"; repeatable.',
     ),
 ]
+PromptFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE",
+        rich_help_panel="Words",
+        help="Words with times from a .srt, .vtt, .lrc, .csv, .json, .yaml or .txt file; repeatable.",
+    ),
+]
+AudioWeight = Annotated[float | None, knob_option(Sound, "weight", panel="Words", flag="--audio-weight")]
+Crossfade = Annotated[float | None, knob_option(Motion, "crossfade", panel="Words")]
 Size = Annotated[
     Any,
     typer.Option(

@@ -12,7 +12,7 @@ from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
 from wav2clip_gen.configuration import family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.settings import Prompt, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +73,9 @@ def render(
     window: options.Window = None,
     hop: options.Hop = None,
     prompt: options.Prompts = None,
+    prompt_files: options.PromptFiles = None,
+    audio_weight: options.AudioWeight = None,
+    crossfade: options.Crossfade = None,
     size: options.Size = None,
     fps: options.Fps = None,
     steps: options.Steps = None,
@@ -107,17 +110,18 @@ def render(
     from wav2clip_gen.cli import console
 
     changes = {
-        "sound": {"start": start, "duration": duration, "window": window, "hop": hop},
+        "sound": {"start": start, "duration": duration, "window": window, "hop": hop, "weight": audio_weight},
         "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
             "learning_rate": learning_rate},
-        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend},
+        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade},
         "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
             "precision": precision},
     }  # fmt: skip
     with console.errors_shown(debug=debug):
         layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
-        sources, settings = _collect(inputs or [], from_record, layers, _given(changes, prompt), weights_dir)
+        given = _given(changes, prompt or [], prompt_files or [])
+        sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
@@ -161,8 +165,11 @@ def _collect(
     return inputs or [again.track], settings_from(again.settings, **layers).merged(given)
 
 
-def _given(changes: dict[str, dict[str, Any]], prompts: list[str] | None) -> dict[str, Any]:
-    """The options that were given, without those that were not."""
+def _given(changes: dict[str, dict[str, Any]], written: list[str], files: list[Path]) -> dict[str, Any]:
+    """The options that were given, without those that were not; words of files and of options together."""
+    from wav2clip_gen.words import read_prompts
+
+    prompts = [*(prompt for path in files for prompt in read_prompts(path)), *map(Prompt.parse, written)]
     given: dict[str, Any] = {
         group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
     }

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.errors import SettingsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ def build_trajectory(
     half_life: float,
     sound_weight: float = 1.0,
     prompts: Tensor | None = None,
-    prompt_weights: tuple[float, ...] = (),
+    pulls: Tensor | None = None,
 ) -> Trajectory:
     """Interpolate window embeddings to frame times, smooth them, and mix in the prompts.
 
@@ -43,18 +44,52 @@ def build_trajectory(
         half_life: Of the smoothing, in seconds.
         sound_weight: The sound's pull.
         prompts: (P, D) unit vectors of the prompts.
-        prompt_weights: Their pulls.
+        pulls: (P, F), how much each pulls at each frame; less than 0: away.
+
+    Raises:
+        SettingsError: Nothing pulls in any frame.
     """
     energy = torch.as_tensor(loudness, dtype=torch.float32).clamp(0, 1)
     if embeddings is not None:
         heard = at_times(embeddings, timeline.frame_times() / timeline.hop)
         targets = smooth(heard, half_life * float(timeline.fps), weights=0.05 + 0.95 * energy)
         _normalise_(targets)
-    if prompts is not None:
-        said = (prompts.new_tensor(prompt_weights).unsqueeze(1) * prompts).sum(dim=0)  # (D,)
-        targets = said.repeat(timeline.frames, 1) if embeddings is None else targets.mul_(sound_weight).add_(said)
+    if prompts is not None and pulls is not None:
+        said = pulls.to(prompts).T @ prompts  # (F, D)
+        targets = said if embeddings is None else targets.mul_(sound_weight).add_(said)
+        _hold_over_gaps_(targets)
         _normalise_(targets)
     return Trajectory(targets, energy, float(timeline.fps))
+
+
+def pull_curve(weight: float, times: np.ndarray, *, start: float | None, end: float | None, crossfade: float) -> Tensor:
+    """How much words pull at times (F,), in seconds: their weight from `start` to `end`, 0 elsewhere, float32.
+
+    They come and go along straight lines of `crossfade` seconds round both ends, so that words which begin where others
+    cease take over from them with the sum of both unchanged.
+    """
+
+    def share(distance: np.ndarray) -> np.ndarray:
+        return np.clip(distance / crossfade + 0.5, 0, 1) if crossfade else (distance >= 0).astype(float)
+
+    curve = np.full(len(times), weight)
+    if start:
+        curve *= share(times - start)
+    if end is not None:
+        curve *= 1 - share(times - end)
+    return torch.as_tensor(curve, dtype=torch.float32)
+
+
+def _hold_over_gaps_(targets: Tensor) -> None:
+    """Where nothing pulls, aim where something pulled last, or will first, in place."""
+    steered = torch.linalg.vector_norm(targets, dim=-1) > 1e-4
+    places = steered.nonzero().flatten()
+    if len(places) == 0:
+        raise SettingsError(
+            "nothing steers the picture at any time", hint="give words that fall into the film, or the sound a weight"
+        )
+    last = torch.bucketize((~steered).nonzero().flatten(), places) - 1
+    targets[~steered] = targets[places[last.clamp(min=0)]]
 
 
 def _normalise_(vectors: Tensor) -> None:
