@@ -44,16 +44,19 @@ def prepare(
     frames_dir: str | Path | None = None,
     loaded: Choice | None = None,
     weights_dir: Path | None = None,
+    unfetched: bool = False,
 ) -> Job:
     """Check all that can be checked before a network is loaded; settle the seed and the family.
 
-    Args and errors are those of `pipeline.render`, but that `loaded` are the networks that are there already, if any.
+    Args and errors are those of `pipeline.render`, but that `loaded` are the networks that are there already, if any,
+    and `unfetched` lets their files be missing.
     """
     source, settings = Path(source), settings or Settings()
     run = settings.run
     settings.require_steering()
     networks = loaded or choose(run, weights_dir)
-    networks.require()
+    if not unfetched:
+        networks.require()
     require_one_space(networks, sound=settings.sound.weight > 0)
     seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
     run = replace(run, seed=seed, models=networks.models, perceptor=networks.perceptor, vqgan=networks.vqgan)

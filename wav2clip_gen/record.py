@@ -106,9 +106,11 @@ def read(path: Path, weights_dir: Path | None = None) -> Again:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
         track = path.parent / content["track"]["path"]
         settings = Settings().merged(content["settings"])
-        files = choose(settings.run, weights_dir).files
+        parts = choose(settings.run, weights_dir).parts
         hashes = {track: content["track"]["sha256"]} | {
-            files[role]: digest for role, digest in content["family"]["sha256"].items()
+            parts[role].path: digest
+            for role, digest in content["family"]["sha256"].items()
+            if parts[role].path.is_file() or parts[role].original is None  # else it is yet to be converted
         }
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="give the JSON beside a film") from None

@@ -108,3 +108,37 @@ def test_an_open_clip_tag_is_not_fetched_offline_nor_made_up(tmp_path: Path, mon
     assert "open_clip knows no weights ViT-B-16/opanai" in unknown.stderr
     assert "did you mean openai?" in unknown.stderr
     assert unknown.exit_code == 1
+
+
+def test_nothing_is_fetched_for_what_cannot_become_a_film(
+    write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wav2clip_gen.cli import weights
+
+    fetched = []
+    monkeypatch.setattr(weights, "fetch_missing", lambda run, folder: fetched.append(run.models))
+    options = ("--models", "full", "--fetch", "--weights-dir", tmp_path / "none")
+    song = write_sound(tone)
+    assert "no such file" in film(tmp_path / "nosuch.wav", tmp_path / "a.mp4", *options).stderr
+    assert "cannot steer" in film(song, tmp_path / "a.mp4", *options, "--perceptor", "vit-l-14").stderr
+    assert fetched == []
+    assert "weights fetch full" in film(song, tmp_path / "a.mp4", *options).stderr  # the stand-in brought nothing
+    assert fetched == ["full"]
+
+
+def test_what_is_missing_is_fetched_and_the_film_made(
+    write_sound: Write, tone: object, small_full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wav2clip_gen.models import fetch
+
+    asked = []
+
+    def bring(part: manifest.Part, folder: Path, **options: object) -> list[fetch.Event]:
+        asked.append(part.name)
+        path = folder / part.name / f"{part.role}.safetensors"
+        return [fetch.Done(part.name, path, new=False)]
+
+    monkeypatch.setattr(fetch, "fetch", bring)
+    done = film(write_sound(tone), tmp_path / "a.mp4", "--models", "full", "--fetch", "--weights-dir", small_full)
+    assert done.exit_code == 0, done.output
+    assert asked == ["wav2clip", "vit-b-32", "imagenet-16384"]

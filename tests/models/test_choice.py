@@ -60,7 +60,7 @@ def test_sound_cannot_steer_a_perceptor_of_another_space(tmp_path: Path) -> None
     choice.require_one_space(chosen, sound=False)
     with pytest.raises(SettingsError, match="sound cannot steer the perceptor vit-b-16") as caught:
         choice.require_one_space(chosen, sound=True)
-    assert "sound.weight=0" in caught.value.hint
+    assert "--audio-weight 0" in caught.value.hint
 
 
 def test_a_weights_file_says_itself_of_what_space_it_is(tmp_path: Path) -> None:

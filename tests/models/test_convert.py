@@ -14,7 +14,8 @@ from torch import Tensor
 
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import checkpoints, fakes, store
-from wav2clip_gen.models.convert import convert, is_torchscript
+from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.convert import convert, fetch_tag, is_torchscript
 from wav2clip_gen.models.vqgan import VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIPConfig
 
@@ -215,3 +216,62 @@ def test_a_damaged_archive_is_told(archive: Path, tiny_architecture: str, tmp_pa
     with pytest.raises(WeightsError, match="open_clip cannot read this TorchScript archive") as caught:
         convert(archive, tmp_path / "clip.safetensors", role="clip", config={"architecture": tiny_architecture})
     assert "\n" not in caught.value.what
+
+
+def test_a_pickle_in_front_of_an_archive_is_no_archive(tmp_path: Path) -> None:
+    """zipfile forgives what stands before an archive; a loader that then unpickles it would run it."""
+    path = tmp_path / "evil.pt"
+    with zipfile.ZipFile(tmp_path / "small.zip", "w") as small:
+        small.writestr("x/constants.pkl", b"")
+    path.write_bytes(b"\x80\x02cos\nsystem\n(X\x04\x00\x00\x00trueoR." + (tmp_path / "small.zip").read_bytes())
+    assert not is_torchscript(path)
+    with pytest.raises(WeightsError):
+        convert(path, tmp_path / "clip.safetensors", role="clip", config={"architecture": "w2c-mini"})
+
+
+def test_everybody_may_read_what_was_converted(save: Save, tmp_path: Path) -> None:
+    out = tmp_path / "vqgan.safetensors"
+    convert(save(network("vqgan", SMALL)), out, role="vqgan", config=SMALL)
+    (tmp_path / "plain").touch()
+    assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """In the hub's place: open_clip knows one set of weights for our small architecture, and gives them."""
+    import open_clip
+
+    filled = fakes.random_network("clip", {"architecture": "w2c-mini"}, seed=5)
+    assert isinstance(filled, Perceptor)
+    filled.model.visual.preprocess_cfg["mean"] = (0.1, 0.2, 0.3)
+    trained: dict[str, Any] = {"quick_gelu": False}
+    monkeypatch.setattr(open_clip, "list_pretrained_tags_by_model", lambda architecture: ["sea"])
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda architecture, tag: trained)
+    monkeypatch.setattr(open_clip, "create_model", create := open_clip.create_model)
+
+    def give(architecture: str, pretrained: str | None = None, **options: Any) -> Any:
+        return filled.model if pretrained else create(architecture, pretrained=None, **options)
+
+    monkeypatch.setattr(open_clip, "create_model", give)
+    return trained
+
+
+def test_open_clips_own_weights_keep_their_colours(hub: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "clip.safetensors"
+    fetch_tag("w2c-mini/sea", out)
+    loaded = checkpoints.load(out, part="clip")
+    assert isinstance(loaded, Perceptor)
+    torch.testing.assert_close(loaded.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
+    assert checkpoints.read_header(out).original["file"] == "w2c-mini/sea"
+
+
+def test_weights_of_another_activation_are_refused(hub: dict[str, Any], tmp_path: Path) -> None:
+    hub["quick_gelu"] = True
+    with pytest.raises(WeightsError, match="another activation") as caught:
+        fetch_tag("w2c-mini/sea", tmp_path / "clip.safetensors")
+    assert caught.value.hint == "take w2c-mini-quickgelu/sea"
+
+
+def test_architectures_that_ask_the_hub_at_every_use_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="tokenizer"):
+        fetch_tag("ViT-B-16-SigLIP/webli", tmp_path / "clip.safetensors")

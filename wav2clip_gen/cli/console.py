@@ -56,7 +56,7 @@ def errors_shown(*, debug: bool = False) -> Iterator[None]:
 def _explain(error: BaseException) -> tuple[str, str, int]:
     """What happened, what to do, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted: no film was left behind", "", INTERRUPTED
+        return "interrupted: nothing half-finished was left behind", "", INTERRUPTED
     if isinstance(error, W2CError):
         return error.what, error.hint, error.exit_code
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

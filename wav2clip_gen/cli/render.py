@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from wav2clip_gen.cli.console import Listener
+    from wav2clip_gen.job import Job
     from wav2clip_gen.models.choice import Choice
     from wav2clip_gen.models.families import Family
 
@@ -40,6 +41,15 @@ class Request:
     frames_dir: Path | None
     dry_run: bool
     weights_dir: Path | None
+
+    def prepare(self, source: Path, *, unfetched: bool = False) -> Job:
+        """Check all of it for one track; see `wav2clip_gen.job`."""
+        from wav2clip_gen.job import prepare
+
+        return prepare(
+            source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
+            weights_dir=self.weights_dir, unfetched=unfetched,
+        )  # fmt: skip
 
 
 class Loader:
@@ -123,11 +133,13 @@ def render(
         given = _given(changes, prompt or [], prompt_files or [])
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
+        request = Request(settings, out, overwrite, frames_dir, dry_run, weights_dir)
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
 
+            for source in sources:
+                request.prepare(source, unfetched=True)  # what cannot become a film is not worth a gigabyte
             fetch_missing(settings.run, weights_dir)
-    request = Request(settings, out, overwrite, frames_dir, dry_run, weights_dir)
     listener, loader = console.listener(progress.value if progress else None), Loader()
     code = 0
     for source in sources:
@@ -189,13 +201,9 @@ def _make(source: Path, request: Request, listener: Listener, loader: Loader) ->
     """Make one film, or tell what it would cost; its path goes to stdout."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
-    from wav2clip_gen.job import prepare
     from wav2clip_gen.pipeline import rendering
 
-    job = prepare(
-        source, request.out, request.settings, overwrite=request.overwrite, frames_dir=request.frames_dir,
-        weights_dir=request.weights_dir,
-    )  # fmt: skip
+    job = request.prepare(source)
     with listener.following(job):
         if request.dry_run:
             from wav2clip_gen.estimate import estimate

@@ -191,6 +191,8 @@ def convert(
                 raise OutputError(f"{there} exists", hint="use --overwrite to replace it, or --out")
             typer.echo(str(fetching.install(file, part, weights_dir, precision=precision.value)))
         else:
+            if out.suffix.lower() != ".safetensors":
+                raise OutputError(f"{out}: weights are written as safetensors", hint=f"name it {out.stem}.safetensors")
             check_output(out, overwrite=overwrite)
             with appear_whole(out) as whole:
                 fetching.convert(file, whole, part, precision=precision.value)
@@ -213,6 +215,7 @@ def fake(
     with console.errors_shown(debug=debug):
         from wav2clip_gen.errors import OutputError, WeightsError
         from wav2clip_gen.models import fakes, store
+        from wav2clip_gen.models.locks import Lock
 
         for part in _parts(names):
             path = store.locate_part(part, weights_dir)
@@ -221,6 +224,7 @@ def fake(
             if path.exists() and not overwrite:
                 raise OutputError(f"{path} exists", hint="use --overwrite to replace it")
             fakes.write_fake(path, role=part.role, config=part.config, seed=seed, precision=precision.value)
+            Lock(path.parent.parent).forget(part.name, original=False)
             typer.echo(str(path))
 
 
@@ -251,12 +255,12 @@ def fetch_missing(run: Run, weights_dir: Path | None) -> None:
     from wav2clip_gen.models.choice import choose
 
     for part in choose(run, weights_dir).parts.values():
-        if part.path.is_file() or part.original:
+        if part.original or part.name == str(part.path):  # of the user's own
             continue
         if "/" in part.name:
             _fetch_tag(part.name, weights_dir)
             continue
-        for published in _parts([part.name]):
+        for published in _parts([part.name]):  # what is in place is left as it is
             _follow(fetching.fetch(published, weights_dir))
 
 

@@ -39,7 +39,8 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
     if isinstance(network, Wav2CLIP):
         return "wav2clip", asdict(network.config)
     if isinstance(network, Perceptor):
-        return "clip", {"architecture": network.architecture}
+        colours = {"mean": network.mean.flatten().tolist(), "std": network.deviation.flatten().tolist()}
+        return "clip", {"architecture": network.architecture, **colours}
     raise TypeError(f"{type(network).__name__} is no part of a family")
 
 
@@ -93,7 +94,10 @@ def save(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with appear_whole(path) as part_file:
+            part_file.touch()
+            mode = part_file.stat().st_mode
             save_file(tensors, part_file, metadata={"w2c-gen": json.dumps({"format": FORMAT, **asdict(header)})})
+            part_file.chmod(mode)  # safetensors lets nobody else read what it writes
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"cannot write {path}: {error}", hint="free some disk space, or choose another folder"
@@ -141,7 +145,7 @@ def load(path: Path, *, part: str) -> VQGAN | Wav2CLIP | Perceptor:
     return network
 
 
-_DAMAGED = "the file is damaged: put back the one that came with w2c-gen"
+_DAMAGED = "the file is damaged: `w2c-gen weights verify` tells more; fetch it again, or reinstall w2c-gen"
 
 
 def _open(path: Path) -> Any:

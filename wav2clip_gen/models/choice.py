@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wav2clip_gen.errors import SettingsError, WeightsError
 from wav2clip_gen.models import manifest, store
+from wav2clip_gen.models.recipes import read_recipe
 from wav2clip_gen.settings import Run
 
 WITH_SOUND = ("vit-b-32", "mini-clip")  # the perceptors in whose space sounds are embedded
@@ -65,7 +66,8 @@ def choose(run: Run, weights_dir: Path | None = None) -> Choice:
     for role, asked in (("clip", run.perceptor), ("vqgan", run.vqgan)):
         if asked is not None:
             parts[role] = find(asked, role, weights_dir)
-    return Choice(parts, family, run.perceptor, run.vqgan)
+    named = {role: parts[role].name for role, asked in (("clip", run.perceptor), ("vqgan", run.vqgan)) if asked}
+    return Choice(parts, family, named.get("clip"), named.get("vqgan"))
 
 
 def find(asked: str, role: str, weights_dir: Path | None = None) -> Part:
@@ -75,9 +77,9 @@ def find(asked: str, role: str, weights_dir: Path | None = None) -> Part:
         WeightsError: There is no part of that name, or it plays another role.
         SettingsError: The file cannot be used.
     """
-    if Path(asked).suffix in (".safetensors", *CONVERTIBLE):
-        return _own_file(Path(asked), role, weights_dir)
-    if role == "clip" and "/" in asked:
+    if Path(asked).suffix.lower() in (".safetensors", *CONVERTIBLE) or Path(asked).is_file():
+        return _own_file(Path(asked).resolve(), role, weights_dir)
+    if role == "clip" and asked.count("/") == 1:
         return Part(asked, tag_file(asked, weights_dir), f"run `w2c-gen weights fetch {asked}`")
     part = manifest.part(asked)
     if part.role != role:
@@ -114,7 +116,7 @@ def require_one_space(choice: Choice, *, sound: bool) -> None:
     if sound and not hears(perceptor):
         raise SettingsError(
             f"sound cannot steer the perceptor {perceptor.name}: Wav2CLIP lives in the space of ViT-B/32",
-            hint="take --perceptor vit-b-32, or let words alone steer: --prompt ... --set sound.weight=0",
+            hint="take --perceptor vit-b-32, by OpenAI, or let words alone steer: --prompt ... --audio-weight 0",
         )
 
 
@@ -126,12 +128,14 @@ def _own_file(path: Path, role: str, weights_dir: Path | None) -> Part:
     """A weights file of ours as it is, or where the conversion of somebody's checkpoint belongs."""
     if not path.is_file():
         raise SettingsError(f"{path}: no such weights file", hint="check the spelling and the folder you are in")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return Part(str(path), path, "")
     if role != "vqgan":
-        raise SettingsError(f"{path}: a {role} must be converted first", hint=f"w2c-gen weights convert {path}")
+        hint = f"w2c-gen weights convert {path.name} --as vit-b-32 --out {path.stem}.safetensors"
+        raise SettingsError(f"{path}: a {role} must be converted first", hint=hint)
     facts = path.stat()
     recipe = recipe_beside(path).read_text(encoding="utf-8", errors="replace")
+    read_recipe(recipe_beside(path))  # a fault in it is told before any work
     key = hashlib.sha256(f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{recipe}".encode()).hexdigest()
     folder = (weights_dir or store.weights_folder()) / "own" / f"{path.stem}-{key[:12]}"
     return Part(str(path), folder / "vqgan.safetensors", "", original=path)

@@ -26,21 +26,31 @@ class Perceptor(nn.Module):
     mean: Tensor  # (1, 3, 1, 1), what the image tower subtracts
     deviation: Tensor  # (1, 3, 1, 1), what it divides by
 
-    def __init__(self, architecture: str) -> None:
+    def __init__(
+        self, architecture: str, *, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+    ) -> None:
+        """Build an untrained model.
+
+        Args:
+            architecture: A name that open_clip knows, ours included.
+            mean: Of the colours it was trained on, in [0, 1]; the architecture's own when None.
+            std: Likewise their deviation.
+        """
         super().__init__()
         _register_architectures()
         import open_clip
 
         self.architecture = architecture
-        with _silent_log():  # it warns that weights are missing; they come later
+        with silent_log():  # it warns that weights are missing; they come later
             self.model = open_clip.create_model(architecture, pretrained=None, load_weights=False)
         self.tokenizer = open_clip.get_tokenizer(architecture)
         visual: Any = self.model.visual
         preprocessing = visual.preprocess_cfg
         size = preprocessing["size"]  # a number for ResNets, (height, width) for transformers
         self.size: int = size if isinstance(size, int) else size[0]  # px along each side of what the image tower takes
-        self.register_buffer("mean", torch.tensor(preprocessing["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(preprocessing["std"]).view(1, 3, 1, 1), persistent=False)
+        colours = {"mean": mean or preprocessing["mean"], "deviation": std or preprocessing["std"]}
+        for name, values in colours.items():
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     @property
     def device(self) -> torch.device:
@@ -59,7 +69,7 @@ class Perceptor(nn.Module):
 
 
 @contextmanager
-def _silent_log() -> Iterator[None]:
+def silent_log() -> Iterator[None]:
     """Drop what is logged to the root logger, and keep `logging` from giving it a handler of its own."""
     root, nowhere = logging.getLogger(), logging.NullHandler()
     disabled = root.manager.disable

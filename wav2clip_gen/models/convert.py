@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import checkpoints, store
 from wav2clip_gen.models.checkpoints import Header
-from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.clip import Perceptor, silent_log
 from wav2clip_gen.models.structures import recognise
 from wav2clip_gen.settings import suggestion
 
@@ -51,7 +52,11 @@ def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], pre
         WeightsError: The file cannot be read, holds another network, or does not fit the precision.
         OutputError: `out` cannot be written.
     """
-    network = checkpoints.unfilled(Header(part=role, config=config))
+    try:
+        network = checkpoints.unfilled(Header(part=role, config=config))
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"{original}: its configuration builds no {role} ({error})"
+        raise WeightsError(what, hint="is the YAML beside it the one that came with it?") from None
     found = read_tensors(original, role=role)
     wanted = _inside(network).state_dict()
     tensors = without_wrapping(found, wanted, LAYOUTS[role])
@@ -88,8 +93,11 @@ def read_tensors(path: Path, *, role: str) -> dict[str, Tensor]:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, as OpenAI publishes CLIP."""
+    """Whether a file is a TorchScript archive, as OpenAI publishes CLIP; nothing may stand before its first entry."""
     try:
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return False
         with zipfile.ZipFile(path) as archive:
             return any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist())
     except (OSError, zipfile.BadZipFile):
@@ -97,11 +105,15 @@ def is_torchscript(path: Path) -> bool:
 
 
 def _openai_tensors(path: Path) -> dict[str, Tensor]:
-    """What open_clip makes of OpenAI's archive: names as in its own models, float32."""
-    import open_clip
+    """What open_clip makes of OpenAI's archive: names as in its own models, float32.
+
+    open_clip's own loader falls back to unpickling what is no TorchScript, so the archive is opened here.
+    """
+    from open_clip.model import build_model_from_openai_state_dict
 
     try:
-        network: nn.Module = open_clip.load_openai_model(str(path), precision="fp32", device="cpu")
+        archived = torch.jit.load(str(path), map_location="cpu").state_dict()
+        network: nn.Module = build_model_from_openai_state_dict(archived, cast_dtype=torch.float32).float()
     except Exception as error:  # torch.jit and open_clip raise whatever the damage leads to
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
@@ -134,13 +146,33 @@ def fetch_tag(asked: str, out: Path, *, precision: str = "fp32") -> None:
     if tag not in known:
         hint = suggestion(tag, known) if known else "open_clip.list_models() tells the architectures"
         raise WeightsError(f"open_clip knows no weights {asked}", hint=hint)
-    network = Perceptor(architecture)
+    _require_usable(architecture, tag)
     try:
-        filled: nn.Module = open_clip.create_model(architecture, pretrained=tag)
+        with silent_log():
+            filled: Any = open_clip.create_model(architecture, pretrained=tag)
     except Exception as error:  # the hub's client has errors of its own, without a common base
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise WeightsError(
-            f"open_clip could not get {asked} ({said[0]})", hint="check the network, and try again"
+            f"open_clip could not get {asked} ({said})", hint="check the network, and try again"
         ) from None
+    prepared = filled.visual.preprocess_cfg
+    network = Perceptor(architecture, mean=tuple(prepared["mean"]), std=tuple(prepared["std"]))
     network.model.load_state_dict(filled.state_dict())
     checkpoints.save(network, out, original={"file": asked, "sha256": ""}, precision=precision)
+
+
+def _require_usable(architecture: str, tag: str) -> None:
+    """Raise a WeightsError for what open_clip would build otherwise than it was trained, or not without the hub."""
+    import open_clip
+
+    config = open_clip.get_model_config(architecture) or {}
+    if config.get("text_cfg", {}).get("hf_tokenizer_name"):
+        raise WeightsError(
+            f"{architecture} has a tokenizer that must be asked for at every use",
+            hint="take a CLIP with its own tokenizer",
+        )
+    trained = open_clip.get_pretrained_cfg(architecture, tag)
+    if bool(trained.get("quick_gelu", False)) != bool(config.get("quick_gelu", False)):
+        plain = architecture.removesuffix("-quickgelu")
+        other = plain if plain != architecture else f"{architecture}-quickgelu"
+        raise WeightsError(f"{architecture}/{tag} was trained with another activation", hint=f"take {other}/{tag}")

@@ -135,6 +135,8 @@ def _attempt(session: requests.Session, url: str, wanted: Wanted) -> Generator[D
         response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     except RequestException as error:
         raise _translated(url, error, "cannot be reached", unreachable=True) from None
+    except OSError as error:  # requests' word for a certificate bundle that is not there
+        raise SourceError(url, f"cannot be asked: {error} (see REQUESTS_CA_BUNDLE)") from None
     with response:
         _check_status(url, response)
         if url.startswith("https:") and not response.url.startswith("https:") and not wanted.hash_is_known:

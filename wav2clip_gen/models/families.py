@@ -96,8 +96,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        device = torch.zeros(1, device=name).device  # with its number: "cuda" is cuda:0
     except (RuntimeError, AssertionError, NotImplementedError):
         raise SettingsError(
             f"there is no device {name!r} here", hint="run `w2c-gen doctor` to see what there is"

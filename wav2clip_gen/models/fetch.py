@@ -98,7 +98,7 @@ def fetch(
         yield Done(part.name, store.find_part(part.name, weights_dir), new=False)
         return
     folder = weights_dir or store.weights_folder()
-    if store.status(part, folder).state == "ready":  # a folder that several share may be read-only
+    if _in_place(part, folder):  # a folder that several share may be read-only
         yield Done(part.name, store.locate_part(part, folder), new=False)
         return
     with disk_errors_told(folder):
@@ -111,7 +111,7 @@ def fetch(
             yield Waiting(part.name)
             lock.acquire()
     try:
-        if store.status(part, folder).state == "ready":
+        if _in_place(part, folder):
             yield Done(part.name, store.locate_part(part, folder), new=False)
             return
         source = yield from _bring_original(part, folder, offline=offline or asked_to_stay_offline(), sleep=sleep)
@@ -129,6 +129,14 @@ def fetch(
         yield Done(part.name, path, new=True)
     finally:
         lock.release()
+
+
+def _in_place(part: Part, folder: Path) -> bool:
+    """Whether a part is ready; weights without a record, beside their original, were left by a run that was cut off."""
+    if store.status(part, folder).state != "ready":
+        return False
+    recorded = Lock(folder).recorded_hash(store.locate_part(part, folder))
+    return recorded is not None or not store.locate_original(part, folder).is_file()
 
 
 def install(

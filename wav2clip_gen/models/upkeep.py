@@ -72,8 +72,11 @@ def remove(part: Part, weights_dir: Path | None = None, *, forget: bool = False)
         with disk_errors_told(folder):
             try:
                 with FileLock(own / ".fetch.lock", timeout=0):
-                    freed = sum(path.stat().st_size for path in own.rglob("*") if path.is_file())
-                    shutil.rmtree(own)
+                    files = [path for path in own.rglob("*") if path.is_file() and path.name != ".fetch.lock"]
+                    freed = sum(path.stat().st_size for path in files)
+                    for path in files:
+                        path.unlink()
+                shutil.rmtree(own)  # after the release: Windows deletes no file that is held open
             except Timeout:
                 raise WeightsError(f"{part.name} is being fetched", hint="stop that first") from None
     Lock(folder).forget(part.name, original=forget)
