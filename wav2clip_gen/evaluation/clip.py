@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.ranks import Ranking, rank
@@ -52,7 +53,11 @@ class ClipFigures:
 
 
 def measure_clip(family: Family, held_out: HeldOut, *, on_progress: OnProgress) -> ClipFigures:
-    """Ask the image tower for the concept of validation pictures that show one."""
+    """Ask the image tower for the concept of validation pictures that show one.
+
+    Raises:
+        W2CError: None of them shows a concept that the training pictures show.
+    """
     trained = _training(family).get("radius")
     radius = (ImageTraining().radius if trained is None else trained) * family.clip.size / SIZE_OF_RADIUS
     # the recipe knows which concepts were trained on, and the adversary
@@ -68,6 +73,8 @@ def measure_clip(family: Family, held_out: HeldOut, *, on_progress: OnProgress) 
         for number, kind in enumerate(KINDS)
     }
     chosen = {kind: [these[at] for at in held_out.choose(len(these))] for kind, these in by_kind.items() if these}
+    if not chosen:
+        raise W2CError("no validation picture shows a concept that was trained on", hint="is the data complete?")
     done, total = 0, sum(map(len, chosen.values()))
     clean: dict[str, Ranking] = {}
     robust: dict[str, Ranking] = {}

@@ -75,10 +75,10 @@ class FilmFigures:
             title="Sound to film to judge",
             rows=tuple(rows),
             notes=(
-                f"{self.films} of {self.held_out} held-out sounds, from {self.classes_heard} classes, each filmed for its"
-                f" loudest {SECONDS:g} s ({self.settings}). EfficientNet-Lite0, which no part of the"
-                f" family was trained with, chooses among {self.classes} classes of ESC-50 that ImageNet knows, from"
-                f" the last second of frames. The sound encoder: {self.supervision}.",
+                f"{self.films} of {self.held_out} held-out sounds, from {self.classes_heard} classes, each filmed for"
+                f" its loudest {SECONDS:g} s ({self.settings}). EfficientNet-Lite0, which no part of the family was"
+                f" trained with, chooses among {self.classes} classes of ESC-50 that ImageNet knows, from the last"
+                f" {JUDGED:g} s of frames. The sound encoder: {self.supervision}.",
                 "Summed: the probabilities of all ImageNet labels of a class, which favours classes of many labels"
                 " (dog: 118). Relative: each class against its own mean log probability over all films, which uses no"
                 " labels of the sounds. Shuffled: the films set against the sounds in random orders.",

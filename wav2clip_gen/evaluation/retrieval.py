@@ -31,7 +31,7 @@ class RetrievalFigures:
         """The figures, for people."""
         rows: list[tuple[str, str, str]] = []
         for what, ranking in (("text to sound", self.text_to_sound), ("sound to image", self.sound_to_image)):
-            rows += hit_rows(what, ranking, word="recall")
+            rows += hit_rows(what, ranking, measure="recall@{}")
             median = f"{ranking.median:g} of {ranking.candidates:,}"
             rows.append((f"{what}: median rank of the first right one", median, f"{ranking.chance_median:g}"))
         return Table(

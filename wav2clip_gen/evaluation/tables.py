@@ -41,11 +41,10 @@ def counted(right: int, of: int) -> str:
     return f"{percent(right / of)} ({right:,} of {of:,})"
 
 
-def hit_rows(what: str, ranking: Ranking, *, word: str = "top") -> tuple[tuple[str, str, str], ...]:
-    """A row for each k of a ranking, called `top-1` or `recall@1`."""
-    joined = {"top": "top-{}", "recall": "recall@{}"}[word]
+def hit_rows(what: str, ranking: Ranking, *, measure: str = "top-{}") -> tuple[tuple[str, str, str], ...]:
+    """A row for each k of a ranking; `measure` is what a hit among the first k is called."""
     return tuple(
-        (f"{what}: {joined.format(k)}", counted(hits, ranking.questions), percent(ranking.chances[k]))
+        (f"{what}: {measure.format(k)}", counted(hits, ranking.questions), percent(ranking.chances[k]))
         for k, hits in ranking.hits.items()
     )
 

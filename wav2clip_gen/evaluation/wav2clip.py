@@ -44,9 +44,9 @@ class Wav2CLIPFigures:
             notes=(
                 "Held out: recordings (fold 4 of ESC-50, a quarter of the other recordings)."
                 f" The sound encoder: {self.supervision}."
-                " The names are asked for as `the sound of a name`, which the sound encoder was not trained with"
-                " through this tower. A piece of a class may have several right AudioSet names; classes that AudioSet"
-                " has no name for are left out.",
+                " The question is `the sound of NAME`, read by the text tower, which was trained apart; the training's own"
+                " scores ask with the vectors that the encoder was trained towards. A piece may have several right"
+                " AudioSet names; the classes that AudioSet has no name for are left out there.",
             ),
         )
 
