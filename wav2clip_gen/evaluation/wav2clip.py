@@ -44,8 +44,8 @@ class Wav2CLIPFigures:
             notes=(
                 "Held out: recordings (fold 4 of ESC-50, a quarter of the other recordings)."
                 f" The sound encoder: {self.supervision}."
-                " The question is `the sound of NAME`, read by the text tower, which was trained apart; the training's own"
-                " scores ask with the vectors that the encoder was trained towards. A piece may have several right"
+                " The question is `the sound of NAME`, read by the text tower, which was trained apart; the training's"
+                " own scores ask with the vectors that the encoder was trained towards. A piece may have several right"
                 " AudioSet names; the classes that AudioSet has no name for are left out there.",
             ),
         )
