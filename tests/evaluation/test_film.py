@@ -56,6 +56,7 @@ def test_the_judge_looks_at_the_last_second_of_each_film(mini: Family, toy_data:
     assert (figures.films, figures.classes_heard, figures.held_out, figures.classes) == (3, 3, 6, 20)
     assert figures.summed.right == 1  # the dog's
     assert figures.summed.shuffled == pytest.approx(1 / 3)
+    assert figures.by_ear.films == figures.by_eye.films == 3
     assert figures.offset == pytest.approx(0, abs=0.05)
     assert 0 < figures.flicker < 0.5
     assert sum(sum(choices.values()) for choices in figures.chosen.values()) == 3
@@ -95,5 +96,5 @@ def test_relative_choices_see_through_a_prejudice() -> None:
     probabilities[:, 0] = 0.5
     probabilities[1, 3] = 4e-3
     assert probabilities.argmax(dim=1).tolist() == [0, 0, 0]
-    assert film.relative(probabilities)[1].argmax() == 3
+    assert film.from_mean(probabilities.log())[1].argmax() == 3
     assert list(SEEN_AS)[3] == "cat"

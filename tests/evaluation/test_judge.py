@@ -54,6 +54,13 @@ def test_classes_are_those_of_esc_50() -> None:
     assert judge.class_of("clock_alarm") == judge.class_of("clock_tick") == "clock"
 
 
+def test_each_class_has_words_for_an_image_tower() -> None:
+    words = judge.class_words()
+    assert len(set(words)) == len(judge.SEEN_AS)
+    assert words[0] == "a picture of a dog"
+    assert "a picture of a computer keyboard" in words
+
+
 def test_probabilities_of_a_class_are_summed() -> None:
     one = torch.zeros(1, 1000)
     one[0, [151, 200, 268]], one[0, 281], one[0, 999] = torch.tensor([0.1, 0.2, 0.3]), 0.25, 0.15

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from wav2clip_gen.audio.track import EAR_RATE
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.evaluation.held_out import HeldOut, supervision
-from wav2clip_gen.evaluation.judge import SEEN_AS, class_of, class_probabilities, load_judge
+from wav2clip_gen.evaluation.classes import in_words
+from wav2clip_gen.evaluation.held_out import HeldOut, embed_sounds, embed_words, supervision
+from wav2clip_gen.evaluation.judge import SEEN_AS, class_of, class_probabilities, class_words, load_judge
 from wav2clip_gen.evaluation.judging import Choices, JudgeFigures, judge_pictures, weigh
 from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.tables import Table, counted, percent
@@ -42,6 +44,8 @@ class FilmFigures:
     settings: str
     summed: Choices  # by the sum of the probabilities of a class's ImageNet labels
     relative: Choices  # by how much more of a class there is than in the mean film
+    by_ear: Choices  # of the family's own sound encoder, from the sounds
+    by_eye: Choices  # of the family's own image tower, from the films
     chosen: dict[str, dict[str, int]]  # class heard -> class chosen, relative -> films
     judge: JudgeFigures
     flicker: float  # mean |difference| of neighbouring frames, as a share of the full range
@@ -62,6 +66,10 @@ class FilmFigures:
                     "",
                 ),
             ]
+        rows += [
+            ("the family's own sound encoder, from the sounds: top-1", counted(self.by_ear.right, self.films), chance),
+            ("the family's own image tower, from the films: top-1", counted(self.by_eye.right, self.films), chance),
+        ]
         offset = "not measurable" if self.offset is None else f"{1000 * self.offset:.1f} ms"
         rows += [
             ("flicker: mean difference of neighbouring frames", f"{100 * self.flicker:.2f} % of full range", ""),
@@ -82,7 +90,9 @@ class FilmFigures:
                 "Summed: the probabilities of all ImageNet labels of a class, which favours classes of many labels"
                 " (dog: 118). Relative: each class against its own mean log probability over all films, which uses no"
                 " labels of the sounds. Shuffled: the films set against the sounds in random orders.",
-                f"Right by class, relative: {right}.",
+                "The family's own networks choose by the classes' names, relative too. The films were painted to please"
+                " the image tower: its choice tells where on the way a class is lost, not how good the films are.",
+                f"Right by class, by the judge, relative: {right}.",
             ),
         )
 
@@ -99,18 +109,21 @@ def measure_film(family: Family, held_out: HeldOut, *, on_progress: OnProgress) 
     if not pieces:
         raise W2CError("no held-out sound is of a class that the judge knows", hint="leave film out with --only")
     settings, names = Settings(), list(SEEN_AS)
-    seen, flickers, offsets = [], [], []
+    words = embed_words(family, class_words())
+    seen, by_eye, flickers, offsets = [], [], [], []
     for number, piece in enumerate(pieces):
         frames, offset = film(family, piece, settings, seed=held_out.seed + number)
-        last = frames[-round(JUDGED * settings.picture.fps) :]
-        seen.append(class_probabilities(judge(last.to(family.device))).mean(dim=0).cpu())
+        last = frames[-round(JUDGED * settings.picture.fps) :].to(family.device)
+        seen.append(class_probabilities(judge(last)).mean(dim=0).cpu())
+        by_eye.append((_look(family, last) @ words.T).mean(dim=0))
         flickers.append(frames.diff(dim=0).abs().mean().item() if len(frames) > 1 else 0.0)
         offsets.append(offset)
         on_progress(number + 1, len(pieces))
     probabilities = torch.stack(seen)  # (films, classes)
     heard = [class_of(piece.label) or "" for piece in pieces]
     truth = torch.tensor([names.index(name) for name in heard])
-    against_mean = relative(probabilities)
+    against_mean = from_mean(probabilities.clamp(min=1e-12).log())
+    by_ear = embed_sounds(family, tuple(pieces)) @ embed_words(family, [in_words(name) for name in names]).T
     measured = [abs(offset) for offset in offsets if offset is not None]
     return FilmFigures(
         films=len(pieces),
@@ -120,6 +133,8 @@ def measure_film(family: Family, held_out: HeldOut, *, on_progress: OnProgress) 
         settings=_in_words(settings),
         summed=weigh(probabilities, truth, seed=held_out.seed),
         relative=weigh(against_mean, truth, seed=held_out.seed),
+        by_ear=weigh(from_mean(by_ear), truth, seed=held_out.seed),
+        by_eye=weigh(from_mean(torch.stack(by_eye)), truth, seed=held_out.seed),
         chosen=_counted(heard, [names[at] for at in against_mean.argmax(dim=1).tolist()]),
         judge=judge_pictures(judge, family, held_out),
         flicker=sum(flickers) / len(flickers),
@@ -168,10 +183,16 @@ def _recordings_first(pieces: list[Sound]) -> Iterator[Sound]:
         yield from (piece for piece in these if piece is not None)
 
 
-def relative(probabilities: Tensor) -> Tensor:
-    """Log probabilities (films, classes), each class from its mean over the films: what this film has more of."""
-    logs = probabilities.clamp(min=1e-12).log()
-    return logs - logs.mean(dim=0)
+def from_mean(scores: Tensor) -> Tensor:
+    """Scores (films, classes), each class from its mean over the films: what this film has more of than others."""
+    return scores - scores.mean(dim=0)
+
+
+@torch.no_grad()
+def _look(family: Family, frames: Tensor) -> Tensor:
+    """What the family's image tower sees in frames (F, 3, H, W): unit vectors (F, D), on the CPU."""
+    size = family.clip.size
+    return family.clip.embed_pictures(F.interpolate(frames, size=(size, size), mode="area")).cpu()
 
 
 def _counted(heard: list[str], chosen: list[str]) -> dict[str, dict[str, int]]:

@@ -40,6 +40,10 @@ SEEN_AS: dict[str, tuple[int, ...]] = {
     "toilet_flush": (861,),  # toilet seat
     "siren": (407, 555, 734),  # ambulance, fire engine, police van
 }
+NAMED = {  # what is seen, where the name of the sound says something else
+    "insects": "insect", "sea_waves": "sea", "church_bells": "church", "keyboard_typing": "computer keyboard",
+    "toilet_flush": "toilet", "siren": "ambulance",
+}  # fmt: skip
 HEARD_AS = {"clock_tick": "clock", "clock_alarm": "clock"}  # labels of sounds that the table above calls otherwise
 
 
@@ -78,6 +82,12 @@ def class_of(label: str) -> str | None:
     """The class of the table above that a sound's label belongs to, if any."""
     name = HEARD_AS.get(label, label)
     return name if name in SEEN_AS else None
+
+
+def class_words() -> list[str]:
+    """What an image tower is asked for, in the table's order."""
+    words = [NAMED.get(name, name.replace("_", " ")) for name in SEEN_AS]
+    return [f"a picture of {'an' if word[0] in 'aeiou' else 'a'} {word}" for word in words]
 
 
 def class_probabilities(probabilities: Tensor) -> Tensor:

