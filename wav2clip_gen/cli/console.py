@@ -15,9 +15,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Table as RichTable
 
 from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.errors import W2CError
+from wav2clip_gen.evaluation.tables import Table, markdown
 from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, Stage
 from wav2clip_gen.job import Job
 
@@ -63,6 +65,19 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
         return "out of memory", "lower --size or --cuts", 1
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"this should not happen: {what}", "run it again with --debug, and report what it shows", 1
+
+
+def show_table(table: Table) -> None:
+    """Show a table on stdout: drawn on a terminal, as Markdown in a pipe."""
+    stdout = Console(highlight=False)
+    if not stdout.is_terminal:
+        typer.echo(f"## {table.title}\n\n{markdown(table)}\n")
+        return
+    drawn = RichTable(*table.header, title=table.title, title_justify="left", caption_justify="left")
+    drawn.caption = "\n".join(escape(note) for note in table.notes)
+    for row in table.rows:
+        drawn.add_row(*(escape(cell) for cell in row))
+    stdout.print(drawn)
 
 
 @dataclass

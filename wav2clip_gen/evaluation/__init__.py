@@ -1,0 +1,1 @@
+"""What a family is worth, in figures: each measure with its counts, its chance level and what was held out."""
