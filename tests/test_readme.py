@@ -32,13 +32,14 @@ def test_make_targets_exist() -> None:
 def test_options_of_shell_lines_exist() -> None:
     from typer.testing import CliRunner
 
+    from wav2clip_gen.cli.app import COMMANDS
     from wav2clip_gen.cli.render import app
 
     known = set(re.findall(r"(--?[a-z][a-z-]*)", CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output))
     for block in readme.blocks("sh"):
         for line in block.replace("\\\n", "").splitlines():
             words = shlex.split(line, comments=True)
-            if words[:1] == ["w2c-gen"] and words[1] not in ("doctor", "train"):
+            if words[:1] == ["w2c-gen"] and words[1] not in COMMANDS:
                 assert {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} <= known, line
 
 

@@ -50,7 +50,7 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
             "name": family.choice.models,
             "random": family.random,
             "device": str(family.device),
-            "sha256": {part: store.sha256(path) for part, path in family.choice.files.items()},
+            "sha256": {part: store.sha256(path) for part, path in family.files.items()},
         },
         "versions": versions(),
         "sound": asdict(job.sound),

@@ -115,7 +115,7 @@ class _Stub:
 
 def _family(mini: Family, *, knows: bool) -> Family:
     stub = cast(Any, _Stub(knows=knows))
-    return Family(name="stub", wav2clip=stub, clip=stub, vqgan=mini.vqgan, files=mini.files)
+    return Family(choice=mini.choice, wav2clip=stub, clip=stub, vqgan=mini.vqgan)
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_an_unknown_part_or_family_is_named(toy_data: Path) -> None:
     assert "'films'" in err
     assert "did you mean film?" in err
     code, _, err = run("maxi", "--data", toy_data)
-    assert code == 1
+    assert code == 2
     assert "maxi" in err
 
 

@@ -111,7 +111,7 @@ def test_the_painter_is_measured(mini: Family, held_out: HeldOut) -> None:
 
 def test_a_painter_of_one_code_has_perplexity_one(mini: Family, held_out: HeldOut) -> None:
     vqgan = copy.deepcopy(mini.vqgan)
-    vqgan.quantize.embedding.weight[:] = vqgan.quantize.embedding.weight.mean(dim=0)
+    vqgan.quantize.codes[:] = vqgan.quantize.codes.mean(dim=0)
     figures = measure_vqgan(dataclasses.replace(mini, vqgan=vqgan), held_out, on_progress=quiet)
     assert figures.codes_used == 1
     assert figures.perplexity == pytest.approx(1)

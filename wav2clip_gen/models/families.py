@@ -37,6 +37,11 @@ class Family:
         return f"{self.choice.models}{others}{' (RANDOM WEIGHTS)' if self.random else ''}"
 
     @property
+    def files(self) -> dict[str, Path]:
+        """Role -> weights file."""
+        return self.choice.files
+
+    @property
     def device(self) -> torch.device:
         """Where the networks live."""
         return self.clip.device
