@@ -107,6 +107,9 @@ def vqgan(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Weights file to train further, instead of beginning from nothing.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help=f"Length of the run ({VQGAN_STEPS} by default).")] = None,
     minutes: Minutes = None,
     batch: Batch = None,
@@ -124,7 +127,8 @@ def vqgan(
         where = _prepare(device, threads)
         perceptor = _out_folder(out) / "clip.safetensors"
         judge = perceptor if perceptor.exists() else None
-        recipe = VQGANRecipe(data, _settings(VQGANTraining, batch), clip=judge, seed=seed, device=where)
+        settings = _settings(VQGANTraining, batch)
+        recipe = VQGANRecipe(data, settings, clip=judge, start=start, seed=seed, device=where)
         weights = _carry_out(recipe, "vqgan", runs, steps=steps, default=VQGAN_STEPS, minutes=minutes, fresh=fresh)
         _install(weights, _out_folder(out))
 
