@@ -92,14 +92,7 @@ def test_the_painter_is_trained_further_from_a_file(toy_data: Path, tmp_path: Pa
 
 
 def test_only_a_painter_can_be_trained_further_as_one(toy_data: Path, tmp_path: Path) -> None:
-    code, said = run(
-        "vqgan",
-        "--data",
-        toy_data,
-        "--runs",
-        tmp_path,
-        "--from",
-        store.weights_folder() / "mini" / "wav2clip.safetensors",
-    )
+    ears = store.locate("mini", "wav2clip")
+    code, said = run("vqgan", "--data", toy_data, "--runs", tmp_path, "--from", ears)
     assert code == 1
     assert "not a vqgan" in said
