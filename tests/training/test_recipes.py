@@ -17,15 +17,9 @@ from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
 from wav2clip_gen.training.loop import Recipe, Run
 from wav2clip_gen.training.plan import Plan, Progress, Scored
+from wav2clip_gen.training.reconstruction import lattice_loss, reconstruction_losses, shifted
 from wav2clip_gen.training.text import TextRecipe, TextTraining, join_towers
-from wav2clip_gen.training.vqgan import (
-    VQGANRecipe,
-    VQGANTraining,
-    kmeans,
-    lattice_loss,
-    reconstruction_losses,
-    shifted,
-)
+from wav2clip_gen.training.vqgan import VQGANRecipe, VQGANTraining, kmeans
 from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining, contrast
 
 SMALL = VQGANConfig(
