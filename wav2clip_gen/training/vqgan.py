@@ -91,7 +91,8 @@ class VQGANRecipe(Recipe[VQGAN]):
         with seeded(seed):
             network = load_start(start, config) if start else VQGAN(config)
         # The memory format and the fused optimiser save a tenth of a step's time on a CPU.
-        self.network = network.to(self.device, memory_format=torch.channels_last).train()
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.network = network.train()
         self.network.quantize.requires_grad_(False)  # the codes are running means, not learned by gradient
         learned = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(
