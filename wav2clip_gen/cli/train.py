@@ -27,7 +27,7 @@ app = typer.Typer(
 # How long the shipped weights were trained; weights/README.md has the scores.
 IMAGE_STEPS = 8200
 TEXT_STEPS = 4000
-VQGAN_STEPS = 12_700
+VQGAN_STEPS = 19_300
 WAV2CLIP_STEPS = 4000
 TEXT_SHARE = 0.15  # of the minutes, when both towers are trained
 
