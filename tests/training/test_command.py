@@ -78,3 +78,21 @@ def test_a_weights_file_says_how_it_was_trained(toy_data: Path, tmp_path: Path) 
     training = checkpoints.read_header(tmp_path / "vqgan.safetensors").training
     assert (training["steps"], training["seed"], training["sets"]) == (1, 4, ["toy"])
     assert training["settings"]["batch"] == 2
+
+
+@pytest.mark.slow
+def test_the_painter_is_trained_further_from_a_file(toy_data: Path, tmp_path: Path) -> None:
+    first, further = tmp_path / "first", tmp_path / "further"
+    run("vqgan", "--data", toy_data, "--out", first, "--runs", first, *QUICK)
+    start = first / "vqgan.safetensors"
+    code, said = run("vqgan", "--data", toy_data, "--out", further, "--runs", further, *QUICK, "--from", start)
+    assert code == 0, said
+    assert "commitment" in said
+    assert checkpoints.read_header(further / "vqgan.safetensors").training["before"]["steps"] == 1
+
+
+def test_only_a_painter_can_be_trained_further_as_one(toy_data: Path, tmp_path: Path) -> None:
+    ears = store.locate("mini", "wav2clip")
+    code, said = run("vqgan", "--data", toy_data, "--runs", tmp_path, "--from", ears)
+    assert code == 1
+    assert "not a vqgan" in said

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
@@ -16,8 +17,9 @@ from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
 from wav2clip_gen.training.loop import Recipe, Run
 from wav2clip_gen.training.plan import Plan, Progress, Scored
+from wav2clip_gen.training.reconstruction import lattice_loss, reconstruction_losses, shifted
 from wav2clip_gen.training.text import TextRecipe, TextTraining, join_towers
-from wav2clip_gen.training.vqgan import VQGANRecipe, VQGANTraining, kmeans, reconstruction_losses
+from wav2clip_gen.training.vqgan import VQGANRecipe, VQGANTraining, kmeans
 from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining, contrast
 
 SMALL = VQGANConfig(
@@ -41,15 +43,24 @@ def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def vqgan(data: Path, *, clip: Path | None = None) -> VQGANRecipe:
-    settings = VQGANTraining(batch=2, crop=16, autoencoder=0.5, perceptual_from=0.5)
-    return VQGANRecipe(data, settings, clip=clip, config=SMALL)
+def vqgan(data: Path, *, clip: Path | None = None, start: Path | None = None, **settings: float) -> VQGANRecipe:
+    shares = {"autoencoder": 0.5, "perceptual_from": 0.5, "adversarial_from": 0.5} | settings
+    return VQGANRecipe(data, VQGANTraining(batch=2, crop=16, **shares), clip=clip, start=start, config=SMALL)
+
+
+@pytest.fixture(scope="session")
+def begun_vqgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a painter that has its codes already."""
+    path = tmp_path_factory.mktemp("vqgan") / "vqgan.safetensors"
+    torch.manual_seed(3)
+    checkpoints.save(VQGAN(SMALL), path, training={"steps": 7})
+    return path
 
 
 def test_the_painter_gets_its_codes_half_way(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
     losses, scores = train(vqgan(toy_data, clip=untrained_clip), tmp_path, 4)
-    assert "commitment" not in losses[1]
-    assert {"commitment", "perceptual"} <= losses[2].keys()
+    assert not {"commitment", "perceptual", "adversarial"} & losses[1].keys()
+    assert {"commitment", "perceptual", "adversarial"} <= losses[2].keys()
     assert scores["psnr"] > 0
     assert 0 < scores["codes_used"] <= 1
     network = checkpoints.load(tmp_path / "vqgan.safetensors", part="vqgan")
@@ -67,6 +78,45 @@ def test_the_painter_goes_on_with_its_codes(toy_data: Path, tmp_path: Path) -> N
     assert rest == whole[2:]
 
 
+def test_an_interrupted_painter_goes_on_with_its_discriminator(
+    toy_data: Path, begun_vqgan: Path, untrained_clip: Path, tmp_path: Path
+) -> None:
+    def recipe() -> VQGANRecipe:
+        return vqgan(toy_data, clip=untrained_clip, start=begun_vqgan, perceptual_from=0.0, adversarial_from=0.0)
+
+    whole, scores = train(recipe(), tmp_path / "whole", 5)
+    assert all("adversarial" in losses for losses in whole)
+    plan = Plan(folder=tmp_path / "parts", steps=5, report_every=0, save_every=0)
+    for event in Run(recipe(), plan).events():
+        if isinstance(event, Progress) and event.step == 3:  # one past the last checkpoint
+            break
+    rest, again = train(recipe(), tmp_path / "parts", 5)
+    assert rest == whole[2:]
+    assert again == scores
+
+
+def test_a_painter_is_trained_further_from_its_file(toy_data: Path, begun_vqgan: Path, tmp_path: Path) -> None:
+    recipe = vqgan(toy_data, start=begun_vqgan)
+    begun = checkpoints.load(begun_vqgan, part="vqgan")
+    for name, tensor in begun.state_dict().items():
+        assert torch.equal(recipe.network.state_dict()[name], tensor), name
+    losses, _ = train(recipe, tmp_path, 1)
+    assert "commitment" in losses[0]  # its codes are used at once
+    assert checkpoints.read_header(tmp_path / "vqgan.safetensors").training["before"] == {"steps": 7}
+
+
+def test_a_painter_of_another_size_is_refused(toy_data: Path, begun_vqgan: Path) -> None:
+    with pytest.raises(TrainingError, match=r"another size: .*n_embed \(16, not 4096\)"):
+        VQGANRecipe(toy_data, start=begun_vqgan)
+
+
+def test_the_discriminator_waits_and_can_be_left_out(toy_data: Path, tmp_path: Path) -> None:
+    late, _ = train(vqgan(toy_data, adversarial_from=1.0), tmp_path / "late", 1)
+    without, scores = train(vqgan(toy_data, adversarial=0.0, adversarial_from=0.0), tmp_path / "without", 1)
+    assert "adversarial" not in late[0].keys() | without[0].keys()
+    assert "discriminator" not in scores
+
+
 def test_giving_the_latent_unit_deviation_changes_no_picture(toy_data: Path) -> None:
     recipe = vqgan(toy_data)
     pictures = torch.rand(1, 3, 32, 32)
@@ -80,6 +130,32 @@ def test_giving_the_latent_unit_deviation_changes_no_picture(toy_data: Path) -> 
 def test_true_pictures_cost_nothing() -> None:
     picture = torch.rand(1, 3, 8, 8)
     assert all(value == 0 for value in reconstruction_losses(picture, picture).values())
+
+
+def test_edges_at_the_same_place_of_every_cell_are_a_lattice() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true, noise = torch.rand(2, 8, 3, 64, 64, generator=generator)
+    lattice = torch.full_like(noise, 0.5)
+    lattice[..., ::8] = 0.0
+    assert lattice_loss(true, true, cell=8) == 0
+    assert lattice_loss(noise, true, cell=8) < 0.01
+    assert lattice_loss(lattice, true, cell=8) > 1
+    assert lattice_loss(lattice.roll(3, dims=-1), true, cell=8) > 1
+    flat = torch.full_like(noise, 0.5, requires_grad=True)
+    lattice_loss(flat, true, cell=8).backward()
+    assert flat.grad is not None
+    assert flat.grad.isfinite().all()
+
+
+def test_a_shift_cuts_the_same_from_both() -> None:
+    picture = torch.rand(1, 3, 32, 24)
+    places = set()
+    for seed in range(200):
+        one, other = shifted(picture, 2 * picture, most=4, generator=torch.Generator().manual_seed(seed))
+        assert one.shape == (1, 3, 28, 20)
+        assert torch.equal(2 * one, other)
+        places.add(one[0, 0, 0, 0].item())
+    assert len(places) == 16
 
 
 def test_kmeans_finds_the_heaps() -> None:

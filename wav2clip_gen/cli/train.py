@@ -27,7 +27,7 @@ app = typer.Typer(
 # How long the shipped weights were trained; weights/README.md has the scores.
 IMAGE_STEPS = 8200
 TEXT_STEPS = 4000
-VQGAN_STEPS = 12_700
+VQGAN_STEPS = 19_300
 WAV2CLIP_STEPS = 4000
 TEXT_SHARE = 0.15  # of the minutes, when both towers are trained
 
@@ -107,6 +107,9 @@ def vqgan(
     data: Data,
     out: Out = None,
     runs: Runs = Path("runs"),
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Weights file to train further, instead of beginning from nothing.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help=f"Length of the run ({VQGAN_STEPS} by default).")] = None,
     minutes: Minutes = None,
     batch: Batch = None,
@@ -124,7 +127,8 @@ def vqgan(
         where = _prepare(device, threads)
         perceptor = _out_folder(out) / "clip.safetensors"
         judge = perceptor if perceptor.exists() else None
-        recipe = VQGANRecipe(data, _settings(VQGANTraining, batch), clip=judge, seed=seed, device=where)
+        settings = _settings(VQGANTraining, batch)
+        recipe = VQGANRecipe(data, settings, clip=judge, start=start, seed=seed, device=where)
         weights = _carry_out(recipe, "vqgan", runs, steps=steps, default=VQGAN_STEPS, minutes=minutes, fresh=fresh)
         _install(weights, _out_folder(out))
 

@@ -12,7 +12,7 @@ from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.tables import Table
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.synthesis.painter import autocast
-from wav2clip_gen.training.vqgan import PerceptualFeatures
+from wav2clip_gen.training.reconstruction import PerceptualFeatures
 
 BATCH = 8
 
