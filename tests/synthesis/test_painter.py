@@ -28,10 +28,13 @@ def paint(artist: Painter, goal: Tensor, steps: int, inertia: float = 0.0) -> li
 
 
 def test_steps_bring_the_picture_nearer_to_its_target(mini: Family, tiny: Settings) -> None:
-    steps = paint(painter(mini, tiny.merged({"painting": {"cuts": 8}})), target(mini), 24)
-    before, after = (torch.stack([s.similarity for s in part]).mean() for part in (steps[:4], steps[-4:]))
-    assert after > before + 0.03
-    assert [step.index for step in steps] == list(range(24))
+    gains = []
+    for seed in (7, 8, 9):  # one start alone may be a hard one
+        steps = paint(painter(mini, tiny.merged({"painting": {"cuts": 8}}), seed), target(mini), 24)
+        before, after = (torch.stack([s.similarity for s in part]).mean() for part in (steps[:4], steps[-4:]))
+        gains.append(after - before)
+        assert [step.index for step in steps] == list(range(24))
+    assert torch.stack(gains).mean() > 0.03
 
 
 def test_the_seed_decides_everything(mini: Family, tiny: Settings) -> None:
