@@ -57,10 +57,13 @@ weights: $(READY)  ## train the small family from DATA (hours); resumes where it
 	$(BIN)/w2c-gen train vqgan --data $(DATA)
 	$(BIN)/w2c-gen train wav2clip --data $(DATA)
 
+weights-smoke: $(READY)  ## prove the way from data to film on made-up data: minutes of work, no quality
+	$(BIN)/python -m tests.training.smoke
+
 docs: $(READY)  ## write the option table into the README
 	$(BIN)/python -m tests.readme
 
 clean:  ## remove .venv and what was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install demo test test-all lint types format check bench samples weights docs clean
+.PHONY: help install demo test test-all lint types format check bench samples weights weights-smoke docs clean

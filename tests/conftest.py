@@ -53,6 +53,7 @@ def write_sound(tmp_path: Path) -> Write:
 
     def write(samples: NDArray[Any], name: str = "song.wav", rate: int = 16_000) -> Path:
         path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
         soundfile.write(path, samples, rate, subtype="FLOAT")
         return path
 

@@ -18,7 +18,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from wav2clip_gen.media import ffmpeg
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training import anchors
+from wav2clip_gen.training.loop import seeded
+from wav2clip_gen.training.yamnet import YAMNet
 
 NAMES = ("dog", "cat", "drum", "guitar", "boat", "bell", "tree", "house")
 COLOURS = {"dog": (200, 40, 40), "cat": (40, 200, 40), "drum": (40, 40, 200), "sea": (20, 90, 160)}
@@ -106,15 +111,78 @@ def write_text(folder: Path) -> None:
     write_table(folder / "audio_labels.csv", sounds)
 
 
-@pytest.fixture(scope="session")
-def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of training data; not to be changed."""
-    data = tmp_path_factory.mktemp("data")
+def write_video(path: Path, *, colour: str, pitch: float, seconds: float = 1.5) -> None:
+    """A video of one colour and one tone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = f"color=c={colour}:s=48x32:r=4:d={seconds}"
+    tone = f"sine=frequency={pitch}:sample_rate=16000:duration={seconds}"
+    sources = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", tone]
+    ffmpeg.run([*sources, "-pix_fmt", "yuv420p", "-shortest", "-y", ffmpeg.file_url(path)], purpose="make a toy video")
+
+
+def write_videos(folder: Path, *, count: int) -> None:
+    """Videos whose pitch says which colour they have."""
+    colours = ("red", "green", "blue", "yellow", "magenta", "cyan", "white", "black")
+    for number in range(count):
+        colour = colours[number % len(colours)]
+        write_video(folder / colour / f"{number:03d}.mp4", colour=colour, pitch=200 * 1.5 ** (number % len(colours)))
+
+
+def write_data(data: Path) -> None:
+    """A folder of training data."""
     for split, count in (("train", 36), ("val", 4)):
         write_pictures(data / "images" / f"{split}-natural-000.tar", count=count, size=64, seed=1)
         write_pictures(data / "images" / f"{split}-tiny-000.tar", count=4, size=32, seed=2)
     write_sounds(data / "audio" / "audio-toy-000.tar")
     write_text(data / "text")
+    write_teacher(data)
+
+
+CLASSES = (
+    ("Speech", "", "none"), ("Dog", "dog", "exact"), ("Bark", "dog", "manual"), ("Cat", "cat", "exact"),
+    ("Music", "drum", "manual (general)"), ("Bell", "bell", "manual"), ("Rain", "", "none"),
+)  # fmt: skip
+
+
+def write_teacher(data: Path) -> YAMNet:
+    """A teacher that knows nothing, in the layout of the real one."""
+    with seeded(0):
+        network = YAMNet()
+    arrays = {}
+    for name, tensor in network.state_dict().items():
+        place, kind = name.removeprefix("layers.").rsplit(".", 1)
+        key = "fc" if place == "classifier" else f"{int(place):02d}.{'dw' if int(place) % 2 else 'conv'}"
+        arrays[f"{key}.{kind[0]}"] = tensor.numpy().astype(np.float16)
+    (data / "teachers").mkdir(parents=True)
+    np.savez(data / "teachers" / "yamnet.npz", **arrays)
+    rows = [
+        {"index": index, "mid": "-", "display_name": name, "anchors": anchor, "how": how}
+        for index, (name, anchor, how) in enumerate(CLASSES)
+    ]
+    write_table(data / "teachers" / "yamnet_class_map.csv", rows)
+    return network
+
+
+@pytest.fixture(scope="session")
+def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
+    checkpoints.save(Perceptor("w2c-mini"), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of ten videos; not to be changed."""
+    folder = tmp_path_factory.mktemp("videos")
+    write_videos(folder, count=10)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of training data; not to be changed."""
+    data = tmp_path_factory.mktemp("data")
+    write_data(data)
     return data
 
 

@@ -96,3 +96,39 @@ def test_only_a_painter_can_be_trained_further_as_one(toy_data: Path, tmp_path: 
     code, said = run("vqgan", "--data", toy_data, "--runs", tmp_path, "--from", ears)
     assert code == 1
     assert "not a vqgan" in said
+
+
+@pytest.mark.slow
+def test_the_sound_encoder_learns_from_videos(
+    toy_videos: Path, untrained_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr("wav2clip_gen.training.board.Board.__init__", lambda self, folder: None)
+    monkeypatch.setattr("wav2clip_gen.training.board.Board.show", lambda self, event: shown.append(event))
+    monkeypatch.setattr("wav2clip_gen.training.board.Board.__exit__", lambda self, *problem: None)
+    where = ("--out", tmp_path / "mini", "--runs", tmp_path, "--perceptor", untrained_clip, "--tensorboard", tmp_path)
+    small = ("--steps", "2", "--batch", "4", "--parts", "2", "--width", "2", "--loss", "clip_loss", "--device", "cpu")
+    code, said = run("wav2clip", "--videos", toy_videos, *where, *small)
+    assert code == 0, said
+    assert "10/10 clips embedded, 0 skipped" in said
+    assert "projected sound-image" in said
+    assert "sound-projected image" not in said  # clip_loss has one projection only
+    assert len(shown) >= 4
+    training = checkpoints.read_header(tmp_path / "mini" / "wav2clip.safetensors").training
+    assert training["settings"]["parts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "--data"),
+        (("--data", "a", "--videos", "b"), "either --data"),
+        (("--data", "a", "--loss", "clip_loss"), "--loss needs --videos"),
+        (("--videos", "b", "--teacher", "1"), "--teacher needs --data"),
+        (("--videos", "nowhere", "--perceptor", "nowhere.safetensors"), "no such weights file"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told(tmp_path: Path, options: tuple[str, ...], told: str) -> None:
+    code, said = run("wav2clip", *options, "--runs", tmp_path)
+    assert code != 0
+    assert told in " ".join(said.split())

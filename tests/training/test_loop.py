@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.errors import OutputError, TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.loop import Average, Recipe, Run, learning_rate, seeded
@@ -121,6 +123,50 @@ def test_minutes_become_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     progress = [event for event in run.events() if isinstance(event, Progress)]
     assert progress[0].steps is None
     assert progress[-1].step == progress[-1].steps == run.steps
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    losses(Run(Toy(), plan(tmp_path, 1)))
+    wider = Toy()
+    wider.network = Wav2CLIP(Wav2CLIPConfig(width=2, embedding=8)).train()
+    wider.optimiser = torch.optim.AdamW(wider.network.parameters())
+    with pytest.raises(TrainingError, match="begun with another network"):
+        losses(Run(wider, plan(tmp_path, 2)))
+
+
+def test_too_small_a_disk_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OutputError, match="0 MB are free") as caught:
+        losses(Run(Toy(), plan(tmp_path, 2)))
+    assert "--runs" in caught.value.hint
+
+
+def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    losses(Run(Toy(), plan(tmp_path, 2)))
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    events = Run(Toy(), plan(tmp_path, 4)).events()
+    next(events)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*checkpoint\.pt") as caught:
+            list(events)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "last good checkpoint is kept" in caught.value.hint
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".w2c-*"))
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        losses(Run(Toy(), plan(tmp_path / "file" / "runs", 1)))
+
+
+def test_evaluations_by_steps_come_when_they_are_due(tmp_path: Path) -> None:
+    by_steps = Plan(folder=tmp_path, steps=5, report_every=0, score_steps=2)
+    assert [event.step for event in Run(Toy(), by_steps).events() if isinstance(event, Scored)] == [2, 4, 5]
 
 
 @pytest.mark.parametrize("lengths", [{}, {"steps": 3, "minutes": 1.0}, {"steps": 0}, {"minutes": 0.0}])

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from tests.conftest import Write
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
 from wav2clip_gen.training.loop import Recipe, Run
 from wav2clip_gen.training.plan import Plan, Progress, Scored
 from wav2clip_gen.training.reconstruction import lattice_loss, reconstruction_losses, shifted
+from wav2clip_gen.training.sounds import Sound, excerpt
 from wav2clip_gen.training.text import TextRecipe, TextTraining, join_towers
 from wav2clip_gen.training.vqgan import VQGANRecipe, VQGANTraining, kmeans
 from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining, contrast
@@ -34,13 +37,6 @@ def train(recipe: Recipe[Any], folder: Path, steps: int) -> tuple[list[dict[str,
     events = list(Run(recipe, plan).events())
     losses = [event.losses for event in events if isinstance(event, Progress)]
     return losses, next(event.scores for event in events if isinstance(event, Scored))
-
-
-@pytest.fixture(scope="session")
-def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
-    checkpoints.save(Perceptor("w2c-mini"), path)
-    return path
 
 
 def vqgan(data: Path, *, clip: Path | None = None, start: Path | None = None, **settings: float) -> VQGANRecipe:
@@ -226,6 +222,47 @@ def test_the_sound_encoder_learns_from_the_pictures(
     assert {"sound-image", "sound-projected image", "sound-text", "pull"} == losses[0].keys()
     assert scores["chance"] == 0.25
     assert isinstance(checkpoints.load(tmp_path / "wav2clip.safetensors", part="wav2clip"), Wav2CLIP)
+
+
+def test_a_teacher_is_one_more_term_and_leaves_the_others(
+    toy_data: Path, untrained_clip: Path, tmp_path: Path, write_sound: Write
+) -> None:
+    write_sound(np.sin(np.arange(48_000) / 20), "more/a.wav")
+    settings, small = Wav2CLIPTraining(batch=4, teacher=1.0), Wav2CLIPConfig(width=4)
+    recipe = Wav2CLIPRecipe(toy_data, untrained_clip, settings, config=small, unlabelled=tmp_path / "more")
+    assert [piece.key for piece in recipe._taught] == ["a.wav"]
+    with_teacher, _ = train(recipe, tmp_path / "with", 1)
+    without, _ = train(wav2clip(toy_data, untrained_clip), tmp_path / "without", 1)
+    assert with_teacher[0].pop("teacher") > 0
+    assert with_teacher == without
+
+
+def test_sounds_without_labels_need_the_teacher(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="for the teacher, which is off"):
+        Wav2CLIPRecipe(toy_data, untrained_clip, unlabelled=tmp_path)
+
+
+def test_sounds_whose_labels_mean_nothing_are_an_error(
+    toy_data: Path, untrained_clip: Path, tmp_path: Path, no_sentences: None
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data)
+    table = data / "text" / "audio_labels.csv"
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    with pytest.raises(TrainingError, match="no sound has a label that can be seen"):
+        Wav2CLIPRecipe(data, untrained_clip)
+
+
+def test_a_changed_speed_changes_the_pitch() -> None:
+    tone = (20_000 * np.sin(2 * np.pi * 1000 * np.arange(32_000) / 16_000)).astype(np.int16)
+    piece = Sound("tone", "toy", "tone", "tone", tone)
+    pitches = {
+        int(torch.fft.rfft(excerpt(piece, 16_000, generator=torch.Generator().manual_seed(seed))).abs().argmax())
+        for seed in range(20)
+    }
+    assert min(pitches) >= 850
+    assert max(pitches) <= 1150
+    assert max(pitches) - min(pitches) > 150
 
 
 def test_sounds_of_one_label_are_not_each_others_negatives() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +31,7 @@ IMAGE_STEPS = 8200
 TEXT_STEPS = 4000
 VQGAN_STEPS = 19_300
 WAV2CLIP_STEPS = 4000
+VIDEO_EPOCHS = 100  # at the most: the run ends before, when the loss on clips held out no longer falls
 TEXT_SHARE = 0.15  # of the minutes, when both towers are trained
 
 
@@ -138,36 +141,130 @@ def vqgan(
 @app.command()
 def wav2clip(
     *,
-    data: Data,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the training data, as weights/README.md describes it.")
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(metavar="FOLDER|CSV", help="Learn from these videos instead, as the paper does.")
+    ] = None,
+    perceptor: Annotated[
+        str | None,
+        typer.Option(
+            help="CLIP that sees the videos: a part's name or a weights file.", show_default="the trained one"
+        ),
+    ] = None,
     out: Out = None,
     runs: Runs = Path("runs"),
-    steps: Annotated[int | None, typer.Option(min=1, help=f"Length of the run ({WAV2CLIP_STEPS} by default).")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Length of the run ({WAV2CLIP_STEPS} by default; of videos, {VIDEO_EPOCHS} epochs)."),
+    ] = None,
     minutes: Minutes = None,
     batch: Batch = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Work a batch of videos in so many parts, to save memory; the negatives stay the same."
+        ),
+    ] = None,
+    loss: Annotated[str | None, typer.Option(help="clip_loss or clip_loss_x, of videos.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of videos.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Width of the network that learns from videos.")] = None,
+    teacher: Annotated[
+        float | None, typer.Option(min=0, help="Weight of what YAMNet hears, with --data.", show_default="0")
+    ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="More sounds, without labels, for --teacher.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write losses and scores for TensorBoard.")
+    ] = None,
     seed: Seed = 0,
     fresh: Fresh = False,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
-    """Train the sound encoder: distil the trained CLIP into it."""
+    """Train the sound encoder: distil the trained CLIP into it, from labelled data or from videos.
+
+    Of videos: `torchrun --nproc-per-node N -m wav2clip_gen train wav2clip --videos ...` takes N GPUs.
+    """
 
     def work() -> None:
-        from wav2clip_gen.errors import TrainingError
-        from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining
+        from wav2clip_gen.training.distributed import joined, own_device
 
-        where = _prepare(device, threads)
-        perceptor = _out_folder(out) / "clip.safetensors"
-        if not perceptor.exists():
-            raise TrainingError(
-                f"{perceptor}: there is no trained CLIP to distil", hint="run `w2c-gen train clip` first"
-            )
-        recipe = Wav2CLIPRecipe(data, perceptor, _settings(Wav2CLIPTraining, batch), seed=seed, device=where)
-        length = WAV2CLIP_STEPS
-        weights = _carry_out(recipe, "wav2clip", runs, steps=steps, default=length, minutes=minutes, fresh=fresh)
-        _install(weights, _out_folder(out))
+        _check_source(data, videos, {"--loss": loss, "--precision": precision, "--parts": parts, "--width": width},
+                      {"--teacher": teacher, "--unlabelled": unlabelled})  # fmt: skip
+        where = own_device(_prepare(device, threads))
+        clip = _trained_clip(out, perceptor)
+        carry_out = partial(_carry_out, name="wav2clip", runs=runs, minutes=minutes, fresh=fresh, board=tensorboard)
+        with joined(where) as group:
+            if videos is not None:
+                from wav2clip_gen.training.videos import Videos
+                from wav2clip_gen.training.watched import WatchedRecipe, WatchedTraining
+
+                given = {"batch": batch, "parts": parts, "loss": loss, "precision": precision, "width": width}
+                settings = WatchedTraining(**_chosen(given))
+                found = Videos(videos, clip, runs, group=group)
+                for event in found.prepare(where):
+                    typer.echo(f"wav2clip: {_line(event)}", err=True)
+                watched = WatchedRecipe(found, settings, seed=seed, device=where)
+                epoch = watched.steps_per_epoch
+                weights = carry_out(watched, steps=steps, default=VIDEO_EPOCHS * epoch, score_steps=epoch)
+            else:
+                from wav2clip_gen.errors import TrainingError
+                from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining
+
+                if data is None or group.size > 1:
+                    raise TrainingError(
+                        "several processes learn from videos only", hint="give --videos, or start without torchrun"
+                    )
+                labelled = Wav2CLIPTraining(**_chosen({"batch": batch, "teacher": teacher}))
+                recipe = Wav2CLIPRecipe(data, clip, labelled, unlabelled=unlabelled, seed=seed, device=where)
+                weights = carry_out(recipe, steps=steps, default=WAV2CLIP_STEPS)
+            if group.first:
+                _install(weights, _out_folder(out))
 
     _shown(work, debug=debug)
+
+
+def _check_source(data: Path | None, videos: Path | None, of_videos: dict[str, Any], of_data: dict[str, Any]) -> None:
+    """Make sure that there is one source of sounds, and no option that belongs to the other one.
+
+    Raises:
+        TrainingError: There is none or two, or there is such an option.
+    """
+    from wav2clip_gen.errors import TrainingError
+
+    if (data is None) == (videos is None):
+        raise TrainingError(
+            "the sound encoder learns from labelled data or from videos",
+            hint="give either --data (weights/README.md says what is in that folder) or --videos",
+        )
+    stray, needed = (of_videos, "--videos") if videos is None else (of_data, "--data")
+    given = [name for name, value in stray.items() if value is not None]
+    if given:
+        raise TrainingError(f"{given[0]} needs {needed}", hint=f"leave it out, or train with {needed}")
+
+
+def _trained_clip(out: Path | None, perceptor: str | None) -> Path:
+    """The CLIP to distil: the one that was named, else the one trained last.
+
+    Raises:
+        TrainingError: It is not there.
+        WeightsError, SettingsError: There is no such part or file.
+    """
+    from wav2clip_gen.errors import TrainingError
+    from wav2clip_gen.models.choice import find
+
+    if perceptor is not None:
+        part = find(perceptor, "clip")
+        path, hint = part.path, part.hint
+    else:
+        path, hint = _out_folder(out) / "clip.safetensors", "run `w2c-gen train clip` first"
+    if not path.is_file():
+        raise TrainingError(f"{path}: there is no trained CLIP to distil", hint=hint)
+    return path
 
 
 def _shown(work: Callable[[], None], *, debug: bool) -> None:
@@ -194,7 +291,12 @@ def _prepare(device: str, threads: int | None) -> Any:
 
 
 def _settings(kind: Callable[..., Any], batch: int | None) -> Any:
-    return kind(batch=batch) if batch else kind()
+    return kind(**_chosen({"batch": batch}))
+
+
+def _chosen(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _out_folder(out: Path | None) -> Path:
@@ -212,15 +314,23 @@ def _carry_out(
     default: int,
     minutes: float | None,
     fresh: bool,
+    score_steps: int | None = None,
+    board: Path | None = None,
 ) -> Path:
     """Run a recipe to its end, telling how it goes; give the weights it made."""
+    from wav2clip_gen.training.board import Board
     from wav2clip_gen.training.loop import Run
     from wav2clip_gen.training.plan import Plan
 
     length = default if steps is None and minutes is None else steps
-    run = Run(recipe, Plan(folder=runs / name, steps=length, minutes=minutes))
-    for event in run.events(fresh=fresh):
-        typer.echo(f"{name}: {_line(event)}", err=True)
+    run = Run(recipe, Plan(folder=runs / name, steps=length, minutes=minutes, score_steps=score_steps))
+    with ExitStack() as open_board:
+        listeners: list[Callable[[Event], None]] = [lambda event: typer.echo(f"{name}: {_line(event)}", err=True)]
+        if board is not None and recipe.group.first:
+            listeners.append(open_board.enter_context(Board(board)).show)
+        for event in run.events(fresh=fresh):
+            for listen in listeners if recipe.group.first else ():
+                listen(event)
     return run.weights
 
 
@@ -234,8 +344,10 @@ def _install(weights: Path, folder: Path) -> None:
 
 def _line(event: Event) -> str:
     """What happened, in one line."""
-    from wav2clip_gen.training.plan import Finished, Progress, Started
+    from wav2clip_gen.training.plan import Finished, Prepared, Progress, Started
 
+    if isinstance(event, Prepared):
+        return f"{event.done}/{event.total} clips embedded, {event.skipped} skipped"
     if isinstance(event, Started):
         return "; ".join([f"going on at step {event.step}" if event.step else "begun", *event.notes])
     if isinstance(event, Progress):

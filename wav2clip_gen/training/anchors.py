@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import Description
+from wav2clip_gen.training.data import WHERE, Description
 
 RIDGE = 0.5
 FEWEST_PICTURES = 12  # for which a label without an anchor gets a concept of its own
@@ -120,7 +120,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except OSError:
-        raise TrainingError(f"{path}: cannot be read", hint="give the training data's folder with --data") from None
+        raise TrainingError(f"{path}: cannot be read", hint=WHERE) from None
 
 
 def load_anchors(data: Path) -> Concepts:
@@ -137,7 +137,7 @@ def load_anchors(data: Path) -> Concepts:
             shift = torch.from_numpy(arrays["underscore_shift"].astype(np.float32))
             names = tuple(str(name) for name in arrays["names"])
     except (OSError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error})", hint="give the data's folder with --data") from None
+        raise TrainingError(f"{path}: cannot be read ({error})", hint=WHERE) from None
     vectors = F.normalize(vectors + shift * underscored[:, None], dim=-1)
     return Concepts(names, vectors, torch.zeros(len(names), dtype=torch.bool))
 

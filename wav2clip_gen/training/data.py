@@ -23,6 +23,7 @@ from torch import Tensor
 from wav2clip_gen.errors import TrainingError
 
 SPLITS = ("train", "val")
+WHERE = "give the training data's folder with --data; 'Training them again' in weights/README.md says what is in it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def shards(data: Path, kind: str, pattern: str) -> list[Path]:
     found = sorted(folder.glob(pattern))
     if not found:
         what = "no such folder" if not folder.is_dir() else f"holds no shard {pattern}"
-        raise TrainingError(f"{folder}: {what}", hint="give the training data's folder with --data (see its README.md)")
+        raise TrainingError(f"{folder}: {what}", hint=WHERE)
     return found
 
 

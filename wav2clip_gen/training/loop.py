@@ -10,6 +10,7 @@ import contextlib
 import copy
 import json
 import math
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -20,14 +21,16 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.errors import OutputError, TrainingError
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models import checkpoints
+from wav2clip_gen.training.distributed import ALONE, Group
 from wav2clip_gen.training.plan import Event, Finished, Plan, Progress, Scored, Started
 
 MEASURED_STEPS = 40  # after which a run that was given minutes knows how many steps that will be
 WARM_UP_STEPS = 200  # over which the learning rate rises from zero
 AVERAGE_DECAY = 0.999  # of the weights that are saved; faster at the start
+COPIES = 8  # of a network on the disk: weights, average and two moments, in the old checkpoint and in the new one
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -42,6 +45,9 @@ class Recipe(ABC, Generic[Network]):
     seed: int
     device: torch.device
     notes: tuple[str, ...] = ()  # what a person should know of the data
+    group: Group = ALONE  # the processes that carry it out
+    average_decay: float = AVERAGE_DECAY  # 0 saves the weights as they are
+    finished: bool = False  # there is nothing more to be gained: the run ends before its length
 
     @abstractmethod
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
@@ -51,11 +57,27 @@ class Recipe(ABC, Generic[Network]):
     def scores(self, network: Network) -> dict[str, float]:
         """What `network` reaches on the validation data."""
 
+    def backward(self, total: Tensor) -> None:
+        """Leave the gradient of `total`, the sum of `losses`, in the network's parameters."""
+        total.backward()
+
+    def learning_rate(self, step: int, steps: int | None, *, cool_down: float) -> float:
+        """The learning rate of a step."""
+        return learning_rate(step, steps, peak=self.settings.learning_rate, cool_down=cool_down)
+
+    def improved(self, scores: dict[str, float]) -> bool:
+        """Take note of new scores; whether the network is worth keeping."""
+        return True
+
     def after_step(self, average: Average[Network]) -> None:
         """Do what does not follow a gradient."""
 
     def state(self) -> dict[str, Any]:
         """What else a checkpoint must hold."""
+        return {}
+
+    def conditions(self) -> dict[str, Any]:
+        """What else, beside the settings, a resumed run must have the same."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -77,8 +99,8 @@ class Recipe(ABC, Generic[Network]):
 class Average(Generic[Network]):
     """A running mean of a network's weights and statistics: the network that is saved."""
 
-    def __init__(self, network: Network) -> None:
-        self._source = network
+    def __init__(self, network: Network, *, decay: float = AVERAGE_DECAY) -> None:
+        self._source, self._decay = network, decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.updates = 0
 
@@ -90,7 +112,7 @@ class Average(Generic[Network]):
     @torch.no_grad()
     def update(self) -> None:
         """Move towards the network as it is now."""
-        keep = min(AVERAGE_DECAY, (1 + self.updates) / (10 + self.updates))
+        keep = min(self._decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         for mean, value in zip(_tensors(self.network), _tensors(self._source), strict=True):
             if mean.is_floating_point():
@@ -121,10 +143,14 @@ def step_generator(seed: int, step: int, device: str | torch.device = "cpu") -> 
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Fix torch's global generator inside the block: dropout and initial weights take no other."""
-    with torch.random.fork_rng(devices=[]):
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Fix torch's global generators, the device's too, inside the block: dropout and initial weights take no other."""
+    on_gpu = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
         torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
@@ -133,11 +159,12 @@ class Run(Generic[Network]):
 
     def __init__(self, recipe: Recipe[Network], plan: Plan) -> None:
         self.recipe, self.plan = recipe, plan
-        self.average = Average(recipe.network)
+        self.average = Average(recipe.network, decay=recipe.average_decay)
         self.step = 0
         self.steps = plan.steps
         self.seconds = 0.0  # spent in training steps
         self.scores: dict[str, float] = {}
+        self._scored_at: int | None = None
 
     def events(self, *, fresh: bool = False) -> Iterator[Event]:
         """Train to the end, telling how it goes; who stops listening loses what the last checkpoint lacks.
@@ -147,17 +174,19 @@ class Run(Generic[Network]):
 
         Raises:
             TrainingError: The checkpoint is for other settings, or the loss is no longer a number.
+            OutputError: The folder cannot be written to, or the disk is too small for what the run leaves.
         """
-        self.plan.folder.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            self.plan.log.unlink(missing_ok=True)
-        elif self.plan.checkpoint.exists():
+        self._make_room()
+        self.recipe.group.wait()
+        if not fresh and self.plan.checkpoint.exists():
             self._resume()
+        elif self.recipe.group.first:
+            self.plan.log.unlink(missing_ok=True)
         yield Started(self.step, self.recipe.notes)
         reported = saved = scored = time.monotonic()
         sums: dict[str, float] = {}
         count = 0
-        while self.steps is None or self.step < self.steps:
+        while not self.recipe.finished and (self.steps is None or self.step < self.steps):
             for name, value in self._train_step().items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
@@ -168,23 +197,24 @@ class Run(Generic[Network]):
                 self._log({"step": self.step, "losses": losses})
                 yield Progress(self.step, self.steps, losses, (now - reported) / count)
                 sums, count, reported = {}, 0, now
-            if now - scored >= self.plan.score_every and self.step != self.steps:
+            if self._is_time_to_score(now - scored) and self.step != self.steps:
                 yield self._score()
                 scored = time.monotonic()
             if now - saved >= self.plan.save_every:
                 self._save()
                 saved = time.monotonic()
-        yield self._score()
+        if self._scored_at != self.step:
+            yield self._score()
         self._save()
         yield Finished(self.step, self.weights)
 
     def _train_step(self) -> dict[str, float]:
         recipe, began = self.recipe, time.monotonic()
-        rate = learning_rate(self.step, self.steps, peak=recipe.settings.learning_rate, cool_down=self.plan.cool_down)
+        rate = recipe.learning_rate(self.step, self.steps, cool_down=self.plan.cool_down)
         for group in recipe.optimiser.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
         progress = self.step / self.steps if self.steps else 0.0
-        with seeded(recipe.seed + self.step):
+        with seeded(recipe.seed + self.step, recipe.device):
             terms = recipe.losses(self.step, progress, step_generator(recipe.seed, self.step))
         total = torch.stack(list(terms.values())).sum()
         if not math.isfinite(total.item()):
@@ -193,7 +223,7 @@ class Run(Generic[Network]):
                 hint=f"the last good state is kept in {self.plan.folder}; try a lower learning rate",
             )
         recipe.optimiser.zero_grad(set_to_none=True)
-        total.backward()
+        recipe.backward(total)
         nn.utils.clip_grad_norm_(recipe.network.parameters(), 1.0)
         recipe.optimiser.step()
         recipe.after_step(self.average)
@@ -205,12 +235,22 @@ class Run(Generic[Network]):
     def _fix_steps(self) -> None:
         """Turn minutes into steps once the speed is known."""
         if self.steps is None and self.step >= MEASURED_STEPS and self.plan.minutes is not None:
-            self.steps = max(int(self.plan.minutes * 60 / (self.seconds / self.step)), self.step + 1)
+            speed = self.recipe.group.agree({"seconds": self.seconds / self.step})
+            self.steps = max(int(self.plan.minutes * 60 / speed["seconds"]), self.step + 1)
+
+    def _is_time_to_score(self, seconds: float) -> bool:
+        """Whether an evaluation is due, by steps where the plan says so, else by the clock."""
+        if self.plan.score_steps is not None:
+            return self.step % self.plan.score_steps == 0
+        return seconds >= self.plan.score_every
 
     def _score(self) -> Scored:
-        self.scores = self.recipe.scores(self.average.network)
+        group = self.recipe.group
+        self.scores = group.agree(self.recipe.scores(self.average.network) if group.first else {})
+        self._scored_at = self.step
         self._log({"step": self.step, "scores": self.scores})
-        self._write_weights()
+        if self.recipe.improved(self.scores) and group.first:
+            self._write_weights()
         return Scored(self.step, self.scores)
 
     @property
@@ -233,14 +273,40 @@ class Run(Generic[Network]):
         checkpoints.save(self.recipe.part(self.average.network), self.weights, training=training)
 
     def _log(self, entry: dict[str, Any]) -> None:
+        if not self.recipe.group.first:
+            return
         with self.plan.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**entry, "seconds": round(self.seconds, 1)}) + "\n")
 
     def _settings(self) -> dict[str, Any]:
-        return {**asdict(self.recipe.settings), "seed": self.recipe.seed, "cool_down": self.plan.cool_down}
+        given = {**asdict(self.recipe.settings), "seed": self.recipe.seed, "cool_down": self.plan.cool_down}
+        return {**given, **self.recipe.conditions()}
+
+    def _make_room(self) -> None:
+        """Make the folder, and be sure that what the run leaves will fit."""
+        folder = self.plan.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise OutputError(
+                f"cannot make the folder {folder}: {error.strerror}", hint="choose another one with --runs"
+            ) from error
+        size = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.recipe.network))
+        if free < COPIES * size:
+            raise OutputError(
+                f"{folder}: {free / 1e6:.0f} MB are free, and the run's files may take {COPIES * size / 1e6:.0f} MB",
+                hint="free some disk space, or choose another folder with --runs",
+            )
 
     def _save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, whole or not at all.
+
+        Raises:
+            OutputError: The disk does not take it; the one before stays.
+        """
+        if not self.recipe.group.first:
+            return
         state = {
             "settings": self._settings(),
             "step": self.step,
@@ -253,8 +319,14 @@ class Run(Generic[Network]):
             "optimiser": self.recipe.optimiser.state_dict(),
             "recipe": self.recipe.state(),
         }
-        with appear_whole(self.plan.checkpoint) as part:
-            torch.save(state, part)
+        try:
+            with appear_whole(self.plan.checkpoint) as part:
+                torch.save(state, part)
+        except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
+            raise OutputError(
+                f"cannot write {self.plan.checkpoint}: {str(error).splitlines()[0]}",
+                hint="free some disk space, then resume: the last good checkpoint is kept",
+            ) from error
 
     def _resume(self) -> None:
         path = self.plan.checkpoint
@@ -263,10 +335,16 @@ class Run(Generic[Network]):
         except Exception as error:  # torch.load raises whatever the damage leads to
             raise TrainingError(f"{path}: cannot be read ({error})", hint="begin anew with --fresh") from error
         self._refuse_other_settings(state["settings"])
-        self.recipe.network.load_state_dict(state["network"])
-        self.recipe.optimiser.load_state_dict(state["optimiser"])
-        self.recipe.load_state(state["recipe"])
-        self.average.network.load_state_dict(state["average"])
+        try:
+            self.recipe.network.load_state_dict(state["network"])
+            self.recipe.optimiser.load_state_dict(state["optimiser"])
+            self.recipe.load_state(state["recipe"])
+            self.average.network.load_state_dict(state["average"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            told = str(error).splitlines()[-1].strip()
+            raise TrainingError(
+                f"{path}: the run was begun with another network ({told})", hint="begin anew with --fresh"
+            ) from error
         self.average.updates = state["updates"]
         self.step, self.seconds, self.scores = state["step"], state["seconds"], state["scores"]
         self.steps = self.plan.steps or state["steps"]

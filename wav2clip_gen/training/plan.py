@@ -18,6 +18,7 @@ class Plan:
     cool_down: float = 0.3  # share of the steps over which the learning rate falls to zero
     save_every: float = 120.0  # seconds between two checkpoints
     score_every: float = 600.0  # seconds between two evaluations
+    score_steps: int | None = None  # steps between two evaluations, instead of seconds
     report_every: float = 5.0  # seconds between two reports
 
     def __post_init__(self) -> None:
@@ -71,4 +72,13 @@ class Finished:
     weights: Path
 
 
-Event = Started | Progress | Scored | Finished
+@dataclass(frozen=True)
+class Prepared:
+    """How much of the data is ready, before a run that must embed it first."""
+
+    done: int
+    total: int
+    skipped: int  # that cannot be read
+
+
+Event = Prepared | Started | Progress | Scored | Finished

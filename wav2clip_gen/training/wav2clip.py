@@ -7,20 +7,19 @@ label's text embedding.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from wav2clip_gen.audio.track import EAR_RATE
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.wav2clip import Projection, Wav2CLIP, Wav2CLIPConfig
+from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.anchors import (
     Concepts,
     extend,
@@ -31,8 +30,10 @@ from wav2clip_gen.training.anchors import (
     wanted_by_pictures,
 )
 from wav2clip_gen.training.data import load_pictures
+from wav2clip_gen.training.distillation import Distillation, standardised
 from wav2clip_gen.training.loop import Recipe, seeded
-from wav2clip_gen.training.sounds import excerpt, label_table, load_sounds, loud_window
+from wav2clip_gen.training.sounds import Sound, Sounds, excerpt, label_table, load_sounds, loud_window
+from wav2clip_gen.training.teacher import Teacher, load_unlabelled, without_label
 
 MINI = Wav2CLIPConfig(width=32)
 WINDOW = EAR_RATE  # samples, 1 s
@@ -40,7 +41,6 @@ CONTEXT = 4 * EAR_RATE  # samples that the statistics are taken from, as in use 
 FEWEST_PICTURES = 8  # for which a label's pictures have a mean worth aiming at
 SHARPENING = 0.5  # how much of what all pictures share is taken off a label's mean: the rest draws more clearly
 MOST_PICTURES = 400  # that a label's mean is taken over
-LARGEST_SCALE = 100.0  # of the logits, as in CLIP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,21 +52,7 @@ class Wav2CLIPTraining:
     mixing: float = 0.3  # share of the windows with a second sound mixed in
     smoothing: float = 0.1  # of the labels
     pull: float = 0.5  # weight of the plain cosine to what is seen, beside the contrast
-
-
-class Distillation(nn.Module):
-    """The sound encoder and what only its training needs."""
-
-    def __init__(self, config: Wav2CLIPConfig) -> None:
-        super().__init__()
-        self.encoder = Wav2CLIP(config)
-        self.image_transform = Projection(config.embedding, config.embedding, 8 * config.width)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-
-    def forward(self, spectrogram: Tensor) -> tuple[Tensor, Tensor]:
-        """Map standardised spectrograms (B, 1, 257, T) to unit features (B, F) and embeddings (B, D)."""
-        features = self.encoder.audio_encoder(spectrogram)
-        return F.normalize(features, dim=-1), F.normalize(self.encoder.audio_transform(features), dim=-1)
+    teacher: float = 0.0  # weight of what a tagger hears in sounds, labelled or not
 
 
 class Wav2CLIPRecipe(Recipe[Distillation]):
@@ -81,10 +67,17 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         settings: Wav2CLIPTraining | None = None,
         *,
         config: Wav2CLIPConfig = MINI,
+        unlabelled: Path | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Read sounds and pictures, and embed the pictures with the trained image tower at `clip`."""
+        """Read sounds and pictures, and embed the pictures with the trained image tower at `clip`.
+
+        `unlabelled` is a folder of more sounds, for the teacher alone.
+
+        Raises:
+            TrainingError: Some of the data is missing, or its labels mean nothing that can be seen.
+        """
         self.settings: Wav2CLIPTraining = settings or Wav2CLIPTraining()
         self.seed, self.device = seed, torch.device(device)
         anchors = load_anchors(data)
@@ -97,6 +90,12 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         self.labels = label_table(data, train.labels, concepts, derive)
         self.images = self._image_targets(data, perceptor, concepts).to(self.device)
         self.train, self.validation = (part.having(self.labels.names) for part in (train, held_out))
+        if not (self.train.pieces and self.validation.pieces):
+            raise TrainingError(
+                f"{data}: no sound has a label that can be seen, on both sides of the split",
+                hint="do the labels stand in text/audio_labels.csv? see 'Training them again' in weights/README.md",
+            )
+        self._begin_teaching(data, concepts, train, unlabelled)
         self.text = self.labels.text.to(self.device)
         counts = {name: 0 for name in self.labels.names}
         for piece in self.train.pieces:
@@ -111,6 +110,21 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
             {"params": [self.network.log_scale], "weight_decay": 0.0, "scale": 10.0},
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.98))
+
+    def _begin_teaching(self, data: Path, concepts: Concepts, train: Sounds, unlabelled: Path | None) -> None:
+        """Read the teacher, and what only that knows something of."""
+        self._teacher: Teacher | None = None
+        self._taught: tuple[Sound, ...] = ()
+        if self.settings.teacher <= 0:
+            if unlabelled:
+                raise TrainingError(
+                    "sounds without labels are for the teacher, which is off", hint="give --teacher 1, or so"
+                )
+            return
+        more = load_unlabelled(unlabelled) if unlabelled else Sounds(())
+        self.notes += notes(more.skipped)
+        self._teacher = Teacher(data, concepts, device=self.device)
+        self._taught = (*more.pieces, *without_label(train.pieces, self.labels.names)) or self.train.pieces
 
     def _image_targets(self, data: Path, perceptor: Perceptor, concepts: Concepts) -> Tensor:
         """For each label the unit vector (K, D) of the pictures seen where it is heard."""
@@ -133,15 +147,30 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
             features, embeddings = self.network(spectrogram)
             projected = F.normalize(self.network.image_transform(self.images), dim=-1)
         features, embeddings, projected = features.float(), embeddings.float(), projected.float()
-        scale = self.network.log_scale.exp().clamp(max=LARGEST_SCALE)
+        scale = self.network.scale
         smooth = self.settings.smoothing
         seen = F.normalize(shares @ self.images, dim=-1)
-        return {
+        terms = {
             "sound-image": 0.5 * contrast(scale * embeddings @ self.images.T, shares, smoothing=smooth),
             "sound-projected image": 0.5 * contrast(scale * features @ projected.T, shares, smoothing=smooth),
             "sound-text": 0.5 * F.cross_entropy(scale * embeddings @ self.text.T, shares, label_smoothing=smooth),
             "pull": self.settings.pull * (1 - (embeddings * seen).sum(dim=-1)).mean(),
         }
+        if self._teacher is not None:
+            spectrogram, windows = self._taught_batch(generator)
+            with self.batch():
+                _, embeddings = self.network(spectrogram)
+            terms["teacher"] = self.settings.teacher * self._teacher.loss(embeddings.float(), windows, scale)
+        return terms
+
+    def _taught_batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Standardised spectrograms (B / 2, 1, 257, T) and windows (B / 2, N) of sounds that the teacher judges."""
+        size = max(self.settings.batch // 2, 2)  # batch norm needs two
+        chosen = torch.randint(len(self._taught), (size,), generator=generator).tolist()
+        contexts = [self._varied(self._taught[number], generator) for number in chosen]
+        windows = [loud_window(context, WINDOW, generator=generator) for context in contexts]
+        around, heard = (torch.stack(sounds).to(self.device) for sounds in (contexts, windows))
+        return standardised(self.network.encoder.audio_encoder, around, heard), heard
 
     def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Standardised spectrograms (B, 1, 257, T) and the share (B, K) of each label in them."""
@@ -150,11 +179,11 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         shares = torch.zeros(settings.batch, len(self.labels.names))
         contexts, windows = [], []
         for line, (first, second) in enumerate(chosen.T.tolist()):
-            context, mix = self._excerpt(first, generator), 0.0
+            context, mix = self._varied(self.train.pieces[first], generator), 0.0
             draws = torch.rand(4, generator=generator).tolist()
             if draws[0] < settings.mixing:
                 mix = 0.2 + 0.3 * draws[1]
-                context = (1 - mix) * context + mix * self._excerpt(second, generator)
+                context = (1 - mix) * context + mix * self._varied(self.train.pieces[second], generator)
             if draws[2] < 0.5:
                 context = context + 10 ** (-0.5 - 1.5 * draws[3]) * context.std() * torch.randn(
                     len(context), generator=generator
@@ -164,23 +193,15 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
                 shares[line, self.labels.index(self.train.pieces[second].label)] += mix
             contexts.append(context)
             windows.append(loud_window(context, WINDOW, generator=generator))
-        spectrogram = self._standardised(torch.stack(contexts).to(self.device), torch.stack(windows).to(self.device))
+        around, heard = (torch.stack(sounds).to(self.device) for sounds in (contexts, windows))
+        spectrogram = standardised(self.network.encoder.audio_encoder, around, heard)
         return mask_bands(spectrogram, generator=generator), shares.to(self.device)
 
-    def _excerpt(self, number: int, generator: torch.Generator) -> Tensor:
-        """A stretch (CONTEXT,) of a piece at a random level."""
-        part = excerpt(self.train.pieces[number], CONTEXT, generator=generator)
+    def _varied(self, piece: Sound, generator: torch.Generator) -> Tensor:
+        """A stretch (CONTEXT,) of a piece at a random speed, pitch and level."""
+        part = excerpt(piece, CONTEXT, generator=generator)
         level = 0.02 + 0.18 * torch.rand(1, generator=generator)
         return part * level / part.std().clamp(min=1e-4)
-
-    @torch.no_grad()
-    def _standardised(self, contexts: Tensor, windows: Tensor) -> Tensor:
-        """Log spectrograms of windows, by mean and deviation of what is around them."""
-        encoder = self.network.encoder.audio_encoder
-        around = encoder.log_spectrogram(contexts)
-        mean = around.mean(dim=(1, 2, 3), keepdim=True)
-        deviation = around.std(dim=(1, 2, 3), keepdim=True)
-        return (encoder.log_spectrogram(windows) - mean) / (deviation + 1e-9)
 
     @torch.no_grad()
     def scores(self, network: Distillation) -> dict[str, float]:

@@ -1,0 +1,158 @@
+"""YAMNet, a tagger of sounds with 521 AudioSet classes, as a teacher where a sound has no label.
+
+A MobileNet-v1 over log-mel patches (Google, TensorFlow Model Garden, Apache 2.0), written after the page
+`teachers/yamnet.md` of the training data, which brings the weights.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.training.anchors import Concepts
+
+RATE = 16_000  # Hz
+FRAME, HOP = 400, 160  # samples, 25 and 10 ms
+FFT_SIZE = 512
+BANDS = 64
+LOWEST, HIGHEST = 125.0, 7500.0  # Hz, of the mel bands
+PATCH = 96  # frames, 0.96 s
+PATCH_HOP = 48
+SHORTEST = FRAME + (PATCH - 1) * HOP  # samples of one patch, 0.97 s
+CLASSES = 521
+CHANNELS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # of the 13 separable convolutions
+HALVING = (1, 3, 5, 11)  # which of them have stride 2
+
+
+def mel_matrix() -> Tensor:
+    """Weights (257, 64) of the spectrum's bins in each band: triangles that are linear in mel (HTK)."""
+    bins = _mel(torch.arange(FFT_SIZE // 2 + 1, dtype=torch.float64) * RATE / FFT_SIZE)[:, None]
+    lowest, highest = (_mel(torch.tensor(edge, dtype=torch.float64)).item() for edge in (LOWEST, HIGHEST))
+    edges = torch.linspace(lowest, highest, BANDS + 2, dtype=torch.float64)
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    weights = torch.minimum(rising, falling).clamp(min=0)
+    weights[0] = 0
+    return weights.float()
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    return 1127 * torch.log1p(hertz / 700)
+
+
+class YAMNet(nn.Module):
+    """Sounds in, class scores out; the batch norm is already part of the convolutions."""
+
+    window: Tensor  # (400,) periodic Hann
+    mel: Tensor  # (257, 64)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(FRAME, periodic=True), persistent=False)
+        self.register_buffer("mel", mel_matrix(), persistent=False)
+        layers, inputs = [nn.Conv2d(1, 32, kernel_size=3, stride=2)], 32
+        for number, outputs in enumerate(CHANNELS):
+            stride = 2 if number in HALVING else 1
+            layers += [nn.Conv2d(inputs, inputs, 3, stride, groups=inputs), nn.Conv2d(inputs, outputs, 1)]
+            inputs = outputs
+        self.layers = nn.ModuleList(layers)
+        self.classifier = nn.Linear(inputs, CLASSES)
+
+    def log_mel(self, sounds: Tensor) -> Tensor:
+        """Turn sounds (B, N) in [-1, 1] at 16 kHz into log-mel frames (B, T, 64); too short ones get silence."""
+        sounds = F.pad(sounds, (0, max(SHORTEST - sounds.shape[-1], 0)))
+        frames = sounds.unfold(-1, FRAME, HOP) * self.window
+        return torch.log(torch.fft.rfft(frames, FFT_SIZE).abs() @ self.mel + 0.001)
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Map log-mel patches (P, 96, 64) to embeddings (P, 1024)."""
+        x = patches.unsqueeze(1)
+        for layer in self.layers:
+            x = F.relu(layer(_same_padding(x, layer)))
+        return x.mean(dim=(2, 3))
+
+    @torch.no_grad()
+    def forward(self, sounds: Tensor) -> Tensor:
+        """Map sounds (B, N) in [-1, 1] at 16 kHz to class scores (B, 521) in [0, 1], each a mean over patches."""
+        patches = self.log_mel(sounds).unfold(1, PATCH, PATCH_HOP).transpose(2, 3)  # (B, P, 96, 64)
+        scores = self.classifier(self.embed(patches.flatten(0, 1))).sigmoid()
+        return scores.view(*patches.shape[:2], CLASSES).mean(dim=1)
+
+
+def _same_padding(x: Tensor, layer: nn.Module) -> Tensor:
+    """Pad as TensorFlow's SAME does: where the total is odd, the larger half is behind."""
+    assert isinstance(layer, nn.Conv2d)
+    kernel, stride = layer.kernel_size[0], layer.stride[0]
+    totals = [max((math.ceil(length / stride) - 1) * stride + kernel - length, 0) for length in x.shape[:1:-1]]
+    return F.pad(x, [side for total in totals for side in (total // 2, total - total // 2)])
+
+
+def load_yamnet(data: Path) -> YAMNet:
+    """The teacher with its weights from the training data's folder, frozen.
+
+    Raises:
+        TrainingError: The file is missing, damaged, or holds other arrays.
+    """
+    path = data / "teachers" / "yamnet.npz"
+    network = YAMNet()
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
+        names = {f"layers.{number}": f"{number:02d}.{_kind(number)}" for number in range(len(network.layers))}
+        names["classifier"] = "fc"
+        network.load_state_dict(
+            {f"{ours}.{kind}": tensors[f"{theirs}.{kind[0]}"] for ours, theirs in names.items()
+             for kind in ("weight", "bias")}
+        )  # fmt: skip
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        raise TrainingError(
+            f"{path}: the teacher cannot be read ({error})", hint="fetch the data again, or train with --teacher 0"
+        ) from None
+    return network.requires_grad_(False).eval()
+
+
+def _kind(number: int) -> str:
+    return "dw" if number % 2 else "conv"
+
+
+@dataclass(frozen=True, eq=False)
+class Tags:
+    """Which of the teacher's classes can be seen: classes that mean the same concepts are one."""
+
+    members: tuple[Tensor, ...]  # for each tag the rows of its classes
+    vectors: Tensor  # (G, D) unit vectors of the tags
+
+    def scores(self, classes: Tensor) -> Tensor:
+        """Map class scores (B, 521) to tag scores (B, G): the best of each tag's classes."""
+        return torch.stack([classes[:, rows].amax(dim=1) for rows in self.members], dim=1)
+
+
+def load_tags(data: Path, concepts: Concepts) -> Tags:
+    """The tags of the teacher's classes, without those whose concept says only what kind of thing it is.
+
+    Raises:
+        TrainingError: The table is missing, or has no class with a concept.
+    """
+    path = data / "teachers" / "yamnet_class_map.csv"
+    members: dict[tuple[int, ...], list[int]] = {}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                seen = tuple(sorted(concepts.rows(row["anchors"].split("|"))))
+                if seen and "(general)" not in row["how"]:
+                    members.setdefault(seen, []).append(int(row["index"]))
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise TrainingError(f"{path}: cannot be read ({error})", hint="fetch the data again") from None
+    if not members:
+        raise TrainingError(f"{path}: no class has a concept of the table", hint="fetch the data again")
+    vectors = torch.stack([F.normalize(concepts.vectors[list(seen)].mean(dim=0), dim=-1) for seen in members])
+    return Tags(tuple(torch.tensor(rows) for rows in members.values()), vectors)
