@@ -32,14 +32,18 @@ def test_make_targets_exist() -> None:
 def test_options_of_shell_lines_exist() -> None:
     from typer.testing import CliRunner
 
-    from wav2clip_gen.cli.render import app
+    from wav2clip_gen.cli import analyze, render
 
-    known = set(re.findall(r"(--?[a-z][a-z-]*)", CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output))
+    known = {
+        app: set(re.findall(r"(--?[a-z][a-z-]*)", CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output))
+        for app in (analyze.app, render.app)
+    }
     for block in readme.blocks("sh"):
         for line in block.replace("\\\n", "").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["w2c-gen"] and words[1] not in ("doctor", "train"):
-                assert {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} <= known, line
+                options = known[analyze.app if words[1] == "analyze" else render.app]
+                assert {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} <= options, line
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def boundaries(features: Floats, step: float, duration: float, beats: Floats) ->
         return np.array([0.0, duration])
     curve = np.pad(novelty(features, side), 1)
     peaks = find_peaks(curve, height=CONTRAST, distance=side)[0] - 1
-    inner = [_on_beat(peak * step, beats) for peak in peaks if side // 2 <= peak <= len(features) - side // 2]
+    inner = [_on_beat(peak * step, beats) for peak in peaks if side <= peak <= len(features) - side]
     inner = [second for second in inner if 0 < second < duration]
     return np.array([0.0, *np.unique(inner), duration])
 

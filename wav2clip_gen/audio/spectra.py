@@ -58,7 +58,7 @@ def columns(samples: int) -> int:
 
 def frequencies(size: int) -> Floats:
     """Hz of each bin of a window of `size` samples."""
-    return np.fft.rfftfreq(size, 1 / RATE)
+    return np.fft.rfftfreq(size, 1 / RATE).astype(np.float64)
 
 
 def a_weights(hertz: Floats) -> Floats:
