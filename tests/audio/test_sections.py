@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.audio.conftest import Save, noise
+from tests.conftest import SAMPLES
 from wav2clip_gen.audio.features import measure
 from wav2clip_gen.audio.sections import boundaries
 from wav2clip_gen.audio.track import open_track
@@ -27,6 +28,11 @@ def test_two_different_halves_are_two_sections(save: Save) -> None:
 def test_a_new_harmony_is_a_new_section(save: Save) -> None:
     song = np.concatenate([tone(12, 261.6, 329.6, 392.0), tone(9, 277.2, 349.2, 415.3), tone(9, 261.6, 329.6, 392.0)])
     np.testing.assert_allclose(sections(save, song), [0, 12, 21, 30], atol=0.3)
+
+
+def test_the_sample_song_changes_where_the_drums_enter_and_where_the_bass_leaves() -> None:
+    track = open_track(SAMPLES / "song" / "mix.ogg")
+    np.testing.assert_allclose(measure(track, Timeline.of(track, fps=12)).sections, [0, 4, 12, 16], atol=0.3)
 
 
 def test_what_stays_the_same_is_one_section(save: Save) -> None:

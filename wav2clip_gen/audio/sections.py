@@ -9,7 +9,7 @@ Floats = NDArray[np.float64]
 
 SHORTEST, LONGEST = 2.0, 8.0  # seconds that are compared on either side of a boundary
 SHARE = 8  # of the track: a side is this part of it, within these bounds
-CONTRAST = 0.2  # what a boundary must reach; see `novelty`. Even noise stays below 0.05
+CONTRAST = 0.15  # what a boundary must reach; see `novelty`. Noise stays below 0.05, a drum that enters has 0.17
 SNAP = 0.5  # seconds by which a boundary may move onto a beat
 
 
