@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -33,14 +34,20 @@ def test_options_of_shell_lines_exist() -> None:
     from typer.testing import CliRunner
 
     from wav2clip_gen.cli.app import COMMANDS
-    from wav2clip_gen.cli.render import app
 
-    known = set(re.findall(r"(--?[a-z][a-z-]*)", CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output))
+    def known(command: str, *words: str) -> set[str]:
+        app = import_module(f"wav2clip_gen.cli.{command}").app
+        told = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
+        return set(re.findall(r"(--?[a-z][a-z-]*)", told))
+
     for block in readme.blocks("sh"):
         for line in block.replace("\\\n", "").splitlines():
             words = shlex.split(line, comments=True)
-            if words[:1] == ["w2c-gen"] and words[1] not in COMMANDS:
-                assert {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)} <= known, line
+            if words[:1] == ["w2c-gen"]:
+                command = words[1] if words[1] in COMMANDS else "render"
+                inner = [words[2]] if command in ("train", "weights") else []
+                used = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
+                assert used <= known(command, *inner), line
 
 
 @pytest.mark.slow

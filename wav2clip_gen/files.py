@@ -10,8 +10,8 @@ from pathlib import Path
 from wav2clip_gen.errors import OutputError
 
 
-def check_output(path: Path, *, overwrite: bool = False) -> None:
-    """Make sure that a file can be written, before any work is done for it.
+def check_output(path: Path, *, overwrite: bool = False, option: str = "--out") -> None:
+    """Make sure that a file can be written, before any work is done for it; `option` is how its place was chosen.
 
     Raises:
         OutputError: Its folder is missing or cannot be written to, or the file exists and may not be replaced.
@@ -21,16 +21,16 @@ def check_output(path: Path, *, overwrite: bool = False) -> None:
         if path.is_dir():
             raise OutputError(f"{path} is a folder", hint=f"name a file in it, such as {path / 'film.mp4'}")
         if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file, not a folder", hint="choose another folder with --out")
+            raise OutputError(f"{folder} is a file, not a folder", hint=f"choose another folder with {option}")
         if not folder.exists():
             raise OutputError(f"the folder {folder} does not exist", hint=f"make it: mkdir -p {folder}")
         if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists", hint="use --overwrite to replace it, or another --out")
+            raise OutputError(f"{path} exists", hint=f"use --overwrite to replace it, or another {option}")
         with scratch_beside(path) as trial:
             trial.touch()
     except OSError as error:
         raise OutputError(
-            f"cannot write into the folder {folder}: {error.strerror}", hint="choose another one with --out"
+            f"cannot write into the folder {folder}: {error.strerror}", hint=f"choose another one with {option}"
         ) from error
 
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -31,6 +32,9 @@ STAGES = {
     "join": "joining picture and sound",
     "check": "checking the film",
 }
+
+if TYPE_CHECKING:
+    from wav2clip_gen.analysis.analyse import Analysis, Section
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -238,3 +242,35 @@ def listener(kind: str | None = None) -> Listener:
     """A listener by its name ("bar", "plain", "json", "none"); by default what suits stderr."""
     kind = kind or ("bar" if stderr.is_terminal else "plain")
     return {"bar": BarListener, "plain": PlainListener, "json": JsonListener, "none": Listener}[kind]()
+
+
+def tell_analysis(analysis: Analysis) -> None:
+    """What was found in a track: a table in a terminal, else lines."""
+    features, path = analysis.features, analysis.track.path
+    tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
+    parts = "1 section" if len(analysis.sections) == 1 else f"{len(analysis.sections)} sections"
+    words = f"; words by models {analysis.family}, the nearest of {analysis.vocabulary}" if analysis.family else ""
+    head = f"{path.name}: {clock(analysis.track.duration)}, {tempo}, {len(features.onsets)} onsets, {parts}{words}"
+    stderr.print(head, markup=False)
+    rows = [_section_row(section) for section in analysis.sections]
+    if not stderr.is_terminal:
+        for row in rows:
+            stderr.print("  ".join(cell for cell in row if cell), markup=False)
+        return
+    table = RichTable("time", "level", "heard (cosine, margin)", "")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    stderr.print(table)
+
+
+def _section_row(section: Section) -> tuple[str, str, str, str]:
+    """Time, level, words, and whether they are guessed."""
+    level = "silent" if section.level is None else f"{section.level:.1f} dB"
+    meaning = section.meaning
+    words = (
+        ", ".join(f"{word.text} ({word.cosine:.2f}, {word.margin:+.1f} sd)" for word in meaning.words)
+        if meaning
+        else ""
+    )
+    guessing = "guessing" if meaning and meaning.words and meaning.guessing else ""
+    return f"{clock(section.start)}-{clock(section.stop)}", level, words, guessing

@@ -1,0 +1,127 @@
+"""`w2c-gen analyze`, as a person types it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from tests.conftest import SAMPLES, Write
+from wav2clip_gen.cli.analyze import app
+
+MIX = SAMPLES / "song" / "mix.ogg"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_song_becomes_a_description_and_a_plot_and_is_put_into_words(here: Path) -> None:
+    done = run(MIX)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "mix.analysis.json\nmix.analysis.png\n"
+    assert sorted(path.name for path in here.iterdir()) == done.stdout.split()
+    found = json.loads((here / "mix.analysis.json").read_text())
+    assert found["tempo"] == pytest.approx(120, rel=0.02)
+    assert found["frames"] == 16 * 12 == len(found["curves"]["loudness"]["values"]) == len(found["chroma"]["C#"])
+    assert (found["sections"][0]["start"], found["sections"][-1]["stop"]) == (0, 16)
+    assert found["words"]["models"] == "mini"
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("mix.ogg: 0:16, ")
+    assert len(lines) == 1 + len(found["sections"])
+    for line, section in zip(lines[1:], found["sections"], strict=True):
+        assert section["words"][0]["text"] in line
+        assert line.endswith("guessing") == section["guessing"]
+    with Image.open(here / "mix.analysis.png") as picture:
+        assert picture.width == 1600
+        assert len(np.unique(np.asarray(picture.resize((80, 50))).reshape(-1, 3), axis=0)) > 200
+
+
+def test_a_table_has_a_row_for_each_frame(here: Path) -> None:
+    done = run(SAMPLES / "africa.ogg", "--csv", "--no-words", "--fps", "23.976", "--start", "1", "--duration", "10")
+    assert (done.exit_code, done.stdout) == (0, "africa.analysis.csv\n"), done.stderr
+    with (here / "africa.analysis.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 240
+    assert float(rows[24]["time"]) == pytest.approx(24 * 1001 / 24000, abs=1e-4)
+    assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("loudness", "onset", "centroid", "G#"))
+    assert sum(int(row["onsets"]) for row in rows) > 20
+
+
+def test_a_vocabulary_of_ones_own(here: Path) -> None:
+    (here / "words.txt").write_text("a dog\n\na cat\n" + "\n".join(f"a {n} horse" for n in range(12)))
+    done = run(MIX, "--json", "--duration", "3", "--words", "words.txt", "--out-dir", here)
+    assert done.exit_code == 0, done.stderr
+    found = json.loads((here / "mix.analysis.json").read_text())
+    assert found["words"]["vocabulary"] == 14
+    assert len(found["sections"][0]["words"]) == 3
+
+
+def test_silence_is_told_as_such(here: Path, write_sound: Write) -> None:
+    write_sound(np.zeros(16_000 * 3))
+    done = run("song.wav")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.splitlines()[1] == "0:00-0:03  silent"
+    assert json.loads((here / "song.analysis.json").read_text())["sections"][0]["words"] == []
+
+
+def test_one_sample_is_enough(here: Path, write_sound: Write) -> None:
+    write_sound(np.ones(1))
+    done = run("song.wav", "--csv", "--json", "--plot")
+    assert done.exit_code == 0, done.stderr
+    assert len(list(here.glob("song.analysis.*"))) == 3
+
+
+def test_several_songs_one_of_which_fails(here: Path, write_sound: Write) -> None:
+    write_sound(0.1 * np.sin(np.arange(16_000)))
+    done = run("none.wav", "song.wav", "--json", "--no-words")
+    assert (done.exit_code, done.stdout) == (1, "song.analysis.json\n")
+    assert "none.wav: no such file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 2, "no track"),
+        (["none.wav"], 1, "no such file"),
+        (["notes.txt"], 1, "not a sound file"),
+        (["song.wav", "--start", "9"], 1, "nothing is left"),
+        (["song.wav", "--out-dir", "missing"], 1, "does not exist"),
+        (["song.wav", "--json"], 1, "song.analysis.json exists"),
+        (["song.wav", "other/song.wav"], 2, "several tracks"),
+        (["song.wav", "--fps", "0"], 2, "fps cannot be 0"),
+        (["song.wav", "--models", "huge"], 2, "models cannot be huge"),
+        (["song.wav", "--models", "full", "--weights-dir", "nowhere"], 1, "no such weights file"),
+        (["song.wav", "--words", "none.txt"], 2, "cannot be read"),
+        (["song.wav", "--words", "notes.txt"], 2, "too few"),
+        (["song.wav", "--words", "notes.txt", "--no-words"], 2, "contradict"),
+    ],
+)
+def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
+    arguments: list[str], code: int, says: str, here: Path, write_sound: Write
+) -> None:
+    write_sound(0.1 * np.sin(np.arange(16_000)))
+    (here / "notes.txt").write_text("la la la")
+    (here / "song.analysis.json").write_text("an older one")
+    before = {path: path.read_bytes() for path in here.iterdir()}
+    done = run(*arguments)
+    assert done.exit_code == code
+    first, second = done.stderr.splitlines()[-2:]
+    assert first.startswith("error: ")
+    assert says in first
+    assert second.startswith("hint: ")
+    assert done.stdout == ""
+    assert {path: path.read_bytes() for path in here.iterdir()} == before
+    if "exists" in says:
+        assert run(*arguments, "--overwrite", "--no-words").exit_code == 0

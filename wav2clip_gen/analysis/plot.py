@@ -1,0 +1,204 @@
+"""An analysis as a picture: spectrogram, curves, beats and sections over one time axis."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wav2clip_gen.analysis.analyse import Analysis, Section
+from wav2clip_gen.analysis.report import written
+from wav2clip_gen.audio.features import LOWEST
+from wav2clip_gen.audio.spectra import PITCHES, RATE
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
+
+Floats = NDArray[np.float64]
+Colour = tuple[int, int, int]
+
+FINE = 2  # everything is drawn so many times larger, then made smaller: smooth lines
+WIDTH, LEFT, RIGHT, TOP, GAP = 1600, 118, 24, 96, 14  # px
+RANGE = 80.0  # dB from the spectrogram's darkest to its brightest
+
+GROUND, LANE, INK, FAINT = (17, 19, 26), (25, 28, 38), (232, 234, 240), (132, 138, 155)
+HEAT = ((10, 10, 24), (48, 20, 92), (128, 32, 122), (214, 68, 92), (250, 148, 64), (252, 232, 160))
+LANES: tuple[tuple[str, int, tuple[tuple[str, Colour], ...]], ...] = (  # label, px, curves
+    ("loudness", 84, (("loudness", (96, 178, 255)), ("loudness_a", (190, 226, 255)))),
+    ("onsets, beats", 84, (("onset", (255, 196, 92)),)),
+    ("centroid", 64, (("centroid", (250, 240, 150)),)),
+    ("high", 46, (("high", (158, 222, 255)),)),
+    ("mid", 46, (("mid", (140, 226, 150)),)),
+    ("low", 46, (("low", (255, 128, 116)),)),
+)
+SPECTROGRAM, CHROMA, AXIS = 260, 144, 40  # px
+HEIGHT = TOP + SPECTROGRAM + CHROMA + sum(height for _, height, _ in LANES) + GAP * (len(LANES) + 1) + AXIS
+
+
+def draw(analysis: Analysis) -> Image.Image:
+    """Draw an analysis, (HEIGHT, WIDTH)."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (WIDTH * FINE, HEIGHT * FINE), GROUND)
+    sheet = _Sheet(picture, ImageDraw.Draw(picture, "RGBA"), float(analysis.timeline.duration))
+    features = analysis.features
+    _draw_heading(sheet, analysis)
+    y = TOP
+    sheet.paste(_heat((features.spectrogram.T[::-1] + RANGE) / RANGE), y, SPECTROGRAM)
+    for hertz, label in ((100, "100 Hz"), (1000, "1 kHz"), (10_000, "10 kHz")):
+        place = np.log(hertz / LOWEST) / np.log(RATE / 2 / LOWEST)
+        sheet.label(label, y + SPECTROGRAM * (1 - place), FAINT)
+        sheet.box(LEFT - 5, y + SPECTROGRAM * (1 - place), LEFT, y + SPECTROGRAM * (1 - place) + 1, FAINT)
+    y += SPECTROGRAM + GAP
+    for label, height, curves in LANES:
+        sheet.box(LEFT, y, WIDTH - RIGHT, y + height, LANE)
+        sheet.label(label, y + height / 2, INK)
+        if label.startswith("onsets"):
+            _draw_beats(sheet, features.beats, y, height)
+        for name, colour in curves:
+            sheet.curve(features.curves[name].values, y, height, colour, float(analysis.timeline.fps))
+        y += height + GAP
+    sheet.paste(_heat(features.chroma.T[::-1]), y, CHROMA, span=len(features.chroma) / float(analysis.timeline.fps))
+    for number, pitch in enumerate(PITCHES):
+        if "#" not in pitch:
+            sheet.label(pitch, y + CHROMA * (1 - (number + 0.5) / 12), FAINT, size=11)
+    _draw_sections(sheet, analysis.sections, y + CHROMA)
+    _draw_axis(sheet, y + CHROMA)
+    return picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+
+
+def write_png(analysis: Analysis, path: Path) -> None:
+    """Draw an analysis into a file, whole or not at all.
+
+    Raises:
+        OutputError: The disk does not take it.
+    """
+    with written(path) as part:
+        draw(analysis).save(part)
+
+
+class _Sheet:
+    """A drawing measured in px and seconds."""
+
+    def __init__(self, picture: Image.Image, pen: ImageDraw.ImageDraw, duration: float) -> None:
+        self.picture, self.pen, self.duration = picture, pen, duration
+
+    def x(self, second: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * min(second / self.duration, 1.0)
+
+    def text(self, x: float, y: float, words: str, colour: Colour, *, size: int = 13, anchor: str = "lm") -> None:
+        self.pen.text((x * FINE, y * FINE), words, fill=colour, font=_font(size), anchor=anchor)
+
+    def label(self, words: str, y: float, colour: Colour, size: int = 13) -> None:
+        """To the left of a lane."""
+        self.text(LEFT - 10, y, words, colour, size=size, anchor="rm")
+
+    def upright(self, x: float, y: float, length: float, colour: tuple[int, ...], *, width: float = 1) -> None:
+        """A line down from (x, y)."""
+        self.pen.line([(x * FINE, y * FINE), (x * FINE, (y + length) * FINE)], fill=colour, width=round(width * FINE))
+
+    def box(self, x0: float, y0: float, x1: float, y1: float, colour: tuple[int, ...]) -> None:
+        self.pen.rectangle([x0 * FINE, y0 * FINE, x1 * FINE - 1, y1 * FINE - 1], fill=colour)
+
+    def paste(self, pixels: NDArray[np.uint8], y: float, height: int, *, span: float | None = None) -> None:
+        """Put pixels (h, w, 3) into a lane, as wide as `span` seconds or all of it."""
+        from PIL import Image
+
+        whole = (WIDTH - LEFT - RIGHT) * FINE
+        width = whole if span is None else max(1, round(whole * span / self.duration))
+        drawn = Image.fromarray(pixels).resize((width, height * FINE), Image.Resampling.NEAREST)
+        self.picture.paste(drawn.crop((0, 0, min(width, whole), height * FINE)), (LEFT * FINE, round(y * FINE)))
+
+    def curve(self, values: Floats, y: float, height: int, colour: Colour, fps: float) -> None:
+        """Fill what lies below a curve (F,) in [0, 1], and draw its edge."""
+        dots = np.arange((WIDTH - LEFT - RIGHT) * FINE)
+        seconds = (dots + 0.5) / len(dots) * self.duration
+        if len(values) > len(dots):  # several frames a dot: their largest
+            starts = (dots * len(values)) // len(dots)
+            heights = np.maximum.reduceat(values, starts)
+        else:
+            heights = np.interp(seconds, (np.arange(len(values)) + 0.5) / fps, values)
+        tops = (y + height - 2 - heights * (height - 6)) * FINE
+        line = list(zip((dots + LEFT * FINE).tolist(), tops.tolist(), strict=True))
+        bottom = (y + height) * FINE - 1
+        self.pen.polygon([(line[0][0], bottom), *line, (line[-1][0], bottom)], fill=(*colour, 70))
+        self.pen.line(line, fill=colour, width=FINE)
+
+
+def _draw_heading(sheet: _Sheet, analysis: Analysis) -> None:
+    track, features = analysis.track, analysis.features
+    tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
+    sheet.text(LEFT, 26, track.title or track.path.stem, INK, size=22)
+    facts = f"{track.path.name}   {_clock(sheet.duration)}   {tempo}   {len(features.onsets)} onsets"
+    models = f"   words by {analysis.family}; a ? is a guess" if analysis.family else ""
+    sheet.text(LEFT, 52, facts + models, FAINT)
+
+
+def _draw_beats(sheet: _Sheet, beats: Floats, y: float, height: int) -> None:
+    """Ticks, where they can be told apart."""
+    if len(beats) > 1 and sheet.x(float(np.median(np.diff(beats)))) - sheet.x(0) < 3:
+        return
+    for second in beats.tolist():
+        sheet.upright(sheet.x(second), y, height, (255, 255, 255, 60))
+        sheet.upright(sheet.x(second), y, 7, (255, 255, 255, 220), width=2)
+
+
+def _draw_sections(sheet: _Sheet, sections: tuple[Section, ...], bottom: float) -> None:
+    """A line where each section begins, and what it is heard as above it."""
+    for number, section in enumerate(sections, 1):
+        left, right = sheet.x(section.start), sheet.x(section.stop)
+        sheet.box(left + (1 if number > 1 else 0), TOP - 24, right - 1, TOP - 4, (44, 50, 68))
+        if number > 1:
+            for dash in range(TOP - 24, round(bottom), 8):
+                sheet.upright(left, dash, min(4, bottom - dash), (255, 255, 255, 190))
+        words = _shortened(_section_words(section, number), right - left - 10)
+        sheet.text(left + 6, TOP - 14, words, INK, size=12)
+
+
+def _section_words(section: Section, number: int) -> str:
+    if section.meaning is None or not section.meaning.words:
+        return str(number)
+    best = section.meaning.words[0].text
+    return f"{number}  {best}{'?' if section.meaning.guessing else ''}"
+
+
+def _shortened(words: str, room: float) -> str:
+    """As much of the words as fits into `room` px."""
+    font = _font(12)
+    while words and font.getlength(words) > room * FINE:
+        words = words[:-1]
+    return words
+
+
+def _draw_axis(sheet: _Sheet, y: float) -> None:
+    steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+    step = next((step for step in steps if sheet.duration / step <= 16), sheet.duration)
+    for number in range(int(sheet.duration / step) + 1):
+        x = sheet.x(number * step)
+        sheet.upright(x, y, 6, FAINT)
+        sheet.text(
+            x, y + 18, _clock(number * step) if step >= 1 else f"{number * step:g} s", FAINT, size=12, anchor="mm"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _heat(values: Floats) -> NDArray[np.uint8]:
+    """Colours (..., 3) of values in [0, 1], from dark to bright."""
+    places = np.linspace(0, 1, len(HEAT))
+    channels = [np.interp(values, places, [colour[channel] for colour in HEAT]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size * FINE)

@@ -1,0 +1,117 @@
+"""An analysis as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wav2clip_gen import __version__
+from wav2clip_gen.analysis.analyse import Analysis, Section
+from wav2clip_gen.analysis.words import SURE
+from wav2clip_gen.audio.spectra import PITCHES
+from wav2clip_gen.errors import OutputError
+from wav2clip_gen.files import appear_whole
+
+FORMAT = 1
+
+
+def describe(analysis: Analysis) -> dict[str, Any]:
+    """All that was found, but the spectrogram, as plain values.
+
+    A curve's value `v` stands for `low + v * (high - low)` of its unit; frame `i` begins at `i / fps` seconds.
+    """
+    track, timeline, features = analysis.track, analysis.timeline, analysis.features
+    return {
+        "w2c-gen": {"format": FORMAT, "version": __version__},
+        "track": {
+            "path": str(track.path),
+            "sample_rate": track.sample_rate,
+            "channels": track.channels,
+            "start": track.start,
+            "duration": track.duration,
+        },
+        "fps": str(timeline.fps),
+        "frames": timeline.frames,
+        "tempo": None if features.tempo is None else round(features.tempo, 3),
+        "beats": _short(features.beats),
+        "onsets": _short(features.onsets),
+        "sections": [_section(section) for section in analysis.sections],
+        "words": {"models": analysis.family, "vocabulary": analysis.vocabulary, "sure": SURE}
+        if analysis.family
+        else None,
+        "curves": {
+            name: {"low": curve.low, "high": curve.high, "unit": curve.unit, "values": _short(curve.values)}
+            for name, curve in features.curves.items()
+        },
+        "chroma": {pitch: _short(values) for pitch, values in zip(PITCHES, features.chroma.T, strict=True)},
+    }
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Give a neighbour that takes the place of `path`; a disk that refuses becomes an OutputError."""
+    try:
+        with appear_whole(path) as part:
+            yield part
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another --out-dir") from error
+
+
+def write_json(analysis: Analysis, path: Path) -> None:
+    """Write the whole description, whole or not at all.
+
+    Raises:
+        OutputError: The disk does not take it.
+    """
+    with written(path) as part:
+        part.write_text(json.dumps(describe(analysis), ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_csv(analysis: Analysis, path: Path) -> None:
+    """Write one row a frame: time, curves, pitch classes, onsets and beats that fall into it, number of its section.
+
+    Raises:
+        OutputError: The disk does not take it.
+    """
+    features, timeline = analysis.features, analysis.timeline
+    times = timeline.frame_times()
+    sections = np.searchsorted(features.sections[1:-1], times, side="right") + 1
+    onsets, beats = (_counted(seconds, times) for seconds in (features.onsets, features.beats))
+    curves = np.column_stack([*(curve.values for curve in features.curves.values()), features.chroma])
+    with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["frame", "time", *features.curves, *PITCHES, "onsets", "beats", "section"])
+        for frame, time in enumerate(times):
+            values = [f"{value:.4f}" for value in curves[frame]]
+            rows.writerow([frame, f"{time:.4f}", *values, onsets[frame], beats[frame], sections[frame]])
+
+
+def _section(section: Section) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "start": round(section.start, 4),
+        "stop": round(section.stop, 4),
+        "level": None if section.level is None else round(section.level, 2),
+    }
+    if section.meaning is not None:
+        found["guessing"] = section.meaning.guessing
+        found["words"] = [
+            {"text": word.text, "cosine": round(word.cosine, 4), "margin": round(word.margin, 3)}
+            for word in section.meaning.words
+        ]
+    return found
+
+
+def _counted(seconds: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many of the moments fall into each frame."""
+    return np.bincount(np.searchsorted(times, seconds, side="right") - 1, minlength=len(times))
+
+
+def _short(values: NDArray[np.float64]) -> list[float]:
+    return [round(float(value), 4) for value in values]
