@@ -26,7 +26,7 @@ demo: $(READY)  ## render a film of the sample track into films/africa.mp4
 	@mkdir -p films
 	$(BIN)/w2c-gen samples/africa.ogg --out films/africa.mp4 --overwrite --seed 7 $(DEMO)
 
-test: $(READY)  ## the quick suite: no network, about a minute on two cores
+test: $(READY)  ## the quick suite: no network, a few minutes on two cores
 	$(BIN)/python -m pytest
 
 test-all: $(READY)  ## the quick suite and the slow one (wheel, training, published sizes)

@@ -10,11 +10,11 @@ from importlib import import_module
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 COMMANDS = {
-    "analyze": "what a track is heard as: curves, beats, sections, words, and a plot",
+    "analyze": "what is in a track: curves, beats, sections, words",
     "doctor": "what is installed, and whether it works",
     "evaluate": "measure a family on data it was not trained on",
     "train": "train the small family: vqgan, clip, wav2clip",
-    "weights": "the published models: list, fetch, verify, convert, remove",
+    "weights": "the published models: list, fetch, verify, remove",
 }
 
 

@@ -67,7 +67,9 @@ class Loader:
         return self._family
 
 
-EPILOG = "Other commands: " + " · ".join(f"[bold]w2c-gen {word}[/] ({what})" for word, what in COMMANDS.items())
+EPILOG = "\n\n".join(  # which Typer makes one line each
+    ["Other commands:", *(f"[bold]w2c-gen {word:<8}[/] {what}" for word, what in COMMANDS.items())]
+)
 
 
 @app.command(epilog=EPILOG)
