@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wav2clip_gen.audio.curves import smoothed
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError
 
@@ -127,27 +128,12 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
 def smooth(values: Tensor, half_life: float, *, weights: Tensor) -> Tensor:
     """Average each row of values (F, D) with its neighbours before and after: the picture does not lag.
 
-    A row `n` rows away counts `2^(-n / half_life)` times its weight (F,). The sum over both sides is two
-    recursions, one in each direction.
+    A row `n` rows away counts `2^(-n / half_life)` times its weight (F,); see `audio.curves.smoothed`.
     """
     if half_life == 0 or values.shape[0] == 1:
         return values
-    keep = 2 ** (-1 / half_life)
-    weights = weights.double().unsqueeze(1)
-    total = _both_ways(weights, keep)
-    smoothed = torch.empty_like(values)
+    result, trust = torch.empty_like(values), weights.double().numpy()
     for columns in torch.arange(values.shape[1]).split(64):  # float64 for a few columns at a time
-        smoothed[:, columns] = (_both_ways(values[:, columns] * weights, keep) / total).to(values.dtype)
-    return smoothed
-
-
-def _both_ways(values: Tensor, keep: float) -> Tensor:
-    """The sum over all rows of values (F, C), each counted `keep` times less for every row that it is away."""
-    return _decayed(values, keep) + _decayed(values.flip(0), keep).flip(0) - values
-
-
-def _decayed(values: Tensor, keep: float) -> Tensor:
-    """The recursion y[n] = x[n] + keep * y[n - 1] along the rows."""
-    from scipy.signal import lfilter
-
-    return torch.from_numpy(lfilter([1.0], [1.0, -keep], values.numpy(), axis=0))
+        part = smoothed(values[:, columns].double().numpy(), half_life, trust)
+        result[:, columns] = torch.from_numpy(part).to(values.dtype)
+    return result
