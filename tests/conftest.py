@@ -35,6 +35,17 @@ def mini() -> Family:
     return load_family("mini")
 
 
+@pytest.fixture(scope="session")
+def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the family `full` at its published size, its weights random."""
+    from wav2clip_gen.models import fakes, manifest
+
+    folder = tmp_path_factory.mktemp("weights")
+    for part in manifest.expand("full"):
+        fakes.write_fake(folder / part.name / f"{part.role}.safetensors", role=part.role, config=part.config)
+    return folder
+
+
 @pytest.fixture
 def tiny() -> Settings:
     """The real path with small numbers: a film in about a second."""

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from tests.conftest import SAMPLES
-from wav2clip_gen.models import fakes, manifest
 from wav2clip_gen.models.families import Family, load_family
 from wav2clip_gen.pipeline import render
 from wav2clip_gen.settings import Settings
@@ -18,16 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available()
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    for part in manifest.expand("full"):
-        fakes.write_fake(folder / part.name / f"{part.role}.safetensors", role=part.role, config=part.config)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def full(weights: Path) -> Family:
-    return load_family("full", device="cuda", weights_dir=weights)
+def full(full_weights: Path) -> Family:
+    return load_family("full", device="cuda", weights_dir=full_weights)
 
 
 def settings(precision: str) -> Settings:
@@ -43,8 +34,8 @@ def settings(precision: str) -> Settings:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["mini", "full"])
-def test_networks_compute_what_they_compute_on_a_cpu(name: str, weights: Path) -> None:
-    here, there = (load_family(name, device=device, weights_dir=weights) for device in ("cpu", "cuda"))
+def test_networks_compute_what_they_compute_on_a_cpu(name: str, full_weights: Path) -> None:
+    here, there = (load_family(name, device=device, weights_dir=full_weights) for device in ("cpu", "cuda"))
     windows = torch.randn(4, 16_000, generator=torch.Generator().manual_seed(0))
     pictures = torch.rand(1, 3, here.clip.size, here.clip.size, generator=torch.Generator().manual_seed(1))
     codes = here.vqgan.quantize.codes[:16].T.reshape(1, -1, 4, 4)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from tests.benchmarks.test_speed import PEAK_MEMORY, SONG
 from tests.conftest import ROOT
-from wav2clip_gen.models import fakes, manifest
 from wav2clip_gen.models.families import Family, load_family
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.painter import Painter
@@ -26,17 +25,8 @@ GIB = 2**30
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the family `full`, random."""
-    folder = tmp_path_factory.mktemp("weights")
-    for part in manifest.expand("full"):
-        fakes.write_fake(folder / part.name / f"{part.role}.safetensors", role=part.role, config=part.config)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def full(weights: Path) -> Family:
-    return load_family("full", weights_dir=weights)
+def full(full_weights: Path) -> Family:
+    return load_family("full", weights_dir=full_weights)
 
 
 def artist(family: Family, side: int, cuts: int, cut_batch: int) -> Painter:
@@ -58,9 +48,9 @@ def test_full_step_on_a_cpu(table: list[tuple[str, str]], full: Family) -> None:
     table.append(("full: one step at 256x256, 32 cuts, random weights", f"{min(step() for _ in range(3)):.1f} s"))
 
 
-def test_full_memory_on_a_cpu(table: list[tuple[str, str]], weights: Path, tmp_path: Path) -> None:
+def test_full_memory_on_a_cpu(table: list[tuple[str, str]], full_weights: Path, tmp_path: Path) -> None:
     arguments = (
-        SONG, "-o", tmp_path / "film.mp4", "--models", "full", "--weights-dir", weights, "--size", "256x256",
+        SONG, "-o", tmp_path / "film.mp4", "--models", "full", "--weights-dir", full_weights, "--size", "256x256",
         "--cuts", 32, "--duration", 1, "--fps", 2, "--steps", 1, "--first-steps", 2, "--progress", "none",
     )  # fmt: skip
     command = [sys.executable, "-c", PEAK_MEMORY, *map(str, arguments)]
