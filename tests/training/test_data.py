@@ -13,12 +13,12 @@ from wav2clip_gen.training.data import batch_indices, load_pictures, random_crop
 
 def test_pictures_come_with_what_is_known_of_them(toy_data: Path) -> None:
     pictures = load_pictures(toy_data, "train")
-    assert pictures.pixels.shape == (36, 3, 64, 64)
-    assert pictures.pixels.dtype == torch.uint8
+    assert pictures.pixels[:].shape == (36, 3, 128, 128)
+    assert pictures.pixels[:].dtype == torch.uint8
     assert not pictures.skipped
     first = pictures.descriptions[0]
     assert (first.set, first.label, first.anchors) == ("toy", "dog", ("dog",))
-    red, green, _ = pictures.pixels[0].float().mean(dim=(1, 2)).tolist()
+    red, green, _ = pictures.pixels[:1][0].float().mean(dim=(1, 2)).tolist()
     assert red > green + 100  # the toy dogs are red
 
 
@@ -63,6 +63,13 @@ def test_every_picture_is_seen_once_an_epoch() -> None:
     assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
     assert seen[:10].tolist() != seen[10:].tolist()
     assert torch.equal(batch_indices(10, 4, step=2, seed=3), seen[8:12])
+
+
+def test_a_seed_decides_the_order() -> None:
+    one, same, other = (batch_indices(50, 50, step=0, seed=seed).tolist() for seed in (3, 3, 4))
+    assert one == same
+    assert one != other
+    assert sorted(one) == sorted(other)
 
 
 def test_crops_are_decided_by_their_generator() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.conftest import Write
+from tests.training.conftest import SOUNDS, write_table
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
@@ -242,20 +243,24 @@ def test_sounds_without_labels_need_the_teacher(toy_data: Path, untrained_clip: 
         Wav2CLIPRecipe(toy_data, untrained_clip, unlabelled=tmp_path)
 
 
-def test_sounds_whose_labels_mean_nothing_are_an_error(
-    toy_data: Path, untrained_clip: Path, tmp_path: Path, no_sentences: None
-) -> None:
+@pytest.mark.usefixtures("no_sentences")
+def test_sounds_whose_labels_mean_nothing_are_an_error(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(toy_data, data)
     table = data / "text" / "audio_labels.csv"
-    table.write_text(table.read_text().splitlines()[0] + "\n")
+    rows = [{"set": "toy", "label": name, "anchors": "", "how": "", "esc50_class": ""} for name, _, _ in SOUNDS]
+    write_table(table, [row | {"esc50_class": row["label"]} for row in rows])
     with pytest.raises(TrainingError, match="no sound has a label that can be seen"):
         Wav2CLIPRecipe(data, untrained_clip)
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    with pytest.raises(TrainingError, match="none of the labels of the set 'toy' is known, such as 'dog'") as caught:
+        Wav2CLIPRecipe(data, untrained_clip)
+    assert "audio_labels.csv" in caught.value.hint
 
 
 def test_a_changed_speed_changes_the_pitch() -> None:
     tone = (20_000 * np.sin(2 * np.pi * 1000 * np.arange(32_000) / 16_000)).astype(np.int16)
-    piece = Sound("tone", "toy", "tone", "tone", tone)
+    piece = Sound.of(tone, key="tone", set="toy", label="tone")
     pitches = {
         int(torch.fft.rfft(excerpt(piece, 16_000, generator=torch.Generator().manual_seed(seed))).abs().argmax())
         for seed in range(20)

@@ -53,6 +53,12 @@ Batch = Annotated[int | None, typer.Option(min=1, help="Examples a step.", show_
 Seed = Annotated[int, typer.Option(min=0, help="Decides all that is random.")]
 Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where the last run stopped.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Memory = Annotated[
+    float, typer.Option(min=0, metavar="GB", help="Decoded pictures and sounds to keep; the rest is decoded each time.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Threads that decode.", show_default="one per core, at most 8")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
 
@@ -72,6 +78,8 @@ def clip(
     batch: Batch = None,
     seed: Seed = 0,
     fresh: Fresh = False,
+    memory: Memory = 2.0,
+    workers: Workers = None,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
@@ -86,7 +94,8 @@ def clip(
         files = {name: runs / f"clip-{name}" / "clip.safetensors" for name in ("image", "text")}
         both = tower is Tower.both
         if tower is not Tower.text:
-            image = ImageRecipe(data, _settings(ImageTraining, batch), seed=seed, device=where)
+            reading = _reading(memory, workers)
+            image = ImageRecipe(data, _settings(ImageTraining, batch), reading=reading, seed=seed, device=where)
             share = minutes and minutes * (1 - TEXT_SHARE if both else 1)
             _carry_out(image, "clip-image", runs, steps=steps, default=IMAGE_STEPS, minutes=share, fresh=fresh)
         if tower is not Tower.image:
@@ -118,6 +127,8 @@ def vqgan(
     batch: Batch = None,
     seed: Seed = 0,
     fresh: Fresh = False,
+    memory: Memory = 2.0,
+    workers: Workers = None,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
@@ -131,7 +142,8 @@ def vqgan(
         perceptor = _out_folder(out) / "clip.safetensors"
         judge = perceptor if perceptor.exists() else None
         settings = _settings(VQGANTraining, batch)
-        recipe = VQGANRecipe(data, settings, clip=judge, start=start, seed=seed, device=where)
+        given: dict[str, Any] = {"clip": judge, "start": start, "reading": _reading(memory, workers)}
+        recipe = VQGANRecipe(data, settings, **given, seed=seed, device=where)
         weights = _carry_out(recipe, "vqgan", runs, steps=steps, default=VQGAN_STEPS, minutes=minutes, fresh=fresh)
         _install(weights, _out_folder(out))
 
@@ -181,6 +193,8 @@ def wav2clip(
     ] = None,
     seed: Seed = 0,
     fresh: Fresh = False,
+    memory: Memory = 2.0,
+    workers: Workers = None,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
@@ -220,7 +234,8 @@ def wav2clip(
                         "several processes learn from videos only", hint="give --videos, or start without torchrun"
                     )
                 labelled = Wav2CLIPTraining(**_chosen({"batch": batch, "teacher": teacher}))
-                recipe = Wav2CLIPRecipe(data, clip, labelled, unlabelled=unlabelled, seed=seed, device=where)
+                more: dict[str, Any] = {"unlabelled": unlabelled, "reading": _reading(memory, workers)}
+                recipe = Wav2CLIPRecipe(data, clip, labelled, **more, seed=seed, device=where)
                 weights = carry_out(recipe, steps=steps, default=WAV2CLIP_STEPS)
             if group.first:
                 _install(weights, _out_folder(out))
@@ -294,6 +309,12 @@ def _settings(kind: Callable[..., Any], batch: int | None) -> Any:
     return kind(**_chosen({"batch": batch}))
 
 
+def _reading(memory: float, workers: int | None) -> Any:
+    from wav2clip_gen.training.decoding import Reading
+
+    return Reading(memory=round(memory * 1e9), **_chosen({"workers": workers}))
+
+
 def _chosen(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
@@ -355,7 +376,8 @@ def _line(event: Event) -> str:
         left = "" if event.steps is None else f"  {_duration((event.steps - event.step) * event.seconds_per_step)} left"
         return f"step {event.step}/{event.steps or '?'}  {losses}  {1 / event.seconds_per_step:.2f} it/s{left}"
     if isinstance(event, Finished):
-        return f"finished after {event.step} steps: {event.weights}"
+        lost = f"; {len(event.skipped)} that cannot be read were skipped, log.jsonl names them" if event.skipped else ""
+        return f"finished after {event.step} steps: {event.weights}{lost}"
     return f"scores at step {event.step}: " + "  ".join(f"{term} {value:.4g}" for term, value in event.scores.items())
 
 

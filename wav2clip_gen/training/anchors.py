@@ -7,6 +7,8 @@ regression from the embeddings of a sentence model to the real ones.
 from __future__ import annotations
 
 import csv
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import WHERE, Description
+from wav2clip_gen.training.data import Description
+from wav2clip_gen.training.decoding import Reading
+from wav2clip_gen.training.shards import WHERE
 
 RIDGE = 0.5
 FEWEST_PICTURES = 12  # for which a label without an anchor gets a concept of its own
@@ -168,11 +172,16 @@ def make_deriver(anchors: Concepts) -> Deriver | None:
         return None
 
 
-def notes(skipped: Sequence[str] = (), *, derived: bool = True) -> tuple[str, ...]:
-    """What a person should know of the data: members that could not be read, and concepts left out."""
+def notes(skipped: Sequence[str] = (), *, derived: bool = True, reading: Reading | None = None) -> tuple[str, ...]:
+    """What a person should know of the data: what cannot be read, does not fit into memory, or is left out."""
+    unreadable = (f"{unreadable_members(skipped)}",) if skipped else ()
+    return unreadable + (reading.notes() if reading else ()) + (() if derived else (NO_DERIVER,))
+
+
+def unreadable_members(skipped: Sequence[str]) -> str:
+    """How many members of the data were left out, and the first of them."""
     named = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-    unreadable = (f"{len(skipped)} members of the data cannot be read and are skipped: {named}",) if skipped else ()
-    return unreadable + (() if derived else (NO_DERIVER,))
+    return f"{len(skipped)} members of the data cannot be read and are skipped: {named}"
 
 
 def extend(anchors: Concepts, phrases: dict[str, str], derive: Deriver | None) -> Concepts:
@@ -196,16 +205,54 @@ def wanted_by_pictures(data: Path) -> dict[str, str]:
 
 
 def picture_concepts(data: Path, descriptions: Sequence[Description], concepts: Concepts) -> list[list[int]]:
-    """Rows of the concepts each picture shows; none where the table has nothing specific for it."""
+    """Rows of the concepts each picture shows; none where the table has nothing specific for it.
+
+    Labels that `text/labels.csv` lacks mean the anchors that come with them, or the concept of that name.
+
+    Raises:
+        TrainingError: A set has labels, and not one of them means anything.
+    """
     by_label: dict[tuple[str, str], list[int]] = {}
     for row in read_table(data / "text" / "labels.csv"):
         names = row["anchors"].split("|") if _is_specific(row) else [_own_name(row)]
         by_label[row["set"], row["label"]] = concepts.rows(names)
-    rows = []
+    rows, meant = [], {}
     for described in descriptions:
-        found = by_label.get((described.set, described.label)) if described.label else None
-        rows.append(found or ([] if described.label else concepts.rows(described.anchors)))
+        place = (described.set, described.label)
+        found = by_label.get(place) if described.label else None
+        if found is None:
+            name = described.label.lower().replace("_", " ")
+            found = concepts.rows(described.anchors) or concepts.rows([name]) or named(described.captions, concepts)
+        if described.label:
+            meant[place] = bool(found) or place in by_label
+        rows.append(found)
+    refuse_unknown(meant, table=data / "text" / "labels.csv")
     return rows
+
+
+def named(captions: Sequence[str], concepts: Concepts, *, longest: int = 4) -> list[int]:
+    """Rows of the concepts, of up to `longest` words, whose names stand in at least half of the captions."""
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        words = re.findall(r"\w+", caption.lower())
+        spans = {" ".join(words[at : at + size]) for size in range(1, longest + 1) for at in range(len(words))}
+        counts.update(spans & concepts.index.keys())
+    return sorted(concepts.index[name] for name, count in counts.items() if 2 * count >= len(captions))
+
+
+def refuse_unknown(meant: dict[tuple[str, str], bool], *, table: Path) -> None:
+    """Make sure that in each set some label means something: (set, label) -> whether it does.
+
+    Raises:
+        TrainingError: There is a set in which none does.
+    """
+    known = {name for (name, _), means in meant.items() if means}
+    for name, label in meant:
+        if name not in known:
+            raise TrainingError(
+                f"none of the labels of the set {name!r} is known, such as {label!r}",
+                hint=f"give each a line in {table} (set, label, human_name, anchors, how), or take the set out",
+            )
 
 
 def _is_specific(row: dict[str, str]) -> bool:

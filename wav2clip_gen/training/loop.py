@@ -45,6 +45,7 @@ class Recipe(ABC, Generic[Network]):
     seed: int
     device: torch.device
     notes: tuple[str, ...] = ()  # what a person should know of the data
+    skipped: tuple[str, ...] = ()  # names of what could not be read of the data
     group: Group = ALONE  # the processes that carry it out
     average_decay: float = AVERAGE_DECAY  # 0 saves the weights as they are
     finished: bool = False  # there is nothing more to be gained: the run ends before its length
@@ -182,6 +183,8 @@ class Run(Generic[Network]):
             self._resume()
         elif self.recipe.group.first:
             self.plan.log.unlink(missing_ok=True)
+        if self.recipe.skipped:
+            self._log({"step": self.step, "skipped": self.recipe.skipped})
         yield Started(self.step, self.recipe.notes)
         reported = saved = scored = time.monotonic()
         sums: dict[str, float] = {}
@@ -206,7 +209,7 @@ class Run(Generic[Network]):
         if self._scored_at != self.step:
             yield self._score()
         self._save()
-        yield Finished(self.step, self.weights)
+        yield Finished(self.step, self.weights, self.recipe.skipped)
 
     def _train_step(self) -> dict[str, float]:
         recipe, began = self.recipe, time.monotonic()
