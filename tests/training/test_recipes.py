@@ -32,6 +32,12 @@ SMALL = VQGANConfig(
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The codes of so small a painter are found in a few pictures."""
+    monkeypatch.setattr("wav2clip_gen.training.vqgan.KMEANS_PICTURES", 4)
+
+
 def train(recipe: Recipe[Any], folder: Path, steps: int) -> tuple[list[dict[str, float]], dict[str, float]]:
     """Losses of each step, and the scores at the end."""
     plan = Plan(folder=folder, steps=steps, report_every=0)
