@@ -71,6 +71,27 @@ def test_the_painter_gets_its_codes_half_way(toy_data: Path, untrained_clip: Pat
     assert network.config == SMALL
 
 
+@pytest.mark.parametrize("part", ["image tower", "text tower", "sound encoder"])
+def test_an_interrupted_run_has_the_same_loss_curve(
+    toy_data: Path, untrained_clip: Path, tmp_path: Path, part: str
+) -> None:
+    def recipe() -> Recipe[Any]:
+        if part == "image tower":
+            return image(toy_data)
+        if part == "text tower":
+            return TextRecipe(toy_data, TextTraining(batch=4))
+        return wav2clip(toy_data, untrained_clip)
+
+    whole, scores = train(recipe(), tmp_path / "whole", 4)
+    plan = Plan(folder=tmp_path / "parts", steps=4, report_every=0, save_every=0)
+    for event in Run(recipe(), plan).events():
+        if isinstance(event, Progress) and event.step == 3:  # one past the last checkpoint
+            break
+    rest, again = train(recipe(), tmp_path / "parts", 4)
+    assert rest == whole[2:]
+    assert again == scores
+
+
 def test_the_painter_goes_on_with_its_codes(toy_data: Path, tmp_path: Path) -> None:
     whole, _ = train(vqgan(toy_data), tmp_path / "whole", 3)
     plan = Plan(folder=tmp_path / "parts", steps=3, report_every=0, save_every=0)

@@ -356,10 +356,23 @@ def _carry_out(
 
 
 def _install(weights: Path, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    """Copy trained weights to where they are used.
+
+    Raises:
+        OutputError: The disk does not take them.
+    """
+    from wav2clip_gen.errors import OutputError
+
     target = folder / weights.name
-    with appear_whole(target) as part:
-        shutil.copyfile(weights, part)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with appear_whole(target) as part:
+            shutil.copyfile(weights, part)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror}",
+            hint=f"the weights are in {weights}: make room, or choose another folder with --out",
+        ) from error
     typer.echo(f"wrote {target}", err=True)
 
 

@@ -194,6 +194,10 @@ class ImageRecipe(Recipe[Perceptor]):
         best = (network.embed_pictures(pictures) @ self.anchors.T).argmax(dim=1, keepdim=True)
         return targets.gather(1, best)[:, 0] > 0
 
+    def conditions(self) -> dict[str, Any]:
+        """The pictures and concepts decide the run as much as the settings."""
+        return {"pictures": len(self.train), "concepts": len(self.columns)}
+
     def provenance(self) -> dict[str, Any]:
         """Settings and data sets."""
         sets = sorted({described.set for part in self.train.parts for described in part.descriptions})

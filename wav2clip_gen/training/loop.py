@@ -220,20 +220,24 @@ class Run(Generic[Network]):
         with seeded(recipe.seed + self.step, recipe.device):
             terms = recipe.losses(self.step, progress, step_generator(recipe.seed, self.step))
         total = torch.stack(list(terms.values())).sum()
-        if not math.isfinite(total.item()):
-            raise TrainingError(
-                f"{recipe.name}: the loss is {total.item()} at step {self.step}",
-                hint=f"the last good state is kept in {self.plan.folder}; try a lower learning rate",
-            )
+        self._check_finite("loss", total)
         recipe.optimiser.zero_grad(set_to_none=True)
         recipe.backward(total)
-        nn.utils.clip_grad_norm_(recipe.network.parameters(), 1.0)
+        # a finite loss may have no finite gradient: the weights, and the next checkpoint, would be lost to it
+        self._check_finite("gradient's norm", nn.utils.clip_grad_norm_(recipe.network.parameters(), 1.0))
         recipe.optimiser.step()
         recipe.after_step(self.average)
         self.average.update()
         self.step += 1
         self.seconds += time.monotonic() - began
         return {name: value.item() for name, value in terms.items()}
+
+    def _check_finite(self, name: str, value: Tensor) -> None:
+        if not math.isfinite(value.item()):
+            raise TrainingError(
+                f"{self.recipe.name}: the {name} is {value.item()} at step {self.step}",
+                hint=f"the last good state is kept in {self.plan.folder}; try a lower learning rate",
+            )
 
     def _fix_steps(self) -> None:
         """Turn minutes into steps once the speed is known."""
@@ -278,8 +282,11 @@ class Run(Generic[Network]):
     def _log(self, entry: dict[str, Any]) -> None:
         if not self.recipe.group.first:
             return
-        with self.plan.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**entry, "seconds": round(self.seconds, 1)}) + "\n")
+        try:
+            with self.plan.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**entry, "seconds": round(self.seconds, 1)}) + "\n")
+        except OSError as error:
+            raise _disk_error(self.plan.log, error) from error
 
     def _settings(self) -> dict[str, Any]:
         given = {**asdict(self.recipe.settings), "seed": self.recipe.seed, "cool_down": self.plan.cool_down}
@@ -326,10 +333,7 @@ class Run(Generic[Network]):
             with appear_whole(self.plan.checkpoint) as part:
                 torch.save(state, part)
         except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
-            raise OutputError(
-                f"cannot write {self.plan.checkpoint}: {str(error).splitlines()[0]}",
-                hint="free some disk space, then resume: the last good checkpoint is kept",
-            ) from error
+            raise _disk_error(self.plan.checkpoint, error) from error
 
     def _resume(self) -> None:
         path = self.plan.checkpoint
@@ -361,3 +365,10 @@ class Run(Generic[Network]):
                 f"{self.plan.checkpoint}: the run was begun with other settings: {names}",
                 hint="give the same settings, or begin anew with --fresh",
             )
+
+
+def _disk_error(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"cannot write {path}: {str(error).splitlines()[0]}",
+        hint="free some disk space, then resume: the last good checkpoint is kept",
+    )

@@ -147,9 +147,13 @@ class TextRecipe(Recipe[Perceptor]):
             scores["cosine unheard words"] = F.cosine_similarity(heard, meant).mean().item()
         return scores
 
+    def conditions(self) -> dict[str, Any]:
+        """The texts decide the run as much as the settings."""
+        return {"texts": len(self.names.texts) + len(self.taught.texts)}
+
     def provenance(self) -> dict[str, Any]:
         """Settings and number of texts."""
-        return {"settings": asdict(self.settings), "texts": len(self.names.texts) + len(self.taught.texts)}
+        return {"settings": asdict(self.settings), **self.conditions()}
 
 
 def named_texts(data: Path, concepts: Concepts) -> tuple[Texts, Texts]:
