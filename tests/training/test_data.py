@@ -8,6 +8,7 @@ import torch
 
 from tests.training.conftest import write_pictures
 from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.training.anchors import load_anchors, wanted_by_pictures
 from wav2clip_gen.training.data import batch_indices, load_pictures, random_crops
 
 
@@ -56,6 +57,25 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     (folder / "train-natural-000.tar").write_bytes(b"no tar")
     with pytest.raises(TrainingError, match="no readable picture"):
         load_pictures(tmp_path, "train")
+
+
+@pytest.mark.parametrize("content", [b"set,label\n", b"\xff\xfe\x00", b""], ids=["no columns", "no text", "nothing"])
+def test_a_table_that_is_none_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "labels.csv").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"labels\.csv: (has no column|cannot be read)") as caught:
+        wanted_by_pictures(tmp_path)
+    assert "--data" in caught.value.hint
+
+
+@pytest.mark.parametrize("left", [0, 30, 2000], ids=["nothing", "a start", "half"])
+def test_anchors_that_are_damaged_are_told(toy_data: Path, tmp_path: Path, left: int) -> None:
+    (tmp_path / "text").mkdir()
+    content = (toy_data / "text" / "anchors.npz").read_bytes()
+    (tmp_path / "text" / "anchors.npz").write_bytes(content[:left])
+    with pytest.raises(TrainingError, match=r"anchors\.npz: cannot be read") as caught:
+        load_anchors(tmp_path)
+    assert "--data" in caught.value.hint
 
 
 def test_every_picture_is_seen_once_an_epoch() -> None:

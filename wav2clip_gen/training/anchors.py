@@ -6,7 +6,6 @@ regression from the embeddings of a sentence model to the real ones.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,9 +21,10 @@ from torch import Tensor
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.training.data import Description
 from wav2clip_gen.training.decoding import Reading
-from wav2clip_gen.training.shards import WHERE
+from wav2clip_gen.training.tables import read_arrays, read_table
 
 RIDGE = 0.5
+COLUMNS = ("set", "label", "human_name", "anchors", "how")  # of the table of labels
 FEWEST_PICTURES = 12  # for which a label without an anchor gets a concept of its own
 
 # What nature sounds and prompts need and the table lacks, each as the phrase that the sentence model reads.
@@ -114,34 +114,15 @@ class Concepts:
         return [self.index[name] for name in names if name in self.index]
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file of the training data.
-
-    Raises:
-        TrainingError: It is missing.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError:
-        raise TrainingError(f"{path}: cannot be read", hint=WHERE) from None
-
-
 def load_anchors(data: Path) -> Concepts:
     """The concepts with a real CLIP text embedding, names written with spaces shifted to their plain wording.
 
     Raises:
         TrainingError: The file is missing or damaged.
     """
-    path = data / "text" / "anchors.npz"
-    try:
-        with np.load(path) as arrays:
-            vectors = torch.from_numpy(arrays["vectors"].astype(np.float32))
-            underscored = torch.from_numpy(arrays["underscored"])
-            shift = torch.from_numpy(arrays["underscore_shift"].astype(np.float32))
-            names = tuple(str(name) for name in arrays["names"])
-    except (OSError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error})", hint=WHERE) from None
+    arrays = read_arrays(data / "text" / "anchors.npz", "names", "vectors", "underscored", "underscore_shift")
+    names = tuple(str(name) for name in arrays[0])
+    vectors, underscored, shift = (torch.from_numpy(array.astype(np.float32)) for array in arrays[1:])
     vectors = F.normalize(vectors + shift * underscored[:, None], dim=-1)
     return Concepts(names, vectors, torch.zeros(len(names), dtype=torch.bool))
 
@@ -197,8 +178,8 @@ def extend(anchors: Concepts, phrases: dict[str, str], derive: Deriver | None) -
 def wanted_by_pictures(data: Path) -> dict[str, str]:
     """Concepts, name -> phrase, of the labels of pictures that have no fitting anchor."""
     wanted = dict(NATURE)
-    for row in read_table(data / "text" / "labels.csv"):
-        if not _is_specific(row) and int(row["images"] or 0) >= FEWEST_PICTURES:
+    for row in read_table(data / "text" / "labels.csv", *COLUMNS, "images"):
+        if not _is_specific(row) and int(row["images"] if row["images"].isdigit() else 0) >= FEWEST_PICTURES:
             name = _own_name(row)
             wanted.setdefault(name, f"a {name}")
     return wanted
@@ -213,7 +194,7 @@ def picture_concepts(data: Path, descriptions: Sequence[Description], concepts: 
         TrainingError: A set has labels, and not one of them means anything.
     """
     by_label: dict[tuple[str, str], list[int]] = {}
-    for row in read_table(data / "text" / "labels.csv"):
+    for row in read_table(data / "text" / "labels.csv", *COLUMNS):
         names = row["anchors"].split("|") if _is_specific(row) else [_own_name(row)]
         by_label[row["set"], row["label"]] = concepts.rows(names)
     rows, meant = [], {}

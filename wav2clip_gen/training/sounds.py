@@ -22,9 +22,10 @@ from torch import Tensor
 
 from wav2clip_gen.audio.track import EAR_RATE
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.anchors import Concepts, Deriver, read_table
+from wav2clip_gen.training.anchors import Concepts, Deriver
 from wav2clip_gen.training.decoding import Array, Decoded, Reading
 from wav2clip_gen.training.shards import Example, read_shards
+from wav2clip_gen.training.tables import read_table
 
 SOUNDS = ("ogg", "flac", "wav", "mp3", "opus")  # suffixes
 LONGEST = 600  # seconds of a piece that are used
@@ -187,7 +188,7 @@ def held_out_groups(pieces: Sequence[Sound], folds: dict[str, int]) -> set[str]:
 def joined_labels(data: Path) -> dict[tuple[str, str], str]:
     """(set, label) -> the label joined over the sets."""
     joined = {}
-    for row in read_table(data / "text" / "audio_labels.csv"):
+    for row in read_table(data / "text" / "audio_labels.csv", "set", "label", "esc50_class"):
         label = row["esc50_class"] or row["label"]
         joined[row["set"], row["label"]] = SAME.get(label, label)
     return joined
@@ -209,7 +210,7 @@ class Labels:
 def label_table(data: Path, names: Sequence[str], concepts: Concepts, derive: Deriver | None) -> Labels:
     """Give each audio label a vector: half of what is seen, half of its own words, so no two are the same."""
     anchors: dict[str, set[str]] = {name: set(SEEN.get(name, ())) for name in names}
-    for row in read_table(data / "text" / "audio_labels.csv"):
+    for row in read_table(data / "text" / "audio_labels.csv", "label", "esc50_class", "anchors", "how"):
         label = row["esc50_class"] or row["label"]
         label = SAME.get(label, label)
         if label in anchors and label not in SEEN and row["anchors"] and "(general)" not in row["how"]:

@@ -11,12 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training.anchors import (
@@ -30,6 +28,7 @@ from wav2clip_gen.training.anchors import (
 )
 from wav2clip_gen.training.clip import ARCHITECTURE
 from wav2clip_gen.training.loop import Recipe, seeded, step_generator
+from wav2clip_gen.training.tables import read_arrays
 
 TEMPLATES = (
     "a {}", "{}", "the {}", "a photo of a {}", "a picture of a {}", "a painting of a {}", "an image of {}",
@@ -158,12 +157,8 @@ class TextRecipe(Recipe[Perceptor]):
 
 def named_texts(data: Path, concepts: Concepts) -> tuple[Texts, Texts]:
     """Names, synonyms and prompts with their real embedding, and synonyms held out."""
-    path = data / "text" / "anchors.npz"
-    try:
-        with np.load(path) as arrays:
-            synonyms = [str(joined).split("|") for joined in arrays["synonyms"]]
-    except (OSError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error})", hint="give the data's folder with --data") from None
+    (joined,) = read_arrays(data / "text" / "anchors.npz", "synonyms")
+    synonyms = [str(these).split("|") for these in joined]
     texts, rows = list(concepts.names), list(range(len(concepts.names)))
     spare: list[tuple[str, int]] = []
     for row, these in enumerate(synonyms):
