@@ -155,14 +155,9 @@ def make_deriver(anchors: Concepts) -> Deriver | None:
 
 def notes(skipped: Sequence[str] = (), *, derived: bool = True, reading: Reading | None = None) -> tuple[str, ...]:
     """What a person should know of the data: what cannot be read, does not fit into memory, or is left out."""
-    unreadable = (f"{unreadable_members(skipped)}",) if skipped else ()
-    return unreadable + (reading.notes() if reading else ()) + (() if derived else (NO_DERIVER,))
-
-
-def unreadable_members(skipped: Sequence[str]) -> str:
-    """How many members of the data were left out, and the first of them."""
     named = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
-    return f"{len(skipped)} members of the data cannot be read and are skipped: {named}"
+    unreadable = (f"{len(skipped)} members of the data cannot be read and are skipped: {named}",) if skipped else ()
+    return unreadable + (reading.notes() if reading else ()) + (() if derived else (NO_DERIVER,))
 
 
 def extend(anchors: Concepts, phrases: dict[str, str], derive: Deriver | None) -> Concepts:
@@ -179,7 +174,7 @@ def wanted_by_pictures(data: Path) -> dict[str, str]:
     """Concepts, name -> phrase, of the labels of pictures that have no fitting anchor."""
     wanted = dict(NATURE)
     for row in read_table(data / "text" / "labels.csv", *COLUMNS, "images"):
-        if not _is_specific(row) and int(row["images"] if row["images"].isdigit() else 0) >= FEWEST_PICTURES:
+        if not _is_specific(row) and int(row["images"] or 0) >= FEWEST_PICTURES:
             name = _own_name(row)
             wanted.setdefault(name, f"a {name}")
     return wanted

@@ -48,7 +48,8 @@ class ImageTraining:
 class Labelled:
     """Pictures of both sizes with the concepts they show; those that show none are left out."""
 
-    def __init__(self, data: Path, split: str, concepts: Concepts, reading: Reading) -> None:
+    def __init__(self, data: Path, split: str, concepts: Concepts, *, reading: Reading | None = None) -> None:
+        reading = reading or Reading()
         self.parts: list[Pictures] = [
             load_pictures(data, split, kind=kind, reading=reading) for kind in ("natural", "tiny")
         ]
@@ -96,8 +97,8 @@ class ImageRecipe(Recipe[Perceptor]):
         derive = make_deriver(anchors)
         concepts = extend(anchors, wanted_by_pictures(data), derive)
         reading = reading or Reading()
-        self.train = Labelled(data, "train", concepts, reading)
-        self.validation = Labelled(data, "val", concepts, reading)
+        self.train = Labelled(data, "train", concepts, reading=reading)
+        self.validation = Labelled(data, "val", concepts, reading=reading)
         self.skipped = self.train.skipped + self.validation.skipped
         self.notes = notes(self.skipped, derived=derive is not None, reading=reading)
         self.columns = {row: column for column, row in enumerate(self.train.used)}
