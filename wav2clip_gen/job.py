@@ -12,6 +12,7 @@ from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError, VideoError
 from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
+from wav2clip_gen.pictures import check_pictures
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
@@ -65,8 +66,10 @@ def prepare(
     path = name_film(out or "{stem}.mp4", source, settings)
     check_output(path, overwrite=overwrite)
     check_output(record_beside(path), overwrite=overwrite)
+    check_pictures(settings)
     pictures = fill(frames_dir, source, settings) if frames_dir else None
     if pictures:
+        _refuse_own_pictures(pictures, settings)
         empty_folder(pictures, "[0-9]*.png", overwrite=overwrite)
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
     return Job(track, timeline, settings, networks, path, plan_sound(track), pictures)
@@ -85,6 +88,13 @@ def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
     if path.exists() and path.samefile(source):
         raise VideoError(f"{path} is the track itself", hint="choose another --out")
     return path
+
+
+def _refuse_own_pictures(folder: Path, settings: Settings) -> None:
+    """Raise a SettingsError where a picture that takes part lies in the folder that shall be emptied for new ones."""
+    for file in settings.picture_files:
+        if Path(file).resolve().parent == folder.resolve():
+            raise SettingsError(f"{file} lies where the film's pictures shall go", hint="choose another --frames-dir")
 
 
 def fill(template: str | Path, source: Path, settings: Settings) -> Path:

@@ -32,20 +32,22 @@ PACKAGES = (
 
 def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) -> dict[str, Any]:
     """The record of a finished film as plain values."""
-    track = job.track
+    track, folder = job.track, film.path.parent
+    settings = job.settings.with_picture_files(lambda file: _relative(Path(file), folder))
     return {
         "w2c-gen": {"format": FORMAT, "version": __version__},
         "film": film.path.name,
         "partial": film.partial,
         "track": {
-            "path": _relative(track.path, film.path.parent),
+            "path": _relative(track.path, folder),
             "sha256": _hash(track.path),
             "sample_rate": track.sample_rate,
             "channels": track.channels,
             "start": track.start,
             "samples": track.samples,
         },
-        "settings": job.settings.to_dict(),
+        "settings": settings.to_dict(),
+        "pictures": {file: _hash(folder / file) for file in settings.picture_files},
         "family": {
             "name": family.choice.models,
             "random": family.random,
@@ -105,9 +107,12 @@ def read(path: Path, weights_dir: Path | None = None) -> Again:
         if content["w2c-gen"]["format"] != FORMAT:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
         track = path.parent / content["track"]["path"]
-        settings = Settings().merged(content["settings"])
+        settings = Settings().merged(content["settings"]).with_picture_files(lambda file: str(path.parent / file))
         parts = choose(settings.run, weights_dir).parts
         hashes = {track: content["track"]["sha256"]} | {
+            path.parent / file: digest for file, digest in content.get("pictures", {}).items()
+        }
+        hashes |= {
             parts[role].path: digest
             for role, digest in content["family"]["sha256"].items()
             if parts[role].path.is_file() or parts[role].original is None  # else it is yet to be converted

@@ -22,6 +22,7 @@ DEFAULTS = {  # in words, where the value itself would say little
     "vqgan": "default: the family's",
     "device": "default auto",
     "precision": "default auto",
+    "init_image": "default: none",
 }
 
 
@@ -113,6 +114,17 @@ PromptFiles = Annotated[
 ]
 AudioWeight = Annotated[float | None, knob_option(Sound, "weight", panel="Words", flag="--audio-weight")]
 Crossfade = Annotated[float | None, knob_option(Motion, "crossfade", panel="Words")]
+StyleImages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--style-image",
+        metavar="[TIME-TIME] FILE[:WEIGHT]",
+        rich_help_panel="Pictures",
+        help="A picture that pulls as words do, by what CLIP sees in it; repeatable.",
+    ),
+]
+InitImage = Annotated[str | None, knob_option(Painting, "init_image", panel="Pictures", metavar="FILE")]
+InitWeight = Annotated[float | None, knob_option(Painting, "init_weight", panel="Pictures")]
 Size = Annotated[
     Any,
     typer.Option(
