@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
@@ -216,29 +217,28 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the run record and presets hold them."""
-        return {**asdict(self), **{name: [asdict(pull) for pull in getattr(self, name)] for name in PULLS}}
+        return {**asdict(self), **{name: [asdict(pull) for pull in getattr(self, name)] for name in LISTS}}
 
     def merged(self, changes: Mapping[str, Any]) -> Settings:
-        """These settings with `changes` ({group: {name: value}}, `prompts`, `style_images`) laid over them.
+        """These settings with `changes` ({group: {name: value}} and whole lists, such as `prompts`) laid over them.
 
         Raises:
             SettingsError: A name is unknown or a value is out of range.
         """
         updates: dict[str, Any] = {}
         for name, value in changes.items():
-            if name in PULLS:
-                updates[name] = tuple(_pull(PULLS[name], name, item) for item in _sequence(value))
+            if name in LISTS:
+                updates[name] = tuple(LISTS[name](item) for item in _sequence(value))
             elif name in SECTIONS:
                 updates[name] = _merge_group(getattr(self, name), name, value)
             else:
-                raise SettingsError(f"no settings are called {name!r}", hint=suggestion(str(name), [*SECTIONS, *PULLS]))
+                raise SettingsError(f"no settings are called {name!r}", hint=suggestion(str(name), [*SECTIONS, *LISTS]))
         return replace(self, **updates)
 
 
 SECTIONS: dict[str, type[Group]] = {
     "sound": Sound, "picture": Picture, "painting": Painting, "motion": Motion, "run": Run,
 }  # fmt: skip
-PULLS: dict[str, type[Pull]] = {"prompts": Prompt, "style_images": StyleImage}
 
 
 AnyGroup = TypeVar("AnyGroup", bound=Group)
@@ -264,6 +264,12 @@ def _pull(kind: type[Pull], section: str, item: Any) -> Pull:
         return _merge_group(kind(**held), section, item)
     words = "words" if kind is Prompt else f"a {kind.HELD}"
     raise SettingsError(f"a {kind.KIND} is {words}, not {item!r}", hint=f'write `{section}: ["{kind.EXAMPLE}:0.5"]`')
+
+
+LISTS: dict[str, Callable[[Any], Any]] = {
+    "prompts": partial(_pull, Prompt, "prompts"),
+    "style_images": partial(_pull, StyleImage, "style_images"),
+}
 
 
 def _sequence(value: Any) -> list[Any] | tuple[Any, ...]:
