@@ -6,6 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from wav2clip_gen.audio.features import measure
 from wav2clip_gen.events import Estimate
 from wav2clip_gen.job import Job
 from wav2clip_gen.pipeline import hear
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def estimate(job: Job, *, family: Family | None = None) -> Estimate:
-    """Time some steps and frames of a film, as it would be made, and tell what all of it would cost."""
+    """Time some steps and frames of a film or storyboard, and tell what all of it would cost."""
     from wav2clip_gen.models.families import choose_device, load_choice
     from wav2clip_gen.synthesis.painter import Painter, generator_for
 
@@ -34,9 +35,14 @@ def estimate(job: Job, *, family: Family | None = None) -> Estimate:
     timed_frame(2)  # the first steps find their algorithms
     few, more = timed_frame(2), timed_frame(6)
     per_step = max(more - few, 0) / 4
-    per_frame = max(few - 2 * per_step, 0) + per_step * job.settings.painting.steps
-    return Estimate(
-        family=family.name, device=str(family.device),
-        seconds=preparation + per_step * job.settings.painting.first_steps + per_frame * job.timeline.frames,
-        per_song_second=per_frame * float(job.timeline.fps),
-    )  # fmt: skip
+    first = per_step * job.settings.painting.first_steps
+    if job.storyboard:
+        began = time.perf_counter()
+        sections = len(measure(job.track, job.timeline).sections) - 1
+        seconds = preparation + time.perf_counter() - began + first * sections
+        per_song_second = first * sections / job.track.duration
+    else:
+        per_frame = max(few - 2 * per_step, 0) + per_step * job.settings.painting.steps
+        seconds = preparation + first + per_frame * job.timeline.frames
+        per_song_second = per_frame * float(job.timeline.fps)
+    return Estimate(family=family.name, device=str(family.device), seconds=seconds, per_song_second=per_song_second)

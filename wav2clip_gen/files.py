@@ -80,3 +80,17 @@ def appear_whole(path: Path) -> Iterator[Path]:
             raise OutputError(
                 f"cannot put {path} in its place: {error.strerror}", hint="choose another --out"
             ) from error
+
+
+@contextmanager
+def written(path: Path, *, option: str = "--out") -> Iterator[Path]:
+    """As `appear_whole`, for what is written inside the block: a disk that refuses it is told likewise.
+
+    Raises:
+        OutputError: The disk does not take the file; `option` is how its place was chosen.
+    """
+    try:
+        with appear_whole(path) as part:
+            yield part
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint=f"choose another {option}") from error

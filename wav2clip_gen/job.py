@@ -9,12 +9,14 @@ from pathlib import Path
 
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
-from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.pictures import check_pictures
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
+
+FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class Job:
     out: Path
     sound: SoundPlan  # how the sound will get into the film
     frames_dir: Path | None = None
+    storyboard: bool = False  # a contact sheet is made instead of a film
 
     @property
     def seed(self) -> int:
@@ -46,11 +49,12 @@ def prepare(
     loaded: Choice | None = None,
     weights_dir: Path | None = None,
     unfetched: bool = False,
+    storyboard: bool = False,
 ) -> Job:
     """Check all that can be checked before a network is loaded; settle the seed and the family.
 
     Args and errors are those of `pipeline.render`, but that `loaded` are the networks that are there already, if any,
-    and `unfetched` lets their files be missing.
+    and `unfetched` lets their files be missing; with `storyboard` a sheet is prepared for `storyboard.storyboarding`.
     """
     source, settings = Path(source), settings or Settings()
     run = settings.run
@@ -63,26 +67,29 @@ def prepare(
     run = replace(run, seed=seed, models=networks.models, perceptor=networks.perceptor, vqgan=networks.vqgan)
     settings = replace(settings, run=run)
     track = open_track(source, start=settings.sound.start, duration=settings.sound.duration)
-    path = name_film(out or "{stem}.mp4", source, settings)
+    path = (name_sheet if storyboard else name_film)(out, source, settings)
     check_output(path, overwrite=overwrite)
-    check_output(record_beside(path), overwrite=overwrite)
+    if not storyboard:
+        check_output(record_beside(path), overwrite=overwrite)
+    elif frames_dir:
+        raise SettingsError("a storyboard has no frames to keep", hint="leave --frames-dir or --storyboard out")
     check_pictures(settings)
     pictures = fill(frames_dir, source, settings) if frames_dir else None
     if pictures:
         _refuse_own_pictures(pictures, settings)
         empty_folder(pictures, "[0-9]*.png", overwrite=overwrite)
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
-    return Job(track, timeline, settings, networks, path, plan_sound(track), pictures)
+    return Job(track, timeline, settings, networks, path, plan_sound(track), pictures, storyboard)
 
 
-def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
-    """The path of the film that `template` means for a track.
+def name_film(template: str | Path | None, source: Path, settings: Settings) -> Path:
+    """The path of the film that `template` means for a track; by default the track's name, in this folder.
 
     Raises:
         SettingsError: The template has fields that there are not.
         VideoError: The film would replace its own track, or is no mp4.
     """
-    path = fill(template, source, settings)
+    path = fill(template or FILM, source, settings)
     if path.suffix.lower() != ".mp4":
         raise VideoError(f"{path}: only mp4 films are made", hint=f"name it {path.with_suffix('.mp4').name}")
     if path.exists() and path.samefile(source):
@@ -95,6 +102,21 @@ def _refuse_own_pictures(folder: Path, settings: Settings) -> None:
     for file in settings.picture_files:
         if Path(file).resolve().parent == folder.resolve():
             raise SettingsError(f"{file} lies where the film's pictures shall go", hint="choose another --frames-dir")
+
+
+def name_sheet(template: str | Path | None, source: Path, settings: Settings) -> Path:
+    """The path of the storyboard that `template` means for a track; by default beside where its film would be.
+
+    Raises:
+        SettingsError: The template has fields that there are not, or the sheet would replace a picture that steers it.
+        OutputError: It is no png.
+    """
+    path = fill(template or SHEET, source, settings)
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path}: a storyboard is a png", hint=f"name it {path.with_suffix('.png').name}")
+    if path.resolve() in {Path(file).resolve() for file in settings.picture_files}:
+        raise SettingsError(f"{path} is a picture that steers the storyboard", hint="choose another --out")
+    return path
 
 
 def fill(template: str | Path, source: Path, settings: Settings) -> Path:

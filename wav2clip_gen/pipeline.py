@@ -121,26 +121,42 @@ def rendering(
 
 def hear(job: Job, family: Family) -> Trajectory:
     """Embed the track's windows, the prompts and the style images into one target per frame."""
-    import torch
+    return aim(job, family, embed_sound(job, family))
 
-    from wav2clip_gen.synthesis.trajectory import build_trajectory, pull_curve
 
-    settings, pulls = job.settings, job.settings.pulls
-    heard = None
-    if settings.sound.weight:
-        heard = family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
-    times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
-    fade = settings.motion.crossfade
-    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in pulls]
+def embed_sound(job: Job, family: Family) -> Tensor | None:
+    """Unit vectors (W, D) of the track's windows, on the CPU; None where sound does not steer."""
+    if not job.settings.sound.weight:
+        return None
+    return family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
+
+
+def aim(job: Job, family: Family, heard: Tensor | None) -> Trajectory:
+    """Bring what is heard, (W, D) from `embed_sound`, and all that pulls beside it to one target per frame."""
+    from wav2clip_gen.synthesis.trajectory import build_trajectory
+
+    settings = job.settings
     return build_trajectory(
         heard,
         loudness(job.track, job.timeline),
         job.timeline,
         half_life=settings.motion.smoothing,
         sound_weight=settings.sound.weight,
-        prompts=embed_pulls(settings, family) if pulls else None,
-        pulls=torch.stack(curves) if pulls else None,
+        prompts=embed_pulls(settings, family) if settings.pulls else None,
+        pulls=pull_curves(job) if settings.pulls else None,
     )
+
+
+def pull_curves(job: Job) -> Tensor:
+    """How much words and pictures pull at each frame, (P, F), in the order of `settings.pulls`."""
+    import torch
+
+    from wav2clip_gen.synthesis.trajectory import pull_curve
+
+    times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
+    fade = job.settings.motion.crossfade
+    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in job.settings.pulls]
+    return torch.stack(curves) if curves else torch.zeros(0, len(times))
 
 
 def embed_pulls(settings: Settings, family: Family) -> Tensor:

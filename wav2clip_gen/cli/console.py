@@ -22,7 +22,7 @@ from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
-from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, Stage
+from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, SectionPainted, Stage
 from wav2clip_gen.job import Job
 
 EVERY = 5.0  # seconds between two lines of plain progress
@@ -32,6 +32,7 @@ STAGES = {
     "paint": "painting",
     "join": "joining picture and sound",
     "check": "checking the film",
+    "draw": "drawing the sheet",
 }
 
 if TYPE_CHECKING:
@@ -109,10 +110,12 @@ def describe_job(job: Job) -> list[str]:
     """What goes in and what will come out, a line each."""
     track, picture, painting = job.track, job.settings.picture, job.settings.painting
     channels = "1 channel" if track.channels == 1 else f"{track.channels} channels"
+    size = f"{picture.width}x{picture.height}"
+    film = f"{job.timeline.frames} frames of {size} at {picture.fps:g} fps, {painting.steps} steps a frame"
+    sheet = f"a picture of {size} for each section, {painting.first_steps} steps each"
     return [
         f"{track.path.name}: {track.duration:.2f} s, {track.sample_rate} Hz, {channels}",
-        f"{job.out}: {job.timeline.frames} frames of {picture.width}x{picture.height} at {picture.fps:g} fps, "
-        f"{painting.steps} steps a frame, seed {job.seed}",
+        f"{job.out}: {sheet if job.storyboard else film}, seed {job.seed}",
     ]
 
 
@@ -159,6 +162,8 @@ class PlainListener(Listener):
             self._say(f"models {event.family} on {event.device}")
         elif isinstance(event, FramePainted):
             self._show_frame(event)
+        elif isinstance(event, SectionPainted):
+            self._show_section(event)
         elif isinstance(event, Finished):
             for line in _closing(event.film):
                 self._say(line)
@@ -172,6 +177,10 @@ class PlainListener(Listener):
         if event.index in (0, event.frames - 1) or now - self._told >= EVERY:
             self._told = now
             self._say(f"frame {event.index + 1}/{event.frames}" + (f", {pace}" if pace else ""))
+
+    def _show_section(self, event: SectionPainted) -> None:
+        words = f"  {', '.join(event.words)}{'  guessing' if event.guessing else ''}" if event.words else ""
+        self._say(f"section {event.index + 1}/{event.sections}  {clock(event.start)}-{clock(event.stop)}{words}")
 
     def _say(self, line: str) -> None:
         stderr.print(line, markup=False)
@@ -218,6 +227,10 @@ class BarListener(PlainListener):
 
     def _show_frame(self, event: FramePainted) -> None:
         self._bar.update(self._task, completed=event.index + 1, pace=self._pace.update(event))
+
+    def _show_section(self, event: SectionPainted) -> None:
+        self._bar.update(self._task, total=event.sections, completed=event.index + 1)
+        super()._show_section(event)
 
 
 def _closing(film: Film) -> list[str]:

@@ -40,6 +40,7 @@ class Request:
     overwrite: bool
     frames_dir: Path | None
     dry_run: bool
+    storyboard: bool
     weights_dir: Path | None
 
     def prepare(self, source: Path, *, unfetched: bool = False) -> Job:
@@ -48,7 +49,7 @@ class Request:
 
         return prepare(
             source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, unfetched=unfetched,
+            weights_dir=self.weights_dir, unfetched=unfetched, storyboard=self.storyboard,
         )  # fmt: skip
 
 
@@ -113,6 +114,7 @@ def render(
     config: options.Config = None,
     assignments: options.Assignments = None,
     from_record: options.FromRecord = None,
+    storyboard: options.Storyboard = False,
     dry_run: options.DryRun = False,
     progress: options.ProgressKind = None,
     debug: options.Debug = False,
@@ -138,7 +140,7 @@ def render(
         given = _given(changes, prompt or [], prompt_files or [], style_image or [])
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
-        request = Request(settings, out, overwrite, frames_dir, dry_run, weights_dir)
+        request = Request(settings, out, overwrite, frames_dir, dry_run, storyboard, weights_dir)
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
 
@@ -206,10 +208,11 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
 
 
 def _make(source: Path, request: Request, listener: Listener, loader: Loader) -> None:
-    """Make one film, or tell what it would cost; its path goes to stdout."""
+    """Make one film or storyboard, or tell what it would cost; its path goes to stdout."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
     from wav2clip_gen.pipeline import rendering
+    from wav2clip_gen.storyboard import storyboarding
 
     job = request.prepare(source)
     with listener.following(job):
@@ -219,10 +222,10 @@ def _make(source: Path, request: Request, listener: Listener, loader: Loader) ->
             listener.estimated(estimate(job))
             return
         with GentleStop() as stop:
-            for event in rendering(job, load=loader, stop=stop):
+            events = storyboarding(job, load=loader) if job.storyboard else rendering(job, load=loader, stop=stop)
+            for event in events:
                 stop.follow(event)
                 listener.show(event)
-    if isinstance(event, Finished):  # it always is, unless there was an error
-        typer.echo(event.film.path)
-        if stop():
-            raise typer.Exit(INTERRUPTED)
+    typer.echo(event.film.path if isinstance(event, Finished) else job.out)
+    if stop():
+        raise typer.Exit(INTERRUPTED)
