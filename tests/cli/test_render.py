@@ -136,6 +136,17 @@ def test_a_dry_run_makes_nothing(song: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["song.wav"]
 
 
+def test_words_that_were_not_learned_are_told_before_the_work(song: Path, tmp_path: Path) -> None:
+    prompts = ["-p", "a stormy sea", "-p", "xqzw:0.5"]
+    planned = run(song, "-o", tmp_path / "film.mp4", "--dry-run", "--progress", "plain", *prompts, *QUICK)
+    assert planned.stderr.splitlines()[2] == 'note: mini-clip has not learned the word "xqzw", and guesses'
+    done = run(song, "-o", tmp_path / "film.mp4", "--progress", "json", *prompts, *QUICK)
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["text"] for line in told if line["event"] == "note"] == [planned.stderr.splitlines()[2][6:]]
+    quiet = run(song, "-o", tmp_path / "b.mp4", "--dry-run", *prompts[:2], *QUICK)
+    assert "note:" not in quiet.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

@@ -151,7 +151,7 @@ class PlainListener(Listener):
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
         self._pace, self._told = Pace(job), 0.0
-        for line in describe_job(job):
+        for line in [*describe_job(job), *(f"note: {note}" for note in job.notes)]:
             self._say(line)
         yield
 
@@ -193,6 +193,8 @@ class JsonListener(Listener):
     def following(self, job: Job) -> Iterator[None]:
         frames, seconds = job.timeline.frames, job.track.duration
         self._tell("job", track=str(job.track.path), film=str(job.out), frames=frames, seconds=seconds, seed=job.seed)
+        for note in job.notes:
+            self._tell("note", text=note)
         yield
 
     def show(self, event: Event) -> None:
