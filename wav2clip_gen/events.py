@@ -10,7 +10,7 @@ from wav2clip_gen.video.probe import SyncReport
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the work begins: "load", "hear", "paint", "join" or "check"."""
+    """A part of the work begins: "load", "separate", "hear", "paint", "join" or "check"."""
 
     name: str
 

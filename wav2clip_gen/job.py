@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+from wav2clip_gen.audio.stems import STEMS, StemPlan, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError, VideoError
@@ -14,6 +16,8 @@ from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
+
+MIX = "mix"  # the song itself, among its sources
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +31,10 @@ class Job:
     out: Path
     sound: SoundPlan  # how the sound will get into the film
     frames_dir: Path | None = None
+    stems: StemPlan | None = None  # of all stems that are needed, whether they steer or not
+    keep_stems: Path | None = None  # a folder for those that are separated
+    overwrite: bool = False
+    separated: dict[str, Track] = field(default_factory=dict)  # filled by `sources`; the films of a song share it
 
     @property
     def seed(self) -> int:
@@ -45,11 +53,12 @@ def prepare(
     loaded: Choice | None = None,
     weights_dir: Path | None = None,
     unfetched: bool = False,
+    keep_stems: str | Path | None = None,
 ) -> Job:
-    """Check all that can be checked before a network is loaded; settle the seed and the family.
+    """Check all that can be checked before a network is loaded; settle the seed, the family and the stems.
 
     Args and errors are those of `pipeline.render`, but that `loaded` are the networks that are there already, if any,
-    and `unfetched` lets their files be missing.
+    and `unfetched` lets their files be missing. A job whose layout is `separate` is several films: see `films`.
     """
     source, settings = Path(source), settings or Settings()
     run = settings.run
@@ -61,15 +70,77 @@ def prepare(
     seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
     run = replace(run, seed=seed, models=networks.models, perceptor=networks.perceptor, vqgan=networks.vqgan)
     settings = replace(settings, run=run)
-    track = open_track(source, start=settings.sound.start, duration=settings.sound.duration)
-    path = name_film(out or "{stem}.mp4", source, settings)
-    check_output(path, overwrite=overwrite)
-    check_output(record_beside(path), overwrite=overwrite)
-    pictures = fill(frames_dir, source, settings) if frames_dir else None
-    if pictures:
-        empty_folder(pictures, "[0-9]*.png", overwrite=overwrite)
+    track = open_track(resolve_input(source), start=settings.sound.start, duration=settings.sound.duration)
+    plan = _plan_stems(track, settings)
+    if plan and plan.separator:  # so that the record names the one that was taken
+        settings = replace(settings, sound=replace(settings.sound, separator=plan.separator))
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
-    return Job(track, timeline, settings, networks, path, plan_sound(track), pictures)
+    job = Job(
+        track, timeline, settings, networks, name_film(out or "{stem}.mp4", source, settings), plan_sound(track),
+        fill(frames_dir, source, settings) if frames_dir else None, plan,
+        fill(keep_stems, source, settings) if keep_stems else None, overwrite,
+    )  # fmt: skip
+    for film in films(job):
+        _check_places(film)
+    _check_kept(job)
+    return job
+
+
+def _plan_stems(track: Track, settings: Settings) -> StemPlan | None:
+    names = settings.stem_names
+    return plan_stems(track, names, given=settings.stem_files, separator=settings.sound.separator) if names else None
+
+
+def _check_places(job: Job) -> None:
+    """Make sure that film, record and pictures can go where they should."""
+    stems = job.stems.given.values() if job.stems else ()
+    if job.out.exists() and any(job.out.samefile(stem.path) for stem in stems):
+        raise VideoError(f"{job.out} is a stem of the track", hint="choose another --out")
+    check_output(job.out, overwrite=job.overwrite)
+    check_output(record_beside(job.out), overwrite=job.overwrite)
+    if job.frames_dir:
+        empty_folder(job.frames_dir, "[0-9]*.png", overwrite=job.overwrite)
+
+
+def _check_kept(job: Job) -> None:
+    """Make sure that there are stems to keep, and that they can go where they should."""
+    if job.keep_stems is None:
+        return
+    if job.stems is None or job.stems.separator is None:
+        raise SettingsError("no stem is separated, so there is none to keep", hint="leave --keep-stems out")
+    for name in STEMS:
+        check_output(job.keep_stems / f"{name}.flac", overwrite=job.overwrite, option="--keep-stems")
+
+
+def films(job: Job) -> tuple[Job, ...]:
+    """The films that a job makes: one, or one of each stem, named after it, all from the same separation."""
+    if job.settings.picture.layout != "separate":
+        return (job,)
+    picture = replace(job.settings.picture, layout="single")
+    return tuple(
+        replace(
+            job,
+            out=job.out.with_suffix(f".{stem.name}.mp4"),
+            frames_dir=job.frames_dir and job.frames_dir / stem.name,
+            settings=replace(job.settings, picture=picture, stems=(stem,)),
+        )
+        for stem in job.settings.stems
+    )
+
+
+def sources(job: Job, *, on_progress: Callable[[float], None] = lambda share: None) -> dict[str, Track]:
+    """All that is heard in a job, by name: "mix", then each stem that is needed; what has to be is separated, once.
+
+    All have the same sample rate and number of samples, so that the job's timeline holds for each.
+
+    Args:
+        job: From `prepare`.
+        on_progress: Is told how much of the separation is done, from 0 to 1.
+    """
+    if job.stems and not job.separated:
+        found = job.stems.tracks(keep=job.keep_stems, overwrite=job.overwrite, on_progress=on_progress)
+        job.separated.update(found)
+    return {MIX: job.track, **job.separated}
 
 
 def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
@@ -88,15 +159,22 @@ def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
 
 
 def fill(template: str | Path, source: Path, settings: Settings) -> Path:
-    """Fill `{stem}` (of the track) and `{seed}` into a path.
+    """Fill `{stem}` (the track's name) and `{seed}` into a path.
 
     Raises:
         SettingsError: The template has other fields.
     """
     try:
-        return Path(str(template).format(stem=source.stem, seed=settings.run.seed))
+        return Path(str(template).format(stem=_title(source), seed=settings.run.seed))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         raise SettingsError(f"{template}: not a name", hint="use {stem} and {seed}, as in films/{stem}.mp4") from None
+
+
+def _title(source: Path) -> str:
+    """What a song is called after: its file without `.wav` or `.stem.mp4`, or the folder of its stems."""
+    if source.is_dir():
+        return source.resolve().name
+    return source.stem.removesuffix(".stem") if source.suffix == ".mp4" else source.stem
 
 
 def record_beside(film: Path) -> Path:

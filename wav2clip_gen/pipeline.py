@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wav2clip_gen import record
-from wav2clip_gen.audio.features import loudness
-from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Stage
 from wav2clip_gen.files import appear_whole, scratch_beside
-from wav2clip_gen.job import Job, prepare, record_beside, shortened
+from wav2clip_gen.job import Job, prepare, record_beside, shortened, sources
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.probe import verify_film
@@ -84,6 +82,9 @@ def rendering(
     painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
     yield Ready(family.name, str(family.device))
 
+    if job.stems and job.stems.separator and not job.separated:
+        yield clock.begin("separate")
+        sources(job)
     yield clock.begin("hear")
     trajectory = hear(job, family)
 
@@ -120,18 +121,18 @@ def hear(job: Job, family: Family) -> Trajectory:
     """Embed the track's windows, and the prompts, into one target per frame."""
     import torch
 
+    from wav2clip_gen.synthesis.listening import listen
     from wav2clip_gen.synthesis.trajectory import build_trajectory, pull_curve
 
     settings, prompts = job.settings, job.settings.prompts
-    heard = None
-    if settings.sound.weight:
-        heard = family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
+    stems = [(stem, sources(job)[stem.name]) for stem in settings.stems]
+    heard = listen(family.wav2clip if settings.sound.weight else None, job.track, job.timeline, stems)
     times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
     fade = settings.motion.crossfade
     curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in prompts]
     return build_trajectory(
-        heard,
-        loudness(job.track, job.timeline),
+        heard.embeddings,
+        heard.loudness,
         job.timeline,
         half_life=settings.motion.smoothing,
         sound_weight=settings.sound.weight,

@@ -27,6 +27,7 @@ from wav2clip_gen.job import Job
 EVERY = 5.0  # seconds between two lines of plain progress
 STAGES = {
     "load": "loading the networks",
+    "separate": "separating the stems",
     "hear": "listening",
     "paint": "painting",
     "join": "joining picture and sound",
@@ -117,9 +118,22 @@ def describe_job(job: Job) -> list[str]:
     channels = "1 channel" if track.channels == 1 else f"{track.channels} channels"
     return [
         f"{track.path.name}: {track.duration:.2f} s, {track.sample_rate} Hz, {channels}",
+        *describe_stems(job),
         f"{job.out}: {job.timeline.frames} frames of {picture.width}x{picture.height} at {picture.fps:g} fps, "
         f"{painting.steps} steps a frame, seed {job.seed}",
     ]
+
+
+def describe_stems(job: Job) -> list[str]:
+    """Which stems steer and where each comes from, in a line; none where the whole song steers."""
+    if job.stems is None:
+        return []
+    weights = {stem.name: stem.weight for stem in job.settings.stems}
+    told = [
+        f"{name}{'' if weights.get(name, 1) == 1 else f' x {weights[name]:g}'} ({origin})"
+        for name, origin in job.stems.origins.items()
+    ]
+    return [f"stems: {', '.join(told)}"]
 
 
 def describe_film(film: Film) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class Request:
     out: str | None
     overwrite: bool
     frames_dir: Path | None
+    keep_stems: Path | None
     dry_run: bool
     weights_dir: Path | None
 
@@ -48,7 +49,7 @@ class Request:
 
         return prepare(
             source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, unfetched=unfetched,
+            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems,
         )  # fmt: skip
 
 
@@ -84,6 +85,12 @@ def render(
     duration: options.Duration = None,
     window: options.Window = None,
     hop: options.Hop = None,
+    stems: options.Stems = None,
+    stem_file: options.StemFiles = None,
+    stem_weight: options.StemWeights = None,
+    separator: options.Separator = None,
+    keep_stems: options.KeepStems = None,
+    layout: options.Layout = None,
     prompt: options.Prompts = None,
     prompt_files: options.PromptFiles = None,
     audio_weight: options.AudioWeight = None,
@@ -122,8 +129,10 @@ def render(
     from wav2clip_gen.cli import console
 
     changes = {
-        "sound": {"start": start, "duration": duration, "window": window, "hop": hop, "weight": audio_weight},
-        "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale},
+        "sound": {"start": start, "duration": duration, "window": window, "hop": hop, "weight": audio_weight,
+            "separator": separator},
+        "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale,
+            "layout": layout},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
             "learning_rate": learning_rate},
         "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade},
@@ -132,10 +141,11 @@ def render(
     }  # fmt: skip
     with console.errors_shown(debug=debug):
         layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
-        given = _given(changes, prompt or [], prompt_files or [])
+        given = {**_given(changes, prompt or [], prompt_files or []), **_given_stems(stems, stem_file)}
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
+        settings = settings.with_stem_weights(dict(stem_weight or []))
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
-        request = Request(settings, out, overwrite, frames_dir, dry_run, weights_dir)
+        request = Request(settings, out, overwrite, frames_dir, keep_stems, dry_run, weights_dir)
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
 
@@ -176,7 +186,8 @@ def _collect(
     again = record.read(from_record, weights_dir)
     for difference in again.differences:
         typer.echo(f"note: {difference}", err=True)
-    return inputs or [again.track], settings_from(again.settings, **layers).merged(given)
+    base = replace(again.settings, stem_files=()) if inputs else again.settings  # another song has other stems
+    return inputs or [again.track], settings_from(base, **layers).merged(given)
 
 
 def _given(changes: dict[str, dict[str, Any]], written: list[str], files: list[Path]) -> dict[str, Any]:
@@ -188,6 +199,12 @@ def _given(changes: dict[str, dict[str, Any]], written: list[str], files: list[P
         group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
     }
     return {**given, "prompts": prompts} if prompts else given
+
+
+def _given_stems(stems: str | None, files: list[str] | None) -> dict[str, list[str]]:
+    """The stems that were named and their files, as settings."""
+    names = [name.strip() for name in stems.split(",")] if stems is not None else None
+    return {name: value for name, value in (("stems", names), ("stem_files", files)) if value is not None}
 
 
 def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, ...], settings: Settings) -> None:
