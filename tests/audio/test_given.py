@@ -77,7 +77,7 @@ def test_capitals_in_a_folder_do_not_matter(song: Track, album: Album) -> None:
 
 
 def test_the_streams_of_a_stem_file_are_told_apart(song: Track, stem_file: Path) -> None:
-    for given in (str(stem_file),), tuple(f"{name}={stem_file}" for name in STEMS):
+    for given in [str(stem_file)], [f"{name}={stem_file}" for name in STEMS]:
         plan = plan_stems(song, STEMS, given=given)
         tracks = plan.tracks()
         assert list(tracks) == list(STEMS)
@@ -135,7 +135,7 @@ def test_a_file_goes_before_a_folder_and_that_before_what_lies_beside(album: Alb
     save("more/vocals.wav", stem("other"), RATE)
     mine = save("mine.wav", stem("guitar"), RATE)
     track = open_track(folder / "mix.wav")
-    given = [folder.parent / "more", f"drums={mine}"]
+    given: list[str | Path] = [folder.parent / "more", f"drums={mine}"]
     tracks = plan_stems(track, ["vocals", "drums", "bass"], given=given).tracks()
     assert same(tracks["vocals"], "other")
     assert same(tracks["drums"], "guitar")
