@@ -39,7 +39,7 @@ def build_trajectory(
     """Smooth what is heard in each frame, and mix in the prompts.
 
     Args:
-        heard: (F, D), see `synthesis.listening`; 0 where nothing is heard; None where prompts alone steer.
+        heard: (F, D), written over; 0 where nothing is heard; None where prompts alone steer.
         loudness: (F,) in [0, 1]; a silent frame has little say in what its neighbours become.
         timeline: Times of frames.
         half_life: Of the smoothing, in seconds.
