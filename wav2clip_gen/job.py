@@ -14,6 +14,7 @@ from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError, VideoError
 from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
+from wav2clip_gen.pictures import check_pictures
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
@@ -70,6 +71,7 @@ def prepare(
     seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
     run = replace(run, seed=seed, models=networks.models, perceptor=networks.perceptor, vqgan=networks.vqgan)
     settings = replace(settings, run=run)
+    check_pictures(settings)
     track = open_track(resolve_input(source), start=settings.sound.start, duration=settings.sound.duration)
     plan = _plan_stems(track, settings)
     if plan and plan.separator:  # so that the record names the one that was taken
@@ -99,6 +101,7 @@ def _check_places(job: Job) -> None:
     check_output(job.out, overwrite=job.overwrite)
     check_output(record_beside(job.out), overwrite=job.overwrite)
     if job.frames_dir:
+        _refuse_own_pictures(job.frames_dir, job.settings)
         empty_folder(job.frames_dir, "[0-9]*.png", overwrite=job.overwrite)
 
 
@@ -156,6 +159,13 @@ def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
     if path.exists() and path.samefile(source):
         raise VideoError(f"{path} is the track itself", hint="choose another --out")
     return path
+
+
+def _refuse_own_pictures(folder: Path, settings: Settings) -> None:
+    """Raise a SettingsError where a picture that takes part lies in the folder that shall be emptied for new ones."""
+    for file in settings.picture_files:
+        if Path(file).resolve().parent == folder.resolve():
+            raise SettingsError(f"{file} lies where the film's pictures shall go", hint="choose another --frames-dir")
 
 
 def fill(template: str | Path, source: Path, settings: Settings) -> Path:

@@ -12,12 +12,15 @@ from wav2clip_gen import record
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Stage
 from wav2clip_gen.files import appear_whole, scratch_beside
 from wav2clip_gen.job import Job, prepare, record_beside, shortened, sources
+from wav2clip_gen.pictures import read_style
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.probe import verify_film
 from wav2clip_gen.video.writer import FilmWriter
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from wav2clip_gen.models.families import Family
     from wav2clip_gen.synthesis.painter import Painter
     from wav2clip_gen.synthesis.trajectory import Trajectory
@@ -118,27 +121,39 @@ def rendering(
 
 
 def hear(job: Job, family: Family) -> Trajectory:
-    """Embed the track's windows, and the prompts, into one target per frame."""
+    """Embed the track's windows, the prompts and the style images into one target per frame."""
     import torch
 
     from wav2clip_gen.synthesis.listening import listen
     from wav2clip_gen.synthesis.trajectory import build_trajectory, pull_curve
 
-    settings, prompts = job.settings, job.settings.prompts
+    settings, pulls = job.settings, job.settings.pulls
     stems = [(stem, sources(job)[stem.name]) for stem in settings.stems]
     heard = listen(family.wav2clip if settings.sound.weight else None, job.track, job.timeline, stems)
     times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
     fade = settings.motion.crossfade
-    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in prompts]
+    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in pulls]
     return build_trajectory(
         heard.embeddings,
         heard.loudness,
         job.timeline,
         half_life=settings.motion.smoothing,
         sound_weight=settings.sound.weight,
-        prompts=family.clip.embed_text([prompt.text for prompt in prompts]).cpu() if prompts else None,
-        pulls=torch.stack(curves) if prompts else None,
+        prompts=embed_pulls(settings, family) if pulls else None,
+        pulls=torch.stack(curves) if pulls else None,
     )
+
+
+def embed_pulls(settings: Settings, family: Family) -> Tensor:
+    """Unit vectors (P, D) of what pulls beside the sound, in the order of `settings.pulls`, on the CPU."""
+    import torch
+
+    from wav2clip_gen.synthesis.styles import embed_style
+
+    words = [prompt.text for prompt in settings.prompts]
+    read = [family.clip.embed_text(words).cpu()] if words else []
+    seen = [embed_style(read_style(image.file), family.clip).cpu()[None] for image in settings.style_images]
+    return torch.cat([*read, *seen])
 
 
 def paint(job: Job, painter: Painter, trajectory: Trajectory, writer: FilmWriter) -> Iterator[FramePainted]:

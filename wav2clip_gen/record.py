@@ -33,6 +33,7 @@ PACKAGES = (
 def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) -> dict[str, Any]:
     """The record of a finished film as plain values."""
     track, folder = job.track, film.path.parent
+    settings = job.settings.with_picture_files(lambda file: _relative(Path(file), folder))
     return {
         "w2c-gen": {"format": FORMAT, "version": __version__},
         "film": film.path.name,
@@ -45,8 +46,9 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
             "start": track.start,
             "samples": track.samples,
         },
-        "stems": {name: _stem(job, name, folder) for name in job.settings.stem_names},
-        "settings": job.settings.to_dict(),
+        "settings": settings.to_dict(),
+        "stems": {name: _stem(job, name, folder) for name in settings.stem_names},
+        "pictures": {file: _hash(folder / file) for file in settings.picture_files},
         "family": {
             "name": family.choice.models,
             "random": family.random,
@@ -116,12 +118,13 @@ def read(path: Path, weights_dir: Path | None = None) -> Again:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
         track = path.parent / content["track"]["path"]
         stems = {name: path.parent / stem["path"] for name, stem in content.get("stems", {}).items() if stem["path"]}
-        files = [f"{name}={file}" for name, file in stems.items()]
-        settings = Settings().merged({**content["settings"], "stem_files": files})
+        files = {"stem_files": [f"{name}={file}" for name, file in stems.items()]}
+        settings = Settings().merged(content["settings"] | files)
+        settings = settings.with_picture_files(lambda file: str(path.parent / file))
         parts = choose(settings.run, weights_dir).parts
-        hashes = {track: content["track"]["sha256"]} | {
-            file: content["stems"][name]["sha256"] for name, file in stems.items()
-        }
+        hashes = {track: content["track"]["sha256"]}
+        hashes |= {file: content["stems"][name]["sha256"] for name, file in stems.items()}
+        hashes |= {path.parent / file: digest for file, digest in content.get("pictures", {}).items()}
         hashes |= {
             parts[role].path: digest
             for role, digest in content["family"]["sha256"].items()

@@ -9,7 +9,8 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
 
@@ -55,37 +56,63 @@ def parse_time(written: str) -> float:
     return seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prompt(Group):
-    """Words that pull the picture towards them, or, with a negative weight, away from them."""
+AnyPull = TypeVar("AnyPull", bound="Pull")
 
-    text: str = knob("", "words")
-    weight: float = knob(1.0, "pull beside the sound's own; negative: away from the words", minimum=-100, maximum=100)
-    start: float | None = knob(None, "when in the track they begin to pull; none: at once", unit="s", minimum=0)
-    end: float | None = knob(None, "when they cease; none: at its end", unit="s", above=0)
+
+@dataclass(frozen=True, kw_only=True)
+class Pull(Group):
+    """What pulls the picture towards it, or, with a negative weight, away from it."""
+
+    KIND: ClassVar[str]  # what a person calls it
+    HELD: ClassVar[str]  # the field that says what pulls
+    EXAMPLE: ClassVar[str]
+
+    weight: float = knob(1.0, "pull beside the sound's own; negative: away from it", minimum=-100, maximum=100)
+    start: float | None = knob(None, "when in the track it begins to pull; none: at once", unit="s", minimum=0)
+    end: float | None = knob(None, "when it ceases; none: at the track's end", unit="s", above=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.text.strip():
-            raise SettingsError("a prompt has no words", hint='write it as "a stormy sea" or "a stormy sea:0.5"')
+        held = getattr(self, self.HELD)
+        if not held.strip():
+            what = f"a {self.KIND} has no {'words' if self.HELD == 'text' else self.HELD}"
+            raise SettingsError(what, hint=f'write it as "{self.EXAMPLE}" or "{self.EXAMPLE}:0.5"')
         if self.end is not None and self.end <= (self.start or 0):
-            what = f"the prompt {self.text!r} ends at {self.end:g} s, before it begins"
-            raise SettingsError(what, hint='write "0:12-0:30 a stormy sea"')
+            what = f"the {self.KIND} {held!r} ends at {self.end:g} s, before it begins"
+            raise SettingsError(what, hint=f'write "0:12-0:30 {self.EXAMPLE}"')
 
     @classmethod
-    def parse(cls, written: str) -> Prompt:
+    def parse(cls: type[AnyPull], written: str) -> AnyPull:
         """Read `words`, `words:weight` or `0:12-0:30 words:weight`; either time may be left out.
 
-        A colon that no number follows belongs to the words, and so does what only resembles two times.
+        A colon that no number follows belongs to the words, and so does what only resembles two times. A picture's
+        file stands where words would.
         """
         span = re.fullmatch(rf"(?s)\s*({TIME})?\s*-\s*({TIME})?\s+(.*)", written)
         start, end, words = (span[1], span[2], span[3]) if span and (span[1] or span[2]) else (None, None, written)
         match = re.fullmatch(r"(?s)(.*):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*", words)
-        text, weight = (match[1], float(match[2])) if match else (words, 1.0)
-        return cls(
-            text=text.strip(), weight=weight, start=parse_time(start) if start else None,
-            end=parse_time(end) if end else None,
-        )  # fmt: skip
+        held, weight = (match[1], float(match[2])) if match else (words, 1.0)
+        values: dict[str, Any] = {cls.HELD: held.strip(), "weight": weight}
+        values |= {"start": parse_time(start) if start else None, "end": parse_time(end) if end else None}
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt(Pull):
+    """Words that pull the picture towards them, or, with a negative weight, away from them."""
+
+    KIND, HELD, EXAMPLE = "prompt", "text", "a stormy sea"
+
+    text: str = knob("", "words")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleImage(Pull):
+    """A picture that pulls as words do, by what the perceptor sees in it."""
+
+    KIND, HELD, EXAMPLE = "style image", "file", "painting.jpg"
+
+    file: str = knob("", "the picture's file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +159,8 @@ class Painting(Group):
     cut_batch: int = knob(0, "views the perceptor sees at a time, to save memory; 0: all", minimum=0, maximum=1024)
     total_variation: float = knob(5.0, "weight of the loss that calms the picture", minimum=0, maximum=1000)
     learning_rate: float = knob(0.2, "Adam's step on the latent", above=0, maximum=10)
+    init_image: str | None = knob(None, "a picture's file, which the first frame starts from, cut to the film's shape")
+    init_weight: float = knob(0.0, "pull towards that picture in every frame", minimum=0, maximum=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +197,7 @@ class Settings:
     motion: Motion = field(default_factory=Motion)
     run: Run = field(default_factory=Run)
     prompts: tuple[Prompt, ...] = ()
+    style_images: tuple[StyleImage, ...] = ()
     stems: tuple[Stem, ...] = ()  # none: the whole song steers
     stem_files: tuple[str, ...] = ()  # each NAME=FILE, a folder of stems or a .stem.mp4
 
@@ -182,8 +212,28 @@ class Settings:
         """The stems that are needed, each once, whether they steer or not."""
         return tuple(stem.name for stem in self.stems)
 
+    @property
+    def pulls(self) -> tuple[Pull, ...]:
+        """Words and pictures that pull beside the sound."""
+        return (*self.prompts, *self.style_images)
+
+    @property
+    def picture_files(self) -> tuple[str, ...]:
+        """All pictures that take part, each once."""
+        files = (self.painting.init_image, *(image.file for image in self.style_images))
+        return tuple(dict.fromkeys(file for file in files if file is not None))
+
+    def with_picture_files(self, place: Callable[[str], str]) -> Settings:
+        """The same, with the pictures where `place` says."""
+        first = self.painting.init_image
+        return replace(
+            self,
+            painting=replace(self.painting, init_image=None if first is None else place(first)),
+            style_images=tuple(replace(image, file=place(image.file)) for image in self.style_images),
+        )
+
     def require_steering(self) -> None:
-        """Make sure that something steers the picture: the sound or some of its stems, or words.
+        """Make sure that something steers the picture: the sound or some of its stems, words or a style image.
 
         Raises:
             SettingsError: Nothing does, or what was chosen cannot.
@@ -199,7 +249,7 @@ class Settings:
         if self.stem_files and not self.stem_names:
             raise SettingsError("files of stems are given, but no stem is named", hint="add --stems vocals,drums")
         heard = self.sound.weight > 0 and (not self.stems or any(stem.weight for stem in self.stems))
-        if not heard and not any(prompt.weight for prompt in self.prompts):
+        if not heard and not any(pull.weight for pull in self.pulls):
             raise SettingsError(
                 "nothing steers the picture", hint="give sound.weight, a stem or a prompt a weight above 0"
             )
@@ -258,14 +308,16 @@ def _merge_group(group: AnyGroup, section: str, changes: Any) -> AnyGroup:
     return replace(group, **changes)
 
 
-def _prompt(item: Any) -> Prompt:
-    if isinstance(item, Prompt):
+def _pull(kind: type[Pull], section: str, item: Any) -> Pull:
+    if isinstance(item, kind):
         return item
     if isinstance(item, str):
-        return Prompt.parse(item)
+        return kind.parse(item)
     if isinstance(item, Mapping):
-        return _merge_group(Prompt(text="-"), "prompts", item)
-    raise SettingsError(f"a prompt is words, not {item!r}", hint='write `prompts: ["a stormy sea:0.5"]`')
+        held: dict[str, Any] = {kind.HELD: item.get(kind.HELD, "")}
+        return _merge_group(kind(**held), section, item)
+    words = "words" if kind is Prompt else f"a {kind.HELD}"
+    raise SettingsError(f"a {kind.KIND} is {words}, not {item!r}", hint=f'write `{section}: ["{kind.EXAMPLE}:0.5"]`')
 
 
 def _stem(item: Any) -> Stem:
@@ -284,7 +336,12 @@ def _stem_file(item: Any) -> str:
     raise SettingsError(f"a file of a stem is NAME=FILE, not {item!r}", hint='write `stem_files: ["drums=d.wav"]`')
 
 
-LISTS: dict[str, Callable[[Any], Any]] = {"prompts": _prompt, "stems": _stem, "stem_files": _stem_file}
+LISTS: dict[str, Callable[[Any], Any]] = {
+    "prompts": partial(_pull, Prompt, "prompts"),
+    "style_images": partial(_pull, StyleImage, "style_images"),
+    "stems": _stem,
+    "stem_files": _stem_file,
+}
 
 
 def _sequence(value: Any) -> list[Any] | tuple[Any, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tests.conftest import ROOT, Write
@@ -82,6 +83,29 @@ def test_a_record_makes_the_film_again_from_another_folder(
     assert probe(again).width == 128
 
 
+def test_pictures_steer_and_a_record_finds_them_again(
+    song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moss, elsewhere = tmp_path / "moss.png", tmp_path / "elsewhere"
+    Image.linear_gradient("L").convert("RGB").save(moss)
+    pictures = ["--style-image", f"0:01- {moss}:0.5", "--style-image", moss, "--init-image", moss, "--init-weight", 2]
+    assert run(song, "-o", tmp_path / "film.mp4", "--audio-weight", 0, *pictures, *QUICK).exit_code == 0
+    content = json.loads((tmp_path / "film.json").read_text())
+    assert [image["file"] for image in content["settings"]["style_images"]] == ["moss.png", "moss.png"]
+    assert content["settings"]["painting"]["init_image"] == "moss.png"
+    assert list(content["pictures"]) == ["moss.png"]
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    again = run("--from", "../film.json", "--out", "again.mp4")
+    assert (again.exit_code, "note: " in again.stderr) == (0, False), again.stderr
+    repeated = json.loads((elsewhere / "again.json").read_text())
+    assert repeated["frames"] == content["frames"]
+    assert list(repeated["pictures"]) == ["../moss.png"]
+    Image.new("RGB", (9, 9)).save(moss)
+    other = run("--from", "../film.json", "--out", "other.mp4")
+    assert f"note: {Path('..') / 'moss.png'} is not what it was for film.json" in other.stderr
+
+
 def test_json_progress_is_json(song: Path, tmp_path: Path) -> None:
     done = run(song, "-o", tmp_path / "film.mp4", "--progress", "json", *QUICK)
     told = [json.loads(line) for line in done.stderr.splitlines()]
@@ -122,6 +146,14 @@ def test_a_dry_run_makes_nothing(song: Path, tmp_path: Path) -> None:
         (["song.wav", "--from", "notes.txt"], 2, "not a run record"),
         (["song.wav", "--device", "abacus"], 2, "no device"),
         (["song.wav", "-p", ""], 2, "no words"),
+        (["song.wav", "--style-image", "none.png"], 2, "none.png: cannot be read"),
+        (["song.wav", "--style-image", ":0.5"], 2, "no file"),
+        (["song.wav", "--init-image", "notes.txt"], 2, "not a picture"),
+        (["song.wav", "--init-weight", "0.5"], 2, "none is given"),
+        (["song.wav", "--init-image", "picture.png", "--init-weight", "-1"], 2, "init weight cannot be -1"),
+        (["song.wav", "--style-image", "picture.png:1e9"], 2, "weight cannot be"),
+        (["song.wav", "--style-image", "picture.png:0", "--audio-weight", "0"], 2, "nothing steers"),
+        (["song.wav", "--init-image", "picture.png", "--frames-dir", ".", "--overwrite"], 2, "lies where"),
         ([], 2, "no track"),
     ],
 )  # fmt: skip
@@ -132,6 +164,7 @@ def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
     monkeypatch.chdir(folder)
     (folder / "notes.txt").write_text("la la la")
     (folder / "empty.wav").touch()
+    Image.new("RGB", (9, 9)).save(folder / "picture.png")
     (folder / "taken.mp4").write_text("an old film")
     soundfile.write(folder / "nan.wav", np.array([0.0, np.nan, 0.0]), 16_000, subtype="FLOAT")
     before = {path: path.read_bytes() for path in folder.iterdir()}

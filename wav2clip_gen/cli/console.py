@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table as RichTable
 
 from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
 from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, Stage
@@ -103,13 +104,6 @@ class Pace:
         left = per_frame * (event.frames - event.index - 1)
         song = per_frame * float(self.job.timeline.fps)
         return f"{steps:.3g} it/s, {song:.3g} s per second of song, {clock(left)} left"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def describe_job(job: Job) -> list[str]:

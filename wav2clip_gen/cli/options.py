@@ -24,6 +24,7 @@ DEFAULTS = {  # in words, where the value itself would say little
     "precision": "default auto",
     "separator": "default auto: Demucs where it and its model are at hand, else dsp",
     "layout": "default single",
+    "init_image": "default: none",
 }
 
 
@@ -162,6 +163,17 @@ PromptFiles = Annotated[
 ]
 AudioWeight = Annotated[float | None, knob_option(Sound, "weight", panel="Words", flag="--audio-weight")]
 Crossfade = Annotated[float | None, knob_option(Motion, "crossfade", panel="Words")]
+StyleImages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--style-image",
+        metavar="[TIME-TIME] FILE[:WEIGHT]",
+        rich_help_panel="Pictures",
+        help="A picture that pulls as words do, by what CLIP sees in it; repeatable.",
+    ),
+]
+InitImage = Annotated[str | None, knob_option(Painting, "init_image", panel="Pictures", metavar="FILE")]
+InitWeight = Annotated[float | None, knob_option(Painting, "init_weight", panel="Pictures")]
 Size = Annotated[
     Any,
     typer.Option(

@@ -12,7 +12,7 @@ from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
 from wav2clip_gen.configuration import family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Prompt, Settings
+from wav2clip_gen.settings import Prompt, Settings, StyleImage
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +95,9 @@ def render(
     prompt_files: options.PromptFiles = None,
     audio_weight: options.AudioWeight = None,
     crossfade: options.Crossfade = None,
+    style_image: options.StyleImages = None,
+    init_image: options.InitImage = None,
+    init_weight: options.InitWeight = None,
     size: options.Size = None,
     fps: options.Fps = None,
     steps: options.Steps = None,
@@ -134,14 +137,15 @@ def render(
         "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale,
             "layout": layout},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
-            "learning_rate": learning_rate},
+            "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
         "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade},
         "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
             "precision": precision},
     }  # fmt: skip
     with console.errors_shown(debug=debug):
         layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
-        given = {**_given(changes, prompt or [], prompt_files or []), **_given_stems(stems, stem_file)}
+        pulls = _given(changes, prompt or [], prompt_files or [], style_image or [])
+        given = {**pulls, **_given_stems(stems, stem_file)}
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         settings = settings.with_stem_weights(dict(stem_weight or []))
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
@@ -190,7 +194,9 @@ def _collect(
     return inputs or [again.track], settings_from(base, **layers).merged(given)
 
 
-def _given(changes: dict[str, dict[str, Any]], written: list[str], files: list[Path]) -> dict[str, Any]:
+def _given(
+    changes: dict[str, dict[str, Any]], written: list[str], files: list[Path], styles: list[str]
+) -> dict[str, Any]:
     """The options that were given, without those that were not; words of files and of options together."""
     from wav2clip_gen.words import read_prompts
 
@@ -198,7 +204,8 @@ def _given(changes: dict[str, dict[str, Any]], written: list[str], files: list[P
     given: dict[str, Any] = {
         group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
     }
-    return {**given, "prompts": prompts} if prompts else given
+    pulls = {"prompts": prompts, "style_images": list(map(StyleImage.parse, styles))}
+    return {**given, **{name: values for name, values in pulls.items() if values}}
 
 
 def _given_stems(stems: str | None, files: list[str] | None) -> dict[str, list[str]]:
