@@ -15,7 +15,7 @@ from wav2clip_gen.errors import SettingsError, VideoError
 from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.pictures import check_pictures
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.settings import Settings, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
 MIX = "mix"  # the song itself, among its sources
@@ -123,12 +123,29 @@ def films(job: Job) -> tuple[Job, ...]:
     return tuple(
         replace(
             job,
-            out=job.out.with_suffix(f".{stem.name}.mp4"),
-            frames_dir=job.frames_dir and job.frames_dir / stem.name,
-            settings=replace(job.settings, picture=picture, stems=(stem,)),
+            out=job.out.with_suffix(f".{name}.mp4"),
+            frames_dir=job.frames_dir and job.frames_dir / name,
+            settings=replace(job.settings, picture=picture, stems=stems),
         )
-        for stem in job.settings.stems
+        for name, stems in _alone(job.settings).items()
     )
+
+
+def pictures(settings: Settings) -> dict[str, tuple[Stem, ...]]:
+    """The pictures of a film by their captions, and the stems that each follows; none means the whole song."""
+    if settings.picture.layout == "grid":
+        return {MIX: (), **_alone(settings)}
+    return {"": settings.stems}
+
+
+def _alone(settings: Settings) -> dict[str, tuple[Stem, ...]]:
+    """Each stem by itself, where no other is that its weight would be compared with."""
+    return {stem.name: (replace(stem, weight=1.0),) for stem in settings.stems}
+
+
+def must_separate(job: Job) -> bool:
+    """Whether `sources` has stems to separate first."""
+    return job.stems is not None and job.stems.separator is not None and not job.separated
 
 
 def sources(job: Job, *, on_progress: Callable[[float], None] = lambda share: None) -> dict[str, Track]:

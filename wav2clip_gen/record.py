@@ -62,6 +62,7 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
         "frames": {
             "loss": [_short(frame.loss) for frame in painted],
             "similarity": [_short(frame.similarity) for frame in painted],
+            "pictures": {name: _picture(name, painted) for name in painted[0].pictures},
         },
     }
 
@@ -73,6 +74,12 @@ def _stem(job: Job, name: str, folder: Path) -> dict[str, Any]:
     if given is None:
         return {"from": job.stems.separator, "path": None, "sha256": None}
     return {"from": "given", "path": _relative(given.path, folder), "sha256": _hash(given.path)}
+
+
+def _picture(name: str, painted: list[FramePainted]) -> dict[str, list[float | None]]:
+    """The same of one picture of a grid."""
+    losses, similarities = zip(*(frame.pictures[name] for frame in painted), strict=True)
+    return {"loss": [*map(_short, losses)], "similarity": [*map(_short, similarities)]}
 
 
 def summary(job: Job, family: Family) -> str:

@@ -22,8 +22,8 @@ from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
-from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, Stage
-from wav2clip_gen.job import Job
+from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, Silent, Stage
+from wav2clip_gen.job import Job, films, pictures
 
 EVERY = 5.0  # seconds between two lines of plain progress
 STAGES = {
@@ -100,7 +100,7 @@ class Pace:
             self.began = now
             return ""
         per_frame = (now - self.began) / event.index
-        steps = self.job.settings.painting.steps / per_frame
+        steps = self.job.settings.painting.steps * len(pictures(self.job.settings)) / per_frame
         left = per_frame * (event.frames - event.index - 1)
         song = per_frame * float(self.job.timeline.fps)
         return f"{steps:.3g} it/s, {song:.3g} s per second of song, {clock(left)} left"
@@ -109,12 +109,17 @@ class Pace:
 def describe_job(job: Job) -> list[str]:
     """What goes in and what will come out, a line each."""
     track, picture, painting = job.track, job.settings.picture, job.settings.painting
+    count = len(pictures(job.settings))
+    shape = f"{f'{count} pictures of ' if count > 1 else ''}{picture.width}x{picture.height}"
     channels = "1 channel" if track.channels == 1 else f"{track.channels} channels"
     return [
         f"{track.path.name}: {track.duration:.2f} s, {track.sample_rate} Hz, {channels}",
         *describe_stems(job),
-        f"{job.out}: {job.timeline.frames} frames of {picture.width}x{picture.height} at {picture.fps:g} fps, "
-        f"{painting.steps} steps a frame, seed {job.seed}",
+        *(
+            f"{film.out}: {job.timeline.frames} frames of {shape} at {picture.fps:g} fps, "
+            f"{painting.steps} steps a frame, seed {job.seed}"
+            for film in films(job)
+        ),
     ]
 
 
@@ -171,6 +176,8 @@ class PlainListener(Listener):
             self._say(STAGES[event.name])
         elif isinstance(event, Ready):
             self._say(f"models {event.family} on {event.device}")
+        elif isinstance(event, Silent):
+            self._say(f"note: silent from start to end: {', '.join(event.stems)}")
         elif isinstance(event, FramePainted):
             self._show_frame(event)
         elif isinstance(event, Finished):
@@ -197,7 +204,11 @@ class JsonListener(Listener):
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
         frames, seconds = job.timeline.frames, job.track.duration
-        self._tell("job", track=str(job.track.path), film=str(job.out), frames=frames, seconds=seconds, seed=job.seed)
+        stems = job.stems.origins if job.stems else {}
+        self._tell(
+            "job", track=str(job.track.path), film=str(job.out), frames=frames, seconds=seconds, seed=job.seed,
+            stems=stems,
+        )  # fmt: skip
         yield
 
     def show(self, event: Event) -> None:

@@ -224,22 +224,29 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
 
 
 def _make(source: Path, request: Request, listener: Listener, loader: Loader) -> None:
-    """Make one film, or tell what it would cost; its path goes to stdout."""
+    """Make the film of a track, or one of each stem, or tell what it would cost; paths go to stdout."""
+    from wav2clip_gen.job import films
+
+    job = request.prepare(source)
+    if request.dry_run:
+        from wav2clip_gen.estimate import estimate
+
+        with listener.following(job):
+            listener.estimated(estimate(job))
+        return
+    for film in films(job):
+        _make_film(film, listener, loader)
+
+
+def _make_film(job: Job, listener: Listener, loader: Loader) -> None:
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
     from wav2clip_gen.pipeline import rendering
 
-    job = request.prepare(source)
-    with listener.following(job):
-        if request.dry_run:
-            from wav2clip_gen.estimate import estimate
-
-            listener.estimated(estimate(job))
-            return
-        with GentleStop() as stop:
-            for event in rendering(job, load=loader, stop=stop):
-                stop.follow(event)
-                listener.show(event)
+    with listener.following(job), GentleStop() as stop:
+        for event in rendering(job, load=loader, stop=stop):
+            stop.follow(event)
+            listener.show(event)
     if isinstance(event, Finished):  # it always is, unless there was an error
         typer.echo(event.film.path)
         if stop():

@@ -21,6 +21,7 @@ class Trajectory:
     targets: Tensor  # (F, D) unit vectors
     loudness: Tensor  # (F,) in [0, 1]
     fps: float  # frames per second
+    silent: tuple[str, ...] = ()  # stems that are silent from start to end
 
     def __len__(self) -> int:
         return self.targets.shape[0]
