@@ -44,37 +44,19 @@ def fit_stem(path: Path, song: Track, *, stream: int = 0) -> Track:
         path=path, sample_rate=rate, channels=reader.channels, samples=samples, start=song.start, whole=song.whole,
         title=reader.title, reader=reader,
     )  # fmt: skip
-    return replace(
-        heard, sample_rate=song.sample_rate, samples=song.samples, whole=False, reader=FittedReader(heard, song)
-    )
+    fitted = FittedReader(path, song.sample_rate, reader.channels, reader.title, heard)
+    return replace(heard, sample_rate=song.sample_rate, samples=song.samples, whole=False, reader=fitted)
 
 
 @dataclass(frozen=True, eq=False)
 class FittedReader:
     """Streams a track at the sample rate of a song, followed by silence."""
 
+    path: Path
+    sample_rate: int  # Hz, of the song
+    channels: int
+    title: str | None
     heard: Track  # the stem as it is in its file
-    song: Track
-
-    @property
-    def path(self) -> Path:
-        """See `Reader`."""
-        return self.heard.path
-
-    @property
-    def sample_rate(self) -> int:
-        """See `Reader`."""
-        return self.song.sample_rate
-
-    @property
-    def channels(self) -> int:
-        """See `Reader`."""
-        return self.heard.channels
-
-    @property
-    def title(self) -> str | None:
-        """See `Reader`."""
-        return self.heard.title
 
     def blocks(self, first: int, stop: int | None, size: int) -> Iterator[Samples]:
         """See `Reader`."""

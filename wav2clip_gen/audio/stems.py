@@ -10,12 +10,13 @@ from pathlib import Path
 
 from wav2clip_gen.audio.fitting import fit_stem
 from wav2clip_gen.audio.given import MIXES, NAME, find_beside, find_given, resolve_input
+from wav2clip_gen.audio.separation import STEMS, Separator
+from wav2clip_gen.audio.stem_cache import Entry, check_keep, keep_stems
 from wav2clip_gen.audio.track import Track
-from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.errors import OutputError, SettingsError
 
-__all__ = ["SEPARATORS", "STEMS", "StemPlan", "plan_stems", "resolve_input"]
+__all__ = ["SEPARATORS", "STEMS", "StemPlan", "check_keep", "plan_stems", "resolve_input"]
 
-STEMS = ("vocals", "drums", "bass", "other")  # what a separator makes of a song
 SEPARATORS = ("auto", "demucs", "dsp")
 
 
@@ -27,7 +28,12 @@ class StemPlan:
     names: tuple[str, ...]
     given: dict[str, Track]  # each with the song's span, sample rate and number of samples
     origins: dict[str, str]  # of every name: a file, or the separator
-    separator: str | None  # "demucs" or "dsp"; None where all stems are given
+    maker: Separator | None  # of the others; None where all stems are given
+
+    @property
+    def separator(self) -> str | None:
+        """What separates: "demucs" or "dsp"; None where all stems are given."""
+        return self.maker.name if self.maker else None
 
     def tracks(
         self,
@@ -51,7 +57,22 @@ class StemPlan:
             OutputError: The cache or `keep` cannot be written to, or holds files that may not be replaced.
             SoundError: The song changed while it was read.
         """
-        return {name: self.given[name] for name in self.names}
+        if self.maker is None:
+            return {name: self.given[name] for name in self.names}
+        if keep:
+            check_keep(keep, overwrite=overwrite)
+        entry = Entry.of(self.song, self.maker, cache)
+        made = entry.tracks(self.song)
+        if made is None:
+            entry.fill(self.song, self.maker, on_progress=on_progress)
+            made = entry.tracks(self.song)
+        if made is None:
+            raise OutputError(
+                f"{entry.folder}: the stems vanished at once", hint="is something cleaning the cache? set W2C_CACHE"
+            )
+        if keep:
+            keep_stems(made, keep, overwrite=overwrite)
+        return {name: self.given.get(name) or made[name] for name in self.names}
 
 
 def plan_stems(
@@ -85,9 +106,16 @@ def plan_stems(
         if name not in STEMS:
             raise _unknown(name)
     found = {name: fit_stem(one.path, track, stream=one.stream) for name, one in files.items()}
-    chosen = "dsp" if missing else None
-    origins = {name: str(files[name]) if name in files else str(chosen) for name in names}
-    return StemPlan(track, names, found, origins, chosen)
+    maker = choose_separator(separator) if missing else None
+    origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
+    return StemPlan(track, names, found, origins, maker)
+
+
+def choose_separator(name: str) -> Separator:
+    """The separator that is meant by one of `SEPARATORS`."""
+    from wav2clip_gen.audio.dsp import DspSeparator
+
+    return DspSeparator()
 
 
 def _check_name(name: str) -> None:
