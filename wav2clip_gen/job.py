@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from wav2clip_gen.audio.stems import STEMS, StemPlan, plan_stems, resolve_input
+from wav2clip_gen.audio.stem_cache import check_keep
+from wav2clip_gen.audio.stems import StemPlan, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError, VideoError
@@ -111,8 +112,7 @@ def _check_kept(job: Job) -> None:
         return
     if job.stems is None or job.stems.separator is None:
         raise SettingsError("no stem is separated, so there is none to keep", hint="leave --keep-stems out")
-    for name in STEMS:
-        check_output(job.keep_stems / f"{name}.flac", overwrite=job.overwrite, option="--keep-stems")
+    check_keep(job.keep_stems, overwrite=job.overwrite)
 
 
 def films(job: Job) -> tuple[Job, ...]:

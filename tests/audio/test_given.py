@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.audio.conftest import Save, noise
-from tests.conftest import SAMPLES
+from tests.conftest import SAMPLES, write_stem_file
 from wav2clip_gen.audio.stems import STEMS, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
@@ -89,14 +89,9 @@ def test_the_streams_of_a_stem_file_are_told_apart(song: Track, stem_file: Path)
 
 @pytest.fixture
 def stem_file(album: Album, tmp_path: Path) -> Path:
-    from wav2clip_gen.media import ffmpeg
-
-    folder, path = album(*STEMS, mix="mix.wav"), tmp_path / "song.stem.mp4"
+    folder = album(*STEMS, mix="mix.wav")
     names = ("mix", "drums", "bass", "other", "vocals")
-    inputs = [word for name in names for word in ("-i", ffmpeg.file_url(folder / f"{name}.wav"))]
-    chosen = [word for number in range(len(names)) for word in ("-map", f"{number}:a")]
-    ffmpeg.run([*inputs, *chosen, "-c:a", "alac", ffmpeg.file_url(path)], purpose="make a .stem.mp4")
-    return path
+    return write_stem_file([folder / f"{name}.wav" for name in names], tmp_path / "song.stem.mp4")
 
 
 def test_a_song_that_is_a_stem_file_brings_its_stems(stem_file: Path) -> None:

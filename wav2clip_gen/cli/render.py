@@ -148,7 +148,7 @@ def render(
         given = {**pulls, **_given_stems(stems, stem_file)}
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         settings = settings.with_stem_weights(dict(stem_weight or []))
-        _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
+        _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)
         request = Request(settings, out, overwrite, frames_dir, keep_stems, dry_run, weights_dir)
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
