@@ -30,7 +30,7 @@ def shortened(words: str, room: float, size: int) -> str:
 
 
 def wrapped(words: str, room: float, size: int, *, lines: int) -> list[str]:
-    """The words in at most so many lines of `room` px, broken between words; what does not fit is left out."""
+    """The words in at most so many lines of `room` px, broken between words; dots stand for what does not fit."""
     letters, broken, rest = font(size), list[str](), words.split()
     while rest and len(broken) < lines:
         count = len(rest)
@@ -38,6 +38,8 @@ def wrapped(words: str, room: float, size: int, *, lines: int) -> list[str]:
             count -= 1
         broken.append(shortened(" ".join(rest[:count]), room, size))
         rest = rest[count:]
+    if rest:
+        broken[-1] = shortened(broken[-1], room - letters.getlength(" ..."), size) + " ..."
     return broken
 
 

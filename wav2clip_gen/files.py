@@ -90,3 +90,17 @@ def hash_file(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def written(path: Path, *, option: str = "--out") -> Iterator[Path]:
+    """As `appear_whole`, for what is written inside the block: a disk that refuses it is told likewise.
+
+    Raises:
+        OutputError: The disk does not take the file; `option` is how its place was chosen.
+    """
+    try:
+        with appear_whole(path) as part:
+            yield part
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint=f"choose another {option}") from error

@@ -12,13 +12,14 @@ from wav2clip_gen.audio.stem_cache import check_keep
 from wav2clip_gen.audio.stems import StemPlan, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
-from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.pictures import check_pictures
 from wav2clip_gen.settings import Settings, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
+FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
 MIX = "mix"  # the song itself, among its sources
 
 
@@ -36,6 +37,7 @@ class Job:
     stems: StemPlan | None = None  # of all stems that are needed, whether they steer or not
     keep_stems: Path | None = None  # a folder for those that are separated
     overwrite: bool = False
+    storyboard: bool = False  # a contact sheet is made instead of a film
     separated: dict[str, Track] = field(default_factory=dict)  # filled by `sources`; the films of a song share it
 
     @property
@@ -56,22 +58,26 @@ def prepare(
     weights_dir: Path | None = None,
     unfetched: bool = False,
     keep_stems: str | Path | None = None,
+    storyboard: bool = False,
 ) -> Job:
     """Check all that can be checked before a network is loaded; settle the seed, the family and the stems.
 
     Args and errors are those of `pipeline.render`, but that `loaded` are the networks that are there already, if any,
-    and `unfetched` lets their files be missing. A job whose layout is `separate` is several films: see `films`.
+    and `unfetched` lets their files be missing; with `storyboard` a sheet is prepared for `storyboard.storyboarding`.
+    A job whose layout is `separate` is several films: see `films`.
     """
     source, settings = Path(source), settings or Settings()
-    run = settings.run
     settings.require_steering()
-    networks = loaded or choose(run, weights_dir)
+    networks = loaded or choose(settings.run, weights_dir)
     if not unfetched:
         networks.require()
     require_one_space(networks, sound=settings.sound.weight > 0)
-    seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
-    run = replace(run, seed=seed, models=networks.models, perceptor=networks.perceptor, vqgan=networks.vqgan)
-    settings = replace(settings, run=run)
+    settings = _settled(settings, networks)
+    if storyboard and (frames_dir or settings.picture.layout != "single"):
+        raise SettingsError(
+            "a storyboard has one picture for each section, and no frames to keep",
+            hint="leave --storyboard out, or --layout and --frames-dir",
+        )
     check_pictures(settings)
     track = open_track(resolve_input(source), start=settings.sound.start, duration=settings.sound.duration)
     plan = _plan_stems(track, settings)
@@ -79,14 +85,22 @@ def prepare(
         settings = replace(settings, sound=replace(settings.sound, separator=plan.separator))
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
     job = Job(
-        track, timeline, settings, networks, name_film(out or "{stem}.mp4", source, settings), plan_sound(track),
-        fill(frames_dir, source, settings) if frames_dir else None, plan,
-        fill(keep_stems, source, settings) if keep_stems else None, overwrite,
+        track, timeline, settings, networks, (name_sheet if storyboard else name_film)(out, source, settings),
+        plan_sound(track), fill(frames_dir, source, settings) if frames_dir else None, plan,
+        fill(keep_stems, source, settings) if keep_stems else None, overwrite, storyboard,
     )  # fmt: skip
     for film in films(job):
         _check_places(film)
     _check_kept(job)
     return job
+
+
+def _settled(settings: Settings, networks: Choice) -> Settings:
+    """The settings with seed and family decided."""
+    run = settings.run
+    seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
+    run = replace(run, seed=seed, models=networks.models, perceptor=networks.perceptor, vqgan=networks.vqgan)
+    return replace(settings, run=run)
 
 
 def _plan_stems(track: Track, settings: Settings) -> StemPlan | None:
@@ -100,7 +114,8 @@ def _check_places(job: Job) -> None:
     if job.out.exists() and any(job.out.samefile(stem.path) for stem in stems):
         raise VideoError(f"{job.out} is a stem of the track", hint="choose another --out")
     check_output(job.out, overwrite=job.overwrite)
-    check_output(record_beside(job.out), overwrite=job.overwrite)
+    if not job.storyboard:
+        check_output(record_beside(job.out), overwrite=job.overwrite)
     if job.frames_dir:
         _refuse_own_pictures(job.frames_dir, job.settings)
         empty_folder(job.frames_dir, "[0-9]*.png", overwrite=job.overwrite)
@@ -163,14 +178,14 @@ def sources(job: Job, *, on_progress: Callable[[float], None] = lambda share: No
     return {MIX: job.track, **job.separated}
 
 
-def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
-    """The path of the film that `template` means for a track.
+def name_film(template: str | Path | None, source: Path, settings: Settings) -> Path:
+    """The path of the film that `template` means for a track; by default the track's name, in this folder.
 
     Raises:
         SettingsError: The template has fields that there are not.
         VideoError: The film would replace its own track, or is no mp4.
     """
-    path = fill(template, source, settings)
+    path = fill(template or FILM, source, settings)
     if path.suffix.lower() != ".mp4":
         raise VideoError(f"{path}: only mp4 films are made", hint=f"name it {path.with_suffix('.mp4').name}")
     if path.exists() and path.samefile(source):
@@ -183,6 +198,21 @@ def _refuse_own_pictures(folder: Path, settings: Settings) -> None:
     for file in settings.picture_files:
         if Path(file).resolve().parent == folder.resolve():
             raise SettingsError(f"{file} lies where the film's pictures shall go", hint="choose another --frames-dir")
+
+
+def name_sheet(template: str | Path | None, source: Path, settings: Settings) -> Path:
+    """The path of the storyboard that `template` means for a track; by default beside where its film would be.
+
+    Raises:
+        SettingsError: The template has fields that there are not, or the sheet would replace a picture that steers it.
+        OutputError: It is no png.
+    """
+    path = fill(template or SHEET, source, settings)
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path}: a storyboard is a png", hint=f"name it {path.with_suffix('.png').name}")
+    if path.resolve() in {Path(file).resolve() for file in settings.picture_files}:
+        raise SettingsError(f"{path} is a picture that steers the storyboard", hint="choose another --out")
+    return path
 
 
 def fill(template: str | Path, source: Path, settings: Settings) -> Path:

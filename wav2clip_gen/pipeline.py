@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from wav2clip_gen import record
+from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Silent, Stage
 from wav2clip_gen.files import appear_whole, scratch_beside
@@ -138,29 +139,54 @@ def rendering(
     yield Finished(film)
 
 
-def hear(job: Job, family: Family, stems: Sequence[Stem] | None = None) -> Trajectory:
-    """Bring stems, or all that steer, and words and style images beside them, to one target per frame."""
-    import torch
+def hear(job: Job, family: Family, stems: Sequence[Stem] | None = None, *, windows: Tensor | None = None) -> Trajectory:
+    """Bring what is heard, and words and style images beside it, to one target per frame.
 
-    from wav2clip_gen.synthesis.listening import listen
-    from wav2clip_gen.synthesis.trajectory import build_trajectory, pull_curve
+    Args:
+        job: Any.
+        family: Networks.
+        stems: Stems to follow, none for the whole song; by default those of the settings.
+        windows: The whole song's, from `embed_sound`, if they are there already.
+    """
+    from wav2clip_gen.synthesis.listening import listen, listen_to_stems
+    from wav2clip_gen.synthesis.trajectory import build_trajectory
 
-    settings, pulls = job.settings, job.settings.pulls
-    followed = [(stem, sources(job)[stem.name]) for stem in (settings.stems if stems is None else stems)]
-    heard = listen(family.wav2clip if settings.sound.weight else None, job.track, job.timeline, followed)
-    times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
-    fade = settings.motion.crossfade
-    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in pulls]
+    settings, found = job.settings, sources(job)
+    stems = settings.stems if stems is None else stems
+    if stems:
+        followed = [(stem, found[stem.name]) for stem in stems]
+        heard = listen_to_stems(family.wav2clip, job.track, job.timeline, followed)
+    else:
+        heard = listen(embed_sound(job, family) if windows is None else windows, job.track, job.timeline)
     trajectory = build_trajectory(
         heard.embeddings,
         heard.loudness,
         job.timeline,
         half_life=settings.motion.smoothing,
         sound_weight=settings.sound.weight,
-        prompts=embed_pulls(settings, family) if pulls else None,
-        pulls=torch.stack(curves) if pulls else None,
+        prompts=embed_pulls(settings, family) if settings.pulls else None,
+        pulls=pull_curves(job) if settings.pulls else None,
     )
     return replace(trajectory, silent=heard.silent)
+
+
+def embed_sound(job: Job, family: Family) -> Tensor | None:
+    """Unit vectors (W, D) of the track's windows, on the CPU; None where sound does not steer."""
+    if not job.settings.sound.weight:
+        return None
+    return family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
+
+
+def pull_curves(job: Job) -> Tensor:
+    """How much words and pictures pull at each frame, (P, F), in the order of `settings.pulls`."""
+    import torch
+
+    from wav2clip_gen.synthesis.trajectory import pull_curve
+
+    times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
+    fade = job.settings.motion.crossfade
+    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in job.settings.pulls]
+    return torch.stack(curves) if curves else torch.zeros(0, len(times))
 
 
 def embed_pulls(settings: Settings, family: Family) -> Tensor:

@@ -71,14 +71,18 @@ class Pull(Group):
     start: float | None = knob(None, "when in the track it begins to pull; none: at once", unit="s", minimum=0)
     end: float | None = knob(None, "when it ceases; none: at the track's end", unit="s", above=0)
 
+    @property
+    def held(self) -> str:
+        """What pulls, as it was written: the words, or the picture's file."""
+        return str(getattr(self, self.HELD))
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        held = getattr(self, self.HELD)
-        if not held.strip():
+        if not self.held.strip():
             what = f"a {self.KIND} has no {'words' if self.HELD == 'text' else self.HELD}"
             raise SettingsError(what, hint=f'write it as "{self.EXAMPLE}" or "{self.EXAMPLE}:0.5"')
         if self.end is not None and self.end <= (self.start or 0):
-            what = f"the {self.KIND} {held!r} ends at {self.end:g} s, before it begins"
+            what = f"the {self.KIND} {self.held!r} ends at {self.end:g} s, before it begins"
             raise SettingsError(what, hint=f'write "0:12-0:30 {self.EXAMPLE}"')
 
     @classmethod

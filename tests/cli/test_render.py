@@ -106,6 +106,20 @@ def test_pictures_steer_and_a_record_finds_them_again(
     assert f"note: {Path('..') / 'moss.png'} is not what it was for film.json" in other.stderr
 
 
+def test_a_storyboard_is_made_instead_of_a_film(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = run("song.wav", "--storyboard", "--dry-run", *QUICK)
+    assert (plan.exit_code, plan.stdout) == (0, ""), plan.stderr
+    assert "song.storyboard.png: a picture of 64x48 for each section" in plan.stderr
+    done = run("song.wav", "--storyboard", *QUICK)
+    assert (done.exit_code, done.stdout) == (0, "song.storyboard.png\n"), done.stderr
+    assert "section 1/1  0:00-0:02  " in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["song.storyboard.png", "song.wav"]
+    again = run("song.wav", "--storyboard", *QUICK)
+    assert (again.exit_code, "song.storyboard.png exists" in again.stderr) == (1, True)
+    assert run("song.wav", "--storyboard", "--overwrite", *QUICK).exit_code == 0
+
+
 def test_json_progress_is_json(song: Path, tmp_path: Path) -> None:
     done = run(song, "-o", tmp_path / "film.mp4", "--progress", "json", *QUICK)
     told = [json.loads(line) for line in done.stderr.splitlines()]
@@ -208,6 +222,11 @@ def test_the_stems_of_a_record_are_not_those_of_another_song(tmp_path: Path, son
         (["song.wav", "--style-image", "picture.png:1e9"], 2, "weight cannot be"),
         (["song.wav", "--style-image", "picture.png:0", "--audio-weight", "0"], 2, "nothing steers"),
         (["song.wav", "--init-image", "picture.png", "--frames-dir", ".", "--overwrite"], 2, "lies where"),
+        (["song.wav", "--storyboard", "-o", "sheet.jpg"], 1, "a storyboard is a png"),
+        (["song.wav", "--storyboard", "-o", "missing/sheet.png"], 1, "does not exist"),
+        (["song.wav", "--storyboard", "-o", "picture.png"], 1, "exists"),
+        (["song.wav", "--storyboard", "--frames-dir", "frames"], 2, "no frames to keep"),
+        (["song.wav", "--storyboard", "-o", "picture.png", "--overwrite", "--init-image", "picture.png"], 2, "steers"),
         ([], 2, "no track"),
     ],
 )  # fmt: skip

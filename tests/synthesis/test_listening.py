@@ -14,7 +14,7 @@ from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.settings import Stem
-from wav2clip_gen.synthesis.listening import LEVEL_SMOOTHING, SILENT, Heard, listen, stem_pull, weighted_mean
+from wav2clip_gen.synthesis.listening import LEVEL_SMOOTHING, SILENT, Heard, listen_to_stems, stem_pull, weighted_mean
 
 RATE, SECONDS, FPS = 16_000, 8, 10
 Sound = NDArray[np.float64]
@@ -44,7 +44,7 @@ def heard(mini: Family, tracks: dict[str, Track]) -> dict[str, Heard]:
 
     def hear(**weights: float) -> Heard:
         stems = [(Stem(name=name, weight=weight), tracks[name]) for name, weight in weights.items()]
-        return listen(mini.wav2clip, tracks["song"], line, stems)
+        return listen_to_stems(mini.wav2clip, tracks["song"], line, stems)
 
     return {
         "both": hear(drums=1, vocals=1),

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.analysis.analyse import Analysis, Section
-from wav2clip_gen.analysis.report import written
 from wav2clip_gen.audio.features import LOWEST
 from wav2clip_gen.audio.spectra import PITCHES, RATE
 from wav2clip_gen.drawing import FAINT, GROUND, INK, LANE, Colour, clock, font, shortened
+from wav2clip_gen.files import written
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -74,7 +74,7 @@ def write_png(analysis: Analysis, path: Path) -> None:
     Raises:
         OutputError: The disk does not take it.
     """
-    with written(path) as part:
+    with written(path, option="--out-dir") as part:
         draw(analysis).save(part)
 
 

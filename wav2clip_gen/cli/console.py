@@ -22,7 +22,7 @@ from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
-from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, Silent, Stage
+from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, SectionPainted, Silent, Stage
 from wav2clip_gen.job import Job, films, pictures
 
 EVERY = 5.0  # seconds between two lines of plain progress
@@ -33,6 +33,7 @@ STAGES = {
     "paint": "painting",
     "join": "joining picture and sound",
     "check": "checking the film",
+    "draw": "drawing the sheet",
 }
 
 if TYPE_CHECKING:
@@ -109,17 +110,15 @@ class Pace:
 def describe_job(job: Job) -> list[str]:
     """What goes in and what will come out, a line each."""
     track, picture, painting = job.track, job.settings.picture, job.settings.painting
-    count = len(pictures(job.settings))
-    shape = f"{f'{count} pictures of ' if count > 1 else ''}{picture.width}x{picture.height}"
     channels = "1 channel" if track.channels == 1 else f"{track.channels} channels"
+    count, size = len(pictures(job.settings)), f"{picture.width}x{picture.height}"
+    shape = size if count == 1 else f"{count} pictures of {size}"
+    film = f"{job.timeline.frames} frames of {shape} at {picture.fps:g} fps, {painting.steps} steps a frame"
+    sheet = f"a picture of {size} for each section, {painting.first_steps} steps each"
     return [
         f"{track.path.name}: {track.duration:.2f} s, {track.sample_rate} Hz, {channels}",
         *describe_stems(job),
-        *(
-            f"{film.out}: {job.timeline.frames} frames of {shape} at {picture.fps:g} fps, "
-            f"{painting.steps} steps a frame, seed {job.seed}"
-            for film in films(job)
-        ),
+        *(f"{made.out}: {sheet if made.storyboard else film}, seed {job.seed}" for made in films(job)),
     ]
 
 
@@ -180,6 +179,8 @@ class PlainListener(Listener):
             self._say(f"note: silent from start to end: {', '.join(event.stems)}")
         elif isinstance(event, FramePainted):
             self._show_frame(event)
+        elif isinstance(event, SectionPainted):
+            self._show_section(event)
         elif isinstance(event, Finished):
             for line in _closing(event.film):
                 self._say(line)
@@ -193,6 +194,10 @@ class PlainListener(Listener):
         if event.index in (0, event.frames - 1) or now - self._told >= EVERY:
             self._told = now
             self._say(f"frame {event.index + 1}/{event.frames}" + (f", {pace}" if pace else ""))
+
+    def _show_section(self, event: SectionPainted) -> None:
+        words = f"  {', '.join(event.words)}{'  guessing' if event.guessing else ''}" if event.words else ""
+        self._say(f"section {event.index + 1}/{event.sections}  {clock(event.start)}-{clock(event.stop)}{words}")
 
     def _say(self, line: str) -> None:
         stderr.print(line, markup=False)
@@ -243,6 +248,10 @@ class BarListener(PlainListener):
 
     def _show_frame(self, event: FramePainted) -> None:
         self._bar.update(self._task, completed=event.index + 1, pace=self._pace.update(event))
+
+    def _show_section(self, event: SectionPainted) -> None:
+        self._bar.update(self._task, total=event.sections, completed=event.index + 1)
+        super()._show_section(event)
 
 
 def _closing(film: Film) -> list[str]:

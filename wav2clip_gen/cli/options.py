@@ -100,6 +100,14 @@ FramesDir = Annotated[
     Path | None,
     typer.Option("--frames-dir", metavar="DIR", rich_help_panel="Output", help="Also keep the pictures, as PNG."),
 ]
+Storyboard = Annotated[
+    bool,
+    typer.Option(
+        "--storyboard",
+        rich_help_panel="Output",
+        help="Instead of a film, one quick picture for each section of the song, on one PNG.",
+    ),
+]
 Upscale = Annotated[int | None, knob_option(Picture, "upscale", panel="Output")]
 Start = Annotated[float | None, knob_option(Sound, "start", panel="Sound", parser=parse_seconds, metavar="TIME")]
 Duration = Annotated[float | None, knob_option(Sound, "duration", panel="Sound", parser=parse_seconds, metavar="TIME")]

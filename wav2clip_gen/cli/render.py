@@ -41,6 +41,7 @@ class Request:
     frames_dir: Path | None
     keep_stems: Path | None
     dry_run: bool
+    storyboard: bool
     weights_dir: Path | None
 
     def prepare(self, source: Path, *, unfetched: bool = False) -> Job:
@@ -49,7 +50,7 @@ class Request:
 
         return prepare(
             source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems,
+            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems, storyboard=self.storyboard,
         )  # fmt: skip
 
 
@@ -120,6 +121,7 @@ def render(
     config: options.Config = None,
     assignments: options.Assignments = None,
     from_record: options.FromRecord = None,
+    storyboard: options.Storyboard = False,
     dry_run: options.DryRun = False,
     progress: options.ProgressKind = None,
     debug: options.Debug = False,
@@ -149,7 +151,7 @@ def render(
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         settings = settings.with_stem_weights(dict(stem_weight or []))
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)
-        request = Request(settings, out, overwrite, frames_dir, keep_stems, dry_run, weights_dir)
+        request = Request(settings, out, overwrite, frames_dir, keep_stems, dry_run, storyboard, weights_dir)
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
 
@@ -224,7 +226,7 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
 
 
 def _make(source: Path, request: Request, listener: Listener, loader: Loader) -> None:
-    """Make the film of a track, or one of each stem, or tell what it would cost; paths go to stdout."""
+    """Make what is wanted of a track, or tell what it would cost; paths go to stdout."""
     from wav2clip_gen.job import films
 
     job = request.prepare(source)
@@ -235,19 +237,21 @@ def _make(source: Path, request: Request, listener: Listener, loader: Loader) ->
             listener.estimated(estimate(job))
         return
     for film in films(job):
-        _make_film(film, listener, loader)
+        _make_one(film, listener, loader)
 
 
-def _make_film(job: Job, listener: Listener, loader: Loader) -> None:
+def _make_one(job: Job, listener: Listener, loader: Loader) -> None:
+    """Make one film or storyboard."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
     from wav2clip_gen.pipeline import rendering
+    from wav2clip_gen.storyboard import storyboarding
 
     with listener.following(job), GentleStop() as stop:
-        for event in rendering(job, load=loader, stop=stop):
+        events = storyboarding(job, load=loader) if job.storyboard else rendering(job, load=loader, stop=stop)
+        for event in events:
             stop.follow(event)
             listener.show(event)
-    if isinstance(event, Finished):  # it always is, unless there was an error
-        typer.echo(event.film.path)
-        if stop():
-            raise typer.Exit(INTERRUPTED)
+    typer.echo(event.film.path if isinstance(event, Finished) else job.out)
+    if stop():
+        raise typer.Exit(INTERRUPTED)

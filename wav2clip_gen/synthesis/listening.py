@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wav2clip_gen.audio.curves import Floats, from_zero, smoothed
-from wav2clip_gen.audio.features import levels
+from wav2clip_gen.audio.features import levels, loudness
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.audio.windows import Timeline, iterate_windows
 from wav2clip_gen.models.wav2clip import Wav2CLIP
@@ -30,24 +30,33 @@ class Heard:
     silent: tuple[str, ...] = ()  # stems that are silent from start to end
 
 
-def listen(ear: Wav2CLIP | None, song: Track, timeline: Timeline, stems: Sequence[tuple[Stem, Track]] = ()) -> Heard:
-    """Hear a song, or stems of it in its place.
+def listen(windows: Tensor | None, song: Track, timeline: Timeline) -> Heard:
+    """Hear a song as a whole.
+
+    Args:
+        windows: (W, D) unit vectors of its windows; None where sound does not steer.
+        song: The song.
+        timeline: Where frames and windows lie.
+    """
+    return Heard(None if windows is None else _at_frames(windows, timeline), loudness(song, timeline))
+
+
+def listen_to_stems(ear: Wav2CLIP, song: Track, timeline: Timeline, stems: Sequence[tuple[Stem, Track]]) -> Heard:
+    """Hear stems in the place of their song.
 
     What a stem has to say depends on the song and on itself, never on another stem: where it is silent, a frame is
     what it would be without it.
 
     Args:
-        ear: The sound encoder; None where the sound shall not steer.
-        song: The whole song.
+        ear: The sound encoder.
+        song: The whole song, against which silence is measured.
         timeline: Where frames and windows lie.
-        stems: What shall be heard, each as long as the song; none: the song itself.
+        stems: What shall be heard, each as long as the song.
     """
     loud = from_zero(levels(song, timeline))
     steering = [(stem, track) for stem, track in stems if stem.weight]
-    if ear is None or (stems and not steering):
+    if not steering:
         return Heard(None, loud.values)
-    if not stems:
-        return Heard(_embedded(ear, song, timeline), loud.values)
     level = [levels(track, timeline) for _, track in steering]
     pulls = [stem_pull(one, full=loud.high, fps=float(timeline.fps)) for one in level]
     silent = tuple(stem.name for (stem, _), pull in zip(steering, pulls, strict=True) if not pull.any())
@@ -83,6 +92,9 @@ def weighted_mean(voices: Iterable[tuple[Tensor, Floats]]) -> Tensor:
 
 
 def _embedded(ear: Wav2CLIP, track: Track, timeline: Timeline) -> Tensor:
-    """What is heard of a track at the frames' times, (F, D) unit vectors."""
-    windows = ear.embed(lambda: iterate_windows(track.mono_blocks(), timeline))
+    """What is heard of a track in each frame, (F, D) unit vectors."""
+    return _at_frames(ear.embed(lambda: iterate_windows(track.mono_blocks(), timeline)), timeline)
+
+
+def _at_frames(windows: Tensor, timeline: Timeline) -> Tensor:
     return at_times(windows, timeline.frame_times() / timeline.hop)

@@ -55,7 +55,7 @@ def build_trajectory(
     if heard is not None:
         _hold_over_gaps_(heard)
         _normalise_(heard)
-        targets = smooth(heard, half_life * float(timeline.fps), weights=0.05 + 0.95 * energy)
+        targets = smooth(heard, half_life * float(timeline.fps), weights=say(energy))
         _normalise_(targets)
     if prompts is not None and pulls is not None:
         said = pulls.to(prompts).T @ prompts  # (F, D)
@@ -63,6 +63,19 @@ def build_trajectory(
         _hold_over_gaps_(targets)
         _normalise_(targets)
     return Trajectory(targets, energy, float(timeline.fps))
+
+
+def say(loudness: Tensor) -> Tensor:
+    """What weight frames of this loudness (F,) in [0, 1] have beside others: silent ones little, but some."""
+    return 0.05 + 0.95 * loudness
+
+
+def mean_target(trajectory: Trajectory, frames: slice) -> Tensor:
+    """The mean direction (D,) of some frames' targets, in which the loud ones have more say."""
+    targets = trajectory.targets[frames]
+    mean = say(trajectory.loudness[frames]) @ targets
+    length = torch.linalg.vector_norm(mean)
+    return mean / length if length > 1e-4 else targets[0]
 
 
 def pull_curve(weight: float, times: np.ndarray, *, start: float | None, end: float | None, crossfade: float) -> Tensor:
