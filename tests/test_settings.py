@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wav2clip_gen.configuration import preset_names, settings_from
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import SECTIONS, Prompt, Settings, StyleImage, describe_range, knobs
+from wav2clip_gen.settings import SECTIONS, Prompt, Settings, Stem, StyleImage, describe_range, knobs
 
 
 def test_what_comes_later_wins(tmp_path: Path) -> None:
@@ -21,6 +21,16 @@ def test_what_comes_later_wins(tmp_path: Path) -> None:
     assert (settings.painting.steps, settings.painting.cuts, settings.run.seed) == (9, 5, 0)
     assert settings.picture.fps == 8  # from the preset
     assert settings.prompts == (Prompt(text="a stormy sea", weight=0.5), Prompt(text="night"))
+
+
+def test_stems_are_named_in_a_settings_file(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("stems: [vocals, {name: drums, weight: 2}]\nstem_files: [drums=d.wav, song/]\n")
+    settings = settings_from(config=config)
+    assert settings.stems == (Stem(name="vocals"), Stem(name="drums", weight=2.0))
+    assert settings.stem_files == ("drums=d.wav", "song/")
+    assert settings.with_stem_weights({"vocals": 0.5}).stems[0] == Stem(name="vocals", weight=0.5)
+    assert Settings().merged(settings.to_dict()) == settings
 
 
 def test_settings_survive_the_run_record() -> None:

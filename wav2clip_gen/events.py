@@ -10,7 +10,7 @@ from wav2clip_gen.video.probe import SyncReport
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the work begins: "load", "hear", "paint", "join", "check" or "draw"."""
+    """A part of the work begins: "load", "separate", "hear", "paint", "join", "check" or "draw"."""
 
     name: str
 
@@ -24,6 +24,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Silent:
+    """Stems that shall steer are silent from start to end."""
+
+    stems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FramePainted:
     """One more frame is in the film."""
 
@@ -31,6 +38,7 @@ class FramePainted:
     frames: int  # of the whole film
     loss: float | None  # at the last step; None without steps
     similarity: float | None  # mean cosine between the views and the target at the last step
+    pictures: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)  # of a grid, the same of each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,4 +93,4 @@ class Estimate:
     per_song_second: float  # seconds of work per second of song, after the first frame
 
 
-Event = Stage | Ready | FramePainted | Finished | SectionPainted | SheetFinished
+Event = Stage | Ready | Silent | FramePainted | Finished | SectionPainted | SheetFinished

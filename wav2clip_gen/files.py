@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,15 @@ def appear_whole(path: Path) -> Iterator[Path]:
             raise OutputError(
                 f"cannot put {path} in its place: {error.strerror}", hint="choose another --out"
             ) from error
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of what is in a file, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 PACKAGES = (
     "torch", "torchaudio", "torchvision", "open_clip_torch", "taming-transformers", "timm", "einops", "safetensors",
-    "omegaconf", "numpy", "scipy", "soundfile", "soxr", "imageio-ffmpeg",
+    "omegaconf", "numpy", "scipy", "librosa", "demucs", "soundfile", "soxr", "imageio-ffmpeg",
 )  # fmt: skip
 
 
@@ -47,6 +47,7 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
             "samples": track.samples,
         },
         "settings": settings.to_dict(),
+        "stems": {name: _stem(job, name, folder) for name in settings.stem_names},
         "pictures": {file: _hash(folder / file) for file in settings.picture_files},
         "family": {
             "name": family.choice.models,
@@ -61,8 +62,24 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
         "frames": {
             "loss": [_short(frame.loss) for frame in painted],
             "similarity": [_short(frame.similarity) for frame in painted],
+            "pictures": {name: _picture(name, painted) for name in painted[0].pictures},
         },
     }
+
+
+def _stem(job: Job, name: str, folder: Path) -> dict[str, Any]:
+    """Where a stem came from."""
+    assert job.stems
+    given = job.stems.given.get(name)
+    if given is None:
+        return {"from": job.stems.separator, "path": None, "sha256": None}
+    return {"from": "given", "path": _relative(given.path, folder), "sha256": _hash(given.path)}
+
+
+def _picture(name: str, painted: list[FramePainted]) -> dict[str, list[float | None]]:
+    """The same of one picture of a grid."""
+    losses, similarities = zip(*(frame.pictures[name] for frame in painted), strict=True)
+    return {"loss": [*map(_short, losses)], "similarity": [*map(_short, similarities)]}
 
 
 def summary(job: Job, family: Family) -> str:
@@ -107,11 +124,14 @@ def read(path: Path, weights_dir: Path | None = None) -> Again:
         if content["w2c-gen"]["format"] != FORMAT:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
         track = path.parent / content["track"]["path"]
-        settings = Settings().merged(content["settings"]).with_picture_files(lambda file: str(path.parent / file))
+        stems = {name: path.parent / stem["path"] for name, stem in content.get("stems", {}).items() if stem["path"]}
+        files = {"stem_files": [f"{name}={file}" for name, file in stems.items()]}
+        settings = Settings().merged(content["settings"] | files)
+        settings = settings.with_picture_files(lambda file: str(path.parent / file))
         parts = choose(settings.run, weights_dir).parts
-        hashes = {track: content["track"]["sha256"]} | {
-            path.parent / file: digest for file, digest in content.get("pictures", {}).items()
-        }
+        hashes = {track: content["track"]["sha256"]}
+        hashes |= {file: content["stems"][name]["sha256"] for name, file in stems.items()}
+        hashes |= {path.parent / file: digest for file, digest in content.get("pictures", {}).items()}
         hashes |= {
             parts[role].path: digest
             for role, digest in content["family"]["sha256"].items()

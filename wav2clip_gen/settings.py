@@ -120,6 +120,14 @@ class StyleImage(Pull):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stem(Group):
+    """A part of the song that steers the picture by itself."""
+
+    name: str = knob("", "vocals, drums, bass, other, or a name that was given to a file")
+    weight: float = knob(1.0, "its pull beside the other stems'", minimum=0, maximum=100)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sound(Group):
     """What is heard, and how finely."""
 
@@ -128,6 +136,7 @@ class Sound(Group):
     window: float = knob(1.0, "how much sound one embedding hears", unit="s", minimum=0.1, maximum=30)
     hop: float = knob(0.1, "time between two embeddings", unit="s", minimum=0.01, maximum=10)
     weight: float = knob(1.0, "the sound's pull beside the prompts'", minimum=0, maximum=100)
+    separator: str = knob("auto", "what takes stems out of the song", choices=("auto", "demucs", "dsp"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +147,10 @@ class Picture(Group):
     height: int = knob(128, "painted height", unit="px", minimum=32, maximum=4096)
     fps: float = knob(12.0, "frames painted and shown per second", unit="1/s", minimum=1, maximum=120)
     upscale: int = knob(1, "enlarge for display (Lanczos)", choices=(1, 2, 4))
+    layout: str = knob(
+        "single", "one picture, one of the mix and of each stem side by side, or a film of each stem",
+        choices=("single", "grid", "separate"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +202,19 @@ class Settings:
     run: Run = field(default_factory=Run)
     prompts: tuple[Prompt, ...] = ()
     style_images: tuple[StyleImage, ...] = ()
+    stems: tuple[Stem, ...] = ()  # none: the whole song steers
+    stem_files: tuple[str, ...] = ()  # each NAME=FILE, a folder of stems or a .stem.mp4
+
+    def __post_init__(self) -> None:
+        names = [stem.name for stem in self.stems]
+        twice = [name for place, name in enumerate(names) if name in names[:place]]
+        if twice:
+            raise SettingsError(f"the stem {twice[0]} is named twice", hint="name each stem once")
+
+    @property
+    def stem_names(self) -> tuple[str, ...]:
+        """The stems that are needed, each once, whether they steer or not."""
+        return tuple(stem.name for stem in self.stems)
 
     @property
     def pulls(self) -> tuple[Pull, ...]:
@@ -211,17 +237,45 @@ class Settings:
         )
 
     def require_steering(self) -> None:
-        """Make sure that something steers the picture: sound, words or a style image.
+        """Make sure that something steers the picture: the sound or some of its stems, words or a style image.
 
         Raises:
-            SettingsError: Nothing does.
+            SettingsError: Nothing does, or what was chosen cannot.
         """
-        if self.sound.weight == 0 and not any(pull.weight for pull in self.pulls):
-            raise SettingsError("nothing steers the picture", hint="give sound.weight or a prompt a weight above 0")
+        if self.stems and self.sound.weight == 0:
+            raise SettingsError(
+                "the sound's weight is 0, so no stem steers", hint="give sound.weight more, or no stems"
+            )
+        if self.picture.layout != "single" and not self.stems:
+            raise SettingsError(
+                f"a layout {self.picture.layout} is made of stems, and none is named", hint="add --stems vocals,drums"
+            )
+        if self.stem_files and not self.stem_names:
+            raise SettingsError("files of stems are given, but no stem is named", hint="add --stems vocals,drums")
+        heard = self.sound.weight > 0 and (not self.stems or any(stem.weight for stem in self.stems))
+        if not heard and not any(pull.weight for pull in self.pulls):
+            raise SettingsError(
+                "nothing steers the picture", hint="give sound.weight, a stem or a prompt a weight above 0"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the run record and presets hold them."""
-        return {**asdict(self), **{name: [asdict(pull) for pull in getattr(self, name)] for name in LISTS}}
+        plain = asdict(self)
+        return plain | {name: list(plain[name]) for name in LISTS}
+
+    def with_stem_weights(self, weights: Mapping[str, float]) -> Settings:
+        """These settings with other weights of some stems.
+
+        Raises:
+            SettingsError: A name is none of the stems', or a weight is out of range.
+        """
+        names = [stem.name for stem in self.stems]
+        for name in weights:
+            if name not in names:
+                hint = suggestion(name, names) if names else "add --stems vocals,drums"
+                raise SettingsError(f"no stem {name!r} steers, so it has no weight", hint=hint)
+        stems = tuple(replace(stem, weight=weights.get(stem.name, stem.weight)) for stem in self.stems)
+        return replace(self, stems=stems)
 
     def merged(self, changes: Mapping[str, Any]) -> Settings:
         """These settings with `changes` ({group: {name: value}} and whole lists, such as `prompts`) laid over them.
@@ -270,9 +324,27 @@ def _pull(kind: type[Pull], section: str, item: Any) -> Pull:
     raise SettingsError(f"a {kind.KIND} is {words}, not {item!r}", hint=f'write `{section}: ["{kind.EXAMPLE}:0.5"]`')
 
 
+def _stem(item: Any) -> Stem:
+    if isinstance(item, Stem):
+        return item
+    if isinstance(item, str):
+        return Stem(name=item.strip())
+    if isinstance(item, Mapping) and "name" in item:
+        return _merge_group(Stem(name="unnamed"), "stems", item)
+    raise SettingsError(f"a stem is a name, not {item!r}", hint="write `stems: [vocals, {name: drums, weight: 2}]`")
+
+
+def _stem_file(item: Any) -> str:
+    if isinstance(item, str) and item.strip():
+        return item
+    raise SettingsError(f"a file of a stem is NAME=FILE, not {item!r}", hint='write `stem_files: ["drums=d.wav"]`')
+
+
 LISTS: dict[str, Callable[[Any], Any]] = {
     "prompts": partial(_pull, Prompt, "prompts"),
     "style_images": partial(_pull, StyleImage, "style_images"),
+    "stems": _stem,
+    "stem_files": _stem_file,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class Request:
     out: str | None
     overwrite: bool
     frames_dir: Path | None
+    keep_stems: Path | None
     dry_run: bool
     storyboard: bool
     weights_dir: Path | None
@@ -49,7 +50,7 @@ class Request:
 
         return prepare(
             source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, unfetched=unfetched, storyboard=self.storyboard,
+            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems, storyboard=self.storyboard,
         )  # fmt: skip
 
 
@@ -85,6 +86,12 @@ def render(
     duration: options.Duration = None,
     window: options.Window = None,
     hop: options.Hop = None,
+    stems: options.Stems = None,
+    stem_file: options.StemFiles = None,
+    stem_weight: options.StemWeights = None,
+    separator: options.Separator = None,
+    keep_stems: options.KeepStems = None,
+    layout: options.Layout = None,
     prompt: options.Prompts = None,
     prompt_files: options.PromptFiles = None,
     audio_weight: options.AudioWeight = None,
@@ -127,8 +134,10 @@ def render(
     from wav2clip_gen.cli import console
 
     changes = {
-        "sound": {"start": start, "duration": duration, "window": window, "hop": hop, "weight": audio_weight},
-        "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale},
+        "sound": {"start": start, "duration": duration, "window": window, "hop": hop, "weight": audio_weight,
+            "separator": separator},
+        "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale,
+            "layout": layout},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
             "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
         "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade},
@@ -137,10 +146,12 @@ def render(
     }  # fmt: skip
     with console.errors_shown(debug=debug):
         layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
-        given = _given(changes, prompt or [], prompt_files or [], style_image or [])
+        pulls = _given(changes, prompt or [], prompt_files or [], style_image or [])
+        given = {**pulls, **_given_stems(stems, stem_file)}
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
-        _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
-        request = Request(settings, out, overwrite, frames_dir, dry_run, storyboard, weights_dir)
+        settings = settings.with_stem_weights(dict(stem_weight or []))
+        _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)
+        request = Request(settings, out, overwrite, frames_dir, keep_stems, dry_run, storyboard, weights_dir)
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
 
@@ -181,7 +192,8 @@ def _collect(
     again = record.read(from_record, weights_dir)
     for difference in again.differences:
         typer.echo(f"note: {difference}", err=True)
-    return inputs or [again.track], settings_from(again.settings, **layers).merged(given)
+    base = replace(again.settings, stem_files=()) if inputs else again.settings  # another song has other stems
+    return inputs or [again.track], settings_from(base, **layers).merged(given)
 
 
 def _given(
@@ -198,6 +210,12 @@ def _given(
     return {**given, **{name: values for name, values in pulls.items() if values}}
 
 
+def _given_stems(stems: str | None, files: list[str] | None) -> dict[str, list[str]]:
+    """The stems that were named and their files, as settings."""
+    names = [name.strip() for name in stems.split(",")] if stems is not None else None
+    return {name: value for name, value in (("stems", names), ("stem_files", files)) if value is not None}
+
+
 def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, ...], settings: Settings) -> None:
     """Raise a SettingsError where two tracks would go to the same place."""
     from wav2clip_gen.job import fill
@@ -208,24 +226,32 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
 
 
 def _make(source: Path, request: Request, listener: Listener, loader: Loader) -> None:
-    """Make one film or storyboard, or tell what it would cost; its path goes to stdout."""
+    """Make what is wanted of a track, or tell what it would cost; paths go to stdout."""
+    from wav2clip_gen.job import films
+
+    job = request.prepare(source)
+    if request.dry_run:
+        from wav2clip_gen.estimate import estimate
+
+        with listener.following(job):
+            listener.estimated(estimate(job))
+        return
+    for film in films(job):
+        _make_one(film, listener, loader)
+
+
+def _make_one(job: Job, listener: Listener, loader: Loader) -> None:
+    """Make one film or storyboard."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
     from wav2clip_gen.pipeline import rendering
     from wav2clip_gen.storyboard import storyboarding
 
-    job = request.prepare(source)
-    with listener.following(job):
-        if request.dry_run:
-            from wav2clip_gen.estimate import estimate
-
-            listener.estimated(estimate(job))
-            return
-        with GentleStop() as stop:
-            events = storyboarding(job, load=loader) if job.storyboard else rendering(job, load=loader, stop=stop)
-            for event in events:
-                stop.follow(event)
-                listener.show(event)
+    with listener.following(job), GentleStop() as stop:
+        events = storyboarding(job, load=loader) if job.storyboard else rendering(job, load=loader, stop=stop)
+        for event in events:
+            stop.follow(event)
+            listener.show(event)
     typer.echo(event.film.path if isinstance(event, Finished) else job.out)
     if stop():
         raise typer.Exit(INTERRUPTED)

@@ -21,13 +21,14 @@ class Trajectory:
     targets: Tensor  # (F, D) unit vectors
     loudness: Tensor  # (F,) in [0, 1]
     fps: float  # frames per second
+    silent: tuple[str, ...] = ()  # stems that are silent from start to end
 
     def __len__(self) -> int:
         return self.targets.shape[0]
 
 
 def build_trajectory(
-    embeddings: Tensor | None,
+    heard: Tensor | None,
     loudness: np.ndarray,
     timeline: Timeline,
     *,
@@ -36,12 +37,12 @@ def build_trajectory(
     prompts: Tensor | None = None,
     pulls: Tensor | None = None,
 ) -> Trajectory:
-    """Interpolate window embeddings to frame times, smooth them, and mix in the prompts.
+    """Smooth what is heard in each frame, and mix in the prompts.
 
     Args:
-        embeddings: (W, D) unit vectors, window `w` centred at `w * hop`; None where prompts alone steer.
+        heard: (F, D), written over; 0 where nothing is heard; None where prompts alone steer.
         loudness: (F,) in [0, 1]; a silent frame has little say in what its neighbours become.
-        timeline: Times of windows and frames.
+        timeline: Times of frames.
         half_life: Of the smoothing, in seconds.
         sound_weight: The sound's pull.
         prompts: (P, D) unit vectors of the prompts.
@@ -51,13 +52,14 @@ def build_trajectory(
         SettingsError: Nothing pulls in any frame.
     """
     energy = torch.as_tensor(loudness, dtype=torch.float32).clamp(0, 1)
-    if embeddings is not None:
-        heard = at_times(embeddings, timeline.frame_times() / timeline.hop)
+    if heard is not None:
+        _hold_over_gaps_(heard)
+        _normalise_(heard)
         targets = smooth(heard, half_life * float(timeline.fps), weights=say(energy))
         _normalise_(targets)
     if prompts is not None and pulls is not None:
         said = pulls.to(prompts).T @ prompts  # (F, D)
-        targets = said if embeddings is None else targets.mul_(sound_weight).add_(said)
+        targets = said if heard is None else targets.mul_(sound_weight).add_(said)
         _hold_over_gaps_(targets)
         _normalise_(targets)
     return Trajectory(targets, energy, float(timeline.fps))
