@@ -92,7 +92,7 @@ def write_stem_file(sounds: list[Path], path: Path) -> Path:
 def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a cache folder of its own, no settings from outside, and no network but loopback."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    for name in ("W2C_CACHE", "W2C_FFMPEG", "W2C_WEIGHTS", "W2C_OFFLINE"):
+    for name in ("W2C_CACHE", "W2C_DEMUCS_REPO", "W2C_FFMPEG", "W2C_WEIGHTS", "W2C_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     connect = socket.socket.connect
 

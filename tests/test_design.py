@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "wav2clip_gen"
 FLOORS = (  # each may import from its own floor and those before it
-    {"errors", "files", "settings", "configuration", "words", "pictures", "drawing", "__init__"},
+    {"environment", "errors", "files", "settings", "configuration", "words", "pictures", "drawing", "__init__"},
     {"media"},
     {"audio"},
     {"models", "video"},
