@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from contact_sheet import Picture, Row, along, sheet
 from numpy.typing import NDArray
 from PIL import Image
+from rows import Picture, Row, along, sheet
 
 from wav2clip_gen import Settings, load_family, render
 from wav2clip_gen.audio.features import loudness

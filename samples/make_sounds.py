@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from contact_sheet import Row, along, sheet
 from numpy.typing import NDArray
+from rows import Row, along, sheet
 
 from wav2clip_gen import Settings, load_family
 from wav2clip_gen.audio.track import EAR_RATE, open_track

@@ -87,6 +87,7 @@ def clip(
     """Train the image tower and the text tower into CLIP's text space."""
 
     def work() -> None:
+        from wav2clip_gen.models.vocabulary import write_words
         from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
         from wav2clip_gen.training.text import TextRecipe, TextTraining, join_towers
 
@@ -102,6 +103,7 @@ def clip(
             text = TextRecipe(data, _settings(TextTraining, batch), seed=seed, device=where)
             share = minutes and minutes * (TEXT_SHARE if both else 1)
             _carry_out(text, "clip-text", runs, steps=text_steps, default=TEXT_STEPS, minutes=share, fresh=fresh)
+            write_words(text.words, files["text"])
         lacking = [name for name, path in files.items() if not path.exists()]
         if lacking:
             typer.echo(f"clip: no weights written yet, the {lacking[0]} tower is untrained", err=True)

@@ -6,18 +6,20 @@ published file once its hash is right, the converted weights, and their line in 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wav2clip_gen import environment
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models import store
 from wav2clip_gen.models.download import Downloading, Retrying, SourceError, Wanted, disk_errors_told, download
 from wav2clip_gen.models.locks import Lock
 from wav2clip_gen.models.manifest import Part
+
+asked_to_stay_offline = environment.asked_to_stay_offline
 
 
 @dataclass(frozen=True)
@@ -179,11 +181,6 @@ def convert(original: Path, out: Path, part: Part, *, precision: str = "fp32") -
     from wav2clip_gen.models import convert as converter  # imports torch
 
     converter.convert(original, out, role=part.role, config=dict(part.config), precision=precision)
-
-
-def asked_to_stay_offline() -> bool:
-    """Whether W2C_OFFLINE is set."""
-    return os.environ.get("W2C_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
 
 
 def _bring_original(
