@@ -93,6 +93,12 @@ def test_an_interrupted_run_has_the_same_loss_curve(
     assert again == scores
 
 
+def test_a_painter_does_not_go_on_with_another_clip(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
+    train(vqgan(toy_data, clip=untrained_clip, autoencoder=1.0), tmp_path, 1)
+    with pytest.raises(TrainingError, match=r"other settings: clip \([0-9a-f]{12}, now None\)"):
+        train(vqgan(toy_data, autoencoder=1.0), tmp_path, 2)
+
+
 def test_the_painter_goes_on_with_its_codes(toy_data: Path, tmp_path: Path) -> None:
     whole, _ = train(vqgan(toy_data), tmp_path / "whole", 3)
     plan = Plan(folder=tmp_path / "parts", steps=3, report_every=0, save_every=0)

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.models import checkpoints, store
+from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.training.anchors import notes
 from wav2clip_gen.training.data import Pictures, batch_indices, load_pictures, random_crops
@@ -103,7 +103,7 @@ class VQGANRecipe(Recipe[VQGAN]):
         self.optimiser = torch.optim.AdamW(
             learned, lr=self.settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
         )
-        self._clip_digest = store.hash_file(clip)[:12] if clip else None
+        self._clip_digest = checkpoints.digest(clip)[:12] if clip else None
         self._features = PerceptualFeatures(clip).to(self.device) if clip else None
         self._discriminator = Discriminator(seed=seed, device=self.device) if self.settings.adversarial else None
         self._shown: tuple[Tensor, Tensor] | None = None  # true and drawn pictures that it has yet to learn from

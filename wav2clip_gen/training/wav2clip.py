@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wav2clip_gen.audio.track import EAR_RATE
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.models import checkpoints, store
+from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.anchors import (
@@ -88,7 +88,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         reading = reading or Reading()
         train, held_out = load_sounds(data, reading=reading)
         self.skipped = train.skipped
-        self._clip_digest = store.hash_file(clip)[:12]
+        self._clip_digest = checkpoints.digest(clip)[:12]
         perceptor = checkpoints.load(clip, part="clip").to(self.device)
         assert isinstance(perceptor, Perceptor)
         concepts = extend(anchors, wanted_by_pictures(data), derive)
