@@ -66,7 +66,9 @@ def save(sounds: Iterable[Sound], family: Family, path: Path) -> None:
     for sound in sounds:
         rows.append(row(sound, family))
         print(f"{path.name}: {sound.label}")
-    sheet(rows, side=SIDE).save(path, optimize=True)
+    page = sheet(rows, side=SIDE)
+    # 256 colours make a third of the file; Pillow dithers only towards a palette that it is given
+    page.quantize(palette=page.quantize()).save(path, optimize=True)
     print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB")
 
 
