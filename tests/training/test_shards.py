@@ -202,6 +202,18 @@ def test_a_sound_may_be_of_any_kind_rate_and_channels(
     assert np.abs(piece.samples).max() == pytest.approx(16_384, rel=0.1)
 
 
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_sound_in_floating_point_is_as_loud(toy_data: Path, tmp_path: Path, write_shard: WriteShard, rate: int) -> None:
+    (tmp_path / "text").symlink_to(toy_data / "text")
+    encoded = io.BytesIO()
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)
+    soundfile.write(encoded, tone, rate, format="wav", subtype="FLOAT")
+    write_shard({"a.wav": encoded.getvalue(), "a.cls": b"dog"}, "audio/audio-x-0.tar")
+    (piece,), _ = pieces(tmp_path)
+    assert len(piece.samples) == 16_000
+    assert np.abs(piece.samples).max() == pytest.approx(16_384, rel=0.05)
+
+
 def test_sounds_without_a_label_or_that_are_damaged_are_skipped_and_named(
     toy_data: Path, tmp_path: Path, write_shard: WriteShard
 ) -> None:

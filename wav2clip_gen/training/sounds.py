@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -80,7 +81,7 @@ class Sound:
 
 @dataclass(frozen=True, eq=False)
 class Sounds:
-    """Pieces of sound in memory, on one side of the split."""
+    """Pieces of sound on one side of the split."""
 
     pieces: tuple[Sound, ...]
     skipped: tuple[str, ...] = ()
@@ -153,16 +154,16 @@ def _decode(encoded: bytes) -> Array | None:
     """A sound (N,), int16 mono at 16 kHz, or None if it is damaged or empty."""
     try:
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
-            rate, samples = file.samplerate, file.read(LONGEST * file.samplerate, dtype="int16")
-    except soundfile.LibsndfileError:
+            # libsndfile does not scale what is stored as floats when it is asked for integers
+            kind = "float32" if file.subtype in ("FLOAT", "DOUBLE") else "int16"
+            samples, rate = file.read(LONGEST * file.samplerate, dtype=kind, always_2d=True), file.samplerate
+        if len(samples) == 0 or (samples.dtype == np.int16 and samples.shape[1] == 1 and rate == EAR_RATE):
+            return samples[:, 0] if len(samples) else None
+        mono = samples.mean(axis=1) / (32768 if samples.dtype == np.int16 else 1)
+        resampled = soxr.resample(mono, rate, EAR_RATE)
+    except Exception:  # the libraries raise whatever the damage leads to
         return None
-    if rate == EAR_RATE and samples.ndim == 1:
-        return samples if len(samples) else None
-    import soxr
-
-    mono = samples.reshape(len(samples), -1).mean(axis=1) / 32768
-    resampled = soxr.resample(mono, rate, EAR_RATE)
-    return (resampled.clip(-1, 1) * 32767).astype(np.int16) if len(resampled) else None
+    return (np.nan_to_num(resampled).clip(-1, 1) * 32767).astype(np.int16) if len(resampled) else None
 
 
 def held_out_groups(pieces: Sequence[Sound], folds: dict[str, int]) -> set[str]:
