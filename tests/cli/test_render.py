@@ -297,9 +297,9 @@ def test_missing_weights_and_ffmpeg_are_told_before_any_work(
 def test_damaged_weights_are_one_clear_line(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = tmp_path / "weights" / "mini"
     family.mkdir(parents=True)
-    for part in store.PARTS:
-        content = store.locate("mini", part).read_bytes()
-        (family / f"{part}.safetensors").write_bytes(content[: len(content) // 2] if part == "vqgan" else content)
+    for role, part in store.members("mini").items():
+        content = store.locate_part(part).read_bytes()
+        (family / f"{role}.safetensors").write_bytes(content[: len(content) // 2] if role == "vqgan" else content)
     monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path / "weights"))
     done = run(song, "-o", tmp_path / "film.mp4")
     assert done.exit_code == 1

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from tests.conftest import ROOT
 from tests.models.server import Answer, Server
-from tests.models.tiny import write_weights
+from tests.models.tiny import place, write_weights
 from wav2clip_gen.cli.weights import app
 from wav2clip_gen.models import fetch, manifest, store
 from wav2clip_gen.models.locks import Lock
@@ -56,8 +56,8 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_the_list_shows_every_part(folder: Path) -> None:
-    write_weights(store.locate("full", "clip"))
-    write_weights(store.locate("full", "vqgan"), training={"random": 0})
+    write_weights(place("full", "clip"))
+    write_weights(place("full", "vqgan"), training={"random": 0})
     broken = folder / "coco" / "coco.ckpt.part"
     broken.parent.mkdir()
     broken.write_bytes(bytes(2**20))
@@ -145,7 +145,7 @@ def test_verify_reads_what_is_there(tiny: Server, folder: Path) -> None:
         f"ok  {name}: {name}.pt is what was published, unchanged since it was converted"
         for name in ("ears", "eyes", "hands")
     ]
-    path = store.locate("full", "clip")
+    path = place("full", "clip")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -162,7 +162,7 @@ def test_verify_reads_what_is_there(tiny: Server, folder: Path) -> None:
 
 def test_verify_builds_what_has_no_recorded_hash(folder: Path) -> None:
     assert run("verify", "mini-wav2clip").stdout == "ok  mini-wav2clip: builds its network\n"
-    write_weights(store.locate("full", "clip"))
+    write_weights(place("full", "clip"))
     done = run("verify", "vit-b-32")
     assert (done.exit_code, "configuration builds no clip" in done.stdout) == (1, True)
     done = run("verify", "coco")
@@ -230,7 +230,7 @@ def test_what_was_fetched_is_removed(tiny: Server, folder: Path) -> None:
     done = run("remove", "full")
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr.count("freed") == 3
-    assert store.missing("full")
+    assert {store.status(part).state for part in manifest.expand("full")} == {"missing"}
     assert Lock(folder).original_hash("eyes") is not None
     assert "nothing there" in run("remove", "eyes", "--forget").stderr
     assert Lock(folder).original_hash("eyes") is None

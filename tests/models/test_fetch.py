@@ -499,7 +499,7 @@ def test_two_at_once_fetch_only_once(server: Server, folder: Path, converter: An
 
 def test_what_ships_needs_no_fetching(folder: Path) -> None:
     part = replace(unknown(), name="mini-clip", file="mini/clip.safetensors", shipped=True)
-    assert run(part, folder) == [Done("mini-clip", store.find("mini", "clip"), new=False)]
+    assert run(part, folder) == [Done("mini-clip", store.find_part("mini-clip"), new=False)]
     assert not folder.exists()
 
 

@@ -6,6 +6,13 @@ import json
 import struct
 from pathlib import Path
 
+from wav2clip_gen.models import store
+
+
+def place(family: str, role: str) -> Path:
+    """Where the weights belong that play `role` in a family."""
+    return store.locate_part(store.members(family)[role])
+
 
 def write_weights(path: Path, *, training: dict[str, int] | None = None, values: bytes = b"\0" * 8) -> Path:
     """A tiny file in our format; no network, but a header and eight bytes."""

@@ -47,8 +47,8 @@ class Choice:
             WeightsError: One is not.
         """
         for part in self.parts.values():
-            if not part.path.is_file() and part.original is None:
-                raise WeightsError(f"{part.path}: no such weights file", hint=part.hint)
+            if part.original is None:
+                store.require_file(part.path, hint=part.hint)
 
 
 def choose(run: Run, weights_dir: Path | None = None) -> Choice:
@@ -60,7 +60,7 @@ def choose(run: Run, weights_dir: Path | None = None) -> Choice:
     """
     family = store.resolve(run.models, weights_dir)
     parts = {
-        role: Part(part.name, store.locate_part(part, weights_dir), _hint(part, family))
+        role: Part(part.name, store.locate_part(part, weights_dir), store.way_to(part, family))
         for role, part in store.members(family).items()
     }
     for role, asked in (("clip", run.perceptor), ("vqgan", run.vqgan)):
@@ -84,7 +84,7 @@ def find(asked: str, role: str, weights_dir: Path | None = None) -> Part:
     part = manifest.part(asked)
     if part.role != role:
         raise WeightsError(f"{asked} is a {part.role}, not a {role}", hint="`w2c-gen weights list` tells what is what")
-    return Part(part.name, store.locate_part(part, weights_dir), _hint(part, part.name))
+    return Part(part.name, store.locate_part(part, weights_dir), store.way_to(part))
 
 
 def tag_file(asked: str, weights_dir: Path | None = None) -> Path:
@@ -118,10 +118,6 @@ def require_one_space(choice: Choice, *, sound: bool) -> None:
             f"sound cannot steer the perceptor {perceptor.name}: Wav2CLIP lives in the space of ViT-B/32",
             hint="take --perceptor vit-b-32, by OpenAI, or let words alone steer: --prompt ... --audio-weight 0",
         )
-
-
-def _hint(part: manifest.Part, asked: str) -> str:
-    return "is W2C_WEIGHTS right? else reinstall w2c-gen" if part.shipped else f"run `w2c-gen weights fetch {asked}`"
 
 
 def _own_file(path: Path, role: str, weights_dir: Path | None) -> Part:
