@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,23 @@ def test_a_part_is_fetched_checked_converted_and_recorded(server: Server, folder
     entry = Lock(folder).entries()["eyes"]
     assert entry["original"] == {"file": "eyes.pt", "size": len(BODY), "sha256": HASH, "source": part.sources[0]}
     assert store.sha256(path) == entry["converted"]["sha256"] == store.hash_file(path)
+
+
+@pytest.mark.parametrize("make", [part_from, unknown])
+def test_a_published_file_is_read_once_for_its_hash(
+    make: Callable[[str], Part], server: Server, folder: Path, converter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def hash_file(path: Path) -> str:
+        hashed.append(path.name)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(store, "hash_file", hash_file)
+    run(make(server.plan("/eyes.pt", Answer(body=BODY))), folder)
+    assert hashed == ["eyes.pt.part", "clip.safetensors"]
+    assert converter.hashes == [HASH]
+    assert Lock(folder).original_hash("eyes") == HASH
 
 
 def test_what_is_in_place_is_not_fetched_again(server: Server, folder: Path) -> None:

@@ -176,7 +176,7 @@ def convert(
 
     with console.errors_shown(debug=debug):
         from wav2clip_gen.errors import OutputError, WeightsError
-        from wav2clip_gen.files import appear_whole, check_output
+        from wav2clip_gen.files import check_output
         from wav2clip_gen.models import fetch as fetching
         from wav2clip_gen.models import manifest, store
 
@@ -194,8 +194,7 @@ def convert(
             if out.suffix.lower() != ".safetensors":
                 raise OutputError(f"{out}: weights are written as safetensors", hint=f"name it {out.stem}.safetensors")
             check_output(out, overwrite=overwrite)
-            with appear_whole(out) as whole:
-                fetching.convert(file, whole, part, precision=precision.value)
+            fetching.convert(file, out, part, precision=precision.value)
             typer.echo(str(out))
 
 

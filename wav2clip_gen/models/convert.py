@@ -36,17 +36,20 @@ LAYOUTS = {
 }
 
 
-def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32") -> None:
+def convert(
+    original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32", sha256: str = ""
+) -> None:
     """Write the network inside a published checkpoint as a weights file of ours.
 
     Args:
         original: Wav2CLIP.pt; a VQGAN's .ckpt (VQModel, GumbelVQ, or the first stage inside a Net2NetTransformer); a
             CLIP's TorchScript archive or state dict.
-        out: The weights file; an old one is replaced.
+        out: The weights file; it appears whole, and an old one is replaced.
         role: "wav2clip", "vqgan" or "clip".
         config: What builds the network: fields of `Wav2CLIPConfig` or `VQGANConfig`, or `architecture`, a name that
             open_clip knows.
         precision: Of the parameters written, "fp32", "fp16" or "bf16".
+        sha256: Of the original, where it is known already.
 
     Raises:
         WeightsError: The file cannot be read, holds another network, or does not fit the precision.
@@ -68,7 +71,7 @@ def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], pre
             hint=f"this seems to be {guess}" if guess else f"is this a {role} of the kind that was named?",
         )
     checkpoints.fill(_inside(network), tensors)
-    made_of = {"file": original.name, "sha256": store.sha256(original)}
+    made_of = {"file": original.name, "sha256": sha256 or store.hash_file(original)}
     checkpoints.save(network, out, original=made_of, precision=precision)
 
 
