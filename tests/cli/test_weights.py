@@ -83,6 +83,45 @@ def test_the_list_for_programs() -> None:
     assert part["path"].endswith("clip.safetensors")
 
 
+@pytest.fixture
+def extras(folder: Path) -> dict[str, Path]:
+    """What a checkpoint of one's own, one of open_clip's names and a conversion that was cut off left behind."""
+    kept = {
+        "own/mine-0123456789ab": folder / "own" / "mine-0123456789ab",
+        "ViT-B-16/some--tag": folder / "open_clip" / "ViT-B-16--some--tag",
+        "own/torn-0123456789ab": folder / "own" / "torn-0123456789ab",
+    }
+    write_weights(kept["own/mine-0123456789ab"] / "vqgan.safetensors", made_of="mine.ckpt")
+    write_weights(kept["ViT-B-16/some--tag"] / "clip.safetensors", made_of="ViT-B-16/some--tag")
+    kept["own/torn-0123456789ab"].mkdir()
+    (kept["own/torn-0123456789ab"] / ".w2c-00.safetensors").write_bytes(bytes(3 * 2**20))
+    return kept
+
+
+def test_the_list_shows_what_is_no_part_too(extras: dict[str, Path]) -> None:
+    shown = {line.split()[0]: line.split()[1:] for line in run("list").stdout.splitlines() if "/" in line.split(" ")[0]}
+    assert shown.keys() == extras.keys()
+    assert shown["own/mine-0123456789ab"] == ["clip", "0.0", "MiB", "from", "mine.ckpt"]
+    assert shown["ViT-B-16/some--tag"] == ["clip", "0.0", "MiB", "from", "open_clip"]
+    assert shown["own/torn-0123456789ab"] == ["?", "3.0", "MiB", "damaged"]
+    listed = {extra["name"]: extra for extra in json.loads(run("list", "--json").stdout)["extras"]}
+    assert {name: extra["path"] for name, extra in listed.items()} == {name: str(path) for name, path in extras.items()}
+    assert (listed["own/torn-0123456789ab"]["bytes"], listed["own/torn-0123456789ab"]["made_of"]) == (3 * 2**20, None)
+
+
+def test_what_is_no_part_is_removed_by_the_name_it_is_listed_by(extras: dict[str, Path]) -> None:
+    first, second, third = extras
+    done = run("remove", first, "vit-b-16", third)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == [
+        "vit-b-16: nothing there", f"{first}: 0.0 MiB freed", f"{third}: 3.0 MiB freed",
+    ]  # fmt: skip
+    assert [path.exists() for path in extras.values()] == [False, True, False]
+    gone = run("remove", second, first)
+    assert (gone.exit_code, f"no part is called '{first}'" in gone.stderr) == (1, True)
+    assert extras[second].exists()  # where one name is wrong, nothing is deleted
+
+
 def test_a_family_is_fetched_in_one_command(tiny: Server, converter: Any) -> None:
     done = run("fetch", "full")
     assert (done.exit_code, done.stdout) == (0, ""), done.stderr

@@ -14,7 +14,8 @@ from pathlib import Path
 from wav2clip_gen import environment
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import store
-from wav2clip_gen.models.download import Downloading, Retrying, SourceError, Wanted, disk_errors_told, download
+from wav2clip_gen.models.disk import disk_errors_told
+from wav2clip_gen.models.download import Downloading, Retrying, SourceError, Wanted, download
 from wav2clip_gen.models.locks import Lock
 from wav2clip_gen.models.manifest import Part
 

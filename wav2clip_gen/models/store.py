@@ -147,6 +147,18 @@ def read_metadata(path: Path) -> dict[str, str]:
     return dict(metadata)
 
 
+def describe(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself, as `checkpoints.Header` has it, read without a framework.
+
+    Raises:
+        WeightsError: It is not whole, or none of ours.
+    """
+    try:
+        return dict(json.loads(read_metadata(path)["w2c-gen"]))
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError(f"{path}: not a weights file of w2c-gen", hint=_VERIFY) from None
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal; that of fetched weights as recorded, while size and time are unchanged.
 
@@ -166,9 +178,8 @@ def _complete(family: str, weights_dir: Path | None) -> bool:
 
 def _state(part: Part, path: Path) -> str:
     try:
-        header: dict[str, Any] = json.loads(read_metadata(path)["w2c-gen"])
-        is_random = "random" in header["training"]
-    except (WeightsError, KeyError, TypeError, ValueError):
+        is_random = "random" in describe(path)["training"]
+    except (WeightsError, KeyError, TypeError):
         return "damaged"
     if is_random:
         return "RANDOM"

@@ -1,15 +1,59 @@
-"""Weights that are in place: are they still what they were, and away with those that are not wanted."""
+"""Weights that are in place: are they what they were, what lies beside them, and away with what is not wanted."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import store
-from wav2clip_gen.models.download import disk_errors_told
+from wav2clip_gen.models import choice, store
+from wav2clip_gen.models.disk import disk_errors_told
 from wav2clip_gen.models.locks import Lock
 from wav2clip_gen.models.manifest import Part
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Weights that are no part of the manifest: made of a checkpoint of the user's own, or brought by open_clip."""
+
+    name: str  # `own/NAME`, or open_clip's `ARCHITECTURE/TAG`
+    folder: Path
+    role: str
+    size: int  # bytes on disk
+    made_of: str | None  # the checkpoint or the name that they come from; None where they are damaged
+
+
+def extras(weights_dir: Path | None = None) -> list[Extra]:
+    """What renders with `--vqgan mine.ckpt` or open_clip's names left in the folder of weights."""
+    folder = weights_dir or store.weights_folder()
+    made = sorted(path for path in folder.glob(f"{choice.OWN}/*") if path.is_dir())
+    brought = sorted(path for path in folder.glob(f"{choice.TAGS}/*") if path.is_dir())
+    named = {f"{choice.OWN}/{path.name}": path for path in made}
+    named |= {path.name.replace("--", "/", 1): path for path in brought}
+    return [_extra(name, path) for name, path in named.items()]
+
+
+def remove_extra(extra: Extra) -> int:
+    """Delete such weights; give back how many bytes that were.
+
+    Raises:
+        OutputError: They cannot be deleted.
+    """
+    with disk_errors_told(extra.folder):
+        shutil.rmtree(extra.folder)
+    return extra.size
+
+
+def _extra(name: str, folder: Path) -> Extra:
+    files = [path for path in folder.iterdir() if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    weights = next(folder.glob("[!.]*.safetensors"), None)
+    try:
+        header = store.describe(weights) if weights else {}
+        return Extra(name, folder, header["part"], size, header["original"]["file"])
+    except (WeightsError, KeyError, TypeError):
+        return Extra(name, folder, weights.stem if weights else "?", size, None)
 
 
 def verify(part: Part, weights_dir: Path | None = None) -> str:
