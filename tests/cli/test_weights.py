@@ -101,7 +101,7 @@ def extras(folder: Path) -> dict[str, Path]:
 def test_the_list_shows_what_is_no_part_too(extras: dict[str, Path]) -> None:
     shown = {line.split()[0]: line.split()[1:] for line in run("list").stdout.splitlines() if "/" in line.split(" ")[0]}
     assert shown.keys() == extras.keys()
-    assert shown["own/mine-0123456789ab"] == ["clip", "0.0", "MiB", "from", "mine.ckpt"]
+    assert shown["own/mine-0123456789ab"] == ["vqgan", "0.0", "MiB", "from", "mine.ckpt"]
     assert shown["ViT-B-16/some--tag"] == ["clip", "0.0", "MiB", "from", "open_clip"]
     assert shown["own/torn-0123456789ab"] == ["?", "3.0", "MiB", "damaged"]
     listed = {extra["name"]: extra for extra in json.loads(run("list", "--json").stdout)["extras"]}

@@ -46,14 +46,15 @@ def remove_extra(extra: Extra) -> int:
 
 
 def _extra(name: str, folder: Path) -> Extra:
-    files = [path for path in folder.iterdir() if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     weights = next(folder.glob("[!.]*.safetensors"), None)
+    if weights is None:  # a conversion that was cut off
+        return Extra(name, folder, "?", size, None)
     try:
-        header = store.describe(weights) if weights else {}
-        return Extra(name, folder, header["part"], size, header["original"]["file"])
-    except (WeightsError, KeyError, TypeError):
-        return Extra(name, folder, weights.stem if weights else "?", size, None)
+        made_of = store.describe(weights).get("original", {}).get("file", weights.name)
+    except WeightsError:
+        made_of = None
+    return Extra(name, folder, weights.stem, size, made_of)
 
 
 def verify(part: Part, weights_dir: Path | None = None) -> str:
