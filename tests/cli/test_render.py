@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.cli.refusals import assert_refused
 from tests.conftest import ROOT, SAMPLES, Write
 from wav2clip_gen import __version__
 from wav2clip_gen.cli.render import app
@@ -252,13 +253,7 @@ def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
     (folder / "taken.mp4").write_text("an old film")
     soundfile.write(folder / "nan.wav", np.array([0.0, np.nan, 0.0]), 16_000, subtype="FLOAT")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    done = run(*arguments)
-    assert done.exit_code == code
-    first, second = done.stderr.splitlines()[-2:]
-    assert first.startswith("error: ")
-    assert says in first
-    assert second.startswith("hint: ")
-    assert done.stdout == ""
+    assert_refused(run(*arguments), says, code=code)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
