@@ -65,6 +65,18 @@ def test_a_full_disk_leaves_the_weights_that_were_there(weights: Path, monkeypat
     assert list(weights.parent.iterdir()) == [weights]
 
 
+def test_values_that_are_too_large_for_a_precision_are_told(tmp_path: Path) -> None:
+    network, path = Wav2CLIP(Wav2CLIPConfig(width=8)), tmp_path / "wav2clip.safetensors"
+    with torch.no_grad():
+        network.audio_encoder.conv1.weight.fill_(1e6)
+    with pytest.raises(WeightsError, match=r"1 tensors? .* fp16 cannot hold: audio_encoder.conv1.weight") as caught:
+        checkpoints.save(network, path, precision="fp16")
+    assert "bf16" in caught.value.hint
+    assert not path.exists()
+    checkpoints.save(network, path, precision="bf16")
+    assert path.exists()
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     expect(tmp_path / "clip.safetensors", "no such weights file", part="clip")
 

@@ -120,8 +120,9 @@ def test_the_sound_encoder_learns_from_videos(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "--data"),
-        (("--data", "a", "--videos", "b"), "either --data"),
+        ((), "nothing to learn from was given"),
+        ((), "either --data"),
+        (("--data", "a", "--videos", "b"), "--data and --videos contradict each other"),
         (("--data", "a", "--loss", "clip_loss"), "--loss needs --videos"),
         (("--videos", "b", "--teacher", "1"), "--teacher needs --data"),
         (("--videos", "nowhere", "--perceptor", "nowhere.safetensors"), "no such weights file"),

@@ -227,7 +227,7 @@ def _check_source(data: Path | None, videos: Path | None, of_videos: dict[str, A
 
     if (data is None) == (videos is None):
         raise TrainingError(
-            "the sound encoder learns from labelled data or from videos",
+            "nothing to learn from was given" if data is None else "--data and --videos contradict each other",
             hint="give either --data (weights/README.md says what is in that folder) or --videos",
         )
     stray, needed = (of_videos, "--videos") if videos is None else (of_data, "--data")

@@ -103,7 +103,9 @@ def convert(
 
         part = manifest.part(name)
         if part.shipped:
-            raise WeightsError(f"{name} comes with w2c-gen as it is", hint="name the published part it looks like")
+            raise WeightsError(
+                f"{name} comes with w2c-gen as it is", hint="name the published part whose structure the checkpoint has"
+            )
         if not file.is_file():
             raise WeightsError(f"{file}: no such file", hint="give the checkpoint that shall be converted")
         if out is None:
@@ -139,7 +141,9 @@ def fake(
         for part in manifest.expand_all(names):
             path = store.locate_part(part, weights_dir)
             if part.shipped:
-                raise WeightsError(f"{part.name} comes with w2c-gen", hint="only published parts can be stood in for")
+                raise WeightsError(
+                    f"{part.name} comes with w2c-gen", hint="name a published part: `w2c-gen weights list`"
+                )
             if path.exists() and not overwrite:
                 raise OutputError(f"{path} exists", hint="use --overwrite to replace it")
             fakes.write_fake(path, role=part.role, config=part.config, seed=seed, precision=precision.value)
@@ -171,7 +175,7 @@ def _fetch_tag(asked: str, weights_dir: Path | None, *, precision: str = "fp32",
     from wav2clip_gen.models.fetch import asked_to_stay_offline
 
     if offline or asked_to_stay_offline():
-        raise WeightsError(f"{asked} cannot be fetched offline", hint="leave --offline and W2C_OFFLINE away")
+        raise WeightsError(f"{asked} cannot be fetched offline", hint="leave out --offline and W2C_OFFLINE")
     path = tag_file(asked, weights_dir)
     if not path.is_file():
         fetch_tag(asked, path, precision=precision)

@@ -59,7 +59,7 @@ def convert(
         network = checkpoints.unfilled(Header(part=role, config=config))
     except (TypeError, ValueError, RuntimeError) as error:
         what = f"{original}: its configuration builds no {role} ({error})"
-        raise WeightsError(what, hint="is the YAML beside it the one that came with it?") from None
+        raise WeightsError(what, hint="put the YAML beside it that came with it") from None
     found = read_tensors(original, role=role)
     wanted = _inside(network).state_dict()
     tensors = without_wrapping(found, wanted, LAYOUTS[role])
@@ -68,7 +68,7 @@ def convert(
         guess = recognise(found)
         raise WeightsError(
             f"{original}: {checkpoints.first_three(wrong)}",
-            hint=f"this seems to be {guess}" if guess else f"is this a {role} of the kind that was named?",
+            hint=f"this seems to be {guess}" if guess else f"give a {role} of the kind that --as or its YAML names",
         )
     checkpoints.fill(_inside(network), tensors)
     made_of = {"file": original.name, "sha256": sha256 or store.hash_file(original)}
@@ -171,8 +171,8 @@ def _require_usable(architecture: str, tag: str) -> None:
     config = open_clip.get_model_config(architecture) or {}
     if config.get("text_cfg", {}).get("hf_tokenizer_name"):
         raise WeightsError(
-            f"{architecture} has a tokenizer that must be asked for at every use",
-            hint="take a CLIP with its own tokenizer",
+            f"{architecture} reads words only with a tokenizer from the network",
+            hint="take a CLIP with open_clip's own, such as ViT-B-16",
         )
     trained = open_clip.get_pretrained_cfg(architecture, tag)
     if bool(trained.get("quick_gelu", False)) != bool(config.get("quick_gelu", False)):

@@ -109,7 +109,7 @@ def remove(part: Part, weights_dir: Path | None = None, *, forget: bool = False)
     from filelock import FileLock, Timeout
 
     if part.shipped:
-        raise WeightsError(f"{part.name} comes with w2c-gen", hint="only what was fetched can be removed")
+        raise WeightsError(f"{part.name} comes with w2c-gen", hint="name what was fetched: `w2c-gen weights list`")
     folder = weights_dir or store.weights_folder()
     own = folder / part.name
     freed = 0
@@ -123,6 +123,8 @@ def remove(part: Part, weights_dir: Path | None = None, *, forget: bool = False)
                         path.unlink()
                 shutil.rmtree(own)  # after the release: Windows deletes no file that is held open
             except Timeout:
-                raise WeightsError(f"{part.name} is being fetched", hint="stop that first") from None
+                raise WeightsError(
+                    f"{part.name} is being fetched", hint="stop that first, or wait for its end"
+                ) from None
     Lock(folder).forget(part.name, original=forget)
     return freed
