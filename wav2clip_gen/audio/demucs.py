@@ -19,12 +19,11 @@ from wav2clip_gen.audio.separation import STEMS
 from wav2clip_gen.audio.track import Samples
 from wav2clip_gen.environment import asked_to_stay_offline
 from wav2clip_gen.errors import SettingsError, W2CError, WeightsError
-from wav2clip_gen.files import hash_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK_SECONDS = 30.0  # much more than the 7.8 s that the network hears at once
+BLOCK_SECONDS = 30.0  # the network hears 7.8 s at once
 OVERLAP = 0.25  # of what it hears at once
 
 
@@ -39,11 +38,11 @@ class DemucsSeparator:
 
     @property
     def version(self) -> str:
-        """The hashes of the weights, and the package's version."""
-        return " ".join([version("demucs"), *map(hash_file, self._weights.files)])
+        """The package's version and what the weights are."""
+        return f"{version('demucs')} {self._weights.fingerprint}"
 
     def block_seconds(self, rate: int, channels: int) -> float:
-        """Always the same."""
+        """Long beside what the network hears at once, and short beside a GPU's memory."""
         return BLOCK_SECONDS
 
     def separate(self, block: Samples, rate: int) -> Samples:

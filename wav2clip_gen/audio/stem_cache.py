@@ -24,7 +24,7 @@ import numpy as np
 from wav2clip_gen.audio.readers import Reader, SoundfileReader
 from wav2clip_gen.audio.separation import STEMS, Separator, separated
 from wav2clip_gen.audio.track import Samples, Track
-from wav2clip_gen.errors import OutputError, SoundError
+from wav2clip_gen.errors import OutputError
 from wav2clip_gen.files import appear_whole, check_output, hash_file
 
 if TYPE_CHECKING:
@@ -73,13 +73,8 @@ class Entry:
 
         Raises:
             OutputError: The folder cannot be written to.
-            SoundError: The song changed while it was read, or has too many channels.
+            SoundError: The song changed while it was read.
         """
-        if song.channels > MOST_CHANNELS:
-            raise SoundError(
-                f"{song.path} has {song.channels} channels, at most {MOST_CHANNELS} can be separated",
-                hint="make a version with fewer channels first, or give its stems with --stem-file",
-            )
         with _writing(self.folder, "choose another cache folder with W2C_CACHE"):
             self.folder.mkdir(parents=True, exist_ok=True)
             headroom = HEADROOM

@@ -11,7 +11,7 @@ from pathlib import Path
 from wav2clip_gen.audio.fitting import fit_stem
 from wav2clip_gen.audio.given import MIXES, NAME, Given, find_beside, find_given, resolve_input
 from wav2clip_gen.audio.separation import STEMS, Separator
-from wav2clip_gen.audio.stem_cache import Entry, check_keep, keep_stems
+from wav2clip_gen.audio.stem_cache import MOST_CHANNELS, Entry, check_keep, keep_stems
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError
 
@@ -97,7 +97,7 @@ def plan_stems(
 
     Raises:
         SettingsError: There is no such stem or separator.
-        SoundError: A given file cannot be read, or does not belong to this song.
+        SoundError: A given file cannot be read, or does not belong to this song, or it has too many channels.
         W2CError: Demucs is asked for, and it or its weights are not there.
     """
     if separator not in SEPARATORS:
@@ -130,6 +130,11 @@ def _choose_separator(name: str, song: Track, demucs_repo: Path | None) -> Separ
     from wav2clip_gen.audio.demucs import find_demucs
     from wav2clip_gen.audio.dsp import DspSeparator
 
+    if song.channels > MOST_CHANNELS:
+        raise SoundError(
+            f"{song.path} has {song.channels} channels, at most {MOST_CHANNELS} can be separated",
+            hint="make a version with fewer channels first, or give its stems with --stem-file",
+        )
     if name == "dsp":
         return DspSeparator()
     found = find_demucs(required=name == "demucs", repo=demucs_repo, channels=song.channels)
