@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.cli.refusals import assert_refused
 from tests.conftest import ROOT, SAMPLES, Write
 from wav2clip_gen import __version__
 from wav2clip_gen.cli.render import app
@@ -252,13 +253,7 @@ def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
     (folder / "taken.mp4").write_text("an old film")
     soundfile.write(folder / "nan.wav", np.array([0.0, np.nan, 0.0]), 16_000, subtype="FLOAT")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    done = run(*arguments)
-    assert done.exit_code == code
-    first, second = done.stderr.splitlines()[-2:]
-    assert first.startswith("error: ")
-    assert says in first
-    assert second.startswith("hint: ")
-    assert done.stdout == ""
+    assert_refused(run(*arguments), says, code=code)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -297,9 +292,9 @@ def test_missing_weights_and_ffmpeg_are_told_before_any_work(
 def test_damaged_weights_are_one_clear_line(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = tmp_path / "weights" / "mini"
     family.mkdir(parents=True)
-    for part in store.PARTS:
-        content = store.locate("mini", part).read_bytes()
-        (family / f"{part}.safetensors").write_bytes(content[: len(content) // 2] if part == "vqgan" else content)
+    for role, part in store.members("mini").items():
+        content = store.locate_part(part).read_bytes()
+        (family / f"{role}.safetensors").write_bytes(content[: len(content) // 2] if role == "vqgan" else content)
     monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path / "weights"))
     done = run(song, "-o", tmp_path / "film.mp4")
     assert done.exit_code == 1

@@ -12,7 +12,7 @@ from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import store
 from wav2clip_gen.models.vocabulary import FILE, note_unknown, read_words, words_in, write_words
 
-MINI = store.locate("mini", "clip")
+MINI = store.find_part("mini-clip")
 
 
 def note(*texts: str, weights: Path = MINI) -> str:
