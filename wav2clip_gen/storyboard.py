@@ -19,18 +19,26 @@ from wav2clip_gen.pipeline import embed_sound, hear, pull_curves
 from wav2clip_gen.settings import Pull, StyleImage
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from wav2clip_gen.models.families import Family
     from wav2clip_gen.synthesis.trajectory import Trajectory
 
 FAINTEST = 0.005  # mean weight of what is still named below a picture
 
 
-def storyboarding(job: Job, *, load: Callable[..., Family] | None = None) -> Iterator[Event]:
+def storyboarding(
+    job: Job,
+    *,
+    load: Callable[..., Family] | None = None,
+    on_separation: Callable[[float], None] = lambda share: None,
+) -> Iterator[Event]:
     """Paint the sections of a song and lay them out, telling of each step; the last event is `SheetFinished`.
 
     Args:
         job: From `prepare` with `storyboard`.
         load: Gives the networks, as `load_choice` does.
+        on_separation: Is told how much of the song is separated into stems, from 0 to 1.
 
     Raises:
         W2CError: The track, a setting, the weights or the output cannot be used.
@@ -43,7 +51,7 @@ def storyboarding(job: Job, *, load: Callable[..., Family] | None = None) -> Ite
 
     if must_separate(job):
         yield Stage("separate")
-        sources(job)
+        sources(job, on_progress=on_separation)
     yield Stage("hear")
     windows = embed_sound(job, family)
     understood = family if hears(job.networks.parts["clip"]) else None  # else words and sounds cannot be compared
@@ -54,8 +62,9 @@ def storyboarding(job: Job, *, load: Callable[..., Family] | None = None) -> Ite
 
     yield Stage("paint")
     panels: list[Panel] = []
+    pulls = pull_curves(job)
     for section in analysis.sections:
-        panel, similarity = paint_section(job, family, section, trajectory)
+        panel, similarity = paint_section(job, family, section, trajectory, pulls)
         panels.append(panel)
         words = tuple(word.text for word in section.meaning.words) if section.meaning else ()
         guessing = bool(words and section.meaning and section.meaning.guessing)
@@ -68,8 +77,18 @@ def storyboarding(job: Job, *, load: Callable[..., Family] | None = None) -> Ite
     yield SheetFinished(job.out, len(panels))
 
 
-def paint_section(job: Job, family: Family, section: Section, trajectory: Trajectory) -> tuple[Panel, float | None]:
-    """Paint the mean of a section's targets as a film's first frame is painted; also tell how near it came."""
+def paint_section(
+    job: Job, family: Family, section: Section, trajectory: Trajectory, curves: Tensor
+) -> tuple[Panel, float | None]:
+    """Paint the mean of a section's targets as a film's first frame is painted; also tell how near it came.
+
+    Args:
+        job: What is made.
+        family: Networks.
+        section: Of the job's track.
+        trajectory: Of the whole track, from `pipeline.hear`.
+        curves: How much each of `settings.pulls` pulls at each frame, (P, F).
+    """
     from wav2clip_gen.synthesis.painter import Painter, generator_for
     from wav2clip_gen.synthesis.trajectory import mean_target
 
@@ -77,8 +96,8 @@ def paint_section(job: Job, family: Family, section: Section, trajectory: Trajec
     painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
     target = mean_target(trajectory, frames).to(family.device)
     last = deque(painter.paint(target, steps=job.settings.painting.first_steps, inertia=0), maxlen=1)
-    weights = pull_curves(job)[:, frames].mean(dim=1).tolist()
-    pulls = tuple(zip(map(_name, job.settings.pulls), weights, strict=True))
+    weights = curves[:, frames].mean(dim=1).tolist()
+    pulls = list(zip(map(_name, job.settings.pulls), weights, strict=True))
     panel = Panel(
         section=section,
         start=job.track.start + section.start,

@@ -188,7 +188,7 @@ def test_weights_that_cannot_be_fetched_get_a_clear_line(song: Track, monkeypatc
     plan = plan_stems(song, ["drums"], separator="demucs")
     with pytest.raises(WeightsError, match=r"cannot be fetched \(no route to host\)") as caught:
         plan.tracks()
-    assert "--demucs-repo" in caught.value.hint
+    assert "W2C_DEMUCS_REPO" in caught.value.hint
     monkeypatch.setenv("W2C_OFFLINE", "1")
     with pytest.raises(WeightsError, match="W2C_OFFLINE"):
         plan_stems(song, ["drums"], separator="demucs")
@@ -197,9 +197,9 @@ def test_weights_that_cannot_be_fetched_get_a_clear_line(song: Track, monkeypatc
 def test_what_is_not_installed_is_told_with_the_way_to_install_it(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demucs, "find_spec", lambda name: None)
     assert plan_stems(song, ["drums"]).separator == "dsp"
-    with pytest.raises(SettingsError, match="not installed") as caught:
+    with pytest.raises(W2CError, match="not installed") as caught:
         plan_stems(song, ["drums"], separator="demucs")
-    assert 'pip install "w2c-gen[demucs]"' in caught.value.hint
+    assert "pip install 'wav2clip-gen[demucs]'" in caught.value.hint
 
 
 def test_surround_is_left_to_dsp(save: Save) -> None:
