@@ -188,7 +188,7 @@ def test_weights_that_cannot_be_fetched_get_a_clear_line(song: Track, monkeypatc
     plan = plan_stems(song, ["drums"], separator="demucs")
     with pytest.raises(WeightsError, match=r"cannot be fetched \(no route to host\)") as caught:
         plan.tracks()
-    assert "W2C_DEMUCS_REPO" in caught.value.hint
+    assert "--demucs-repo" in caught.value.hint
     monkeypatch.setenv("W2C_OFFLINE", "1")
     with pytest.raises(WeightsError, match="W2C_OFFLINE"):
         plan_stems(song, ["drums"], separator="demucs")

@@ -101,7 +101,7 @@ def find_demucs(*, required: bool, repo: Path | None, channels: int) -> DemucsSe
     if weights is None and required and asked_to_stay_offline():
         raise WeightsError(
             f"the weights of {MODEL} are not there, and W2C_OFFLINE is set",
-            hint="unset it once to fetch them, name their folder in W2C_DEMUCS_REPO, or use --separator dsp",
+            hint="unset it once to fetch them, give their folder with --demucs-repo, or use --separator dsp",
         )
     return DemucsSeparator(weights) if weights or required else None
 

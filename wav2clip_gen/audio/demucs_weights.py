@@ -109,7 +109,7 @@ def fetch_weights() -> Weights:
     except (OSError, ValueError, errors.HfHubHTTPError) as error:
         raise WeightsError(
             f"the weights of {MODEL} cannot be fetched ({' '.join(str(error).split())[:200]})",
-            hint="is there a network? else name a folder in W2C_DEMUCS_REPO, or use --separator dsp",
+            hint="is there a network? else give a folder with --demucs-repo, or use --separator dsp",
         ) from error
     return Weights(bag, tuple(files))
 
