@@ -123,7 +123,7 @@ class Painting(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Motion(Group):
-    """How fast the picture may follow the sound."""
+    """How fast the picture may follow the sound, and how it moves by itself."""
 
     smoothing: float = knob(
         0.15, "half-life of the targets' zero-phase smoothing; 0: none", unit="s", minimum=0, maximum=60
@@ -131,6 +131,11 @@ class Motion(Group):
     inertia: float = knob(0.05, "pull towards the frame before", minimum=0, maximum=100)
     crossfade: float = knob(1.0, "over how long words that begin or cease come and go", unit="s", minimum=0, maximum=60)
     blend: float = knob(0.1, "half-life of the latents shown; 0: each frame by itself", unit="s", minimum=0, maximum=10)
+    zoom: float = knob(0.0, "how much nearer the picture comes; 0.1: 10 %", unit="1/s", minimum=-0.9, maximum=9)
+    pan_x: float = knob(0.0, "how far it goes to the right, in widths", unit="1/s", minimum=-10, maximum=10)
+    pan_y: float = knob(0.0, "how far it goes down, in heights", unit="1/s", minimum=-10, maximum=10)
+    rotate: float = knob(0.0, "how far it turns clockwise", unit="degrees/s", minimum=-3600, maximum=3600)
+    border: str = knob("reflect", "what comes in over an edge: its mirror, or the other side", choices=("reflect", "wrap"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ DEFAULTS = {  # in words, where the value itself would say little
     "vqgan": "default: the family's",
     "device": "default auto",
     "precision": "default auto",
+    "border": "default reflect",
 }
 
 
@@ -133,6 +134,11 @@ LearningRate = Annotated[float | None, knob_option(Painting, "learning_rate", pa
 Smoothing = Annotated[float | None, knob_option(Motion, "smoothing", panel="Motion")]
 Inertia = Annotated[float | None, knob_option(Motion, "inertia", panel="Motion")]
 Blend = Annotated[float | None, knob_option(Motion, "blend", panel="Motion")]
+Zoom = Annotated[float | None, knob_option(Motion, "zoom", panel="Motion")]
+PanX = Annotated[float | None, knob_option(Motion, "pan_x", panel="Motion")]
+PanY = Annotated[float | None, knob_option(Motion, "pan_y", panel="Motion")]
+Rotate = Annotated[float | None, knob_option(Motion, "rotate", panel="Motion")]
+Border = Annotated[str | None, knob_option(Motion, "border", panel="Motion")]
 Models = Annotated[str | None, knob_option(Run, "models", panel="Models")]
 Perceptor = Annotated[str | None, knob_option(Run, "perceptor", panel="Models")]
 VQGAN = Annotated[str | None, knob_option(Run, "vqgan", panel="Models")]

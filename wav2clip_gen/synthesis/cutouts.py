@@ -79,14 +79,20 @@ def sample(picture: Tensor, homographies: Tensor, size: int) -> Tensor:
     """
     oversampling = max(1, math.ceil(min(picture.shape[-2:]) / size))
     side = size * oversampling
-    count = homographies.shape[0]
-    centres = (torch.arange(side, device=picture.device, dtype=picture.dtype) * 2 + 1) / side - 1
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
-    points = torch.stack([x, y, torch.ones_like(x)]).view(3, side * side)
-    seen = homographies.to(picture.dtype) @ points  # (N, 3, side * side)
-    grid = (seen[:, :2] / seen[:, 2:]).transpose(1, 2).reshape(count, side, side, 2)
-    views = F.grid_sample(picture.expand(count, -1, -1, -1), grid, padding_mode="reflection", align_corners=False)
+    grid = look_through(homographies.to(picture.dtype), side, side)
+    views = F.grid_sample(picture.expand(len(grid), -1, -1, -1), grid, padding_mode="reflection", align_corners=False)
     return F.avg_pool2d(views, oversampling) if oversampling > 1 else views
+
+
+def look_through(homographies: Tensor, height: int, width: int) -> Tensor:
+    """The points (N, height, width, 2) at which homographies (N, 3, 3) see the middles of a view's pixels."""
+    rows, columns = (
+        (torch.arange(side, device=homographies.device, dtype=homographies.dtype) * 2 + 1) / side - 1
+        for side in (height, width)
+    )
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    seen = homographies @ torch.stack([x, y, torch.ones_like(x)]).view(3, -1)  # (N, 3, height * width)
+    return (seen[:, :2] / seen[:, 2:]).transpose(1, 2).reshape(-1, height, width, 2)
 
 
 def jitter_colours(views: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:

@@ -19,6 +19,7 @@ from wav2clip_gen.models.families import Family, computes_in_bf16
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.cutouts import random_views
 from wav2clip_gen.synthesis.losses import drift, spherical_distance, total_variation
+from wav2clip_gen.synthesis.motion import Camera, Matrix, warp
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,7 @@ class Painter:
         self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
         self._spread = codes.std(dim=0).view(1, -1, 1, 1)
         self._shown = _RunningAverage(settings.motion.blend * settings.picture.fps)
+        self._camera = Camera(picture.width, picture.height, vqgan.stride)
         self._autocast = autocast(settings.run.precision, family.device)
 
     def paint(self, target: Tensor, *, steps: int, inertia: float) -> Iterator[Step]:
@@ -114,12 +116,36 @@ class Painter:
         return distance, similarity
 
     @torch.no_grad()
+    def move(self, move: Matrix) -> None:
+        """Let the picture go on, before a frame is painted; see `motion`.
+
+        Where the camera is too far from the codes, what it sees is encoded: the picture, and the running average of
+        those shown. Adam's moments go along as they are, cell by cell.
+        """
+        if not self._camera.go(move):
+            return
+        quantised = self.family.vqgan.quantise(self.latent)
+        latents = quantised if self._shown.total is None else torch.cat([quantised, self._shown.average])
+        offset, border = self._camera.arrive(), self.settings.motion.border
+        with self._autocast():
+            pictures = self.family.vqgan.decode(latents).float().clamp(0, 1)
+            moved = self.family.vqgan.encode(warp(pictures, offset, border=border).clamp(0, 1)).float()
+        self.latent.copy_(moved[:1].clamp(self._lowest, self._highest))
+        self._shown.replace(moved[1:])
+        for state in self.optimiser.state.values():
+            for moment in (state["exp_avg"], state["exp_avg_sq"]):
+                moment.copy_(warp(moment, offset, border=border, mode="bilinear"))
+
+    @torch.no_grad()
     def show(self) -> Tensor:
         """The picture (3, H, W) in [0, 1] of the frame now finished: the running average of the codes, decoded."""
         latent = self._shown.update(self.family.vqgan.quantise(self.latent))
         with self._autocast():
             picture = self.family.vqgan.decode(latent)
-        return picture.float().clamp(0, 1).squeeze(0)
+        picture = picture.float()
+        if not np.array_equal(self._camera.offset, np.eye(3)):
+            picture = warp(picture, self._camera.offset, border=self.settings.motion.border)
+        return picture.clamp(0, 1).squeeze(0)
 
     def show_bytes(self) -> NDArray[np.uint8]:
         """The same picture as (H, W, 3) uint8, copied to the host."""
@@ -139,7 +165,18 @@ class _RunningAverage:
         self.weight = self.keep * self.weight + 1 - self.keep
         share = (1 - self.keep) * value
         self.total = share if self.total is None else self.keep * self.total + share
+        return self.average
+
+    @property
+    def average(self) -> Tensor:
+        """The average so far, of one value at least."""
+        assert self.total is not None
         return self.total / self.weight
+
+    def replace(self, value: Tensor) -> None:
+        """Go on from another average (1, ...), or, while there is none, from nothing (0, ...)."""
+        if self.total is not None:
+            self.total = self.weight * value
 
 
 class _ClampWithGradient(torch.autograd.Function):
