@@ -63,6 +63,7 @@ class Painter:
         self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
         self._spread = codes.std(dim=0).view(1, -1, 1, 1)
         self._shown = _RunningAverage(settings.motion.blend * settings.picture.fps)
+        self._beside: Tensor | None = None  # (1, 3, H, W), what the codes could not hold of a picture that was moved
         self._camera = Camera(picture.width, picture.height, vqgan.stride)
         self._autocast = autocast(settings.run.precision, family.device)
 
@@ -76,10 +77,9 @@ class Painter:
         # The named ranges are what a profiler shows (see tests/benchmarks); unprofiled they cost microseconds.
         with record_function("decode"):
             quantised = self.family.vqgan.quantise(self.latent)  # in float32: bf16 confuses neighbouring codes
-            with self._autocast():
-                picture = self.family.vqgan.decode(quantised)
+            picture = self._decode(quantised)
         with record_function("cutouts"):
-            picture = clamp_with_gradient(picture.float())
+            picture = clamp_with_gradient(picture)
             cuts = self.settings.painting.cuts
             views = random_views(picture, self.family.clip.size, cuts, generator=self.generator)
         others = torch.zeros((), device=picture.device)  # losses that need no perceptor
@@ -119,19 +119,21 @@ class Painter:
     def move(self, move: Matrix) -> None:
         """Let the picture go on, before a frame is painted; see `motion`.
 
-        Where the camera is too far from the codes, what it sees is encoded: the picture, and the running average of
-        those shown. Adam's moments go along as they are, cell by cell.
+        Where the camera is too far from the codes, what it sees is encoded: the picture that is painted, and the
+        running average that is shown. Adam's moments go along as they are, cell by cell.
         """
         if not self._camera.go(move):
             return
-        quantised = self.family.vqgan.quantise(self.latent)
-        latents = quantised if self._shown.total is None else torch.cat([quantised, self._shown.average])
-        offset, border = self._camera.arrive(), self.settings.motion.border
+        offset, border, vqgan = self._camera.arrive(), self.settings.motion.border, self.family.vqgan
+        painted = vqgan.quantise(self.latent)
+        shown = painted if self._shown.total is None else self._shown.average
+        moved = warp(self._decode(torch.cat([painted, shown])), offset, border=border).clamp(0, 1)
         with self._autocast():
-            pictures = self.family.vqgan.decode(latents).float().clamp(0, 1)
-            moved = self.family.vqgan.encode(warp(pictures, offset, border=border).clamp(0, 1)).float()
-        self.latent.copy_(moved[:1].clamp(self._lowest, self._highest))
-        self._shown.replace(moved[1:])
+            painted, shown = vqgan.encode(moved).float().split(1)
+        self.latent.copy_(painted.clamp(self._lowest, self._highest))
+        shown = vqgan.quantise(shown)
+        self._shown.replace(shown)
+        self._beside = moved[1:] - self._decode(shown, beside=False)
         for state in self.optimiser.state.values():
             for moment in (state["exp_avg"], state["exp_avg_sq"]):
                 moment.copy_(warp(moment, offset, border=border, mode="bilinear"))
@@ -139,13 +141,16 @@ class Painter:
     @torch.no_grad()
     def show(self) -> Tensor:
         """The picture (3, H, W) in [0, 1] of the frame now finished: the running average of the codes, decoded."""
-        latent = self._shown.update(self.family.vqgan.quantise(self.latent))
-        with self._autocast():
-            picture = self.family.vqgan.decode(latent)
-        picture = picture.float()
+        picture = self._decode(self._shown.update(self.family.vqgan.quantise(self.latent)))
         if not np.array_equal(self._camera.offset, np.eye(3)):
             picture = warp(picture, self._camera.offset, border=self.settings.motion.border)
         return picture.clamp(0, 1).squeeze(0)
+
+    def _decode(self, quantised: Tensor, *, beside: bool = True) -> Tensor:
+        """The pictures (N, 3, H, W) of codes, with what lies beside them; not clamped."""
+        with self._autocast():
+            pictures = self.family.vqgan.decode(quantised)
+        return pictures.float() if self._beside is None or not beside else pictures.float() + self._beside
 
     def show_bytes(self) -> NDArray[np.uint8]:
         """The same picture as (H, W, 3) uint8, copied to the host."""
