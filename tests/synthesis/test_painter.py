@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family
+from wav2clip_gen.pictures import read_covering
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.losses import total_variation
 from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
@@ -47,6 +51,25 @@ def test_the_seed_decides_everything(mini: Family, tiny: Settings) -> None:
     torch.rand(50)  # what others draw does not matter
     assert torch.equal(first, last(7))
     assert not torch.equal(first, last(8))
+
+
+def test_a_film_starts_from_a_picture_and_is_pulled_back_to_it(mini: Family, tiny: Settings, tmp_path: Path) -> None:
+    stripes = np.zeros((90, 120, 3), np.uint8)
+    stripes[:, :60] = (250, 120, 20)
+    stripes[:, 60:] = (20, 60, 200)
+    Image.fromarray(stripes).save(tmp_path / "start.png")
+
+    def away(init_weight: float, steps: int = 0) -> float:
+        given = {"init_image": str(tmp_path / "start.png"), "init_weight": init_weight}
+        artist = painter(mini, tiny.merged({"painting": given}))
+        paint(artist, target(mini), steps)
+        shown = artist.show()  # (3, 48, 64)
+        wanted = torch.from_numpy(read_covering(tmp_path / "start.png", 64, 48)).permute(2, 0, 1) / 255
+        return (shown - wanted).abs().mean().item()
+
+    assert away(0.0) < 0.1
+    assert away(0.0, 12) > 1.5 * away(0.0)
+    assert away(5.0, 12) < 0.7 * away(0.0, 12)
 
 
 def test_inertia_holds_the_latent_where_it_was(mini: Family, tiny: Settings) -> None:

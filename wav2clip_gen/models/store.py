@@ -11,7 +11,6 @@ Builds no network, imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wav2clip_gen import files
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import manifest
 from wav2clip_gen.models.locks import Lock
@@ -26,6 +26,7 @@ from wav2clip_gen.models.manifest import Part
 
 PARTS = manifest.ROLES  # of a family
 FAMILIES = ("full", "mini")  # the better one first
+hash_file = files.hash_file
 STATES = ("shipped", "ready", "RANDOM", "fetched", "missing", "damaged")
 
 
@@ -169,15 +170,6 @@ def sha256(path: Path) -> str:
     `w2c-gen weights verify` read the file itself.
     """
     return Lock(path.parent.parent).recorded_hash(path) or hash_file(path)
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of what is in a file, in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 _VERIFY = "run `w2c-gen weights verify`, then fetch what is damaged again"

@@ -16,6 +16,7 @@ from torch.profiler import record_function
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family, computes_in_bf16
+from wav2clip_gen.pictures import read_covering
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.cutouts import random_views
 from wav2clip_gen.synthesis.losses import drift, spherical_distance, total_variation
@@ -39,7 +40,7 @@ class Painter:
     """
 
     def __init__(self, family: Family, settings: Settings, *, generator: torch.Generator) -> None:
-        """Start from soft colours drawn at random.
+        """Start from the picture that was given, or from soft colours drawn at random.
 
         Args:
             family: Networks, frozen, on one device.
@@ -47,16 +48,17 @@ class Painter:
             generator: Draws the start and all views; on the family's device.
 
         Raises:
-            SettingsError: The picture's size is no multiple of the latent's cell, or too small for it.
+            SettingsError: The picture's size is no multiple of the latent's cell, or too small for it; or the picture
+                to start from cannot be read.
         """
         self.family = family
         self.settings = settings
         self.generator = generator
         picture, vqgan = settings.picture, family.vqgan
         check_size(picture.width, picture.height, vqgan.stride)
-        start = soft_colours(picture.height, picture.width, generator=generator)
         with torch.no_grad():
-            self.latent = vqgan.encode(start).requires_grad_()
+            self.latent = vqgan.encode(first_picture(settings, generator=generator)).requires_grad_()
+        self._start = self.latent.detach().clone()
         self.optimiser = torch.optim.Adam([self.latent], lr=settings.painting.learning_rate, foreach=False)
         codes = vqgan.quantize.codes
         self._lowest = codes.amin(dim=0).view(1, -1, 1, 1)
@@ -87,6 +89,8 @@ class Painter:
             others = others + self.settings.painting.total_variation * total_variation(picture)
         if inertia:
             others = others + inertia * drift(self.latent, before, self._spread)
+        if self.settings.painting.init_weight:  # VQGAN-CLIP's init_weight
+            others = others + self.settings.painting.init_weight * drift(self.latent, self._start, self._spread)
         self.optimiser.zero_grad()
         distance, similarity = self._descend(views, target, others)
         self.optimiser.step()
@@ -202,6 +206,19 @@ class _ClampWithGradient(torch.autograd.Function):
 def clamp_with_gradient(values: Tensor) -> Tensor:
     """Clamp to [0, 1] while values outside still learn the way back in."""
     return _ClampWithGradient.apply(values)  # type: ignore[no-untyped-call]
+
+
+def first_picture(settings: Settings, *, generator: torch.Generator) -> Tensor:
+    """The picture (1, 3, H, W) that a film starts from, on the generator's device.
+
+    Raises:
+        SettingsError: The picture that was given cannot be read.
+    """
+    picture, given = settings.picture, settings.painting.init_image
+    if given is None:
+        return soft_colours(picture.height, picture.width, generator=generator)
+    pixels = torch.from_numpy(read_covering(given, picture.width, picture.height))  # (H, W, 3)
+    return pixels.to(generator.device).permute(2, 0, 1).unsqueeze(0) / 255
 
 
 def soft_colours(height: int, width: int, *, generator: torch.Generator) -> Tensor:
