@@ -12,7 +12,20 @@ import typer
 from wav2clip_gen import __version__
 from wav2clip_gen.configuration import preset_names
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Group, Motion, Painting, Picture, Run, Sound, describe_range, knobs, parse_time
+from wav2clip_gen.settings import (
+    DESTINATIONS,
+    FEATURES,
+    PITCHES,
+    Group,
+    Motion,
+    Painting,
+    Picture,
+    Run,
+    Sound,
+    describe_range,
+    knobs,
+    parse_time,
+)
 
 DEFAULTS = {  # in words, where the value itself would say little
     "duration": "default: to the track's end",
@@ -207,6 +220,16 @@ Zoom = Annotated[float | None, knob_option(Motion, "zoom", panel="Motion")]
 PanX = Annotated[float | None, knob_option(Motion, "pan_x", panel="Motion")]
 PanY = Annotated[float | None, knob_option(Motion, "pan_y", panel="Motion")]
 Rotate = Annotated[float | None, knob_option(Motion, "rotate", panel="Motion")]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="[STEM.]FEATURE:WHAT=SCALE",
+        rich_help_panel="Motion",
+        help="Let a feature of the sound drive a setting, as in drums.onset:zoom=0.04,decay=0.2; repeatable. "
+        f"[dim](features: {', '.join(FEATURES[: -len(PITCHES)])}, C to B; what: {', '.join(DESTINATIONS)}, prompt.1)[/]",
+    ),
+]
 Border = Annotated[str | None, knob_option(Motion, "border", panel="Motion")]
 Models = Annotated[str | None, knob_option(Run, "models", panel="Models")]
 Perceptor = Annotated[str | None, knob_option(Run, "perceptor", panel="Models")]

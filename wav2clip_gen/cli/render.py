@@ -114,6 +114,7 @@ def render(
     pan_y: options.PanY = None,
     rotate: options.Rotate = None,
     border: options.Border = None,
+    maps: options.Maps = None,
     models: options.Models = None,
     perceptor: options.Perceptor = None,
     vqgan: options.VQGAN = None,
@@ -153,7 +154,7 @@ def render(
     with console.errors_shown(debug=debug):
         layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
         pulls = _given(changes, prompt or [], prompt_files or [], style_image or [])
-        given = {**pulls, **_given_stems(stems, stem_file)}
+        given = {**pulls, **_given_stems(stems, stem_file), **({"maps": maps} if maps else {})}
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         settings = settings.with_stem_weights(dict(stem_weight or []))
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)

@@ -99,9 +99,14 @@ def jitter_colours(views: Tensor, *, generator: torch.Generator, strength: float
     """Change saturation, contrast and brightness of each view (N, 3, s, s) by up to `strength`."""
     signed = torch.rand(3, views.shape[0], 1, 1, 1, generator=generator, device=views.device) * 2 - 1
     saturation, contrast, brightness = 1 + signed[0] * strength * 2, 1 + signed[1] * strength, signed[2] * strength
-    red, green, blue = views.split(1, dim=1)
+    return contrast * (saturated(views, saturation) - 0.5) + 0.5 + brightness
+
+
+def saturated(pictures: Tensor, factor: Tensor | float) -> Tensor:
+    """Pictures (N, 3, H, W) whose colours are `factor` times as far from grey."""
+    red, green, blue = pictures.split(1, dim=1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue  # Rec. 601
-    return contrast * (torch.lerp(luma, views, saturation) - 0.5) + 0.5 + brightness
+    return torch.lerp(luma, pictures, factor)
 
 
 def add_noise(views: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wav2clip_gen.synthesis.cutouts import look_through
+from wav2clip_gen.settings import View
+from wav2clip_gen.synthesis.cutouts import look_through, saturated
 
 Matrix = NDArray[np.float64]  # (3, 3), from where a point was to where it is, both as (x, y, 1)
 
@@ -66,6 +67,7 @@ class Camera:
         self.offset: Matrix = np.eye(3)
         self._half_sides = np.array([[width / 2], [height / 2]])
         self._reach = REACH * stride
+        self._aspect = width / height
 
     def go(self, move: Matrix) -> bool:
         """Make a move; tell whether a corner of the picture is now too far from its cells."""
@@ -73,6 +75,15 @@ class Camera:
         corners = np.array([[-1, -1, 1, 1], [-1, 1, -1, 1], [1, 1, 1, 1]])
         strayed = ((self.offset @ corners)[:2] - corners[:2]) * self._half_sides
         return bool(np.hypot(*strayed).max() > self._reach)
+
+    def look(self, pictures: Tensor, view: View, *, border: str) -> Tensor:
+        """See pictures (N, 3, H, W) of the codes from where the camera is; not clamped."""
+        stand = placement(view.zoom, view.pan_x, view.pan_y, view.rotate, aspect=self._aspect) @ self.offset
+        if not np.array_equal(stand, np.eye(3)):
+            pictures = warp(pictures, stand, border=border)
+        if view.saturation != 1:
+            pictures = saturated(pictures, view.saturation)
+        return pictures * view.brightness if view.brightness != 1 else pictures
 
     def arrive(self) -> Matrix:
         """Stand where the codes are again, as they have moved; give by how much."""

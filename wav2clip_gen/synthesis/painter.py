@@ -17,7 +17,7 @@ from torch.profiler import record_function
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family, computes_in_bf16
 from wav2clip_gen.pictures import read_covering
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.cutouts import random_views
 from wav2clip_gen.synthesis.losses import drift, spherical_distance, total_variation
 from wav2clip_gen.synthesis.motion import Camera, Matrix, warp
@@ -69,8 +69,14 @@ class Painter:
         self._camera = Camera(picture.width, picture.height, vqgan.stride)
         self._autocast = autocast(settings.run.precision, family.device)
 
-    def paint(self, target: Tensor, *, steps: int, inertia: float) -> Iterator[Step]:
-        """Take `steps` towards `target` (D,), held with weight `inertia` to where the latent is now."""
+    def paint(
+        self, target: Tensor, *, steps: int, inertia: float, learning_rate: float | None = None
+    ) -> Iterator[Step]:
+        """Take `steps` towards `target` (D,), held with weight `inertia` to where the latent is now.
+
+        The learning rate is that of the settings unless another is given.
+        """
+        self.optimiser.param_groups[0]["lr"] = learning_rate or self.settings.painting.learning_rate
         before = self.latent.detach().clone()
         for index in range(steps):
             yield self._step(index, target, before, inertia)
@@ -143,12 +149,13 @@ class Painter:
                 moment.copy_(warp(moment, offset, border=border, mode="bilinear"))
 
     @torch.no_grad()
-    def show(self) -> Tensor:
-        """The picture (3, H, W) in [0, 1] of the frame now finished: the running average of the codes, decoded."""
+    def show(self, view: View | None = None) -> Tensor:
+        """The picture (3, H, W) in [0, 1] of the frame now finished: the running average of the codes, decoded.
+
+        A `view` of it changes nothing of what is painted.
+        """
         picture = self._decode(self._shown.update(self.family.vqgan.quantise(self.latent)))
-        if not np.array_equal(self._camera.offset, np.eye(3)):
-            picture = warp(picture, self._camera.offset, border=self.settings.motion.border)
-        return picture.clamp(0, 1).squeeze(0)
+        return self._camera.look(picture, view or View(), border=self.settings.motion.border).clamp(0, 1).squeeze(0)
 
     def _decode(self, quantised: Tensor, *, beside: bool = True) -> Tensor:
         """The pictures (N, 3, H, W) of codes, with what lies beside them; not clamped."""
@@ -156,9 +163,9 @@ class Painter:
             pictures = self.family.vqgan.decode(quantised)
         return pictures.float() if self._beside is None or not beside else pictures.float() + self._beside
 
-    def show_bytes(self) -> NDArray[np.uint8]:
+    def show_bytes(self, view: View | None = None) -> NDArray[np.uint8]:
         """The same picture as (H, W, 3) uint8, copied to the host."""
-        return (self.show() * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+        return (self.show(view) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 class _RunningAverage:
