@@ -103,7 +103,7 @@ def test_standing_still_changes_nothing(mini: Family, tiny: Settings) -> None:
 
 @pytest.mark.parametrize(
     ("step", "border"),
-    [(placement(pan_x=0.02), "wrap"), (placement(zoom=1.03), "reflect"), (placement(rotate=3), "reflect")],
+    [(placement(pan_x=0.02), "wrap"), (placement(zoom=1 / 1.03), "reflect"), (placement(rotate=3), "reflect")],
     ids=["pan", "zoom", "rotate"],
 )
 def test_a_moved_picture_keeps_its_colours_and_loses_nothing_at_once(

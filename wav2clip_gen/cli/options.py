@@ -227,7 +227,8 @@ Maps = Annotated[
         metavar="[STEM.]FEATURE:WHAT=SCALE",
         rich_help_panel="Motion",
         help="Let a feature of the sound drive a setting, as in drums.onset:zoom=0.04,decay=0.2; repeatable. "
-        f"[dim](features: {', '.join(FEATURES[: -len(PITCHES)])}, C to B; what: {', '.join(DESTINATIONS)}, prompt.1)[/]",
+        f"[dim](features: {', '.join(FEATURES[: -len(PITCHES)])}, C to B; "
+        f"what: {', '.join(DESTINATIONS)}, prompt.1)[/]",
     ),
 ]
 Border = Annotated[str | None, knob_option(Motion, "border", panel="Motion")]

@@ -81,7 +81,7 @@ def mean_target(trajectory: Trajectory, frames: slice) -> Tensor:
 def pull_curve(
     weight: float | np.ndarray, times: np.ndarray, *, start: float | None, end: float | None, crossfade: float
 ) -> Tensor:
-    """How much words pull at times (F,), in seconds: their weight or weights (F,) from `start` to `end`, else 0, float32.
+    """How much words pull at times (F,), in seconds: their weight, or weights (F,), from `start` to `end`, else 0.
 
     They come and go along straight lines of `crossfade` seconds round both ends, so that words which begin where others
     cease take over from them with the sum of both unchanged.
