@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_the_zoom_seen_in_the_film_rises_at_the_onsets(mini: Family, tmp_path: P
     )
     render(song, film, settings, family=mini)
     pictures = frames_of(film, 64)
-    growth = np.array([grown(*pair) for pair in zip(pictures[:-1], pictures[1:], strict=True)])
+    growth = np.array([grown(*pair) for pair in itertools.pairwise(pictures)])
     track = open_track(song, start=4, duration=6)
     span = Timeline.of(track, fps=12)
     features = measure(track, span)
