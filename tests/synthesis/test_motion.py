@@ -150,4 +150,4 @@ def test_a_view_changes_what_is_shown_and_nothing_of_what_is_painted(mini: Famil
         near, warp(plain[None], placement(1.5), border="reflect")[0].clamp(0, 1), atol=0.02, rtol=0
     )
     assert torch.equal(painter.latent, latent)
-    assert torch.equal(painter.show(), plain)
+    torch.testing.assert_close(painter.show(), plain, atol=0.02, rtol=0)

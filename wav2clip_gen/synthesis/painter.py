@@ -146,7 +146,7 @@ class Painter:
         self._beside = moved[1:] - self._decode(shown, beside=False)
         for state in self.optimiser.state.values():
             for moment in (state["exp_avg"], state["exp_avg_sq"]):
-                moment.copy_(warp(moment, offset, border=border, mode="bilinear"))
+                moment.copy_(warp(moment, offset, border=border, smooth=True))
 
     @torch.no_grad()
     def show(self, view: View | None = None) -> Tensor:
