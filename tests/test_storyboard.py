@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 
@@ -23,7 +24,7 @@ from wav2clip_gen.contact_sheet import MARGIN, Panel, draw
 from wav2clip_gen.drawing import clock, font, wrapped
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.estimate import estimate
-from wav2clip_gen.events import Event, SectionPainted, SheetFinished
+from wav2clip_gen.events import Event, SectionPainted, SheetFinished, Silent
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear
@@ -112,6 +113,29 @@ def test_words_alone_can_steer_it_and_a_start_in_the_song_moves_its_times(job: M
     sections = [event for event in board(made, mini) if isinstance(event, SectionPainted)]
     assert (sections[0].start, sections[-1].stop) == (4, 16)
     assert sections[0].words  # what is heard is told even where it does not steer
+
+
+def test_stems_steer_it_as_they_steer_a_film(song: Path, tiny: Settings, mini: Family, tmp_path: Path) -> None:
+    sound, rate = soundfile.read(song)
+    half = len(sound) // 2
+    for name, heard in (("drums", sound * (np.arange(len(sound)) < half)), ("bass", 0 * sound)):
+        soundfile.write(tmp_path / f"{name}.wav", heard, rate, subtype="FLOAT")
+    files = [f"{name}={tmp_path / name}.wav" for name in ("drums", "bass")]
+
+    def pictures(*stems: str) -> tuple[list[Event], Image.Image]:
+        settings = tiny.merged({"stems": list(stems), "stem_files": files if stems else []})
+        job = prepare(song, tmp_path / f"{len(stems)}.png", settings, storyboard=True)
+        events = board(job, mini)
+        return events, Image.open(job.out)
+
+    events, sheet = pictures("drums", "bass")
+    assert [event for event in events if isinstance(event, Silent)] == [Silent(("bass",))]
+    _, whole = pictures()
+    first, second = (
+        float(np.abs(np.asarray(sheet, int) - np.asarray(whole, int))[120:400, left : left + 400].mean())
+        for left in (MARGIN, sheet.width - MARGIN - 400)
+    )
+    assert first < 0.5 * second  # until the drums cease, song and drums are one
 
 
 def panel(number: int, shape: tuple[int, int] = (48, 64)) -> Panel:

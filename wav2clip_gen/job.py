@@ -15,6 +15,7 @@ from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
+from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.pictures import check_pictures
 from wav2clip_gen.settings import MIX, Settings, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
@@ -44,6 +45,17 @@ class Job:
         """What decides everything that is drawn."""
         assert self.settings.run.seed is not None
         return self.settings.run.seed
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before the work begins, a line each.
+
+        Raises:
+            WeightsError: The vocabulary beside the perceptor is damaged.
+        """
+        reader = self.networks.parts["clip"]
+        unknown = note_unknown((prompt.text for prompt in self.settings.prompts), reader.path, name=reader.name)
+        return (unknown,) if unknown else ()
 
 
 def prepare(

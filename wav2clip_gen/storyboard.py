@@ -11,7 +11,7 @@ from wav2clip_gen.analysis.analyse import Analysis, Section, analyse
 from wav2clip_gen.analysis.words import frames_of, read_words
 from wav2clip_gen.contact_sheet import Panel, draw
 from wav2clip_gen.drawing import clock
-from wav2clip_gen.events import Event, Ready, SectionPainted, SheetFinished, Stage
+from wav2clip_gen.events import Event, Ready, SectionPainted, SheetFinished, Silent, Stage
 from wav2clip_gen.files import written
 from wav2clip_gen.job import Job, must_separate, sources
 from wav2clip_gen.models.choice import hears
@@ -49,6 +49,8 @@ def storyboarding(job: Job, *, load: Callable[..., Family] | None = None) -> Ite
     understood = family if hears(job.networks.parts["clip"]) else None  # else words and sounds cannot be compared
     analysis = analyse(job.track, job.timeline, family=understood, words=read_words(), heard=windows)
     trajectory = hear(job, family, windows=windows)
+    if trajectory.silent:
+        yield Silent(trajectory.silent)
 
     yield Stage("paint")
     panels: list[Panel] = []
@@ -94,5 +96,6 @@ def _name(pull: Pull) -> str:
 
 def _facts(job: Job, analysis: Analysis) -> str:
     parts = "1 section" if len(analysis.sections) == 1 else f"{len(analysis.sections)} sections"
+    stems = f", stems {', '.join(stem.name for stem in job.settings.stems)}" if job.settings.stems else ""
     by = f", words by {analysis.family}" if analysis.family else ""
-    return f"{job.track.path.name}, {clock(job.track.duration)}, {parts}, seed {job.seed}{by}"
+    return f"{job.track.path.name}, {clock(job.track.duration)}, {parts}{stems}, seed {job.seed}{by}"

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.cli.refusals import assert_refused
 from tests.conftest import ROOT, SAMPLES, Write
 from wav2clip_gen import __version__
 from wav2clip_gen.cli.render import app
@@ -136,6 +137,17 @@ def test_a_dry_run_makes_nothing(song: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["song.wav"]
 
 
+def test_words_that_were_not_learned_are_told_before_the_work(song: Path, tmp_path: Path) -> None:
+    prompts = ["-p", "a stormy sea", "-p", "xqzw:0.5"]
+    planned = run(song, "-o", tmp_path / "film.mp4", "--dry-run", "--progress", "plain", *prompts, *QUICK)
+    assert planned.stderr.splitlines()[2] == 'note: mini-clip has not learned the word "xqzw", and guesses'
+    done = run(song, "-o", tmp_path / "film.mp4", "--progress", "json", *prompts, *QUICK)
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["text"] for line in told if line["event"] == "note"] == [planned.stderr.splitlines()[2][6:]]
+    quiet = run(song, "-o", tmp_path / "b.mp4", "--dry-run", *prompts[:2], *QUICK)
+    assert "note:" not in quiet.stderr
+
+
 def test_stems_are_chosen_weighted_and_told(tmp_path: Path) -> None:
     given = [f"--stem-file={name}={SAMPLES / 'song' / name}.ogg" for name in ("vocals", "drums")]
     span = ["--start", 7, "--duration", 1, "-o", tmp_path / "{stem}.mp4"]
@@ -246,13 +258,7 @@ def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
     (folder / "taken.mp4").write_text("an old film")
     soundfile.write(folder / "nan.wav", np.array([0.0, np.nan, 0.0]), 16_000, subtype="FLOAT")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    done = run(*arguments)
-    assert done.exit_code == code
-    first, second = done.stderr.splitlines()[-2:]
-    assert first.startswith("error: ")
-    assert says in first
-    assert second.startswith("hint: ")
-    assert done.stdout == ""
+    assert_refused(run(*arguments), says, code=code)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -291,9 +297,9 @@ def test_missing_weights_and_ffmpeg_are_told_before_any_work(
 def test_damaged_weights_are_one_clear_line(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = tmp_path / "weights" / "mini"
     family.mkdir(parents=True)
-    for part in store.PARTS:
-        content = store.locate("mini", part).read_bytes()
-        (family / f"{part}.safetensors").write_bytes(content[: len(content) // 2] if part == "vqgan" else content)
+    for role, part in store.members("mini").items():
+        content = store.locate_part(part).read_bytes()
+        (family / f"{role}.safetensors").write_bytes(content[: len(content) // 2] if role == "vqgan" else content)
     monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path / "weights"))
     done = run(song, "-o", tmp_path / "film.mp4")
     assert done.exit_code == 1

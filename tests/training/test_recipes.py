@@ -14,6 +14,7 @@ import torch
 from tests.conftest import Write
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
@@ -193,10 +194,12 @@ def test_the_adversary_stays_within_its_radius_and_does_harm(toy_data: Path) -> 
 
 def test_both_towers_end_in_one_file(toy_data: Path, tmp_path: Path) -> None:
     train(image(toy_data), tmp_path / "image", 1)
-    losses, scores = train(TextRecipe(toy_data, TextTraining(batch=8)), tmp_path / "text", 2)
+    recipe = TextRecipe(toy_data, TextTraining(batch=8))
+    losses, scores = train(recipe, tmp_path / "text", 2)
     assert {"direction", "cosine", "contrast"} == losses[0].keys()
     assert all(math.isfinite(value) for value in scores.values())
     out = tmp_path / "clip.safetensors"
+    write_words(recipe.words, tmp_path / "text" / "clip.safetensors")
     join_towers(tmp_path / "image" / "clip.safetensors", tmp_path / "text" / "clip.safetensors", out)
     joined, image_tower, text_tower = (
         checkpoints.load(path, part="clip").state_dict()
@@ -206,6 +209,7 @@ def test_both_towers_end_in_one_file(toy_data: Path, tmp_path: Path) -> None:
         source = image_tower if ".visual." in name or "logit_scale" in name else text_tower
         assert torch.equal(tensor, source[name]), name
     assert set(checkpoints.read_header(out).training) == {"image", "text"}
+    assert set(words_in(recipe.concepts.names)) <= (read_words(out) or frozenset())
 
 
 def wav2clip(data: Path, clip: Path) -> Wav2CLIPRecipe:

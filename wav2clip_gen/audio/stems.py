@@ -76,7 +76,12 @@ class StemPlan:
 
 
 def plan_stems(
-    track: Track, names: Sequence[str], *, given: Sequence[str | Path] = (), separator: str = "auto"
+    track: Track,
+    names: Sequence[str],
+    *,
+    given: Sequence[str | Path] = (),
+    separator: str = "auto",
+    demucs_repo: Path | None = None,
 ) -> StemPlan:
     """Find out where the stems of a track come from, without separating anything.
 
@@ -88,10 +93,12 @@ def plan_stems(
         names: The stems that are wanted; given ones may have other names than `STEMS`.
         given: `NAME=FILE`, folders that hold `vocals.wav` and so on, or .stem.mp4 files.
         separator: One of `SEPARATORS`; "auto" is Demucs where it and its model are at hand, else "dsp".
+        demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
 
     Raises:
-        SettingsError: There is no such stem or separator.
+        SettingsError: There is no such stem or separator, or Demucs is asked for and not installed.
         SoundError: A given file cannot be read, or does not belong to this song.
+        WeightsError: Demucs is asked for and its weights are not there.
     """
     if separator not in SEPARATORS:
         raise SettingsError(f"no separator is called {separator!r}", hint=f"choose from: {', '.join(SEPARATORS)}")
@@ -106,16 +113,19 @@ def plan_stems(
         if name not in STEMS:
             raise _unknown(name)
     found = {name: fit_stem(one.path, track, stream=one.stream) for name, one in files.items()}
-    maker = choose_separator(separator) if missing else None
+    maker = _choose_separator(separator, track, demucs_repo) if missing else None
     origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
     return StemPlan(track, names, found, origins, maker)
 
 
-def choose_separator(name: str) -> Separator:
-    """The separator that is meant by one of `SEPARATORS`."""
+def _choose_separator(name: str, song: Track, demucs_repo: Path | None) -> Separator:
+    from wav2clip_gen.audio.demucs import find_demucs
     from wav2clip_gen.audio.dsp import DspSeparator
 
-    return DspSeparator()
+    if name == "dsp":
+        return DspSeparator()
+    found = find_demucs(required=name == "demucs", repo=demucs_repo, channels=song.channels)
+    return found or DspSeparator()
 
 
 def _check_name(name: str) -> None:

@@ -166,7 +166,7 @@ class PlainListener(Listener):
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
         self._pace, self._told = Pace(job), 0.0
-        for line in describe_job(job):
+        for line in [*describe_job(job), *(f"note: {note}" for note in job.notes)]:
             self._say(line)
         yield
 
@@ -214,6 +214,8 @@ class JsonListener(Listener):
             "job", track=str(job.track.path), film=str(job.out), frames=frames, seconds=seconds, seed=job.seed,
             stems=stems,
         )  # fmt: skip
+        for note in job.notes:
+            self._tell("note", text=note)
         yield
 
     def show(self, event: Event) -> None:

@@ -86,7 +86,7 @@ def audioset_names(data: Path) -> list[str]:
     names = [row["display_name"] for row in read_table(path)]
     unknown = {name for these in AUDIOSET.values() for name in these} - set(names)
     if unknown:
-        raise W2CError(f"{path}: lacks {sorted(unknown)[0]!r}", hint="it should hold YAMNet's AudioSet names")
+        raise W2CError(f"{path}: lacks {sorted(unknown)[0]!r}", hint="put YAMNet's own list of classes there")
     return names
 
 

@@ -10,7 +10,6 @@ import contextlib
 import copy
 import json
 import math
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -21,16 +20,15 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wav2clip_gen.errors import OutputError, TrainingError
-from wav2clip_gen.files import appear_whole
+from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.training.distributed import ALONE, Group
+from wav2clip_gen.training.keeping import make_room, read_checkpoint, write_checkpoint
 from wav2clip_gen.training.plan import Event, Finished, Plan, Progress, Scored, Started
 
 MEASURED_STEPS = 40  # after which a run that was given minutes knows how many steps that will be
 WARM_UP_STEPS = 200  # over which the learning rate rises from zero
 AVERAGE_DECAY = 0.999  # of the weights that are saved; faster at the start
-COPIES = 8  # of a network on the disk: weights, average and two moments, in the old checkpoint and in the new one
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -176,7 +174,7 @@ class Run(Generic[Network]):
             TrainingError: The checkpoint is for other settings, or the loss is no longer a number.
             OutputError: The folder cannot be written to, or the disk is too small for what the run leaves.
         """
-        self._make_room()
+        make_room(self.plan.folder, sum(tensor.nbytes for tensor in _tensors(self.recipe.network)))
         self.recipe.group.wait()
         if not fresh and self.plan.checkpoint.exists():
             self._resume()
@@ -282,23 +280,6 @@ class Run(Generic[Network]):
         given = {**asdict(self.recipe.settings), "seed": self.recipe.seed, "cool_down": self.plan.cool_down}
         return {**given, **self.recipe.conditions()}
 
-    def _make_room(self) -> None:
-        """Make the folder, and be sure that what the run leaves will fit."""
-        folder = self.plan.folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {folder}: {error.strerror}", hint="choose another one with --runs"
-            ) from error
-        size = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.recipe.network))
-        if free < COPIES * size:
-            raise OutputError(
-                f"{folder}: {free / 1e6:.0f} MB are free, and the run's files may take {COPIES * size / 1e6:.0f} MB",
-                hint="free some disk space, or choose another folder with --runs",
-            )
-
     def _save(self) -> None:
         """Write the checkpoint, whole or not at all.
 
@@ -319,22 +300,11 @@ class Run(Generic[Network]):
             "optimiser": self.recipe.optimiser.state_dict(),
             "recipe": self.recipe.state(),
         }
-        try:
-            with appear_whole(self.plan.checkpoint) as part:
-                torch.save(state, part)
-        except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
-            raise OutputError(
-                f"cannot write {self.plan.checkpoint}: {str(error).splitlines()[0]}",
-                hint="free some disk space, then resume: the last good checkpoint is kept",
-            ) from error
+        write_checkpoint(self.plan.checkpoint, state)
 
     def _resume(self) -> None:
         path = self.plan.checkpoint
-        try:
-            state = torch.load(path, map_location=self.recipe.device, weights_only=True)
-        except Exception as error:  # torch.load raises whatever the damage leads to
-            raise TrainingError(f"{path}: cannot be read ({error})", hint="begin anew with --fresh") from error
-        self._refuse_other_settings(state["settings"])
+        state = read_checkpoint(path, settings=self._settings(), device=self.recipe.device)
         try:
             self.recipe.network.load_state_dict(state["network"])
             self.recipe.optimiser.load_state_dict(state["optimiser"])
@@ -348,13 +318,3 @@ class Run(Generic[Network]):
         self.average.updates = state["updates"]
         self.step, self.seconds, self.scores = state["step"], state["seconds"], state["scores"]
         self.steps = self.plan.steps or state["steps"]
-
-    def _refuse_other_settings(self, stored: dict[str, Any]) -> None:
-        wanted = self._settings()
-        other = [name for name in sorted(wanted.keys() | stored.keys()) if wanted.get(name) != stored.get(name)]
-        if other:
-            names = ", ".join(f"{name} ({stored.get(name)}, now {wanted.get(name)})" for name in other)
-            raise TrainingError(
-                f"{self.plan.checkpoint}: the run was begun with other settings: {names}",
-                hint="give the same settings, or begin anew with --fresh",
-            )

@@ -19,6 +19,7 @@ from torch import Tensor
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
 from wav2clip_gen.training.anchors import (
     Concepts,
     Deriver,
@@ -147,6 +148,11 @@ class TextRecipe(Recipe[Perceptor]):
             scores["cosine unheard words"] = F.cosine_similarity(heard, meant).mean().item()
         return scores
 
+    @property
+    def words(self) -> list[str]:
+        """All words that it is trained on, by themselves or in a phrase."""
+        return words_in((*self.names.texts, *self.taught.texts))
+
     def provenance(self) -> dict[str, Any]:
         """Settings and number of texts."""
         return {"settings": asdict(self.settings), "texts": len(self.names.texts) + len(self.taught.texts)}
@@ -208,7 +214,7 @@ def _fill(template: str, text: str) -> str:
 
 
 def join_towers(image: Path, text: Path, out: Path) -> None:
-    """Put the image tower of one weights file and the text tower of another into a third.
+    """Put the image tower of one weights file and the text tower of another into a third, its vocabulary beside it.
 
     The towers are trained apart: both only know the anchors.
     """
@@ -221,3 +227,6 @@ def join_towers(image: Path, text: Path, out: Path) -> None:
         "text": checkpoints.read_header(text).training,
     }
     checkpoints.save(network, out, training=training)
+    words = read_words(text)
+    if words is not None:
+        write_words(words, out)
