@@ -17,7 +17,7 @@ from wav2clip_gen import record
 from wav2clip_gen.audio.stems import STEMS
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.estimate import estimate
-from wav2clip_gen.events import Event, Film, Silent, Stage
+from wav2clip_gen.events import Estimate, Event, Film, Silent, Stage
 from wav2clip_gen.job import films, prepare, sources
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, render, rendering
@@ -95,6 +95,7 @@ def test_stems_that_are_nowhere_are_separated_told_and_kept(
     assert [event.name for event in told if isinstance(event, Stage)][:3] == ["load", "separate", "hear"]
     assert set(film.timings) == {"load", "separate", "hear", "paint", "join", "check"}
     assert origins(film) == {"vocals": "dsp", "drums": "given"}
+    assert json.loads(film.record.read_text())["stems"]["vocals"]["version"]
     assert sorted(path.stem for path in (tmp_path / "kept").iterdir()) == sorted(STEMS)
 
 
@@ -225,14 +226,16 @@ def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
     mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("W2C_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("wav2clip_gen.estimate._time_painting", lambda *_: (10.0, 100.0))  # seconds a step, a frame
 
-    def cost(layout: str) -> float:
-        settings = steered.merged({"picture": {"layout": layout}, "painting": {"steps": 100}})
-        return estimate(prepare(tune, tmp_path / "film.mp4", settings, loaded=mini.choice), family=mini).per_song_second
+    def cost(layout: str) -> Estimate:
+        job = prepare(tune, tmp_path / "film.mp4", steered.merged({"picture": {"layout": layout}}), loaded=mini.choice)
+        return estimate(job, family=mini)
 
-    single, grid, separate = (cost(layout) for layout in ("single", "grid", "separate"))
-    assert 2 < grid / single < 4.5  # three pictures
-    assert 1.3 < separate / single < 3  # two films
+    for layout, count in (("single", 1), ("grid", 3), ("separate", 2)):
+        told = cost(layout)
+        assert told.per_song_second == pytest.approx(count * 100 * 4)  # at 4 frames per second
+        assert told.seconds == pytest.approx(count * (3 * 10 + 6 * 100), rel=0.05)  # 3 first steps, 6 frames
     assert not (tmp_path / "cache").exists()
 
 

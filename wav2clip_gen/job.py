@@ -69,13 +69,14 @@ def prepare(
     weights_dir: Path | None = None,
     unfetched: bool = False,
     keep_stems: str | Path | None = None,
+    demucs_repo: Path | None = None,
     storyboard: bool = False,
 ) -> Job:
     """Check all that can be checked before a network is loaded; settle the seed, the family and the stems.
 
     Args and errors are those of `pipeline.render`, but that `loaded` are the networks that are there already, if any,
-    and `unfetched` lets their files be missing; with `storyboard` a sheet is prepared for `storyboard.storyboarding`.
-    A job whose layout is `separate` is several films: see `films`.
+    and `unfetched` lets their files be missing; `demucs_repo` is a folder of Demucs' weights; with `storyboard` a sheet
+    is prepared for `storyboard.storyboarding`. A job whose layout is `separate` is several films: see `films`.
     """
     source, settings = Path(source), settings or Settings()
     settings.require_steering()
@@ -92,7 +93,9 @@ def prepare(
         )
     check_pictures(settings)
     track = open_track(resolve_input(source), start=settings.sound.start, duration=settings.sound.duration)
-    plan = _plan_stems(track, settings)
+    if source.is_dir():
+        track = replace(track, title=track.title or _title(source))
+    plan = _plan_stems(track, settings, demucs_repo)
     if plan and plan.separator:  # so that the record names the one that was taken
         settings = replace(settings, sound=replace(settings.sound, separator=plan.separator))
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
@@ -115,9 +118,11 @@ def _settled(settings: Settings, networks: Choice) -> Settings:
     return replace(settings, run=run)
 
 
-def _plan_stems(track: Track, settings: Settings) -> StemPlan | None:
-    names = settings.stem_names
-    return plan_stems(track, names, given=settings.stem_files, separator=settings.sound.separator) if names else None
+def _plan_stems(track: Track, settings: Settings, demucs_repo: Path | None) -> StemPlan | None:
+    if not settings.stem_names:
+        return None
+    given, separator = settings.stem_files, settings.sound.separator
+    return plan_stems(track, settings.stem_names, given=given, separator=separator, demucs_repo=demucs_repo)
 
 
 def _check_places(job: Job) -> None:
@@ -243,7 +248,7 @@ def _title(source: Path) -> str:
     """What a song is called after: its file without `.wav` or `.stem.mp4`, or the folder of its stems."""
     if source.is_dir():
         return source.resolve().name
-    return source.stem.removesuffix(".stem") if source.suffix == ".mp4" else source.stem
+    return source.stem.removesuffix(".stem") if source.suffix in (".mp4", ".m4a") else source.stem
 
 
 def record_beside(film: Path) -> Path:

@@ -83,6 +83,7 @@ def rendering(
     *,
     load: Callable[..., Family] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    on_separation: Callable[[float], None] = lambda share: None,
 ) -> Iterator[Event]:
     """Make the film, telling of each step; the last event is `Finished`.
 
@@ -90,6 +91,7 @@ def rendering(
         job: One of `films`.
         load: Gives the networks, as `load_choice` does; who makes several films loads them once.
         stop: Asked after each frame; when it says so the film ends there, as `NAME.partial.mp4`.
+        on_separation: Is told how much of the song is separated into stems, from 0 to 1, in the stage "separate".
     """
     from wav2clip_gen.models.families import choose_device, load_choice
     from wav2clip_gen.synthesis.painter import Painter, generator_for
@@ -105,7 +107,7 @@ def rendering(
 
     if must_separate(job):
         yield clock.begin("separate")
-        sources(job)
+        sources(job, on_progress=on_separation)
     yield clock.begin("hear")
     drives = drive(job)
     trajectories = {name: hear(job, family, stems, drives=drives) for name, stems in scenes.items()}

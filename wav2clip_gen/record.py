@@ -70,9 +70,10 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
 def _stem(job: Job, name: str, folder: Path) -> dict[str, Any]:
     """Where a stem came from."""
     assert job.stems
-    given = job.stems.given.get(name)
-    if given is None:
-        return {"from": job.stems.separator, "path": None, "sha256": None}
+    given, maker = job.stems.given.get(name), job.stems.maker
+    if given is None and maker:
+        return {"from": maker.name, "version": maker.version, "path": None, "sha256": None}
+    assert given
     return {"from": "given", "path": _relative(given.path, folder), "sha256": _hash(given.path)}
 
 

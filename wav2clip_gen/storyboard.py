@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 FAINTEST = 0.005  # mean weight of what is still named below a picture
 
 
-def storyboarding(job: Job, *, load: Callable[..., Family] | None = None) -> Iterator[Event]:
+def storyboarding(
+    job: Job,
+    *,
+    load: Callable[..., Family] | None = None,
+    on_separation: Callable[[float], None] = lambda share: None,
+) -> Iterator[Event]:
     """Paint the sections of a song and lay them out, telling of each step; the last event is `SheetFinished`.
 
     Args:
         job: From `prepare` with `storyboard`.
         load: Gives the networks, as `load_choice` does.
+        on_separation: Is told how much of the song is separated into stems, from 0 to 1.
 
     Raises:
         W2CError: The track, a setting, the weights or the output cannot be used.
@@ -43,7 +49,7 @@ def storyboarding(job: Job, *, load: Callable[..., Family] | None = None) -> Ite
 
     if must_separate(job):
         yield Stage("separate")
-        sources(job)
+        sources(job, on_progress=on_separation)
     yield Stage("hear")
     windows = embed_sound(job, family)
     understood = family if hears(job.networks.parts["clip"]) else None  # else words and sounds cannot be compared

@@ -8,18 +8,24 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 
 from tests.conftest import ROOT, SAMPLES
 from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.track import Samples, Track, open_track
 from wav2clip_gen.audio.windows import Timeline, iterate_windows
+from wav2clip_gen.job import prepare
 from wav2clip_gen.models.families import Family
+from wav2clip_gen.pipeline import hear
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
 
@@ -65,3 +71,24 @@ def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Family) -
     for track in stems.values():
         mini.wav2clip.embed(partial(windows, track))
     table.append(("embedding the four stems of 4 min", f"{time.perf_counter() - began:.1f} s"))
+
+
+def test_steering(table: list[tuple[str, str]], tmp_path: Path, mini: Family) -> None:
+    """Stems are heard before the first frame is painted: what that adds to each frame."""
+
+    def cost(stems: tuple[str, ...]) -> tuple[float, float]:
+        settings = Settings().merged({"stems": list(stems), "run": {"seed": 0}})
+        job = prepare(SAMPLES / "song", tmp_path / "film.mp4", settings, loaded=mini.choice)
+        began = time.process_time()
+        trajectory = hear(job, mini)
+        hearing = (time.process_time() - began) / len(trajectory)
+        painter = Painter(mini, settings, generator=torch.Generator().manual_seed(0))
+        began = time.process_time()
+        for target in trajectory.targets[:20]:
+            deque(painter.paint(target, steps=settings.painting.steps, inertia=settings.motion.inertia), maxlen=0)
+            painter.show_bytes()
+        return hearing, (time.process_time() - began) / 20
+
+    cost(())  # the first time finds its algorithms
+    (song, frame), (stems, _) = cost(()), cost(STEMS)
+    table.append(("steering by four stems, beside a frame's painting", f"+{(stems - song) / frame:.1%}"))

@@ -122,6 +122,14 @@ def test_words_pull_when_they_are_said_and_cross_over() -> None:
     assert (hard == -1).tolist() == [2 <= time < 5 for time in times]
 
 
+def test_where_nothing_is_heard_the_target_stays_where_it_was() -> None:
+    line, windows = timeline(1, 10), unit(2, 16)
+    heard = torch.zeros(10, 16)
+    heard[2:4], heard[7:] = windows[0], 3 * windows[1]
+    made = build_trajectory(heard, np.ones(10), line, half_life=0.0).targets
+    torch.testing.assert_close(made, windows[[0, 0, 0, 0, 0, 0, 0, 1, 1, 1]], atol=1e-6, rtol=0)
+
+
 def test_negative_words_push_away() -> None:
     line, windows, prompts = timeline(1, 10), unit(11, 16), unit(1, 16, seed=9)
 

@@ -156,6 +156,9 @@ class Listener:
     def show(self, event: Event) -> None:
         """Take note of an event."""
 
+    def separated(self, share: float) -> None:
+        """Take note of how much of the song is separated into stems, from 0 to 1."""
+
     def estimated(self, estimate: Estimate) -> None:
         """Take note of what a film would cost."""
 
@@ -185,15 +188,25 @@ class PlainListener(Listener):
             for line in _closing(event.film):
                 self._say(line)
 
+    def separated(self, share: float) -> None:
+        if self._is_time():
+            self._say(f"{STAGES['separate']}, {share:.0%}")
+
     def estimated(self, estimate: Estimate) -> None:
         self._say(_cost(estimate))
 
     def _show_frame(self, event: FramePainted) -> None:
         pace = self._pace.update(event)
-        now = time.monotonic()
-        if event.index in (0, event.frames - 1) or now - self._told >= EVERY:
-            self._told = now
+        if self._is_time() or event.index in (0, event.frames - 1):
             self._say(f"frame {event.index + 1}/{event.frames}" + (f", {pace}" if pace else ""))
+
+    def _is_time(self) -> bool:
+        """Whether nothing was told for a while."""
+        now = time.monotonic()
+        late = now - self._told >= EVERY
+        if late:
+            self._told = now
+        return late
 
     def _show_section(self, event: SectionPainted) -> None:
         words = f"  {', '.join(event.words)}{'  guessing' if event.guessing else ''}" if event.words else ""
@@ -222,6 +235,9 @@ class JsonListener(Listener):
         fields = asdict(event) if not isinstance(event, Finished) else asdict(event.film)
         self._tell(type(event).__name__, **fields)
 
+    def separated(self, share: float) -> None:
+        self._tell("Separated", share=round(share, 3))
+
     def estimated(self, estimate: Estimate) -> None:
         self._tell("Estimate", **asdict(estimate))
 
@@ -247,6 +263,9 @@ class BarListener(PlainListener):
             self._bar.update(self._task, description=STAGES[event.name])
         else:
             super().show(event)
+
+    def separated(self, share: float) -> None:
+        self._bar.update(self._task, description=f"{STAGES['separate']}, {share:.0%}")
 
     def _show_frame(self, event: FramePainted) -> None:
         self._bar.update(self._task, completed=event.index + 1, pace=self._pace.update(event))

@@ -157,6 +157,15 @@ StemWeights = Annotated[
     ),
 ]
 Separator = Annotated[str | None, knob_option(Sound, "separator", panel="Stems")]
+DemucsRepo = Annotated[
+    Path | None,
+    typer.Option(
+        "--demucs-repo",
+        metavar="DIR",
+        rich_help_panel="Stems",
+        help="Folder of Demucs' weights [dim](default: W2C_DEMUCS_REPO, else the published ones)[/]",
+    ),
+]
 KeepStems = Annotated[
     Path | None,
     typer.Option(

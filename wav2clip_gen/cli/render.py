@@ -40,6 +40,7 @@ class Request:
     overwrite: bool
     frames_dir: Path | None
     keep_stems: Path | None
+    demucs_repo: Path | None
     dry_run: bool
     storyboard: bool
     weights_dir: Path | None
@@ -50,7 +51,8 @@ class Request:
 
         return prepare(
             source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems, storyboard=self.storyboard,
+            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems,
+            demucs_repo=self.demucs_repo, storyboard=self.storyboard,
         )  # fmt: skip
 
 
@@ -90,6 +92,7 @@ def render(
     stem_file: options.StemFiles = None,
     stem_weight: options.StemWeights = None,
     separator: options.Separator = None,
+    demucs_repo: options.DemucsRepo = None,
     keep_stems: options.KeepStems = None,
     layout: options.Layout = None,
     prompt: options.Prompts = None,
@@ -158,7 +161,9 @@ def render(
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         settings = settings.with_stem_weights(dict(stem_weight or []))
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)
-        request = Request(settings, out, overwrite, frames_dir, keep_stems, dry_run, storyboard, weights_dir)
+        request = Request(
+            settings, out, overwrite, frames_dir, keep_stems, demucs_repo, dry_run, storyboard, weights_dir
+        )
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
 
@@ -255,7 +260,10 @@ def _make_one(job: Job, listener: Listener, loader: Loader) -> None:
     from wav2clip_gen.storyboard import storyboarding
 
     with listener.following(job), GentleStop() as stop:
-        events = storyboarding(job, load=loader) if job.storyboard else rendering(job, load=loader, stop=stop)
+        if job.storyboard:
+            events = storyboarding(job, load=loader, on_separation=listener.separated)
+        else:
+            events = rendering(job, load=loader, stop=stop, on_separation=listener.separated)
         for event in events:
             stop.follow(event)
             listener.show(event)
