@@ -216,7 +216,7 @@ def pull_curves(job: Job, drives: Drives | None = None) -> Tensor:
     fade = job.settings.motion.crossfade
     weights: list[float | NDArray[np.float64]] = [one.weight for one in job.settings.pulls]
     if drives:
-        weights[: len(drives.prompts)] = drives.prompts
+        weights[: len(drives.prompts)] = list(drives.prompts)
     curves = [
         pull_curve(weight, times, start=one.start, end=one.end, crossfade=fade)
         for weight, one in zip(weights, job.settings.pulls, strict=True)

@@ -14,9 +14,10 @@ from wav2clip_gen.audio.curves import Curve
 from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.job import prepare
 from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.pipeline import render
+from wav2clip_gen.pipeline import drive, render
 from wav2clip_gen.settings import FEATURES, PITCHES, Settings
 from wav2clip_gen.synthesis.drives import Drives, feature_curve, follow, follow_maps
 
@@ -95,6 +96,15 @@ def test_every_feature_can_be_had_by_its_name() -> None:
         assert curve.shape == (36,)
         assert (curve.min() >= 0, curve.max() <= 1) == (True, True)
     assert feature_curve(features, "onsets", span).sum() == len(features.onsets) > 5
+
+
+def test_a_stem_that_only_drives_is_heard_and_does_not_steer(mini: Family, tmp_path: Path) -> None:
+    changes = {"maps": ["drums.onset:zoom=0.1"], "sound": {"start": 4, "duration": 3}}
+    job = prepare(SAMPLES / "song" / "mix.ogg", tmp_path / "film.mp4", Settings().merged(changes), loaded=mini.choice)
+    drums = open_track(SAMPLES / "song" / "drums.ogg", start=4, duration=3)
+    onset = measure(drums, job.timeline).curves["onset"].values
+    np.testing.assert_allclose(drive(job).curves["zoom"], 1 + 0.1 * onset, atol=1e-6)
+    assert job.settings.stems == ()
 
 
 def grown(first: Floats, second: Floats) -> float:

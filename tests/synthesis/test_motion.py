@@ -116,7 +116,7 @@ def test_a_moved_picture_keeps_its_colours_and_loses_nothing_at_once(
     once = walk(painter, there)
     total = np.linalg.matrix_power(step, 8)
     true = warp(first[None], total, border=border)[0].clamp(0, 1)
-    assert (once[-1] - true).abs().mean() < 0.2 * (first - true).abs().mean()  # it went all the way
+    assert (once[-1] - true).abs().mean() < 0.3 * (first - true).abs().mean()  # it went all the way
     last = walk(painter, back + (there + back) * 7)[-1]
     assert (last.mean(dim=(1, 2)) - first.mean(dim=(1, 2))).abs().max() < 0.02
     assert (last.std(dim=(1, 2)) / first.std(dim=(1, 2)) - 1).abs().max() < 0.1
