@@ -112,7 +112,7 @@ def test_a_moved_picture_keeps_its_colours_and_loses_nothing_at_once(
     """Sixteen times there and back, about one encoding every other frame."""
     painter = artist(mini, tiny.merged({"picture": {"height": 64}, "motion": {"border": border}}))
     first = painter.show()
-    there, back = [step] * 8, [np.linalg.inv(step)] * 8
+    there, back = [step] * 8, [np.linalg.inv(step).astype(np.float64)] * 8
     once = walk(painter, there)
     total = np.linalg.matrix_power(step, 8)
     true = warp(first[None], total, border=border)[0].clamp(0, 1)
