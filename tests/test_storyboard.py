@@ -27,7 +27,7 @@ from wav2clip_gen.estimate import estimate
 from wav2clip_gen.events import Event, SectionPainted, SheetFinished, Silent
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.pipeline import hear
+from wav2clip_gen.pipeline import hear, pull_curves
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.storyboard import paint_section, storyboarding
 from wav2clip_gen.synthesis.trajectory import Trajectory, mean_target
@@ -87,12 +87,13 @@ def test_a_section_is_painted_after_its_own_targets_and_names_what_pulls(
     made = job(prompts=["0:08- a boat"], style_images=[f"0:04- {tmp_path / 'moss.png'}:0.5"])
     trajectory = hear(made, mini)
     sections = (Section(0, 8, -10.0, None), Section(8, 16, -10.0, None))
-    (first, _), (second, _) = (paint_section(made, mini, section, trajectory) for section in sections)
+    curves = pull_curves(made)
+    (first, _), (second, _) = (paint_section(made, mini, section, trajectory, curves) for section in sections)
     named = [dict(panel.pulls) for panel in (first, second)]
     assert named[0]["moss.png"] == pytest.approx(0.25, abs=0.02)
     assert named[0].get("a boat", 0) < 0.05
     assert named[1] == {"a boat": pytest.approx(1, abs=0.05), "moss.png": 0.5}
-    plain, _ = paint_section(job(), mini, sections[0], hear(job(), mini))
+    plain, _ = paint_section(job(), mini, sections[0], hear(job(), mini), pull_curves(job()))
     assert not np.array_equal(plain.picture, first.picture)
 
 
@@ -113,6 +114,22 @@ def test_words_alone_can_steer_it_and_a_start_in_the_song_moves_its_times(job: M
     sections = [event for event in board(made, mini) if isinstance(event, SectionPainted)]
     assert (sections[0].start, sections[-1].stop) == (4, 16)
     assert sections[0].words  # what is heard is told even where it does not steer
+
+
+def test_silence_and_a_single_sample_are_songs_too(
+    write_sound: Write, tiny: Settings, mini: Family, tmp_path: Path
+) -> None:
+    for sound in (np.zeros(16_000 * 3), np.ones(1)):
+        made = prepare(write_sound(sound), tmp_path / "{stem}.png", tiny, storyboard=True, overwrite=True)
+        assert board(made, mini)[-1] == SheetFinished(made.out, 1)
+
+
+def test_a_perceptor_from_another_space_is_not_asked_what_it_hears(job: Make, mini: Family) -> None:
+    made = job(sound={"weight": 0}, prompts=["a boat"])
+    stranger = replace(made.networks.parts["clip"], name="vit-l-14")
+    made = replace(made, networks=replace(made.networks, parts={**made.networks.parts, "clip": stranger}))
+    sections = [event for event in board(made, mini) if isinstance(event, SectionPainted)]
+    assert [event.words for event in sections] == [(), ()]
 
 
 def test_stems_steer_it_as_they_steer_a_film(song: Path, tiny: Settings, mini: Family, tmp_path: Path) -> None:

@@ -20,15 +20,8 @@ Picture = NDArray[np.uint8]  # (H, W, 3) red, green, blue
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # none runs a program to read
 LARGEST = 1024  # px, longer side of a style image: perceptors see less
-BROKEN = (
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-)  # raised by Pillow's readers
+# What Pillow's readers raise over damaged files, beside OSError.
+BROKEN = (SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, RuntimeError, struct.error)
 
 
 def read_covering(path: str | Path, width: int, height: int) -> Picture:

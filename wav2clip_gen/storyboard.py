@@ -19,6 +19,8 @@ from wav2clip_gen.pipeline import embed_sound, hear, pull_curves
 from wav2clip_gen.settings import Pull, StyleImage
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from wav2clip_gen.models.families import Family
     from wav2clip_gen.synthesis.trajectory import Trajectory
 
@@ -60,8 +62,9 @@ def storyboarding(
 
     yield Stage("paint")
     panels: list[Panel] = []
+    pulls = pull_curves(job)
     for section in analysis.sections:
-        panel, similarity = paint_section(job, family, section, trajectory)
+        panel, similarity = paint_section(job, family, section, trajectory, pulls)
         panels.append(panel)
         words = tuple(word.text for word in section.meaning.words) if section.meaning else ()
         guessing = bool(words and section.meaning and section.meaning.guessing)
@@ -74,8 +77,18 @@ def storyboarding(
     yield SheetFinished(job.out, len(panels))
 
 
-def paint_section(job: Job, family: Family, section: Section, trajectory: Trajectory) -> tuple[Panel, float | None]:
-    """Paint the mean of a section's targets as a film's first frame is painted; also tell how near it came."""
+def paint_section(
+    job: Job, family: Family, section: Section, trajectory: Trajectory, curves: Tensor
+) -> tuple[Panel, float | None]:
+    """Paint the mean of a section's targets as a film's first frame is painted; also tell how near it came.
+
+    Args:
+        job: What is made.
+        family: Networks.
+        section: Of the job's track.
+        trajectory: Of the whole track, from `pipeline.hear`.
+        curves: How much each of `settings.pulls` pulls at each frame, (P, F).
+    """
     from wav2clip_gen.synthesis.painter import Painter, generator_for
     from wav2clip_gen.synthesis.trajectory import mean_target
 
@@ -83,8 +96,8 @@ def paint_section(job: Job, family: Family, section: Section, trajectory: Trajec
     painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
     target = mean_target(trajectory, frames).to(family.device)
     last = deque(painter.paint(target, steps=job.settings.painting.first_steps, inertia=0), maxlen=1)
-    weights = pull_curves(job)[:, frames].mean(dim=1).tolist()
-    pulls = tuple(zip(map(_name, job.settings.pulls), weights, strict=True))
+    weights = curves[:, frames].mean(dim=1).tolist()
+    pulls = list(zip(map(_name, job.settings.pulls), weights, strict=True))
     panel = Panel(
         section=section,
         start=job.track.start + section.start,

@@ -197,9 +197,9 @@ def test_weights_that_cannot_be_fetched_get_a_clear_line(song: Track, monkeypatc
 def test_what_is_not_installed_is_told_with_the_way_to_install_it(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demucs, "find_spec", lambda name: None)
     assert plan_stems(song, ["drums"]).separator == "dsp"
-    with pytest.raises(SettingsError, match="not installed") as caught:
+    with pytest.raises(W2CError, match="not installed") as caught:
         plan_stems(song, ["drums"], separator="demucs")
-    assert 'pip install "w2c-gen[demucs]"' in caught.value.hint
+    assert "pip install 'wav2clip-gen[demucs]'" in caught.value.hint
 
 
 def test_surround_is_left_to_dsp(save: Save) -> None:

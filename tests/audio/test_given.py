@@ -264,6 +264,16 @@ def test_a_stem_that_ends_before_the_span_tells_its_own_length(save: Save) -> No
         plan_stems(span, ["drums"], given=[f"drums={path}"])
 
 
+def test_a_stem_beside_the_song_that_is_none_of_its_own_can_be_left_out(album: Album, save: Save) -> None:
+    folder = album("drums", mix="mix.wav")
+    save("album/drums.wav", stem("drums", 9.0), RATE)
+    track = open_track(folder / "mix.wav")
+    with pytest.raises(W2CError, match=r"drums.wav lasts 9.000 s") as caught:
+        plan_stems(track, ["drums"])
+    assert "--separator dsp" in caught.value.hint
+    assert plan_stems(track, ["drums"], separator="dsp").separator == "dsp"
+
+
 def test_a_folder_stands_for_its_mix(album: Album) -> None:
     folder = album("drums", mix="mixture.wav")
     assert resolve_input(folder) == folder / "mixture.wav"

@@ -203,7 +203,7 @@ def test_a_full_disk_gets_a_clear_line(song: Track, monkeypatch: pytest.MonkeyPa
 
 def test_too_many_channels_get_a_clear_line(save: Save) -> None:
     with pytest.raises(SoundError, match="9 channels, at most 8") as caught:
-        separated(open_track(save("wide.wav", noise(0.5, RATE, channels=9), RATE)))
+        plan_stems(open_track(save("wide.wav", noise(0.5, RATE, channels=9), RATE)), STEMS)
     assert "--stem-file" in caught.value.hint
 
 

@@ -48,6 +48,16 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert checkpoints.read_header(path).training == {"steps": 3}
 
 
+def test_a_digest_is_of_the_tensors_alone(weights: Path, tmp_path: Path) -> None:
+    before = checkpoints.digest(weights)
+    told = tmp_path / "told.safetensors"
+    checkpoints.save(checkpoints.load(weights, part="wav2clip"), told, training={"steps": 4, "threads": 2})
+    assert told.read_bytes() != weights.read_bytes()
+    assert checkpoints.digest(told) == before
+    rewrite(weights, lambda tensors: next(iter(tensors.values())).view(-1)[:1].add_(1))
+    assert checkpoints.digest(weights) != before
+
+
 def test_nothing_else_is_left_in_the_folder(weights: Path) -> None:
     assert [path.name for path in weights.parent.iterdir()] == [weights.name]
 

@@ -1,4 +1,4 @@
-"""HTDemucs, a network that separates (arXiv 2211.08553), through the package `demucs`: `pip install "w2c-gen[demucs]"`.
+"""HTDemucs, a network that separates (arXiv 2211.08553), through the package `demucs`.
 
 torch is imported only when something is separated.
 """
@@ -18,13 +18,12 @@ from wav2clip_gen.audio.demucs_weights import CHANNELS, MODEL, Weights, cached_w
 from wav2clip_gen.audio.separation import STEMS
 from wav2clip_gen.audio.track import Samples
 from wav2clip_gen.environment import asked_to_stay_offline
-from wav2clip_gen.errors import SettingsError, WeightsError
-from wav2clip_gen.files import hash_file
+from wav2clip_gen.errors import SettingsError, W2CError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-BLOCK_SECONDS = 30.0  # much more than the 7.8 s that the network hears at once
+BLOCK_SECONDS = 30.0  # the network hears 7.8 s at once
 OVERLAP = 0.25  # of what it hears at once
 
 
@@ -39,11 +38,11 @@ class DemucsSeparator:
 
     @property
     def version(self) -> str:
-        """The hashes of the weights, and the package's version."""
-        return " ".join([version("demucs"), *map(hash_file, self._weights.files)])
+        """The package's version and what the weights are."""
+        return f"{version('demucs')} {self._weights.fingerprint}"
 
     def block_seconds(self, rate: int, channels: int) -> float:
-        """Always the same."""
+        """Long beside what the network hears at once, and short beside a GPU's memory."""
         return BLOCK_SECONDS
 
     def separate(self, block: Samples, rate: int) -> Samples:
@@ -84,7 +83,7 @@ def find_demucs(*, required: bool, repo: Path | None, channels: int) -> DemucsSe
         channels: Of the song.
 
     Raises:
-        SettingsError: It is required and not installed, or cannot separate so many channels.
+        W2CError: It is required and not installed, or cannot separate so many channels.
         WeightsError: The folder holds no weights, or they are not there and may not be fetched.
     """
     if repo is None and (chosen := os.environ.get("W2C_DEMUCS_REPO")):
@@ -96,13 +95,13 @@ def find_demucs(*, required: bool, repo: Path | None, channels: int) -> DemucsSe
         return None
     if find_spec("demucs") is None:
         if required:
-            raise SettingsError("Demucs is not installed", hint='pip install "w2c-gen[demucs]", or use --separator dsp')
+            raise W2CError("Demucs is not installed", hint="pip install 'wav2clip-gen[demucs]', or use --separator dsp")
         return None
     weights = weights_in(repo) if repo else cached_weights()
     if weights is None and required and asked_to_stay_offline():
         raise WeightsError(
             f"the weights of {MODEL} are not there, and W2C_OFFLINE is set",
-            hint="unset it once to fetch them, give a folder with --demucs-repo, or use --separator dsp",
+            hint="unset it once to fetch them, give their folder with --demucs-repo, or use --separator dsp",
         )
     return DemucsSeparator(weights) if weights or required else None
 

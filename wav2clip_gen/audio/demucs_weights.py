@@ -13,10 +13,13 @@ from typing import Any
 
 from wav2clip_gen.audio.separation import STEMS
 from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.files import hash_file
 
 MODEL = "htdemucs"
 REPOSITORY = "adefossez/HTDemucs"  # of the published weights, at Hugging Face
 CHANNELS = 2
+
+_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, AttributeError)  # a file, to Demucs
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Weights:
 
     bag: Path | None  # a .yaml that names the files, which may be several networks whose stems are averaged
     files: tuple[Path, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """The hashes of all files."""
+        return " ".join(hash_file(path) for path in (*([self.bag] if self.bag else []), *self.files))
 
 
 def weights_in(repo: Path) -> Weights:
@@ -47,9 +55,6 @@ def weights_in(repo: Path) -> Weights:
         )
     named = [_of_signature(signature, files, bag) for signature in _signatures(bag)]
     return Weights(bag, tuple(named))
-
-
-_UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, TypeError, KeyError, AttributeError)  # as Demucs finds it
 
 
 def _of_signature(signature: str, files: Sequence[Path], bag: Path) -> Path:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ import numpy as np
 from wav2clip_gen.audio.readers import Reader, SoundfileReader
 from wav2clip_gen.audio.separation import STEMS, Separator, separated
 from wav2clip_gen.audio.track import Samples, Track
-from wav2clip_gen.errors import OutputError, SoundError
+from wav2clip_gen.errors import OutputError
 from wav2clip_gen.files import appear_whole, check_output, hash_file
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ class Entry:
         """The stems of `song`, if they are there; they count as used now."""
         try:
             headroom = float(json.loads(self._about.read_text(encoding="utf-8"))["headroom"])
-            os.utime(self._about)
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        with suppress(OSError):  # a cache that may only be read
+            os.utime(self._about)
         readers = {name: SoundfileReader.open(self.path(name)) for name in STEMS if self.path(name).is_file()}
         found = {name: _track(reader, headroom, song) for name, reader in readers.items() if reader}
         return found if len(found) == len(STEMS) else None
@@ -72,13 +73,8 @@ class Entry:
 
         Raises:
             OutputError: The folder cannot be written to.
-            SoundError: The song changed while it was read, or has too many channels.
+            SoundError: The song changed while it was read.
         """
-        if song.channels > MOST_CHANNELS:
-            raise SoundError(
-                f"{song.path} has {song.channels} channels, at most {MOST_CHANNELS} can be separated",
-                hint="make a version with fewer channels first, or give its stems with --stem-file",
-            )
         with _writing(self.folder, "choose another cache folder with W2C_CACHE"):
             self.folder.mkdir(parents=True, exist_ok=True)
             headroom = HEADROOM
@@ -206,9 +202,17 @@ def _make_room(latest: Path) -> None:
 
 
 def _size(entry: Path) -> int:
-    return sum(path.stat().st_size for path in entry.iterdir())
+    """Bytes of an entry; none where another process has just removed it."""
+    try:
+        return sum(path.stat().st_size for path in entry.iterdir())
+    except OSError:
+        return 0
 
 
 def _last_used(entry: Path) -> float:
+    """Seconds since the epoch; of an entry that is being made, when that began."""
     about = entry / "stems.json"
-    return (about if about.exists() else entry).stat().st_mtime
+    try:
+        return (about if about.exists() else entry).stat().st_mtime
+    except OSError:  # just removed by another process
+        return 0.0

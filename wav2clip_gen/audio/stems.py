@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wav2clip_gen.audio.fitting import fit_stem
-from wav2clip_gen.audio.given import MIXES, NAME, find_beside, find_given, resolve_input
+from wav2clip_gen.audio.given import MIXES, NAME, Given, find_beside, find_given, resolve_input
 from wav2clip_gen.audio.separation import STEMS, Separator
-from wav2clip_gen.audio.stem_cache import Entry, check_keep, keep_stems
+from wav2clip_gen.audio.stem_cache import MOST_CHANNELS, Entry, check_keep, keep_stems
 from wav2clip_gen.audio.track import Track
-from wav2clip_gen.errors import OutputError, SettingsError
+from wav2clip_gen.errors import OutputError, SettingsError, SoundError
 
 __all__ = ["SEPARATORS", "STEMS", "StemPlan", "check_keep", "plan_stems", "resolve_input"]
 
@@ -96,9 +96,9 @@ def plan_stems(
         demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
 
     Raises:
-        SettingsError: There is no such stem or separator, or Demucs is asked for and not installed.
-        SoundError: A given file cannot be read, or does not belong to this song.
-        WeightsError: Demucs is asked for and its weights are not there.
+        SettingsError: There is no such stem or separator.
+        SoundError: A given file cannot be read, or does not belong to this song, or it has too many channels.
+        W2CError: Demucs is asked for, and it or its weights are not there.
     """
     if separator not in SEPARATORS:
         raise SettingsError(f"no separator is called {separator!r}", hint=f"choose from: {', '.join(SEPARATORS)}")
@@ -106,22 +106,35 @@ def plan_stems(
     for name in names:
         _check_name(name)
     files = find_given(names, given)
-    if separator == "auto":
-        files = find_beside(names, track.path) | files
+    beside = find_beside(names, track.path) if separator == "auto" else {}
+    files = beside | files
     missing = [name for name in names if name not in files]
     for name in missing:
         if name not in STEMS:
             raise _unknown(name)
-    found = {name: fit_stem(one.path, track, stream=one.stream) for name, one in files.items()}
+    found = {name: _opened(one, track, unasked=beside.get(name) == one) for name, one in files.items()}
     maker = _choose_separator(separator, track, demucs_repo) if missing else None
     origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
     return StemPlan(track, names, found, origins, maker)
+
+
+def _opened(given: Given, song: Track, *, unasked: bool) -> Track:
+    try:
+        return fit_stem(given.path, song, stream=given.stream)
+    except SoundError as error:
+        hint = "it lies with the song: --separator dsp takes no stems from there" if unasked else error.hint
+        raise SoundError(error.what, hint=hint) from error
 
 
 def _choose_separator(name: str, song: Track, demucs_repo: Path | None) -> Separator:
     from wav2clip_gen.audio.demucs import find_demucs
     from wav2clip_gen.audio.dsp import DspSeparator
 
+    if song.channels > MOST_CHANNELS:
+        raise SoundError(
+            f"{song.path} has {song.channels} channels, at most {MOST_CHANNELS} can be separated",
+            hint="make a version with fewer channels first, or give its stems with --stem-file",
+        )
     if name == "dsp":
         return DspSeparator()
     found = find_demucs(required=name == "demucs", repo=demucs_repo, channels=song.channels)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from wav2clip_gen.errors import OutputError
 from wav2clip_gen.files import appear_whole
 
 if TYPE_CHECKING:
     import torch
 
+    from wav2clip_gen.training.decoding import Reading
     from wav2clip_gen.training.loop import Recipe
     from wav2clip_gen.training.plan import Event, Plan
 
@@ -73,6 +75,13 @@ def chosen(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def reading(memory: float, workers: int | None) -> Reading:
+    """How the data is read: how many gigabytes of it are kept, and by how many threads it is decoded."""
+    from wav2clip_gen.training.decoding import Reading
+
+    return Reading(memory=round(memory * 1e9), **chosen(workers=workers))
+
+
 def out_folder(out: Path | None) -> Path:
     """The folder that weights go to: the one that was named, else that of the shipped ones."""
     from wav2clip_gen.models.manifest import shipped_folder
@@ -111,11 +120,21 @@ def carry_out(recipe: Recipe[Any], plan: Plan, *, fresh: bool, board: Path | Non
 
 
 def install(weights: Path, folder: Path) -> None:
-    """Copy the weights that a run made to the folder where they belong."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Copy the weights that a run made to the folder where they belong.
+
+    Raises:
+        OutputError: The disk does not take them.
+    """
     target = folder / weights.name
-    with appear_whole(target) as part:
-        shutil.copyfile(weights, part)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with appear_whole(target) as part:
+            shutil.copyfile(weights, part)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror}",
+            hint=f"the weights are in {weights}: make room, or choose another folder with --out",
+        ) from error
     typer.echo(f"wrote {target}", err=True)
 
 
@@ -132,7 +151,8 @@ def line(event: Event) -> str:
         left = "" if event.steps is None else f"  {_duration((event.steps - event.step) * event.seconds_per_step)} left"
         return f"step {event.step}/{event.steps or '?'}  {losses}  {1 / event.seconds_per_step:.2f} it/s{left}"
     if isinstance(event, Finished):
-        return f"finished after {event.step} steps: {event.weights}"
+        lost = f"; {len(event.skipped)} that cannot be read were skipped, log.jsonl names them" if event.skipped else ""
+        return f"finished after {event.step} steps: {event.weights}{lost}"
     return f"scores at step {event.step}: " + "  ".join(f"{term} {value:.4g}" for term, value in event.scores.items())
 
 

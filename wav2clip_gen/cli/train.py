@@ -65,6 +65,12 @@ Batch = Annotated[int | None, typer.Option(min=1, help="Examples a step.", show_
 Seed = Annotated[int, typer.Option(min=0, help="Decides all that is random.")]
 Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where the last run stopped.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Memory = Annotated[
+    float, typer.Option(min=0, metavar="GB", help="Decoded pictures and sounds to keep; the rest is decoded each time.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Threads that decode.", show_default="one per core, at most 8")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
 Parts = Annotated[
@@ -96,6 +102,8 @@ def clip(
     batch: Batch = None,
     seed: Seed = 0,
     fresh: Fresh = False,
+    memory: Memory = 2.0,
+    workers: Workers = None,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
@@ -110,7 +118,8 @@ def clip(
         folders = {name: runs / f"clip-{name}" for name in ("image", "text")}
         both, given = tower is Tower.both, running.chosen(batch=batch)
         if tower is not Tower.text:
-            image = ImageRecipe(data, ImageTraining(**given), seed=seed, device=where)
+            reading = running.reading(memory, workers)
+            image = ImageRecipe(data, ImageTraining(**given), reading=reading, seed=seed, device=where)
             share = minutes and minutes * (1 - TEXT_SHARE if both else 1)
             plan = running.plan(folders["image"], steps=steps, minutes=share, default=IMAGE_STEPS)
             running.carry_out(image, plan, fresh=fresh)
@@ -143,6 +152,8 @@ def vqgan(
     batch: Batch = None,
     seed: Seed = 0,
     fresh: Fresh = False,
+    memory: Memory = 2.0,
+    workers: Workers = None,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
@@ -155,7 +166,8 @@ def vqgan(
         perceptor = running.out_folder(out) / "clip.safetensors"
         judge = perceptor if perceptor.exists() else None
         settings = VQGANTraining(**running.chosen(batch=batch))
-        recipe = VQGANRecipe(data, settings, clip=judge, start=start, seed=seed, device=where)
+        begin: dict[str, Any] = {"clip": judge, "start": start, "reading": running.reading(memory, workers)}
+        recipe = VQGANRecipe(data, settings, **begin, seed=seed, device=where)
         plan = running.plan(runs / "vqgan", steps=steps, minutes=minutes, default=VQGAN_STEPS)
         running.install(running.carry_out(recipe, plan, fresh=fresh), running.out_folder(out))
 
@@ -183,6 +195,8 @@ def wav2clip(
     tensorboard: TensorBoard = None,
     seed: Seed = 0,
     fresh: Fresh = False,
+    memory: Memory = 2.0,
+    workers: Workers = None,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
@@ -204,7 +218,7 @@ def wav2clip(
         recipe: Recipe[Any]
         with joined(where) as group:
             if videos is None:
-                of_data |= running.chosen(batch=batch)
+                of_data |= running.chosen(batch=batch, reading=running.reading(memory, workers))
                 recipe = _labelled(data, clip, of_data, group, seed=seed, device=where)
                 plan = length(default=WAV2CLIP_STEPS)
             else:
@@ -248,8 +262,8 @@ def _labelled(
 
     if data is None or group.size > 1:
         raise TrainingError("several processes learn from videos only", hint="give --videos, or start without torchrun")
-    unlabelled = chosen.pop("unlabelled", None)
-    return Wav2CLIPRecipe(data, clip, Wav2CLIPTraining(**chosen), unlabelled=unlabelled, seed=seed, device=device)
+    others = {name: chosen.pop(name) for name in ("unlabelled", "reading") if name in chosen}
+    return Wav2CLIPRecipe(data, clip, Wav2CLIPTraining(**chosen), **others, seed=seed, device=device)
 
 
 def _watched(videos: Videos, chosen: dict[str, Any], *, seed: int, device: torch.device) -> WatchedRecipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -167,6 +168,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     with _open(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def digest(path: Path) -> str:
+    """What tells the tensors of a weights file from others', hexadecimal, whatever its header says.
+
+    Raises:
+        WeightsError: The file is missing, truncated, or no safetensors file.
+    """
+    found = hashlib.sha256()
+    for name, tensor in sorted(read_tensors(path).items()):
+        found.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def unfilled(header: Header) -> VQGAN | Wav2CLIP | Perceptor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,27 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         with appear_whole(path) as part:
             torch.save(state, part)
     except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
-        raise OutputError(
-            f"cannot write {path}: {str(error).splitlines()[0]}",
-            hint="free some disk space, then resume: the last good checkpoint is kept",
-        ) from error
+        raise _full(path, error) from error
+
+
+def write_log(path: Path, entry: dict[str, Any]) -> None:
+    """Add a line to a run's log.
+
+    Raises:
+        OutputError: The disk does not take it.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+    except OSError as error:
+        raise _full(path, error) from error
+
+
+def _full(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f"cannot write {path}: {str(error).splitlines()[0]}",
+        hint="free some disk space, then resume: the last good checkpoint is kept",
+    )
 
 
 def read_checkpoint(path: Path, *, settings: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import math
 import time
 from abc import ABC, abstractmethod
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.training.distributed import ALONE, Group
-from wav2clip_gen.training.keeping import make_room, read_checkpoint, write_checkpoint
+from wav2clip_gen.training.keeping import make_room, read_checkpoint, write_checkpoint, write_log
 from wav2clip_gen.training.plan import Event, Finished, Plan, Progress, Scored, Started
 
 MEASURED_STEPS = 40  # after which a run that was given minutes knows how many steps that will be
@@ -43,6 +42,7 @@ class Recipe(ABC, Generic[Network]):
     seed: int
     device: torch.device
     notes: tuple[str, ...] = ()  # what a person should know of the data
+    skipped: tuple[str, ...] = ()  # names of what could not be read of the data
     group: Group = ALONE  # the processes that carry it out
     average_decay: float = AVERAGE_DECAY  # 0 saves the weights as they are
     finished: bool = False  # there is nothing more to be gained: the run ends before its length
@@ -180,6 +180,8 @@ class Run(Generic[Network]):
             self._resume()
         elif self.recipe.group.first:
             self.plan.log.unlink(missing_ok=True)
+        if self.recipe.skipped:
+            self._log({"step": self.step, "skipped": self.recipe.skipped})
         yield Started(self.step, self.recipe.notes)
         reported = saved = scored = time.monotonic()
         sums: dict[str, float] = {}
@@ -204,7 +206,7 @@ class Run(Generic[Network]):
         if self._scored_at != self.step:
             yield self._score()
         self._save()
-        yield Finished(self.step, self.weights)
+        yield Finished(self.step, self.weights, self.recipe.skipped)
 
     def _train_step(self) -> dict[str, float]:
         recipe, began = self.recipe, time.monotonic()
@@ -215,20 +217,24 @@ class Run(Generic[Network]):
         with seeded(recipe.seed + self.step, recipe.device):
             terms = recipe.losses(self.step, progress, step_generator(recipe.seed, self.step))
         total = torch.stack(list(terms.values())).sum()
-        if not math.isfinite(total.item()):
-            raise TrainingError(
-                f"{recipe.name}: the loss is {total.item()} at step {self.step}",
-                hint=f"the last good state is kept in {self.plan.folder}; try a lower learning rate",
-            )
+        self._check_finite("loss", total)
         recipe.optimiser.zero_grad(set_to_none=True)
         recipe.backward(total)
-        nn.utils.clip_grad_norm_(recipe.network.parameters(), 1.0)
+        # a finite loss may have no finite gradient: the weights, and the next checkpoint, would be lost to it
+        self._check_finite("gradient's norm", nn.utils.clip_grad_norm_(recipe.network.parameters(), 1.0))
         recipe.optimiser.step()
         recipe.after_step(self.average)
         self.average.update()
         self.step += 1
         self.seconds += time.monotonic() - began
         return {name: value.item() for name, value in terms.items()}
+
+    def _check_finite(self, name: str, value: Tensor) -> None:
+        if not math.isfinite(value.item()):
+            raise TrainingError(
+                f"{self.recipe.name}: the {name} is {value.item()} at step {self.step}",
+                hint=f"the last good state is kept in {self.plan.folder}; try a lower learning rate",
+            )
 
     def _fix_steps(self) -> None:
         """Turn minutes into steps once the speed is known."""
@@ -273,8 +279,7 @@ class Run(Generic[Network]):
     def _log(self, entry: dict[str, Any]) -> None:
         if not self.recipe.group.first:
             return
-        with self.plan.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**entry, "seconds": round(self.seconds, 1)}) + "\n")
+        write_log(self.plan.log, {**entry, "seconds": round(self.seconds, 1)})
 
     def _settings(self) -> dict[str, Any]:
         given = {**asdict(self.recipe.settings), "seed": self.recipe.seed, "cool_down": self.plan.cool_down}
