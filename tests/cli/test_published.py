@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from tests.conftest import Write
 from tests.models.test_convert import SMALL
+from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.cli.weights import app as weights_app
 from wav2clip_gen.models import fakes, manifest
@@ -131,7 +132,11 @@ def test_what_is_missing_is_fetched_and_the_film_made(
 ) -> None:
     from wav2clip_gen.models import fetch
 
-    asked = []
+    asked, opened = [], []
+
+    def opening(path: Path, **span: Any) -> Track:
+        opened.append(path)
+        return open_track(path, **span)
 
     def bring(part: manifest.Part, folder: Path, **options: object) -> list[fetch.Event]:
         asked.append(part.name)
@@ -139,6 +144,9 @@ def test_what_is_missing_is_fetched_and_the_film_made(
         return [fetch.Done(part.name, path, new=False)]
 
     monkeypatch.setattr(fetch, "fetch", bring)
-    done = film(write_sound(tone), tmp_path / "a.mp4", "--models", "full", "--fetch", "--weights-dir", small_full)
+    monkeypatch.setattr("wav2clip_gen.job.open_track", opening)
+    song = write_sound(tone)
+    done = film(song, tmp_path / "a.mp4", "--models", "full", "--fetch", "--weights-dir", small_full)
     assert done.exit_code == 0, done.output
     assert asked == ["wav2clip", "vit-b-32", "imagenet-16384"]
+    assert opened == [song]  # once: all of a track may have to be decoded to tell its length
