@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.training.plan import Event
 
 app = typer.Typer(
-    help="Train the small family: clip first, then vqgan and wav2clip, which both need it.",
+    help="Train the small family: clip first, then vqgan, wav2clip and prior, which all need it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -224,6 +224,26 @@ def wav2clip(
                 weights = carry_out(recipe, steps=steps, default=WAV2CLIP_STEPS)
             if group.first:
                 _install(weights, _out_folder(out))
+
+    _shown(work, debug=debug)
+
+
+@app.command()
+def prior(*, data: Data, out: Out = None, device: Device = "auto", threads: Threads = None, debug: Debug = False) -> None:
+    """Fit what the trained CLIP's concepts look like; a minute or so, nothing to resume."""
+
+    def work() -> None:
+        from wav2clip_gen.models import checkpoints
+        from wav2clip_gen.training.prior import fit_prior
+
+        where = _prepare(device, threads)
+        fitted, provenance, notes = fit_prior(data, _trained_clip(out, None), device=where)
+        for note in notes:
+            typer.echo(f"prior: {note}", err=True)
+        target = _out_folder(out) / "prior.safetensors"
+        checkpoints.save(fitted, target, training=provenance)
+        scores = "  ".join(f"{name} {value:.4g}" for name, value in provenance["scores"].items())
+        typer.echo(f"prior: {scores}\nwrote {target}", err=True)
 
     _shown(work, debug=debug)
 

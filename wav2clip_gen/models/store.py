@@ -193,7 +193,7 @@ def _found(part: Part, asked: str, weights_dir: Path | None) -> Path:
 
 
 def _complete(family: str, weights_dir: Path | None) -> bool:
-    found = [status(part, weights_dir) for part in members(family).values()]
+    found = [status(part, weights_dir) for role, part in members(family).items() if role in PARTS]
     return all(one.state not in ("missing", "fetched", "RANDOM") for one in found)
 
 
