@@ -120,10 +120,10 @@ class Painting(Group):
     total_variation: float = knob(5.0, "weight of the loss that calms the picture", minimum=0, maximum=1000)
     learning_rate: float = knob(0.2, "Adam's step on the latent", above=0, maximum=10)
     recognition: float = knob(
-        3.0, "pull towards a picture that is read as the target is; only where the family has a prior", minimum=0,
+        10.0, "pull towards a picture that is read as the target is; only where the family has a prior", minimum=0,
         maximum=100,
     )  # fmt: skip
-    layout: float = knob(1.0, "pull towards the colours that the prior expects; also the start", minimum=0, maximum=100)
+    layout: float = knob(3.0, "pull towards the colours that the prior expects; also the start", minimum=0, maximum=100)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """`make weights-smoke`: the whole way from data to a film on made-up data, through the commands a person types.
 
-A handful of steps each: clip, vqgan, wav2clip from labelled sounds, wav2clip from videos. Then one second of film is
-rendered with the weights that this left. It proves that the parts fit, and nothing about what they learn.
+A handful of steps each: clip, vqgan, wav2clip from labelled sounds, wav2clip from videos, prior. Then one second of film
+is rendered with the weights that this left. It proves that the parts fit, and nothing about what they learn.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def smoke(scratch: Path) -> Path:
     for source in (("--data", data, "--teacher", "1"), ("--videos", videos, "--parts", "2", "--width", "4")):
         own = ("--out", weights / "mini", "--runs", runs / source[0][2:])
         train("wav2clip", *source, *own, *STEPS)
+    train("prior", "--data", data, "--out", weights / "mini")
     song, film = scratch / "song.wav", scratch / "film.mp4"
     soundfile.write(song, 0.4 * np.sin(np.arange(16_000) / 9), 16_000)
     said = render(song, "--out", film, *FILM, weights=weights)

@@ -229,8 +229,10 @@ def wav2clip(
 
 
 @app.command()
-def prior(*, data: Data, out: Out = None, device: Device = "auto", threads: Threads = None, debug: Debug = False) -> None:
-    """Fit what the trained CLIP's concepts look like; a minute or so, nothing to resume."""
+def prior(
+    *, data: Data, out: Out = None, device: Device = "auto", threads: Threads = None, debug: Debug = False
+) -> None:
+    """Fit what the trained CLIP's concepts look like: minutes, in one go."""
 
     def work() -> None:
         from wav2clip_gen.models import checkpoints

@@ -13,8 +13,8 @@ from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.choice import Choice, choose, recipe_beside
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.convert import convert
-from wav2clip_gen.models.recipes import read_recipe
 from wav2clip_gen.models.prior import Prior
+from wav2clip_gen.models.recipes import read_recipe
 from wav2clip_gen.models.vqgan import VQGAN
 from wav2clip_gen.models.wav2clip import Wav2CLIP
 from wav2clip_gen.settings import Run

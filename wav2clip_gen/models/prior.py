@@ -7,6 +7,7 @@ the right words. So it is not aimed at; it is read as CLIP reads pictures, among
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -32,6 +33,10 @@ class Prior(nn.Module):
         As CLIP classifies without training (arXiv 2103.00020, section 3.1); `scale` is its inverse temperature.
         """
         return (scale * points @ self.words.T).log_softmax(dim=-1)
+
+    def words_for(self, shares: Tensor) -> Tensor:
+        """The unit vector (D,) of a mixture of concepts (K,) in words."""
+        return F.normalize(shares @ self.words, dim=-1)
 
     def layout(self, shares: Tensor) -> Tensor:
         """The colours (1, 3, side, side) in [0, 1] of a mixture of concepts (K,)."""

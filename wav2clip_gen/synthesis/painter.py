@@ -26,7 +26,6 @@ from wav2clip_gen.synthesis.losses import (
     total_variation,
 )
 
-
 CHANGE = 0.4  # how much of the random colours there is in a start from the prior's
 
 
@@ -36,14 +35,14 @@ class Step:
 
     index: int
     loss: Tensor  # () what was minimised
-    similarity: Tensor  # () mean cosine between the views and the target
+    similarity: Tensor  # () mean cosine between the views and the goal's target
 
 
 @dataclass(frozen=True, eq=False)
 class Goal:
     """What one frame is to show."""
 
-    target: Tensor  # (D,) unit vector
+    target: Tensor  # (D,) unit vector: as given, or in the words of the prior
     shares: Tensor | None = None  # (K,) of the prior's concepts in it
     layout: Tensor | None = None  # (1, 3, s, s), the colours that the prior expects
 
@@ -100,11 +99,10 @@ class Painter:
         if prior is None or not (painting.recognition or painting.layout):
             return Goal(target)
         shares = prior.read(target, self.family.clip.scale).exp()
-        return Goal(
-            target,
-            shares=shares if painting.recognition else None,
-            layout=prior.layout(shares) if painting.layout else None,
-        )
+        layout = prior.layout(shares) if painting.layout else None
+        if not painting.recognition:
+            return Goal(target, layout=layout)
+        return Goal(prior.words_for(shares), shares, layout)
 
     @torch.no_grad()
     def _start_from(self, layout: Tensor) -> None:
