@@ -59,6 +59,7 @@ def test_the_seed_decides_everything(mini: Family, tiny: Settings) -> None:
 def test_inertia_holds_the_latent_where_it_was(mini: Family, tiny: Settings) -> None:
     def travel(inertia: float) -> float:
         artist = painter(mini, tiny)
+        paint(artist, target(mini), 0)  # the prior chooses where to begin
         before = artist.latent.detach().clone()
         paint(artist, target(mini), 6, inertia)
         return (artist.latent - before).norm().item()

@@ -1,6 +1,6 @@
 """`make weights-smoke`: the whole way from data to a film on made-up data, through the commands a person types.
 
-A handful of steps each: clip, vqgan, wav2clip from labelled sounds, wav2clip from videos; and the prior. Then a second of
+A handful of steps each: clip, vqgan, wav2clip from labelled sounds, wav2clip from videos; then the prior. A second of
 film is rendered with the weights that this left. It proves that the parts fit, and nothing about what they learn.
 """
 
