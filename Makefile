@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-# Training data, as described in weights/README.md; needed only for `make weights`.
+# Training data, as described in weights/README.md; needed only for `make weights` and part of `make samples`.
 DATA   ?= ../shared/data
 # Options for the demo's film, such as DEMO="--duration 2".
 DEMO   ?=
@@ -48,8 +48,9 @@ check: lint types test  ## what CI runs
 bench: $(READY)  ## measure speed and memory; writes tests/benchmarks/results.md
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
 
-samples: $(READY)  ## remake the pictures and the film that the README shows
+samples: $(READY)  ## remake the pictures and the film that the README shows; those of held-out sounds if DATA is there
 	$(BIN)/python samples/make_samples.py
+	$(BIN)/python samples/make_sounds.py $(if $(wildcard $(DATA)),--data $(DATA))
 
 weights: $(READY)  ## train the small family from DATA (hours); resumes where it was stopped
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,train]'

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+from rows import Picture, Row, along, sheet
 
 from wav2clip_gen import Settings, load_family, render
 from wav2clip_gen.audio.features import loudness
@@ -18,13 +19,9 @@ from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.audio.windows import Timeline
 
 HERE = Path(__file__).parent
-COLUMNS, SIDE, GAP = 8, 128, 4  # pictures in a row, their side and the space around them, in px
-STRIP = 28  # height of a curve, px
 SONGS = {"africa.ogg": HERE / "africa.ogg", "song/mix.ogg": HERE / "song" / "mix.ogg"}
 WORDS = ("the sea", "a forest", "a sunflower", "a street", "a mountain", "a guitar", "a sunset", "a leopard")
 SEED = 7
-
-Picture = NDArray[np.uint8]
 
 
 def main() -> None:
@@ -37,12 +34,12 @@ def main() -> None:
             settings = Settings().merged({"run": {"seed": SEED}})
             film = render(path, Path(folder) / f"{path.stem}.mp4", settings, family=family, frames_dir=frames_dir)
             print(f"{name}: {film.frames} frames, {film.timings['paint'] / film.seconds:.2f} s per second of song")
-            shown = np.linspace(0, film.frames - 1, COLUMNS).round().astype(int)
+            shown = along(film.frames)
             pictures = [np.asarray(Image.open(frames_dir / f"{index:06d}.png")) for index in shown]
             labels = [f"{index / settings.picture.fps:.1f} s" for index in shown]
-            rows.append((name, pictures, labels, curve(path, film.frames, settings.picture.fps)))
+            rows.append(Row(name, pictures, labels, curve(path, film.frames, settings.picture.fps)))
         words = [paint_words(text, Path(folder), family) for text in WORDS]
-        rows.append(("in words", words, list(WORDS), None))
+        rows.append(Row("in words", words, list(WORDS)))
         short = Settings().merged(
             {"run": {"seed": SEED}, "sound": {"start": 4, "duration": 8}, "picture": {"upscale": 2}}
         )
@@ -73,28 +70,6 @@ def curve(path: Path, frames: int, fps: float) -> NDArray[np.float64]:
     values = loudness(track := open_track(path), Timeline.of(track, fps=fps))
     assert len(values) == frames
     return values
-
-
-def sheet(rows: list[tuple[str, list[Picture], list[str], NDArray[np.float64] | None]]) -> Image.Image:
-    """Rows of pictures, each with its name, its labels and its curve."""
-    width, height = COLUMNS * (SIDE + GAP) + GAP, SIDE + 2 * STRIP + 3 * GAP
-    page = Image.new("RGB", (width, height * len(rows)), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default()
-    for number, (name, pictures, labels, loud) in enumerate(rows):
-        top = number * height + GAP
-        for column, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-            left = GAP + column * (SIDE + GAP)
-            page.paste(Image.fromarray(picture), (left, top))
-            draw.text((left, top + SIDE + 2), label, fill="black", font=font)
-        below = top + SIDE + STRIP // 2 + 2
-        if loud is None:
-            draw.text((GAP, below), name, fill="grey", font=font)
-            continue
-        places = np.linspace(GAP, width - GAP, len(loud))
-        points = [(x, below + STRIP * (1 - y)) for x, y in zip(places, loud, strict=True)]
-        draw.line(points, fill=(70, 110, 160), width=2)
-        draw.text((GAP, below + STRIP + 1), f"{name}, loudness", fill="grey", font=font)
-    return page
 
 
 if __name__ == "__main__":

@@ -78,11 +78,21 @@ def tone() -> NDArray[np.float64]:
     return 0.4 * np.sin(2 * np.pi * 440 * t) * t / t[-1]
 
 
+def write_stem_file(sounds: list[Path], path: Path) -> Path:
+    """Put sounds into one file, a stream each, lossless, as a .stem.mp4 has them."""
+    from wav2clip_gen.media import ffmpeg
+
+    inputs = [word for sound in sounds for word in ("-i", ffmpeg.file_url(sound))]
+    chosen = [word for number in range(len(sounds)) for word in ("-map", f"{number}:a")]
+    ffmpeg.run([*inputs, *chosen, "-c:a", "alac", ffmpeg.file_url(path)], purpose=f"make {path}")
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a cache folder of its own, no settings from outside, and no network but loopback."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    for name in ("W2C_FFMPEG", "W2C_WEIGHTS", "W2C_OFFLINE"):
+    for name in ("W2C_CACHE", "W2C_DEMUCS_REPO", "W2C_FFMPEG", "W2C_WEIGHTS", "W2C_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     connect = socket.socket.connect
 
@@ -128,13 +138,15 @@ def converter(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """In place of the real converter: writes a tiny file in our format, and remembers what it was given."""
     from tests.models.tiny import write_weights
 
-    def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32") -> None:
+    def convert(
+        original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32", sha256: str = ""
+    ) -> None:
         if fake.refuses:
-            out.write_bytes(b"half of it")
             raise WeightsError(f"{original}: holds no {role}", hint="is it the right file?")
         fake.given.append((original.read_bytes(), role, config, precision))
+        fake.hashes.append(sha256)
         write_weights(out)
 
-    fake = SimpleNamespace(given=[], refuses=False)
+    fake = SimpleNamespace(given=[], hashes=[], refuses=False)
     monkeypatch.setattr("wav2clip_gen.models.convert.convert", convert)
     return fake

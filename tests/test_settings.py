@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wav2clip_gen.configuration import preset_names, settings_from
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import SECTIONS, Prompt, Settings, describe_range, knobs
+from wav2clip_gen.settings import SECTIONS, Prompt, Settings, Stem, StyleImage, describe_range, knobs
 
 
 def test_what_comes_later_wins(tmp_path: Path) -> None:
@@ -23,9 +23,19 @@ def test_what_comes_later_wins(tmp_path: Path) -> None:
     assert settings.prompts == (Prompt(text="a stormy sea", weight=0.5), Prompt(text="night"))
 
 
+def test_stems_are_named_in_a_settings_file(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("stems: [vocals, {name: drums, weight: 2}]\nstem_files: [drums=d.wav, song/]\n")
+    settings = settings_from(config=config)
+    assert settings.stems == (Stem(name="vocals"), Stem(name="drums", weight=2.0))
+    assert settings.stem_files == ("drums=d.wav", "song/")
+    assert settings.with_stem_weights({"vocals": 0.5}).stems[0] == Stem(name="vocals", weight=0.5)
+    assert Settings().merged(settings.to_dict()) == settings
+
+
 def test_settings_survive_the_run_record() -> None:
     settings = settings_from(assignments=("picture.fps=23.976", "sound.duration=3", "prompts.x=1")[:2])
-    settings = settings.merged({"prompts": ["a sea:0.25"]})
+    settings = settings.merged({"prompts": ["a sea:0.25"], "style_images": ["0:12- moss.png:2"]})
     assert Settings().merged(settings.to_dict()) == settings
 
 
@@ -63,7 +73,19 @@ def test_a_wrong_assignment_is_a_usage_error(assignment: str, says: str, helps: 
 
 
 @pytest.mark.parametrize(
-    "content", ["painting: [", "- 4", "painting: 4", "prompts: [4]", "no: such", "${x}: 1", "\x00"]
+    "content",
+    [
+        "painting: [",
+        "- 4",
+        "painting: 4",
+        "prompts: [4]",
+        "prompts: [{weight: 2}]",
+        "style_images: [4]",
+        "style_images: ['']",
+        "no: such",
+        "${x}: 1",
+        "\x00",
+    ],
 )
 def test_a_wrong_file_is_a_usage_error(content: str, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
@@ -137,3 +159,18 @@ def test_something_must_steer() -> None:
     silent.merged({"prompts": ["a dog"]}).require_steering()
     with pytest.raises(SettingsError, match="nothing steers"):
         silent.merged({"prompts": ["a dog:0"]}).require_steering()
+
+
+def test_a_style_image_is_written_as_a_prompt_is() -> None:
+    parsed = StyleImage.parse("0:12-0:30 my pictures/moss.png:0.5")
+    assert parsed == StyleImage(file="my pictures/moss.png", weight=0.5, start=12, end=30)
+    assert StyleImage.parse("C:\\moss.png") == StyleImage(file="C:\\moss.png")
+    assert Settings().merged({"style_images": "moss.png", "sound": {"weight": 0}}).pulls == (
+        StyleImage(file="moss.png"),
+    )
+    with pytest.raises(SettingsError, match=r"style image .* ends at 12 s, before it begins"):
+        StyleImage.parse("0:30-0:12 moss.png")
+    with pytest.raises(SettingsError, match="a style image has no file"):
+        StyleImage.parse(":0.5")
+    with pytest.raises(SettingsError, match="nothing steers"):
+        Settings().merged({"style_images": "moss.png:0", "sound": {"weight": 0}}).require_steering()

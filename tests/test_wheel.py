@@ -31,6 +31,7 @@ def test_the_wheel_carries_weights_presets_and_architectures(wheel: Path) -> Non
     names = set(zipfile.ZipFile(wheel).namelist())
     for part in ("vqgan", "clip", "wav2clip", "prior"):
         assert f"wav2clip_gen/weights/mini/{part}.safetensors" in names
+    assert "wav2clip_gen/weights/mini/words.txt.gz" in names
     assert "wav2clip_gen/weights/manifest.yaml" in names
     assert "wav2clip_gen/presets/draft.yaml" in names
     assert "wav2clip_gen/models/architectures/w2c-mini.json" in names

@@ -73,6 +73,8 @@ WRONG = [
     ("a.lrc", "[00:01.00]a sea\na sky\n", 2, "has no time"),
     ("a.csv", "start,end\n1,2\n", 1, "column `text`"),
     ("a.csv", "start,text\n1,a sea\nsoon,a sky\n", 3, "'soon' is no time"),
+    ("a.csv", "start,text\n1,\n", 2, "has no words"),
+    ("a.json", '[{"start": 1}]', 1, "has no words"),
     ("a.csv", "text,weight\na sea,heavy\n", 2, "'heavy' is no weight"),
     ("a.csv", "text,colour\na sea,blue\n", 2, "no field 'colour'"),
     ("a.json", '["a sea",\n"a sky"\n', 3, "not valid JSON"),

@@ -4,39 +4,85 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wav2clip_gen.audio.features import measure
 from wav2clip_gen.events import Estimate
-from wav2clip_gen.job import Job
+from wav2clip_gen.job import Job, films, must_separate, pictures
 from wav2clip_gen.pipeline import hear
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from wav2clip_gen.models.families import Family
+    from wav2clip_gen.synthesis.painter import Painter
+
+SEPARATION = {"dsp": 0.1, "demucs": 1.5}  # seconds of work per second of song, on two cores
 
 
 def estimate(job: Job, *, family: Family | None = None) -> Estimate:
-    """Time some steps and frames of a film, as it would be made, and tell what all of it would cost."""
+    """Time some steps and frames of a film or storyboard, and tell what all of it would cost.
+
+    Several films of one song, and several pictures in one film, are told as a whole. Nothing is separated.
+    """
     from wav2clip_gen.models.families import choose_device, load_choice
     from wav2clip_gen.synthesis.painter import Painter, generator_for
 
     began = time.perf_counter()
     family = family or load_choice(job.networks, device=choose_device(job.settings.run.device))
-    painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
-    target = hear(job, family).targets[0].to(family.device)
-    preparation = time.perf_counter() - began
+    made = films(job)
+    film = _with_stand_ins(made[0])
+    scenes = pictures(film.settings)
+    painter = Painter(family, film.settings, generator=generator_for(job.seed, family.device))
+    preparation = time.perf_counter() - began + _separation(job)
+
+    began = time.perf_counter()
+    target = hear(film, family, next(iter(scenes.values()))).targets[0].to(family.device)
+    hearing = time.perf_counter() - began
+
+    per_step, per_frame = _time_painting(painter, target)
+    first = per_step * job.settings.painting.first_steps
+    if job.storyboard:
+        began = time.perf_counter()
+        sections = len(measure(job.track, job.timeline).sections) - 1
+        seconds = preparation + hearing + time.perf_counter() - began + first * sections
+        per_song_second = first * sections / job.track.duration
+    else:
+        count = len(made) * len(scenes)
+        seconds = preparation + count * (hearing + first + per_frame * job.timeline.frames)
+        per_song_second = count * per_frame * float(job.timeline.fps)
+    return Estimate(family=family.name, device=str(family.device), seconds=seconds, per_song_second=per_song_second)
+
+
+def _time_painting(painter: Painter, target: Tensor) -> tuple[float, float]:
+    """Seconds for a step, and for a frame after the first."""
+    settings = painter.settings
 
     def timed_frame(steps: int) -> float:
         began = time.perf_counter()
-        deque(painter.paint(target, steps=steps, inertia=job.settings.motion.inertia), maxlen=0)
+        deque(painter.paint(target, steps=steps, inertia=settings.motion.inertia), maxlen=0)
         painter.show_bytes()
         return time.perf_counter() - began
 
     timed_frame(2)  # the first steps find their algorithms
     few, more = timed_frame(2), timed_frame(6)
     per_step = max(more - few, 0) / 4
-    per_frame = max(few - 2 * per_step, 0) + per_step * job.settings.painting.steps
-    return Estimate(
-        family=family.name, device=str(family.device),
-        seconds=preparation + per_step * job.settings.painting.first_steps + per_frame * job.timeline.frames,
-        per_song_second=per_frame * float(job.timeline.fps),
-    )  # fmt: skip
+    return per_step, max(few - 2 * per_step, 0) + per_step * settings.painting.steps
+
+
+def _with_stand_ins(job: Job) -> Job:
+    """The job with the song in the place of stems that would have to be separated: it takes as long to hear."""
+    if not must_separate(job):
+        return job
+    assert job.stems
+    return replace(job, separated={name: job.stems.given.get(name, job.track) for name in job.stems.names})
+
+
+def _separation(job: Job) -> float:
+    """Seconds that separating the stems would take, if they have not been kept from before."""
+    if not must_separate(job):
+        return 0.0
+    assert job.stems
+    assert job.stems.separator
+    return SEPARATION[job.stems.separator] * job.track.duration

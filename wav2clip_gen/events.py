@@ -10,7 +10,7 @@ from wav2clip_gen.video.probe import SyncReport
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the work begins: "load", "hear", "paint", "join" or "check"."""
+    """A part of the work begins: "load", "separate", "hear", "paint", "join", "check" or "draw"."""
 
     name: str
 
@@ -24,6 +24,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Silent:
+    """Stems that shall steer are silent from start to end."""
+
+    stems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FramePainted:
     """One more frame is in the film."""
 
@@ -31,6 +38,7 @@ class FramePainted:
     frames: int  # of the whole film
     loss: float | None  # at the last step; None without steps
     similarity: float | None  # mean cosine between the views and the target at the last step
+    pictures: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)  # of a grid, the same of each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,27 @@ class Finished:
     film: Film
 
 
+@dataclass(frozen=True)
+class SectionPainted:
+    """One more section of the song is on its storyboard."""
+
+    index: int
+    sections: int  # of the song
+    start: float  # seconds in the song
+    stop: float
+    words: tuple[str, ...]  # that the encoder hears in it, best first; none where it is silent or was not asked
+    guessing: bool
+    similarity: float | None  # as of a frame
+
+
+@dataclass(frozen=True)
+class SheetFinished:
+    """The last event of a storyboard."""
+
+    path: Path
+    sections: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """What a film would cost, from some steps that were timed."""
@@ -64,4 +93,4 @@ class Estimate:
     per_song_second: float  # seconds of work per second of song, after the first frame
 
 
-Event = Stage | Ready | FramePainted | Finished
+Event = Stage | Ready | Silent | FramePainted | Finished | SectionPainted | SheetFinished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,3 +81,26 @@ def appear_whole(path: Path) -> Iterator[Path]:
             raise OutputError(
                 f"cannot put {path} in its place: {error.strerror}", hint="choose another --out"
             ) from error
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of what is in a file, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def written(path: Path, *, option: str = "--out") -> Iterator[Path]:
+    """As `appear_whole`, for what is written inside the block: a disk that refuses it is told likewise.
+
+    Raises:
+        OutputError: The disk does not take the file; `option` is how its place was chosen.
+    """
+    try:
+        with appear_whole(path) as part:
+            yield part
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}", hint=f"choose another {option}") from error

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+from wav2clip_gen.audio.stem_cache import check_keep
+from wav2clip_gen.audio.stems import StemPlan, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
-from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.models.vocabulary import note_unknown
+from wav2clip_gen.pictures import check_pictures
+from wav2clip_gen.settings import Settings, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
+
+FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
+MIX = "mix"  # the song itself, among its sources
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +35,28 @@ class Job:
     out: Path
     sound: SoundPlan  # how the sound will get into the film
     frames_dir: Path | None = None
+    stems: StemPlan | None = None  # of all stems that are needed, whether they steer or not
+    keep_stems: Path | None = None  # a folder for those that are separated
+    overwrite: bool = False
+    storyboard: bool = False  # a contact sheet is made instead of a film
+    separated: dict[str, Track] = field(default_factory=dict)  # filled by `sources`; the films of a song share it
 
     @property
     def seed(self) -> int:
         """What decides everything that is drawn."""
         assert self.settings.run.seed is not None
         return self.settings.run.seed
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before the work begins, a line each.
+
+        Raises:
+            WeightsError: The vocabulary beside the perceptor is damaged.
+        """
+        reader = self.networks.parts["clip"]
+        unknown = note_unknown((prompt.text for prompt in self.settings.prompts), reader.path, name=reader.name)
+        return (unknown,) if unknown else ()
 
 
 def prepare(
@@ -45,41 +69,140 @@ def prepare(
     loaded: Choice | None = None,
     weights_dir: Path | None = None,
     unfetched: bool = False,
+    keep_stems: str | Path | None = None,
+    demucs_repo: Path | None = None,
+    storyboard: bool = False,
 ) -> Job:
-    """Check all that can be checked before a network is loaded; settle the seed and the family.
+    """Check all that can be checked before a network is loaded; settle the seed, the family and the stems.
 
     Args and errors are those of `pipeline.render`, but that `loaded` are the networks that are there already, if any,
-    and `unfetched` lets their files be missing.
+    and `unfetched` lets their files be missing; `demucs_repo` is a folder of Demucs' weights; with `storyboard` a sheet
+    is prepared for `storyboard.storyboarding`. A job whose layout is `separate` is several films: see `films`.
     """
     source, settings = Path(source), settings or Settings()
-    run = settings.run
     settings.require_steering()
-    networks = loaded or choose(run, weights_dir)
+    networks = loaded or choose(settings.run, weights_dir)
     if not unfetched:
         networks.require()
     require_one_space(networks, sound=settings.sound.weight > 0)
+    settings = _settled(settings, networks)
+    if storyboard and (frames_dir or settings.picture.layout != "single"):
+        raise SettingsError(
+            "a storyboard has one picture for each section, and no frames to keep",
+            hint="leave --storyboard out, or --layout and --frames-dir",
+        )
+    check_pictures(settings)
+    track = open_track(resolve_input(source), start=settings.sound.start, duration=settings.sound.duration)
+    if source.is_dir():
+        track = replace(track, title=track.title or _title(source))
+    plan = _plan_stems(track, settings, demucs_repo)
+    if plan and plan.separator:  # so that the record names the one that was taken
+        settings = replace(settings, sound=replace(settings.sound, separator=plan.separator))
+    timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
+    job = Job(
+        track, timeline, settings, networks, (name_sheet if storyboard else name_film)(out, source, settings),
+        plan_sound(track), fill(frames_dir, source, settings) if frames_dir else None, plan,
+        fill(keep_stems, source, settings) if keep_stems else None, overwrite, storyboard,
+    )  # fmt: skip
+    for film in films(job):
+        _check_places(film)
+    _check_kept(job)
+    return job
+
+
+def _settled(settings: Settings, networks: Choice) -> Settings:
+    """The settings with seed and family decided."""
+    run = settings.run
     seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
     run = replace(run, seed=seed, models=networks.models, perceptor=networks.perceptor, vqgan=networks.vqgan)
-    settings = replace(settings, run=run)
-    track = open_track(source, start=settings.sound.start, duration=settings.sound.duration)
-    path = name_film(out or "{stem}.mp4", source, settings)
-    check_output(path, overwrite=overwrite)
-    check_output(record_beside(path), overwrite=overwrite)
-    pictures = fill(frames_dir, source, settings) if frames_dir else None
-    if pictures:
-        empty_folder(pictures, "[0-9]*.png", overwrite=overwrite)
-    timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
-    return Job(track, timeline, settings, networks, path, plan_sound(track), pictures)
+    return replace(settings, run=run)
 
 
-def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
-    """The path of the film that `template` means for a track.
+def _plan_stems(track: Track, settings: Settings, demucs_repo: Path | None) -> StemPlan | None:
+    if not settings.stem_names:
+        return None
+    given, separator = settings.stem_files, settings.sound.separator
+    return plan_stems(track, settings.stem_names, given=given, separator=separator, demucs_repo=demucs_repo)
+
+
+def _check_places(job: Job) -> None:
+    """Make sure that film, record and pictures can go where they should."""
+    stems = job.stems.given.values() if job.stems else ()
+    if job.out.exists() and any(job.out.samefile(stem.path) for stem in stems):
+        raise VideoError(f"{job.out} is a stem of the track", hint="choose another --out")
+    check_output(job.out, overwrite=job.overwrite)
+    if not job.storyboard:
+        check_output(record_beside(job.out), overwrite=job.overwrite)
+    if job.frames_dir:
+        _refuse_own_pictures(job.frames_dir, job.settings)
+        empty_folder(job.frames_dir, "[0-9]*.png", overwrite=job.overwrite)
+
+
+def _check_kept(job: Job) -> None:
+    """Make sure that there are stems to keep, and that they can go where they should."""
+    if job.keep_stems is None:
+        return
+    if job.stems is None or job.stems.separator is None:
+        raise SettingsError("no stem is separated, so there is none to keep", hint="leave --keep-stems out")
+    check_keep(job.keep_stems, overwrite=job.overwrite)
+
+
+def films(job: Job) -> tuple[Job, ...]:
+    """The films that a job makes: one, or one of each stem, named after it, all from the same separation."""
+    if job.settings.picture.layout != "separate":
+        return (job,)
+    picture = replace(job.settings.picture, layout="single")
+    return tuple(
+        replace(
+            job,
+            out=job.out.with_suffix(f".{name}.mp4"),
+            frames_dir=job.frames_dir and job.frames_dir / name,
+            settings=replace(job.settings, picture=picture, stems=stems),
+        )
+        for name, stems in _alone(job.settings).items()
+    )
+
+
+def pictures(settings: Settings) -> dict[str, tuple[Stem, ...]]:
+    """The pictures of a film by their captions, and the stems that each follows; none means the whole song."""
+    if settings.picture.layout == "grid":
+        return {MIX: (), **_alone(settings)}
+    return {"": settings.stems}
+
+
+def _alone(settings: Settings) -> dict[str, tuple[Stem, ...]]:
+    """Each stem by itself, where no other is that its weight would be compared with."""
+    return {stem.name: (replace(stem, weight=1.0),) for stem in settings.stems}
+
+
+def must_separate(job: Job) -> bool:
+    """Whether `sources` has stems to separate first."""
+    return job.stems is not None and job.stems.separator is not None and not job.separated
+
+
+def sources(job: Job, *, on_progress: Callable[[float], None] = lambda share: None) -> dict[str, Track]:
+    """All that is heard in a job, by name: "mix", then each stem that is needed; what has to be is separated, once.
+
+    All have the same sample rate and number of samples, so that the job's timeline holds for each.
+
+    Args:
+        job: From `prepare`.
+        on_progress: Is told how much of the separation is done, from 0 to 1.
+    """
+    if job.stems and not job.separated:
+        found = job.stems.tracks(keep=job.keep_stems, overwrite=job.overwrite, on_progress=on_progress)
+        job.separated.update(found)
+    return {MIX: job.track, **job.separated}
+
+
+def name_film(template: str | Path | None, source: Path, settings: Settings) -> Path:
+    """The path of the film that `template` means for a track; by default the track's name, in this folder.
 
     Raises:
         SettingsError: The template has fields that there are not.
         VideoError: The film would replace its own track, or is no mp4.
     """
-    path = fill(template, source, settings)
+    path = fill(template or FILM, source, settings)
     if path.suffix.lower() != ".mp4":
         raise VideoError(f"{path}: only mp4 films are made", hint=f"name it {path.with_suffix('.mp4').name}")
     if path.exists() and path.samefile(source):
@@ -87,16 +210,45 @@ def name_film(template: str | Path, source: Path, settings: Settings) -> Path:
     return path
 
 
+def _refuse_own_pictures(folder: Path, settings: Settings) -> None:
+    """Raise a SettingsError where a picture that takes part lies in the folder that shall be emptied for new ones."""
+    for file in settings.picture_files:
+        if Path(file).resolve().parent == folder.resolve():
+            raise SettingsError(f"{file} lies where the film's pictures shall go", hint="choose another --frames-dir")
+
+
+def name_sheet(template: str | Path | None, source: Path, settings: Settings) -> Path:
+    """The path of the storyboard that `template` means for a track; by default beside where its film would be.
+
+    Raises:
+        SettingsError: The template has fields that there are not, or the sheet would replace a picture that steers it.
+        OutputError: It is no png.
+    """
+    path = fill(template or SHEET, source, settings)
+    if path.suffix.lower() != ".png":
+        raise OutputError(f"{path}: a storyboard is a png", hint=f"name it {path.with_suffix('.png').name}")
+    if path.resolve() in {Path(file).resolve() for file in settings.picture_files}:
+        raise SettingsError(f"{path} is a picture that steers the storyboard", hint="choose another --out")
+    return path
+
+
 def fill(template: str | Path, source: Path, settings: Settings) -> Path:
-    """Fill `{stem}` (of the track) and `{seed}` into a path.
+    """Fill `{stem}` (the track's name) and `{seed}` into a path.
 
     Raises:
         SettingsError: The template has other fields.
     """
     try:
-        return Path(str(template).format(stem=source.stem, seed=settings.run.seed))
+        return Path(str(template).format(stem=_title(source), seed=settings.run.seed))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         raise SettingsError(f"{template}: not a name", hint="use {stem} and {seed}, as in films/{stem}.mp4") from None
+
+
+def _title(source: Path) -> str:
+    """What a song is called after: its file without `.wav` or `.stem.mp4`, or the folder of its stems."""
+    if source.is_dir():
+        return source.resolve().name
+    return source.stem.removesuffix(".stem") if source.suffix in (".mp4", ".m4a") else source.stem
 
 
 def record_beside(film: Path) -> Path:

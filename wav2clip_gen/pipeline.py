@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple
 
 from wav2clip_gen import record
-from wav2clip_gen.audio.features import loudness
 from wav2clip_gen.audio.windows import iterate_windows
-from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Stage
+from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Silent, Stage
 from wav2clip_gen.files import appear_whole, scratch_beside
-from wav2clip_gen.job import Job, prepare, record_beside, shortened
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.job import Job, films, must_separate, pictures, prepare, record_beside, shortened, sources
+from wav2clip_gen.pictures import read_style
+from wav2clip_gen.settings import Settings, Stem
+from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.probe import verify_film
-from wav2clip_gen.video.writer import FilmWriter
+from wav2clip_gen.video.writer import FilmWriter, Picture
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from wav2clip_gen.models.families import Family
     from wav2clip_gen.synthesis.painter import Painter
     from wav2clip_gen.synthesis.trajectory import Trajectory
@@ -34,6 +40,7 @@ def render(
     overwrite: bool = False,
     frames_dir: str | Path | None = None,
     weights_dir: Path | None = None,
+    keep_stems: str | Path | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Film:
     """Turn a track into a film whose pictures follow what is heard.
@@ -46,6 +53,7 @@ def render(
         overwrite: Replace an older film.
         frames_dir: Also keep the pictures, as PNG files, in this folder; it may have the same fields.
         weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
+        keep_stems: Also keep the stems that are separated, as FLAC files, in this folder.
         on_event: Is told of all that happens.
 
     Raises:
@@ -53,8 +61,12 @@ def render(
     """
     loaded = family.choice if family else None
     job = prepare(
-        source, out, settings, overwrite=overwrite, frames_dir=frames_dir, loaded=loaded, weights_dir=weights_dir
-    )
+        source, out, settings, overwrite=overwrite, frames_dir=frames_dir, loaded=loaded, weights_dir=weights_dir,
+        keep_stems=keep_stems,
+    )  # fmt: skip
+    if len(films(job)) > 1:
+        raise SettingsError("this makes several films", hint="render each stem by itself, with layout single")
+    job = films(job)[0]
     for event in rendering(job, load=(lambda *_, **__: family) if family else None):
         on_event(event)
         if isinstance(event, Finished):
@@ -67,13 +79,15 @@ def rendering(
     *,
     load: Callable[..., Family] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    on_separation: Callable[[float], None] = lambda share: None,
 ) -> Iterator[Event]:
     """Make the film, telling of each step; the last event is `Finished`.
 
     Args:
-        job: From `prepare`.
+        job: One of `films`.
         load: Gives the networks, as `load_choice` does; who makes several films loads them once.
         stop: Asked after each frame; when it says so the film ends there, as `NAME.partial.mp4`.
+        on_separation: Is told how much of the song is separated into stems, from 0 to 1, in the stage "separate".
     """
     from wav2clip_gen.models.families import choose_device, load_choice
     from wav2clip_gen.synthesis.painter import Painter, generator_for
@@ -81,21 +95,32 @@ def rendering(
     clock = _Clock()
     yield clock.begin("load")
     family = (load or load_choice)(job.networks, device=choose_device(job.settings.run.device))
-    painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
+    scenes = pictures(job.settings)
+    painters = {
+        name: Painter(family, job.settings, generator=generator_for(job.seed, family.device)) for name in scenes
+    }
     yield Ready(family.name, str(family.device))
 
+    if must_separate(job):
+        yield clock.begin("separate")
+        sources(job, on_progress=on_separation)
     yield clock.begin("hear")
-    trajectory = hear(job, family)
+    trajectories = {name: hear(job, family, stems) for name, stems in scenes.items()}
+    silent = {stem for trajectory in trajectories.values() for stem in trajectory.silent}
+    if silent:
+        yield Silent(tuple(sorted(silent)))
 
     yield clock.begin("paint")
     painted: list[FramePainted] = []
     with scratch_beside(job.out) as picture:
-        with _film_writer(picture, job) as writer:
-            for frame in paint(job, painter, trajectory, writer):
+        grid = grid_of(job.settings)
+        with _film_writer(picture, job, grid) as writer:
+            for frame in paint(job, painters, trajectories, writer, grid=grid):
                 painted.append(frame)
                 yield frame
                 if stop():
                     break
+        frames = job.timeline.frames
         job = shortened(job, len(painted))
 
         yield clock.begin("join")
@@ -110,57 +135,131 @@ def rendering(
             )
     film = Film(
         path=job.out, record=record_beside(job.out), frames=len(painted), seconds=sync.picture_seconds,
-        seed=job.seed, sync=sync, timings=clock.finish(), partial=len(painted) < len(trajectory),
+        seed=job.seed, sync=sync, timings=clock.finish(), partial=len(painted) < frames,
     )  # fmt: skip
     record.write(record.describe(job, family, film, painted), film.record)
     yield Finished(film)
 
 
-def hear(job: Job, family: Family) -> Trajectory:
-    """Embed the track's windows, and the prompts, into one target per frame."""
-    import torch
+def hear(job: Job, family: Family, stems: Sequence[Stem] | None = None, *, windows: Tensor | None = None) -> Trajectory:
+    """Bring what is heard, and words and style images beside it, to one target per frame.
 
-    from wav2clip_gen.synthesis.trajectory import build_trajectory, pull_curve
+    Args:
+        job: Any.
+        family: Networks.
+        stems: Stems to follow, none for the whole song; by default those of the settings.
+        windows: The whole song's, from `embed_sound`, if they are there already.
+    """
+    from wav2clip_gen.synthesis.listening import listen, listen_to_stems
+    from wav2clip_gen.synthesis.trajectory import build_trajectory
 
-    settings, prompts = job.settings, job.settings.prompts
-    heard = None
-    if settings.sound.weight:
-        heard = family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
-    times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
-    fade = settings.motion.crossfade
-    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in prompts]
-    return build_trajectory(
-        heard,
-        loudness(job.track, job.timeline),
+    settings, found = job.settings, sources(job)
+    stems = settings.stems if stems is None else stems
+    if stems:
+        followed = [(stem, found[stem.name]) for stem in stems]
+        heard = listen_to_stems(family.wav2clip, job.track, job.timeline, followed)
+    else:
+        heard = listen(embed_sound(job, family) if windows is None else windows, job.track, job.timeline)
+    trajectory = build_trajectory(
+        heard.embeddings,
+        heard.loudness,
         job.timeline,
         half_life=settings.motion.smoothing,
         sound_weight=settings.sound.weight,
-        prompts=family.clip.embed_text([prompt.text for prompt in prompts]).cpu() if prompts else None,
-        pulls=torch.stack(curves) if prompts else None,
+        prompts=embed_pulls(settings, family) if settings.pulls else None,
+        pulls=pull_curves(job) if settings.pulls else None,
     )
+    return replace(trajectory, silent=heard.silent)
 
 
-def paint(job: Job, painter: Painter, trajectory: Trajectory, writer: FilmWriter) -> Iterator[FramePainted]:
-    """Paint all frames into the film, one from the other."""
-    settings, frames = job.settings, job.timeline.frames
-    for index, target in enumerate(trajectory.targets.to(painter.family.device)):
-        first = index == 0
-        steps = painter.paint(
-            target,
-            steps=settings.painting.first_steps if first else settings.painting.steps,
-            inertia=0 if first else settings.motion.inertia,
-        )
-        last = deque(steps, maxlen=1)
-        writer.write(painter.show_bytes())
-        loss, similarity = (float(last[0].loss), float(last[0].similarity)) if last else (None, None)
-        yield FramePainted(index, frames, loss, similarity)
+def embed_sound(job: Job, family: Family) -> Tensor | None:
+    """Unit vectors (W, D) of the track's windows, on the CPU; None where sound does not steer."""
+    if not job.settings.sound.weight:
+        return None
+    return family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
 
 
-def _film_writer(path: Path, job: Job) -> FilmWriter:
+def pull_curves(job: Job) -> Tensor:
+    """How much words and pictures pull at each frame, (P, F), in the order of `settings.pulls`."""
+    import torch
+
+    from wav2clip_gen.synthesis.trajectory import pull_curve
+
+    times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
+    fade = job.settings.motion.crossfade
+    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in job.settings.pulls]
+    return torch.stack(curves) if curves else torch.zeros(0, len(times))
+
+
+def embed_pulls(settings: Settings, family: Family) -> Tensor:
+    """Unit vectors (P, D) of what pulls beside the sound, in the order of `settings.pulls`, on the CPU."""
+    import torch
+
+    from wav2clip_gen.synthesis.styles import embed_style
+
+    words = [prompt.text for prompt in settings.prompts]
+    read = [family.clip.embed_text(words).cpu()] if words else []
+    seen = [embed_style(read_style(image.file), family.clip).cpu()[None] for image in settings.style_images]
+    return torch.cat([*read, *seen])
+
+
+class Painted(NamedTuple):
+    """A picture that is finished."""
+
+    pixels: Picture
+    loss: float | None
+    similarity: float | None
+
+
+def paint(
+    job: Job,
+    painters: Mapping[str, Painter],
+    trajectories: Mapping[str, Trajectory],
+    writer: FilmWriter,
+    *,
+    grid: Grid | None = None,
+) -> Iterator[FramePainted]:
+    """Paint all frames into the film, one from the other: each the picture of one painter, or a grid of several's."""
+    targets = {name: trajectories[name].targets.to(painter.family.device) for name, painter in painters.items()}
+    for index in range(job.timeline.frames):
+        made = {
+            name: _paint_picture(painter, targets[name][index], job.settings, first=index == 0)
+            for name, painter in painters.items()
+        }
+        pixels = [picture.pixels for picture in made.values()]
+        writer.write(grid.joined(pixels) if grid else pixels[0])
+        values = {name: (picture.loss, picture.similarity) for name, picture in made.items()}
+        loss, similarity = (_mean(column) for column in zip(*values.values(), strict=True))
+        yield FramePainted(index, job.timeline.frames, loss, similarity, values if grid else {})
+
+
+def _paint_picture(painter: Painter, target: Tensor, settings: Settings, *, first: bool) -> Painted:
+    steps = painter.paint(
+        target,
+        steps=settings.painting.first_steps if first else settings.painting.steps,
+        inertia=0 if first else settings.motion.inertia,
+    )
+    last = deque(steps, maxlen=1)
+    loss, similarity = (float(last[0].loss), float(last[0].similarity)) if last else (None, None)
+    return Painted(painter.show_bytes(), loss, similarity)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def grid_of(settings: Settings) -> Grid | None:
+    """Where the pictures of a film lie, if it has several."""
+    picture = settings.picture
+    return Grid(list(pictures(settings)), size=(picture.width, picture.height)) if picture.layout == "grid" else None
+
+
+def _film_writer(path: Path, job: Job, grid: Grid | None) -> FilmWriter:
     picture = job.settings.picture
     return FilmWriter(
-        path, size=(picture.width, picture.height), fps=job.timeline.fps, upscale=picture.upscale,
-        frames_dir=job.frames_dir,
+        path, size=grid.size if grid else (picture.width, picture.height), fps=job.timeline.fps,
+        upscale=picture.upscale, frames_dir=job.frames_dir,
     )  # fmt: skip
 
 

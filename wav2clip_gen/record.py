@@ -26,26 +26,29 @@ if TYPE_CHECKING:
 FORMAT = 1
 PACKAGES = (
     "torch", "torchaudio", "torchvision", "open_clip_torch", "taming-transformers", "timm", "einops", "safetensors",
-    "omegaconf", "numpy", "scipy", "soundfile", "soxr", "imageio-ffmpeg",
+    "omegaconf", "numpy", "scipy", "librosa", "soundfile", "soxr", "imageio-ffmpeg",
 )  # fmt: skip
 
 
 def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) -> dict[str, Any]:
     """The record of a finished film as plain values."""
-    track = job.track
+    track, folder = job.track, film.path.parent
+    settings = job.settings.with_picture_files(lambda file: _relative(Path(file), folder))
     return {
         "w2c-gen": {"format": FORMAT, "version": __version__},
         "film": film.path.name,
         "partial": film.partial,
         "track": {
-            "path": _relative(track.path, film.path.parent),
+            "path": _relative(track.path, folder),
             "sha256": _hash(track.path),
             "sample_rate": track.sample_rate,
             "channels": track.channels,
             "start": track.start,
             "samples": track.samples,
         },
-        "settings": job.settings.to_dict(),
+        "settings": settings.to_dict(),
+        "stems": {name: _stem(job, name, folder) for name in settings.stem_names},
+        "pictures": {file: _hash(folder / file) for file in settings.picture_files},
         "family": {
             "name": family.choice.models,
             "random": family.random,
@@ -59,8 +62,25 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
         "frames": {
             "loss": [_short(frame.loss) for frame in painted],
             "similarity": [_short(frame.similarity) for frame in painted],
+            "pictures": {name: _picture(name, painted) for name in painted[0].pictures},
         },
     }
+
+
+def _stem(job: Job, name: str, folder: Path) -> dict[str, Any]:
+    """Where a stem came from."""
+    assert job.stems
+    given, maker = job.stems.given.get(name), job.stems.maker
+    if given is None and maker:
+        return {"from": maker.name, "version": maker.version, "path": None, "sha256": None}
+    assert given
+    return {"from": "given", "path": _relative(given.path, folder), "sha256": _hash(given.path)}
+
+
+def _picture(name: str, painted: list[FramePainted]) -> dict[str, list[float | None]]:
+    """The same of one picture of a grid."""
+    losses, similarities = zip(*(frame.pictures[name] for frame in painted), strict=True)
+    return {"loss": [*map(_short, losses)], "similarity": [*map(_short, similarities)]}
 
 
 def summary(job: Job, family: Family) -> str:
@@ -105,9 +125,15 @@ def read(path: Path, weights_dir: Path | None = None) -> Again:
         if content["w2c-gen"]["format"] != FORMAT:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
         track = path.parent / content["track"]["path"]
-        settings = Settings().merged(content["settings"])
+        stems = {name: path.parent / stem["path"] for name, stem in content.get("stems", {}).items() if stem["path"]}
+        files = {"stem_files": [f"{name}={file}" for name, file in stems.items()]}
+        settings = Settings().merged(content["settings"] | files)
+        settings = settings.with_picture_files(lambda file: str(path.parent / file))
         parts = choose(settings.run, weights_dir).parts
-        hashes = {track: content["track"]["sha256"]} | {
+        hashes = {track: content["track"]["sha256"]}
+        hashes |= {file: content["stems"][name]["sha256"] for name, file in stems.items()}
+        hashes |= {path.parent / file: digest for file, digest in content.get("pictures", {}).items()}
+        hashes |= {
             parts[role].path: digest
             for role, digest in content["family"]["sha256"].items()
             if parts[role].path.is_file() or parts[role].original is None  # else it is yet to be converted

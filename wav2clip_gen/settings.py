@@ -7,9 +7,10 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
 
@@ -55,37 +56,75 @@ def parse_time(written: str) -> float:
     return seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prompt(Group):
-    """Words that pull the picture towards them, or, with a negative weight, away from them."""
+AnyPull = TypeVar("AnyPull", bound="Pull")
 
-    text: str = knob("", "words")
-    weight: float = knob(1.0, "pull beside the sound's own; negative: away from the words", minimum=-100, maximum=100)
-    start: float | None = knob(None, "when in the track they begin to pull; none: at once", unit="s", minimum=0)
-    end: float | None = knob(None, "when they cease; none: at its end", unit="s", above=0)
+
+@dataclass(frozen=True, kw_only=True)
+class Pull(Group):
+    """What pulls the picture towards it, or, with a negative weight, away from it."""
+
+    KIND: ClassVar[str]  # what a person calls it
+    HELD: ClassVar[str]  # the field that says what pulls
+    EXAMPLE: ClassVar[str]
+
+    weight: float = knob(1.0, "pull beside the sound's own; negative: away from it", minimum=-100, maximum=100)
+    start: float | None = knob(None, "when in the track it begins to pull; none: at once", unit="s", minimum=0)
+    end: float | None = knob(None, "when it ceases; none: at the track's end", unit="s", above=0)
+
+    @property
+    def held(self) -> str:
+        """What pulls, as it was written: the words, or the picture's file."""
+        return str(getattr(self, self.HELD))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.text.strip():
-            raise SettingsError("a prompt has no words", hint='write it as "a stormy sea" or "a stormy sea:0.5"')
+        if not self.held.strip():
+            what = f"a {self.KIND} has no {'words' if self.HELD == 'text' else self.HELD}"
+            raise SettingsError(what, hint=f'write it as "{self.EXAMPLE}" or "{self.EXAMPLE}:0.5"')
         if self.end is not None and self.end <= (self.start or 0):
-            what = f"the prompt {self.text!r} ends at {self.end:g} s, before it begins"
-            raise SettingsError(what, hint='write "0:12-0:30 a stormy sea"')
+            what = f"the {self.KIND} {self.held!r} ends at {self.end:g} s, before it begins"
+            raise SettingsError(what, hint=f'write "0:12-0:30 {self.EXAMPLE}"')
 
     @classmethod
-    def parse(cls, written: str) -> Prompt:
+    def parse(cls: type[AnyPull], written: str) -> AnyPull:
         """Read `words`, `words:weight` or `0:12-0:30 words:weight`; either time may be left out.
 
-        A colon that no number follows belongs to the words, and so does what only resembles two times.
+        A colon that no number follows belongs to the words, and so does what only resembles two times. A picture's
+        file stands where words would.
         """
         span = re.fullmatch(rf"(?s)\s*({TIME})?\s*-\s*({TIME})?\s+(.*)", written)
         start, end, words = (span[1], span[2], span[3]) if span and (span[1] or span[2]) else (None, None, written)
         match = re.fullmatch(r"(?s)(.*):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*", words)
-        text, weight = (match[1], float(match[2])) if match else (words, 1.0)
-        return cls(
-            text=text.strip(), weight=weight, start=parse_time(start) if start else None,
-            end=parse_time(end) if end else None,
-        )  # fmt: skip
+        held, weight = (match[1], float(match[2])) if match else (words, 1.0)
+        values: dict[str, Any] = {cls.HELD: held.strip(), "weight": weight}
+        values |= {"start": parse_time(start) if start else None, "end": parse_time(end) if end else None}
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt(Pull):
+    """Words that pull the picture towards them, or, with a negative weight, away from them."""
+
+    KIND, HELD, EXAMPLE = "prompt", "text", "a stormy sea"
+
+    text: str = knob("", "words")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleImage(Pull):
+    """A picture that pulls as words do, by what the perceptor sees in it."""
+
+    KIND, HELD, EXAMPLE = "style image", "file", "painting.jpg"
+
+    file: str = knob("", "the picture's file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stem(Group):
+    """A part of the song that steers the picture by itself."""
+
+    name: str = knob("", "vocals, drums, bass, other, or a name that was given to a file")
+    weight: float = knob(1.0, "its pull beside the other stems'", minimum=0, maximum=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +136,7 @@ class Sound(Group):
     window: float = knob(1.0, "how much sound one embedding hears", unit="s", minimum=0.1, maximum=30)
     hop: float = knob(0.1, "time between two embeddings", unit="s", minimum=0.01, maximum=10)
     weight: float = knob(1.0, "the sound's pull beside the prompts'", minimum=0, maximum=100)
+    separator: str = knob("auto", "what takes stems out of the song", choices=("auto", "demucs", "dsp"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +147,10 @@ class Picture(Group):
     height: int = knob(128, "painted height", unit="px", minimum=32, maximum=4096)
     fps: float = knob(12.0, "frames painted and shown per second", unit="1/s", minimum=1, maximum=120)
     upscale: int = knob(1, "enlarge for display (Lanczos)", choices=(1, 2, 4))
+    layout: str = knob(
+        "single", "one picture, one of the mix and of each stem side by side, or a film of each stem",
+        choices=("single", "grid", "separate"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +168,8 @@ class Painting(Group):
         maximum=100,
     )  # fmt: skip
     layout: float = knob(3.0, "pull towards the colours that the prior expects; also the start", minimum=0, maximum=100)
+    init_image: str | None = knob(None, "a picture's file, which the first frame starts from, cut to the film's shape")
+    init_weight: float = knob(0.0, "pull towards that picture in every frame", minimum=0, maximum=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,36 +206,96 @@ class Settings:
     motion: Motion = field(default_factory=Motion)
     run: Run = field(default_factory=Run)
     prompts: tuple[Prompt, ...] = ()
+    style_images: tuple[StyleImage, ...] = ()
+    stems: tuple[Stem, ...] = ()  # none: the whole song steers
+    stem_files: tuple[str, ...] = ()  # each NAME=FILE, a folder of stems or a .stem.mp4
+
+    def __post_init__(self) -> None:
+        names = [stem.name for stem in self.stems]
+        twice = [name for place, name in enumerate(names) if name in names[:place]]
+        if twice:
+            raise SettingsError(f"the stem {twice[0]} is named twice", hint="name each stem once")
+
+    @property
+    def stem_names(self) -> tuple[str, ...]:
+        """The stems that are needed, each once, whether they steer or not."""
+        return tuple(stem.name for stem in self.stems)
+
+    @property
+    def pulls(self) -> tuple[Pull, ...]:
+        """Words and pictures that pull beside the sound."""
+        return (*self.prompts, *self.style_images)
+
+    @property
+    def picture_files(self) -> tuple[str, ...]:
+        """All pictures that take part, each once."""
+        files = (self.painting.init_image, *(image.file for image in self.style_images))
+        return tuple(dict.fromkeys(file for file in files if file is not None))
+
+    def with_picture_files(self, place: Callable[[str], str]) -> Settings:
+        """The same, with the pictures where `place` says."""
+        first = self.painting.init_image
+        return replace(
+            self,
+            painting=replace(self.painting, init_image=None if first is None else place(first)),
+            style_images=tuple(replace(image, file=place(image.file)) for image in self.style_images),
+        )
 
     def require_steering(self) -> None:
-        """Make sure that something steers the picture: sound, or words.
+        """Make sure that something steers the picture: the sound or some of its stems, words or a style image.
 
         Raises:
-            SettingsError: Nothing does.
+            SettingsError: Nothing does, or what was chosen cannot.
         """
-        if self.sound.weight == 0 and not any(prompt.weight for prompt in self.prompts):
-            raise SettingsError("nothing steers the picture", hint="give sound.weight or a prompt a weight above 0")
+        if self.stems and self.sound.weight == 0:
+            raise SettingsError(
+                "the sound's weight is 0, so no stem steers", hint="give sound.weight more, or no stems"
+            )
+        if self.picture.layout != "single" and not self.stems:
+            raise SettingsError(
+                f"a layout {self.picture.layout} is made of stems, and none is named", hint="add --stems vocals,drums"
+            )
+        if self.stem_files and not self.stem_names:
+            raise SettingsError("files of stems are given, but no stem is named", hint="add --stems vocals,drums")
+        heard = self.sound.weight > 0 and (not self.stems or any(stem.weight for stem in self.stems))
+        if not heard and not any(pull.weight for pull in self.pulls):
+            raise SettingsError(
+                "nothing steers the picture", hint="give sound.weight, a stem or a prompt a weight above 0"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the run record and presets hold them."""
-        return {**asdict(self), "prompts": [asdict(prompt) for prompt in self.prompts]}
+        plain = asdict(self)
+        return plain | {name: list(plain[name]) for name in LISTS}
+
+    def with_stem_weights(self, weights: Mapping[str, float]) -> Settings:
+        """These settings with other weights of some stems.
+
+        Raises:
+            SettingsError: A name is none of the stems', or a weight is out of range.
+        """
+        names = [stem.name for stem in self.stems]
+        for name in weights:
+            if name not in names:
+                hint = suggestion(name, names) if names else "add --stems vocals,drums"
+                raise SettingsError(f"no stem {name!r} steers, so it has no weight", hint=hint)
+        stems = tuple(replace(stem, weight=weights.get(stem.name, stem.weight)) for stem in self.stems)
+        return replace(self, stems=stems)
 
     def merged(self, changes: Mapping[str, Any]) -> Settings:
-        """These settings with `changes` ({group: {name: value}} and `prompts`) laid over them.
+        """These settings with `changes` ({group: {name: value}} and whole lists, such as `prompts`) laid over them.
 
         Raises:
             SettingsError: A name is unknown or a value is out of range.
         """
         updates: dict[str, Any] = {}
         for name, value in changes.items():
-            if name == "prompts":
-                updates[name] = tuple(_prompt(item) for item in _sequence(value))
+            if name in LISTS:
+                updates[name] = tuple(LISTS[name](item) for item in _sequence(value))
             elif name in SECTIONS:
                 updates[name] = _merge_group(getattr(self, name), name, value)
             else:
-                raise SettingsError(
-                    f"no settings are called {name!r}", hint=suggestion(str(name), [*SECTIONS, "prompts"])
-                )
+                raise SettingsError(f"no settings are called {name!r}", hint=suggestion(str(name), [*SECTIONS, *LISTS]))
         return replace(self, **updates)
 
 
@@ -211,14 +317,40 @@ def _merge_group(group: AnyGroup, section: str, changes: Any) -> AnyGroup:
     return replace(group, **changes)
 
 
-def _prompt(item: Any) -> Prompt:
-    if isinstance(item, Prompt):
+def _pull(kind: type[Pull], section: str, item: Any) -> Pull:
+    if isinstance(item, kind):
         return item
     if isinstance(item, str):
-        return Prompt.parse(item)
+        return kind.parse(item)
     if isinstance(item, Mapping):
-        return _merge_group(Prompt(text="-"), "prompts", item)
-    raise SettingsError(f"a prompt is words, not {item!r}", hint='write `prompts: ["a stormy sea:0.5"]`')
+        held: dict[str, Any] = {kind.HELD: item.get(kind.HELD, "")}
+        return _merge_group(kind(**held), section, item)
+    words = "words" if kind is Prompt else f"a {kind.HELD}"
+    raise SettingsError(f"a {kind.KIND} is {words}, not {item!r}", hint=f'write `{section}: ["{kind.EXAMPLE}:0.5"]`')
+
+
+def _stem(item: Any) -> Stem:
+    if isinstance(item, Stem):
+        return item
+    if isinstance(item, str):
+        return Stem(name=item.strip())
+    if isinstance(item, Mapping) and "name" in item:
+        return _merge_group(Stem(name="unnamed"), "stems", item)
+    raise SettingsError(f"a stem is a name, not {item!r}", hint="write `stems: [vocals, {name: drums, weight: 2}]`")
+
+
+def _stem_file(item: Any) -> str:
+    if isinstance(item, str) and item.strip():
+        return item
+    raise SettingsError(f"a file of a stem is NAME=FILE, not {item!r}", hint='write `stem_files: ["drums=d.wav"]`')
+
+
+LISTS: dict[str, Callable[[Any], Any]] = {
+    "prompts": partial(_pull, Prompt, "prompts"),
+    "style_images": partial(_pull, StyleImage, "style_images"),
+    "stems": _stem,
+    "stem_files": _stem_file,
+}
 
 
 def _sequence(value: Any) -> list[Any] | tuple[Any, ...]:

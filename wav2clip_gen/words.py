@@ -9,7 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ def _from_fields(given: dict[str, Any]) -> Prompt:
             values["weight"] = float(values["weight"])
         except ValueError:
             raise SettingsError(f"{values['weight']!r} is no weight", hint="write a number, such as 0.7") from None
-    return replace(Prompt(text="-"), **values)
+    return Prompt(**values)
 
 
 READERS: dict[str, Callable[[str], Iterator[Prompt]]] = {

@@ -9,7 +9,7 @@ from tests.conftest import Write
 from wav2clip_gen.analysis.words import EVERYDAY, SURE, Meaning, Word, name_spans, nearest, read_words
 from wav2clip_gen.audio.features import loudness
 from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.audio.windows import Timeline, iterate_windows
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family
 
@@ -43,7 +43,8 @@ def test_each_span_has_words_of_its_own_and_silence_has_none(mini: Family, write
     track = open_track(write_sound(np.concatenate([0.3 * rng.standard_normal(len(t)), tone, 0 * t])))
     timeline = Timeline.of(track, fps=12)
     edges, words = np.array([0.0, 4.0, 8.0, 12.0]), read_words()
-    heard = name_spans(track, timeline, edges, loudness(track, timeline), family=mini, words=words)
+    windows = mini.wav2clip.embed(lambda: iterate_windows(track.mono_blocks(), timeline)).numpy()
+    heard = name_spans(windows, timeline, edges, loudness(track, timeline), family=mini, words=words)
     assert heard[0].words[0].text != heard[1].words[0].text
     assert heard[2].words == ()
 

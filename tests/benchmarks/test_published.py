@@ -5,8 +5,6 @@ These measure; they assert nothing about speed.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.benchmarks.test_speed import PEAK_MEMORY, SONG
-from tests.conftest import ROOT
+from tests.benchmarks.test_speed import SONG, peak_memory
 from wav2clip_gen.models.families import Family, load_family
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.painter import Painter
@@ -53,9 +50,7 @@ def test_full_memory_on_a_cpu(table: list[tuple[str, str]], full_weights: Path, 
         SONG, "-o", tmp_path / "film.mp4", "--models", "full", "--weights-dir", full_weights, "--size", "256x256",
         "--cuts", 32, "--duration", 1, "--fps", 2, "--steps", 1, "--first-steps", 2, "--progress", "none",
     )  # fmt: skip
-    command = [sys.executable, "-c", PEAK_MEMORY, *map(str, arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
-    peak = int(done.stdout.split()[-2]) * 1024 / GIB
+    peak = peak_memory(*arguments) / 1024
     table.append(("full: peak memory of a film at 256x256, 32 cuts", f"{peak:.2f} GiB"))
 
 

@@ -37,6 +37,13 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "wav2clip_gen", *map(str, arguments)]
 
 
+def peak_memory(*arguments: object) -> int:
+    """The most memory that `w2c-gen` took with these arguments, in MiB."""
+    words = [sys.executable, "-c", PEAK_MEMORY, *map(str, arguments)]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
+    return int(done.stdout.split()[-2]) // 1024
+
+
 def median(measure: Callable[[], float], times: int) -> float:
     return statistics.median(measure() for _ in range(times))
 
@@ -116,13 +123,6 @@ def test_memory(table: list[tuple[str, str]], tmp_path: Path) -> None:
         path = tmp_path / f"{seconds}.flac"
         soundfile.write(path, 0.1 * rng.standard_normal((44_100 * seconds, 2)), 44_100)
         arguments = (path, "-o", tmp_path / f"{seconds}.mp4", "--steps", 0, "--progress", "none")
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK_MEMORY, *map(str, arguments)],
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
-        peaks[label] = int(done.stdout.split()[-2]) // 1024
+        peaks[label] = peak_memory(*arguments)
         table.append((f"peak memory, {label} of stereo (--steps 0)", f"{peaks[label]} MiB"))
     table.append(("10 min against 15 s", f"{peaks['10 min'] / peaks['15 s'] - 1:+.1%}"))

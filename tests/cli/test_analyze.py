@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from tests.cli.refusals import assert_refused
 from tests.conftest import SAMPLES, Write
 from wav2clip_gen.cli.analyze import app
 
@@ -115,13 +116,7 @@ def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
     (here / "notes.txt").write_text("la la la")
     (here / "song.analysis.json").write_text("an older one")
     before = {path: path.read_bytes() for path in here.iterdir()}
-    done = run(*arguments)
-    assert done.exit_code == code
-    first, second = done.stderr.splitlines()[-2:]
-    assert first.startswith("error: ")
-    assert says in first
-    assert second.startswith("hint: ")
-    assert done.stdout == ""
+    assert_refused(run(*arguments), says, code=code)
     assert {path: path.read_bytes() for path in here.iterdir()} == before
     if "exists" in says:
         assert run(*arguments, "--overwrite", "--no-words").exit_code == 0

@@ -13,9 +13,10 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner, Result
 
+from tests.cli.refusals import assert_refused
 from tests.conftest import ROOT
 from tests.models.server import Answer, Server
-from tests.models.tiny import write_weights
+from tests.models.tiny import place, write_weights
 from wav2clip_gen.cli.weights import app
 from wav2clip_gen.models import fetch, manifest, store
 from wav2clip_gen.models.locks import Lock
@@ -56,8 +57,8 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_the_list_shows_every_part(folder: Path) -> None:
-    write_weights(store.locate("full", "clip"))
-    write_weights(store.locate("full", "vqgan"), training={"random": 0})
+    write_weights(place("full", "clip"))
+    write_weights(place("full", "vqgan"), training={"random": 0})
     broken = folder / "coco" / "coco.ckpt.part"
     broken.parent.mkdir()
     broken.write_bytes(bytes(2**20))
@@ -81,6 +82,45 @@ def test_the_list_for_programs() -> None:
     part = next(part for part in content["parts"] if part["name"] == "vit-b-32")
     assert (part["state"], part["bytes"], part["licence"]) == ("missing", 353976522, "MIT")
     assert part["path"].endswith("clip.safetensors")
+
+
+@pytest.fixture
+def extras(folder: Path) -> dict[str, Path]:
+    """What a checkpoint of one's own, one of open_clip's names and a conversion that was cut off left behind."""
+    kept = {
+        "own/mine-0123456789ab": folder / "own" / "mine-0123456789ab",
+        "ViT-B-16/some--tag": folder / "open_clip" / "ViT-B-16--some--tag",
+        "own/torn-0123456789ab": folder / "own" / "torn-0123456789ab",
+    }
+    write_weights(kept["own/mine-0123456789ab"] / "vqgan.safetensors", made_of="mine.ckpt")
+    write_weights(kept["ViT-B-16/some--tag"] / "clip.safetensors", made_of="ViT-B-16/some--tag")
+    kept["own/torn-0123456789ab"].mkdir()
+    (kept["own/torn-0123456789ab"] / ".w2c-00.safetensors").write_bytes(bytes(3 * 2**20))
+    return kept
+
+
+def test_the_list_shows_what_is_no_part_too(extras: dict[str, Path]) -> None:
+    shown = {line.split()[0]: line.split()[1:] for line in run("list").stdout.splitlines() if "/" in line.split(" ")[0]}
+    assert shown.keys() == extras.keys()
+    assert shown["own/mine-0123456789ab"] == ["vqgan", "0.0", "MiB", "from", "mine.ckpt"]
+    assert shown["ViT-B-16/some--tag"] == ["clip", "0.0", "MiB", "from", "open_clip"]
+    assert shown["own/torn-0123456789ab"] == ["?", "3.0", "MiB", "damaged"]
+    listed = {extra["name"]: extra for extra in json.loads(run("list", "--json").stdout)["extras"]}
+    assert {name: extra["path"] for name, extra in listed.items()} == {name: str(path) for name, path in extras.items()}
+    assert (listed["own/torn-0123456789ab"]["bytes"], listed["own/torn-0123456789ab"]["made_of"]) == (3 * 2**20, None)
+
+
+def test_what_is_no_part_is_removed_by_the_name_it_is_listed_by(extras: dict[str, Path]) -> None:
+    first, second, third = extras
+    done = run("remove", first, "vit-b-16", third)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr.splitlines() == [
+        "vit-b-16: nothing there", f"{first}: 0.0 MiB freed", f"{third}: 3.0 MiB freed",
+    ]  # fmt: skip
+    assert [path.exists() for path in extras.values()] == [False, True, False]
+    gone = run("remove", second, first)
+    assert (gone.exit_code, f"no part is called '{first}'" in gone.stderr) == (1, True)
+    assert extras[second].exists()  # where one name is wrong, nothing is deleted
 
 
 def test_a_family_is_fetched_in_one_command(tiny: Server, converter: Any) -> None:
@@ -145,7 +185,7 @@ def test_verify_reads_what_is_there(tiny: Server, folder: Path) -> None:
         f"ok  {name}: {name}.pt is what was published, unchanged since it was converted"
         for name in ("ears", "eyes", "hands")
     ]
-    path = store.locate("full", "clip")
+    path = place("full", "clip")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -162,7 +202,7 @@ def test_verify_reads_what_is_there(tiny: Server, folder: Path) -> None:
 
 def test_verify_builds_what_has_no_recorded_hash(folder: Path) -> None:
     assert run("verify", "mini-wav2clip").stdout == "ok  mini-wav2clip: builds its network\n"
-    write_weights(store.locate("full", "clip"))
+    write_weights(place("full", "clip"))
     done = run("verify", "vit-b-32")
     assert (done.exit_code, "configuration builds no clip" in done.stdout) == (1, True)
     done = run("verify", "coco")
@@ -209,9 +249,8 @@ def test_a_checkpoint_of_ones_own_is_converted(tiny: Server, folder: Path, tmp_p
 )
 def test_what_cannot_be_done_is_one_clear_line(tiny: Server, arguments: tuple[str, ...], says: str) -> None:
     done = run(*arguments)
-    assert done.exit_code == 1
-    assert says in done.stderr
-    assert done.stderr.count("\n") == 2  # error and hint
+    assert_refused(done, says)
+    assert done.stderr.count("\n") == 2
 
 
 def test_a_file_that_cannot_be_converted_leaves_nothing(
@@ -230,7 +269,7 @@ def test_what_was_fetched_is_removed(tiny: Server, folder: Path) -> None:
     done = run("remove", "full")
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr.count("freed") == 3
-    assert store.missing("full")
+    assert {store.status(part).state for part in manifest.expand("full")} == {"missing"}
     assert Lock(folder).original_hash("eyes") is not None
     assert "nothing there" in run("remove", "eyes", "--forget").stderr
     assert Lock(folder).original_hash("eyes") is None

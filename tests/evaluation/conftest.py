@@ -51,8 +51,8 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of data; not to be changed. Two sounds of each class are held out, and eight photographs."""
     data = tmp_path_factory.mktemp("evaluation-data")
     for split, count in (("train", 36), ("val", 8)):
-        write_pictures(data / "images" / f"{split}-natural-000.tar", count=count, size=64, seed=1)
-        write_pictures(data / "images" / f"{split}-tiny-000.tar", count=4, size=32, seed=2)
+        write_pictures(data / "images" / f"{split}-natural-000.tar", count=count, size=128, seed=1)
+        write_pictures(data / "images" / f"{split}-tiny-000.tar", count=4, size=64, seed=2)
     _write_sounds(data / "audio" / "audio-toy-000.tar")
     write_text(data / "text")
     sounds = [

@@ -43,7 +43,7 @@ def judge(monkeypatch: pytest.MonkeyPatch, tiny: Settings) -> DogJudge:
 
 
 def piece(label: str, group: str) -> Sound:
-    return Sound(f"{label} {group}", "esc", label, group, np.zeros(1, np.int16))
+    return Sound.of(np.zeros(1, np.int16), key=f"{label} {group}", set="esc", label=label, group=group)
 
 
 def test_the_judge_looks_at_the_last_second_of_each_film(mini: Family, toy_data: Path, judge: DogJudge) -> None:

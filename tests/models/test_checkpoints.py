@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 
@@ -47,8 +48,43 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert checkpoints.read_header(path).training == {"steps": 3}
 
 
+def test_a_digest_is_of_the_tensors_alone(weights: Path, tmp_path: Path) -> None:
+    before = checkpoints.digest(weights)
+    told = tmp_path / "told.safetensors"
+    checkpoints.save(checkpoints.load(weights, part="wav2clip"), told, training={"steps": 4, "threads": 2})
+    assert told.read_bytes() != weights.read_bytes()
+    assert checkpoints.digest(told) == before
+    rewrite(weights, lambda tensors: next(iter(tensors.values())).view(-1)[:1].add_(1))
+    assert checkpoints.digest(weights) != before
+
+
 def test_nothing_else_is_left_in_the_folder(weights: Path) -> None:
     assert [path.name for path in weights.parent.iterdir()] == [weights.name]
+
+
+def test_a_full_disk_leaves_the_weights_that_were_there(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(tensors: Tensors, path: Path, **options: Any) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    before = weights.read_bytes()
+    monkeypatch.setattr(checkpoints, "save_file", half)
+    with pytest.raises(OutputError, match="No space left on device"):
+        checkpoints.save(Wav2CLIP(Wav2CLIPConfig(width=8)), weights)
+    assert weights.read_bytes() == before
+    assert list(weights.parent.iterdir()) == [weights]
+
+
+def test_values_that_are_too_large_for_a_precision_are_told(tmp_path: Path) -> None:
+    network, path = Wav2CLIP(Wav2CLIPConfig(width=8)), tmp_path / "wav2clip.safetensors"
+    with torch.no_grad():
+        network.audio_encoder.conv1.weight.fill_(1e6)
+    with pytest.raises(WeightsError, match=r"1 tensors? .* fp16 cannot hold: audio_encoder.conv1.weight") as caught:
+        checkpoints.save(network, path, precision="fp16")
+    assert "bf16" in caught.value.hint
+    assert not path.exists()
+    checkpoints.save(network, path, precision="bf16")
+    assert path.exists()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -84,6 +84,12 @@ def test_a_vqgan_comes_out_of_every_wrapping(kind: str, config: dict[str, Any], 
     assert header.config["n_embed"] == 40
 
 
+def test_a_hash_that_is_known_is_not_computed_again(save: Save, tmp_path: Path) -> None:
+    out = tmp_path / "vqgan.safetensors"
+    convert(save(network("vqgan", SMALL)), out, role="vqgan", config=SMALL, sha256="known")
+    assert checkpoints.read_header(out).original["sha256"] == "known"
+
+
 def test_the_sound_encoder_leaves_its_training_behind(save: Save, tmp_path: Path) -> None:
     tensors = network("wav2clip", HEARS)
     original = save({**tensors, "image_transform.sequential.0.weight": torch.zeros(4, 4)})

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.tiny import write_weights
+from tests.models.tiny import place, write_weights
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.models import locks, manifest, store
 from wav2clip_gen.models.locks import Lock
-
-HINT = "run `w2c-gen weights fetch full`"
 
 
 @pytest.fixture
@@ -24,8 +22,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(family: str = "full", **training: int) -> None:
-    for role in store.PARTS:
-        write_weights(store.locate(family, role), training=training)
+    for part in store.members(family).values():
+        write_weights(store.locate_part(part), training=training)
 
 
 def test_the_folder_is_in_the_users_cache_unless_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,19 +35,18 @@ def test_the_folder_is_in_the_users_cache_unless_chosen(tmp_path: Path, monkeypa
 
 
 def test_what_ships_is_found_wherever_weights_are_fetched_to(folder: Path) -> None:
-    store.require("mini")
-    assert store.find("mini", "clip") == manifest.shipped_folder() / "mini" / "clip.safetensors"
-    assert store.find_part("mini-clip", folder) == store.find("mini", "clip")
+    shipped = manifest.shipped_folder() / "mini" / "clip.safetensors"
+    assert store.find_part("mini-clip") == store.find_part("mini-clip", folder) == shipped
 
 
 def test_a_folder_of_ones_own_hides_what_ships(folder: Path) -> None:
     (folder / "mini").mkdir(parents=True)
-    assert len(store.missing("mini")) == 3
-    with pytest.raises(WeightsError, match="no such weights file") as caught:
-        store.require("mini")
-    assert "W2C_WEIGHTS" in caught.value.hint
+    for name in ("mini-wav2clip", "mini-clip", "mini-vqgan"):
+        with pytest.raises(WeightsError, match="no such weights file") as caught:
+            store.find_part(name)
+        assert "W2C_WEIGHTS" in caught.value.hint
     shutil.copytree(manifest.shipped_folder() / "mini", folder / "mini", dirs_exist_ok=True)
-    assert store.find("mini", "vqgan") == folder / "mini" / "vqgan.safetensors"
+    assert store.find_part("mini-vqgan") == folder / "mini" / "vqgan.safetensors"
 
 
 def test_auto_takes_the_better_family_once_it_is_whole(folder: Path) -> None:
@@ -57,7 +54,7 @@ def test_auto_takes_the_better_family_once_it_is_whole(folder: Path) -> None:
     fill()
     assert store.resolve("auto") == "full"
     assert store.resolve("auto", folder) == "full"
-    store.locate("full", "clip").unlink()
+    place("full", "clip").unlink()
     assert store.resolve("auto") == "mini"
 
 
@@ -65,14 +62,11 @@ def test_auto_never_takes_random_weights(folder: Path) -> None:
     fill(random=0)
     assert store.resolve("auto") == "mini"
     assert store.resolve("full") == "full"
-    store.require("full")
+    assert store.find_part("vit-b-32").is_file()
 
 
 def test_what_is_missing_is_one_command_away(folder: Path) -> None:
     with pytest.raises(WeightsError, match="no such weights file") as caught:
-        store.require("full")
-    assert caught.value.hint == HINT
-    with pytest.raises(WeightsError) as caught:
         store.find_part("coco")
     assert caught.value.hint == "run `w2c-gen weights fetch coco`"
 
@@ -114,14 +108,14 @@ def test_a_file_that_is_not_whole_is_damaged(folder: Path, cut: int) -> None:
 
 @pytest.mark.parametrize("content", [b"<html>sign in, please</html>", b"\x02\0\0\0\0\0\0\0[]", b"\x02\0\0\0\0\0\0\0{}"])
 def test_other_files_are_damaged_weights(folder: Path, content: bytes) -> None:
-    path = store.locate("full", "clip")
+    path = place("full", "clip")
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     assert store.status(manifest.part("vit-b-32")).state == "damaged"
 
 
 def test_a_recorded_hash_is_not_computed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_weights(store.locate("full", "clip"))
+    path = write_weights(place("full", "clip"))
     true = store.hash_file(path)
     assert store.sha256(path) == true
     Lock(folder).record_converted("vit-b-32", path, sha256=true)

@@ -6,11 +6,22 @@ import json
 import struct
 from pathlib import Path
 
+from wav2clip_gen.models import store
 
-def write_weights(path: Path, *, training: dict[str, int] | None = None, values: bytes = b"\0" * 8) -> Path:
+
+def place(family: str, role: str) -> Path:
+    """Where the weights belong that play `role` in a family."""
+    return store.locate_part(store.members(family)[role])
+
+
+def write_weights(
+    path: Path, *, training: dict[str, int] | None = None, values: bytes = b"\0" * 8, made_of: str = ""
+) -> Path:
     """A tiny file in our format; no network, but a header and eight bytes."""
     tensors = {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, len(values)]}}
-    ours = json.dumps({"format": 1, "part": "clip", "config": {}, "training": training or {}})
+    original = {"file": made_of, "sha256": ""} if made_of else {}
+    about = {"part": "clip", "config": {}, "training": training or {}, "original": original}
+    ours = json.dumps({"format": 1, **about})
     header = json.dumps({"__metadata__": {"w2c-gen": ours}, **tensors}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(struct.pack("<Q", len(header)) + header + values)

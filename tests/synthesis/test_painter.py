@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family
+from wav2clip_gen.pictures import read_covering
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.losses import layout_distance, reading_distance, total_variation
 from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
@@ -54,6 +58,25 @@ def test_the_seed_decides_everything(mini: Family, tiny: Settings) -> None:
     torch.rand(50)  # what others draw does not matter
     assert torch.equal(first, last(7))
     assert not torch.equal(first, last(8))
+
+
+def test_a_film_starts_from_a_picture_and_is_pulled_back_to_it(mini: Family, tiny: Settings, tmp_path: Path) -> None:
+    stripes = np.zeros((90, 120, 3), np.uint8)
+    stripes[:, :60] = (250, 120, 20)
+    stripes[:, 60:] = (20, 60, 200)
+    Image.fromarray(stripes).save(tmp_path / "start.png")
+
+    def away(init_weight: float, steps: int = 0) -> float:
+        given = {"init_image": str(tmp_path / "start.png"), "init_weight": init_weight}
+        artist = painter(mini, tiny.merged({"painting": given}))
+        paint(artist, target(mini), steps)
+        shown = artist.show()  # (3, 48, 64)
+        wanted = torch.from_numpy(read_covering(tmp_path / "start.png", 64, 48)).permute(2, 0, 1) / 255
+        return (shown - wanted).abs().mean().item()
+
+    assert away(0.0) < 0.1
+    assert away(0.0, 12) > 1.5 * away(0.0)
+    assert away(5.0, 12) < 0.7 * away(0.0, 12)
 
 
 def test_inertia_holds_the_latent_where_it_was(mini: Family, tiny: Settings) -> None:
@@ -144,6 +167,16 @@ def test_the_first_frame_begins_with_the_colours_that_the_prior_expects(mini: Fa
     assert sunset[0] - sunset[2] > forest[0] - forest[2]
     assert not torch.equal(forest, colours("a forest", 1.0, seed=8))  # no two seeds begin alike
     assert torch.equal(colours("a forest", 0.0), colours("a sunset", 0.0))
+
+
+def test_a_given_picture_is_where_the_film_begins_whatever_the_prior_expects(
+    mini: Family, tiny: Settings, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 48), (200, 40, 40)).save(tmp_path / "red.png")
+    artist = painter(mini, tiny.merged({"painting": {"init_image": str(tmp_path / "red.png")}}))
+    begun = artist.latent.detach().clone()
+    paint(artist, target(mini, "a forest"), 0)
+    assert torch.equal(artist.latent, begun)
 
 
 def test_the_layout_holds_the_colours(mini: Family, tiny: Settings) -> None:

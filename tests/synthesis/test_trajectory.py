@@ -25,6 +25,10 @@ def timeline(seconds: float, fps: float) -> Timeline:
     return Timeline(samples=round(seconds * 16_000), sample_rate=16_000, fps=Fraction(str(fps)))
 
 
+def at_frames(windows: Tensor, line: Timeline) -> Tensor:
+    return at_times(windows, line.frame_times() / line.hop)
+
+
 def test_slerp_goes_at_even_speed_along_the_great_circle() -> None:
     a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     for share in (0.0, 0.25, 0.5, 1.0):
@@ -74,8 +78,8 @@ def test_a_constant_stays_constant_to_its_very_ends() -> None:
 def test_another_frame_rate_dances_the_same_dance() -> None:
     windows, places = unit(41, 32), (0.5, 2.0, 3.75)
     slow, fast = (
-        build_trajectory(windows, np.ones(timeline(4, fps).frames), timeline(4, fps), half_life=0.3).targets
-        for fps in (12, 48)
+        build_trajectory(at_frames(windows, line), np.ones(line.frames), line, half_life=0.3).targets
+        for line in (timeline(4, 12), timeline(4, 48))
     )
     for seconds in places:
         assert (slow[round(seconds * 12)] @ fast[round(seconds * 48)]).item() > 0.995
@@ -89,7 +93,8 @@ def test_a_silent_moment_takes_its_colour_from_its_neighbours() -> None:
     silent = loud.copy()
     silent[10] = 0
     heard, unheard = (
-        build_trajectory(windows, level, line, half_life=0.1).targets[10, 1].item() for level in (loud, silent)
+        build_trajectory(at_frames(windows, line), level, line, half_life=0.1).targets[10, 1].item()
+        for level in (loud, silent)
     )
     assert unheard < 0.2 * heard
 
@@ -97,8 +102,9 @@ def test_a_silent_moment_takes_its_colour_from_its_neighbours() -> None:
 def test_prompts_pull_by_their_weight() -> None:
     line, windows, prompts = timeline(1, 10), unit(11, 16), unit(2, 16, seed=9)
     args = {"half_life": 0.0, "prompts": prompts, "pulls": torch.tensor([[1.0], [0.0]]).expand(2, 10)}
-    mixed = build_trajectory(windows, np.ones(10), line, **args).targets  # type: ignore[arg-type]
-    only = build_trajectory(windows, np.ones(10), line, sound_weight=0.0, **args).targets  # type: ignore[arg-type]
+    heard, again = (at_frames(windows, line) for _ in range(2))
+    mixed = build_trajectory(heard, np.ones(10), line, **args).targets  # type: ignore[arg-type]
+    only = build_trajectory(again, np.ones(10), line, sound_weight=0.0, **args).targets  # type: ignore[arg-type]
     torch.testing.assert_close(only, prompts[:1].expand(10, -1), atol=1e-6, rtol=0)
     torch.testing.assert_close(mixed, F.normalize(windows[:10] + prompts[0], dim=-1), atol=1e-5, rtol=0)
     torch.testing.assert_close(mixed.norm(dim=1), torch.ones(10))
@@ -116,12 +122,22 @@ def test_words_pull_when_they_are_said_and_cross_over() -> None:
     assert (hard == -1).tolist() == [2 <= time < 5 for time in times]
 
 
+def test_where_nothing_is_heard_the_target_stays_where_it_was() -> None:
+    line, windows = timeline(1, 10), unit(2, 16)
+    heard = torch.zeros(10, 16)
+    heard[2:4], heard[7:] = windows[0], 3 * windows[1]
+    made = build_trajectory(heard, np.ones(10), line, half_life=0.0).targets
+    torch.testing.assert_close(made, windows[[0, 0, 0, 0, 0, 0, 0, 1, 1, 1]], atol=1e-6, rtol=0)
+
+
 def test_negative_words_push_away() -> None:
     line, windows, prompts = timeline(1, 10), unit(11, 16), unit(1, 16, seed=9)
 
     def likeness(weight: float) -> float:
         pulls = torch.full((1, 10), weight)
-        made = build_trajectory(windows, np.ones(10), line, half_life=0.0, prompts=prompts, pulls=pulls)
+        made = build_trajectory(
+            at_frames(windows, line), np.ones(10), line, half_life=0.0, prompts=prompts, pulls=pulls
+        )
         return (made.targets @ prompts[0]).mean().item()
 
     assert likeness(-0.5) < likeness(0.0) < likeness(0.5)

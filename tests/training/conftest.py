@@ -131,8 +131,8 @@ def write_videos(folder: Path, *, count: int) -> None:
 def write_data(data: Path) -> None:
     """A folder of training data."""
     for split, count in (("train", 36), ("val", 4)):
-        write_pictures(data / "images" / f"{split}-natural-000.tar", count=count, size=64, seed=1)
-        write_pictures(data / "images" / f"{split}-tiny-000.tar", count=4, size=32, seed=2)
+        write_pictures(data / "images" / f"{split}-natural-000.tar", count=count, size=128, seed=1)
+        write_pictures(data / "images" / f"{split}-tiny-000.tar", count=4, size=64, seed=2)
     write_sounds(data / "audio" / "audio-toy-000.tar")
     write_text(data / "text")
     write_teacher(data)

@@ -1,7 +1,9 @@
 """`make weights-smoke`: the whole way from data to a film on made-up data, through the commands a person types.
 
-A handful of steps each: clip, vqgan, wav2clip from labelled sounds, wav2clip from videos; then the prior. A second of
-film is rendered with the weights that this left. It proves that the parts fit, and nothing about what they learn.
+A handful of steps each: clip's image tower and text tower, with concepts given a vector by regression; vqgan, without
+codes, with them, and against its discriminator; wav2clip from labelled sounds, wav2clip from videos; the prior. Then
+one second of film is rendered with the weights that this left. It proves that the parts fit, and nothing about what
+they learn.
 """
 
 from __future__ import annotations
@@ -22,7 +24,14 @@ from wav2clip_gen.cli.train import app
 from wav2clip_gen.models import store
 from wav2clip_gen.training import anchors
 
-STEPS = ("--steps", "2", "--batch", "4", "--device", "cpu")
+STEPS = ("--steps", "4", "--batch", "4", "--device", "cpu")
+STAGES = {  # run -> terms of its loss, each from another of the run's stages or parts
+    "clip-image": {"concepts"},
+    "clip-text": {"direction", "cosine", "contrast"},
+    "vqgan": {"pixels", "lattice", "commitment", "perceptual", "adversarial"},
+    "data/wav2clip": {"sound-image", "sound-projected image", "sound-text", "pull", "teacher"},
+    "videos/wav2clip": {"sound-projected image", "projected sound-image"},
+}
 FILM = (
     "--duration", "1", "--models", "mini", "--device", "cpu", "--seed", "1", "--size", "64x64", "--fps", "4",
     "--set", "painting.first_steps=2", "--set", "painting.steps=1", "--set", "painting.cuts=2", "--progress", "plain",
@@ -36,6 +45,12 @@ def train(*words: str | Path) -> None:
     except SystemExit as end:
         if end.code:
             raise
+
+
+def learned(log: Path) -> set[str]:
+    """The terms of the loss that a run's log tells of."""
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    return {term for entry in entries for term in entry.get("losses", {})}
 
 
 def render(*words: str | Path, weights: Path) -> str:
@@ -53,11 +68,14 @@ def smoke(scratch: Path) -> Path:
     write_data(data)
     write_videos(videos, count=8)
     where = ("--out", weights / "mini", "--runs", runs)
-    train("clip", "--data", data, *where, *STEPS, "--text-steps", "2")
+    train("clip", "--data", data, *where, *STEPS, "--text-steps", "4")
     train("vqgan", "--data", data, *where, *STEPS)
     for source in (("--data", data, "--teacher", "1"), ("--videos", videos, "--parts", "2", "--width", "4")):
         own = ("--out", weights / "mini", "--runs", runs / source[0][2:])
         train("wav2clip", *source, *own, *STEPS)
+    for run, terms in STAGES.items():
+        missed = terms - learned(runs / run / "log.jsonl")
+        assert not missed, f"{run}: no step learned from {missed}"
     train("prior", "--data", data, "--out", weights / "mini")
     song, film = scratch / "song.wav", scratch / "film.mp4"
     soundfile.write(song, 0.4 * np.sin(np.arange(16_000) / 9), 16_000)

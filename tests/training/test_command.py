@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +12,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from wav2clip_gen.cli.running import install
 from wav2clip_gen.cli.train import app
+from wav2clip_gen.errors import OutputError
 from wav2clip_gen.models import checkpoints, store
 from wav2clip_gen.models.families import load_family
 
@@ -34,7 +39,6 @@ def test_four_commands_make_a_family(toy_data: Path, tmp_path: Path) -> None:
         code, said = run(part, *where, *QUICK)
         assert code == 0, said
         assert "scores at step 1" in said
-    assert not store.missing("mini", tmp_path / "weights")
     assert load_family("mini", weights_dir=tmp_path / "weights").prior is None
     code, said = run("prior", "--data", toy_data, "--out", out)
     assert code == 0, said
@@ -57,6 +61,52 @@ def test_a_missing_folder_names_the_option(tmp_path: Path) -> None:
     assert code == 1
     assert "nowhere" in said
     assert "--data" in said
+
+
+def text_tower(data: Path, folder: Path, *more: str) -> tuple[int, str]:
+    """Train the half of CLIP that is trained fastest."""
+    where = ("--data", data, "--out", folder / "mini", "--runs", folder / "runs")
+    return run("clip", *where, "--tower", "text", "--text-steps", "1", "--batch", "2", *more)
+
+
+def test_a_run_that_goes_on_with_other_settings_is_refused(toy_data: Path, tmp_path: Path) -> None:
+    code, said = text_tower(toy_data, tmp_path)
+    assert code == 0, said
+    code, said = text_tower(toy_data, tmp_path, "--seed", "3", "--batch", "4")
+    assert code == 1
+    assert "batch (2, now 4), seed (0, now 3)" in " ".join(said.split())
+    assert "--fresh" in said
+    code, said = text_tower(toy_data, tmp_path, "--memory", "1", "--workers", "2", "--threads", "1")  # decide nothing
+    assert code == 0, said
+
+
+@pytest.mark.slow
+def test_what_cannot_be_read_and_what_does_not_fit_is_told(toy_data: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data)
+    broken = data / "images" / "train-natural-001.tar"
+    broken.write_bytes(b"no tar")
+    where = ("--data", data, "--out", tmp_path / "mini", "--runs", tmp_path / "runs")
+    code, said = run("vqgan", *where, *QUICK, "--memory", "0.001", "--workers", "1")
+    assert code == 0, said
+    begun, *_, finished = [line for line in said.splitlines() if "vqgan: " in line]
+    assert "1 members of the data cannot be read and are skipped: train-natural-001.tar" in begun
+    assert "0.000983 of 0.00197 GB of decoded data fit into --memory" in begun
+    assert "1 that cannot be read were skipped, log.jsonl names them" in finished
+    assert "train-natural-001.tar" in (tmp_path / "runs" / "vqgan" / "log.jsonl").read_text()
+
+
+def test_a_disk_that_does_not_take_the_weights_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    out = tmp_path / "mini"
+    with pytest.raises(OutputError, match=r"cannot write .*mini/vqgan\.safetensors: No space left") as caught:
+        install(tmp_path / "runs" / "vqgan.safetensors", out)
+    assert "runs/vqgan.safetensors" in caught.value.hint
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.parametrize("words", [("wav2clip", "--runs", "runs"), ("prior",)])
@@ -100,7 +150,7 @@ def test_the_painter_is_trained_further_from_a_file(toy_data: Path, tmp_path: Pa
 
 
 def test_only_a_painter_can_be_trained_further_as_one(toy_data: Path, tmp_path: Path) -> None:
-    ears = store.locate("mini", "wav2clip")
+    ears = store.find_part("mini-wav2clip")
     code, said = run("vqgan", "--data", toy_data, "--runs", tmp_path, "--from", ears)
     assert code == 1
     assert "not a vqgan" in said
@@ -129,8 +179,9 @@ def test_the_sound_encoder_learns_from_videos(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ((), "--data"),
-        (("--data", "a", "--videos", "b"), "either --data"),
+        ((), "nothing to learn from was given"),
+        ((), "either --data"),
+        (("--data", "a", "--videos", "b"), "--data and --videos contradict each other"),
         (("--data", "a", "--loss", "clip_loss"), "--loss needs --videos"),
         (("--videos", "b", "--teacher", "1"), "--teacher needs --data"),
         (("--videos", "nowhere", "--perceptor", "nowhere.safetensors"), "no such weights file"),

@@ -8,17 +8,18 @@ import torch
 
 from tests.training.conftest import write_pictures
 from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.training.anchors import load_anchors, wanted_by_pictures
 from wav2clip_gen.training.data import batch_indices, load_pictures, random_crops
 
 
 def test_pictures_come_with_what_is_known_of_them(toy_data: Path) -> None:
     pictures = load_pictures(toy_data, "train")
-    assert pictures.pixels.shape == (36, 3, 64, 64)
-    assert pictures.pixels.dtype == torch.uint8
+    assert pictures.pixels[:].shape == (36, 3, 128, 128)
+    assert pictures.pixels[:].dtype == torch.uint8
     assert not pictures.skipped
     first = pictures.descriptions[0]
     assert (first.set, first.label, first.anchors) == ("toy", "dog", ("dog",))
-    red, green, _ = pictures.pixels[0].float().mean(dim=(1, 2)).tolist()
+    red, green, _ = pictures.pixels[:1][0].float().mean(dim=(1, 2)).tolist()
     assert red > green + 100  # the toy dogs are red
 
 
@@ -58,11 +59,37 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
         load_pictures(tmp_path, "train")
 
 
+@pytest.mark.parametrize("content", [b"set,label\n", b"\xff\xfe\x00", b""], ids=["no columns", "no text", "nothing"])
+def test_a_table_that_is_none_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "labels.csv").write_bytes(content)
+    with pytest.raises(TrainingError, match=r"labels\.csv: (has no column|cannot be read)") as caught:
+        wanted_by_pictures(tmp_path)
+    assert "--data" in caught.value.hint
+
+
+@pytest.mark.parametrize("left", [0, 30, 2000], ids=["nothing", "a start", "half"])
+def test_anchors_that_are_damaged_are_told(toy_data: Path, tmp_path: Path, left: int) -> None:
+    (tmp_path / "text").mkdir()
+    content = (toy_data / "text" / "anchors.npz").read_bytes()
+    (tmp_path / "text" / "anchors.npz").write_bytes(content[:left])
+    with pytest.raises(TrainingError, match=r"anchors\.npz: cannot be read") as caught:
+        load_anchors(tmp_path)
+    assert "--data" in caught.value.hint
+
+
 def test_every_picture_is_seen_once_an_epoch() -> None:
     seen = torch.cat([batch_indices(10, 4, step=step, seed=3) for step in range(5)])
     assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
     assert seen[:10].tolist() != seen[10:].tolist()
     assert torch.equal(batch_indices(10, 4, step=2, seed=3), seen[8:12])
+
+
+def test_a_seed_decides_the_order() -> None:
+    one, same, other = (batch_indices(50, 50, step=0, seed=seed).tolist() for seed in (3, 3, 4))
+    assert one == same
+    assert one != other
+    assert sorted(one) == sorted(other)
 
 
 def test_crops_are_decided_by_their_generator() -> None:

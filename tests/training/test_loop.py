@@ -21,6 +21,7 @@ from wav2clip_gen.training.plan import Finished, Plan, Progress, Scored, Started
 class ToySettings:
     learning_rate: float = 1e-2
     breaks_at: int = -1  # step whose loss is not a number
+    steep_at: int = -1  # step whose loss is, and its gradient is not
 
 
 class Toy(Recipe[Wav2CLIP]):
@@ -38,6 +39,8 @@ class Toy(Recipe[Wav2CLIP]):
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
         inputs = torch.rand(4, 8, generator=generator)
         loss = (self.network.audio_transform(inputs) - inputs).square().mean()
+        if step == self.settings.steep_at:
+            loss = loss + (loss - loss.detach()).sqrt()
         return {"toy": loss * (torch.nan if step == self.settings.breaks_at else 1)}
 
     def scores(self, network: Wav2CLIP) -> dict[str, float]:
@@ -109,6 +112,43 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tm
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["step"] == 3
     assert all(torch.isfinite(tensor).all() for tensor in state["network"].values())
+
+
+def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"gradient's norm is (inf|nan) at step 3"):
+        losses(Run(Toy(ToySettings(steep_at=3)), plan(tmp_path, 9)))
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 3
+    assert all(torch.isfinite(tensor).all() for tensor in state["network"].values())
+
+
+def test_other_data_are_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Toy, "conditions", lambda self: {"pictures": 4})
+    losses(Run(Toy(), plan(tmp_path, 2)))
+    monkeypatch.setattr(Toy, "conditions", lambda self: {"pictures": 5})
+    with pytest.raises(TrainingError, match=r"pictures \(4, now 5\)"):
+        losses(Run(Toy(), plan(tmp_path, 4)))
+
+
+def test_what_could_not_be_read_is_told_at_the_end_and_logged(tmp_path: Path) -> None:
+    toy = Toy()
+    toy.skipped = ("a.tar:1", "a.tar:2")
+    (last,) = [event for event in Run(toy, plan(tmp_path, 1)).events() if isinstance(event, Finished)]
+    assert last.skipped == toy.skipped
+    logged = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert logged["skipped"] == ["a.tar:1", "a.tar:2"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    losses(Run(Toy(), plan(tmp_path, 1)))
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"cannot write .*log\.jsonl.*No space left") as caught:
+        losses(Run(Toy(), plan(tmp_path, 4)))
+    assert "resume" in caught.value.hint
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from tests.conftest import Write
+from tests.training.conftest import SOUNDS, write_table
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
@@ -29,6 +31,12 @@ SMALL = VQGANConfig(
     ch=32, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), resolution=128,
     z_channels=4, embed_dim=4, n_embed=16, norm_groups=4,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The codes of so small a painter are found in a few pictures."""
+    monkeypatch.setattr("wav2clip_gen.training.vqgan.KMEANS_PICTURES", 4)
 
 
 def train(recipe: Recipe[Any], folder: Path, steps: int) -> tuple[list[dict[str, float]], dict[str, float]]:
@@ -62,6 +70,33 @@ def test_the_painter_gets_its_codes_half_way(toy_data: Path, untrained_clip: Pat
     network = checkpoints.load(tmp_path / "vqgan.safetensors", part="vqgan")
     assert isinstance(network, VQGAN)
     assert network.config == SMALL
+
+
+@pytest.mark.parametrize("part", ["image tower", "text tower", "sound encoder"])
+def test_an_interrupted_run_has_the_same_loss_curve(
+    toy_data: Path, untrained_clip: Path, tmp_path: Path, part: str
+) -> None:
+    def recipe() -> Recipe[Any]:
+        if part == "image tower":
+            return image(toy_data)
+        if part == "text tower":
+            return TextRecipe(toy_data, TextTraining(batch=4))
+        return wav2clip(toy_data, untrained_clip)
+
+    whole, scores = train(recipe(), tmp_path / "whole", 4)
+    plan = Plan(folder=tmp_path / "parts", steps=4, report_every=0, save_every=0)
+    for event in Run(recipe(), plan).events():
+        if isinstance(event, Progress) and event.step == 3:  # one past the last checkpoint
+            break
+    rest, again = train(recipe(), tmp_path / "parts", 4)
+    assert rest == whole[2:]
+    assert again == scores
+
+
+def test_a_painter_does_not_go_on_with_another_clip(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
+    train(vqgan(toy_data, clip=untrained_clip, autoencoder=1.0), tmp_path, 1)
+    with pytest.raises(TrainingError, match=r"other settings: clip \([0-9a-f]{12}, now None\)"):
+        train(vqgan(toy_data, autoencoder=1.0), tmp_path, 2)
 
 
 def test_the_painter_goes_on_with_its_codes(toy_data: Path, tmp_path: Path) -> None:
@@ -193,10 +228,12 @@ def test_the_adversary_stays_within_its_radius_and_does_harm(toy_data: Path) -> 
 
 def test_both_towers_end_in_one_file(toy_data: Path, tmp_path: Path) -> None:
     train(image(toy_data), tmp_path / "image", 1)
-    losses, scores = train(TextRecipe(toy_data, TextTraining(batch=8)), tmp_path / "text", 2)
+    recipe = TextRecipe(toy_data, TextTraining(batch=8))
+    losses, scores = train(recipe, tmp_path / "text", 2)
     assert {"direction", "cosine", "contrast"} == losses[0].keys()
     assert all(math.isfinite(value) for value in scores.values())
     out = tmp_path / "clip.safetensors"
+    write_words(recipe.words, tmp_path / "text" / "clip.safetensors")
     join_towers(tmp_path / "image" / "clip.safetensors", tmp_path / "text" / "clip.safetensors", out)
     joined, image_tower, text_tower = (
         checkpoints.load(path, part="clip").state_dict()
@@ -206,6 +243,7 @@ def test_both_towers_end_in_one_file(toy_data: Path, tmp_path: Path) -> None:
         source = image_tower if ".visual." in name or "logit_scale" in name else text_tower
         assert torch.equal(tensor, source[name]), name
     assert set(checkpoints.read_header(out).training) == {"image", "text"}
+    assert set(words_in(recipe.concepts.names)) <= (read_words(out) or frozenset())
 
 
 def wav2clip(data: Path, clip: Path) -> Wav2CLIPRecipe:
@@ -242,20 +280,24 @@ def test_sounds_without_labels_need_the_teacher(toy_data: Path, untrained_clip: 
         Wav2CLIPRecipe(toy_data, untrained_clip, unlabelled=tmp_path)
 
 
-def test_sounds_whose_labels_mean_nothing_are_an_error(
-    toy_data: Path, untrained_clip: Path, tmp_path: Path, no_sentences: None
-) -> None:
+@pytest.mark.usefixtures("no_sentences")
+def test_sounds_whose_labels_mean_nothing_are_an_error(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(toy_data, data)
     table = data / "text" / "audio_labels.csv"
-    table.write_text(table.read_text().splitlines()[0] + "\n")
+    rows = [{"set": "toy", "label": name, "anchors": "", "how": "", "esc50_class": ""} for name, _, _ in SOUNDS]
+    write_table(table, [row | {"esc50_class": row["label"]} for row in rows])
     with pytest.raises(TrainingError, match="no sound has a label that can be seen"):
         Wav2CLIPRecipe(data, untrained_clip)
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    with pytest.raises(TrainingError, match="none of the labels of the set 'toy' is known, such as 'dog'") as caught:
+        Wav2CLIPRecipe(data, untrained_clip)
+    assert "audio_labels.csv" in caught.value.hint
 
 
 def test_a_changed_speed_changes_the_pitch() -> None:
     tone = (20_000 * np.sin(2 * np.pi * 1000 * np.arange(32_000) / 16_000)).astype(np.int16)
-    piece = Sound("tone", "toy", "tone", "tone", tone)
+    piece = Sound.of(tone, key="tone", set="toy", label="tone")
     pitches = {
         int(torch.fft.rfft(excerpt(piece, 16_000, generator=torch.Generator().manual_seed(seed))).abs().argmax())
         for seed in range(20)

@@ -11,9 +11,11 @@ import numpy as np
 from wav2clip_gen.analysis.words import SILENT, Meaning, frames_of, name_spans
 from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.track import Track
-from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.audio.windows import Timeline, iterate_windows
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from wav2clip_gen.models.families import Family
 
 
@@ -39,8 +41,22 @@ class Analysis:
     vocabulary: int = 0  # how many words it could choose from
 
 
-def analyse(track: Track, timeline: Timeline, *, family: Family | None = None, words: tuple[str, ...] = ()) -> Analysis:
+def analyse(
+    track: Track,
+    timeline: Timeline,
+    *,
+    family: Family | None = None,
+    words: tuple[str, ...] = (),
+    heard: Tensor | None = None,
+) -> Analysis:
     """Measure a track, and ask a family's encoder which of `words` its sections are nearest to.
+
+    Args:
+        track: The sound.
+        timeline: Its windows and frames.
+        family: Networks that hear and read; None: nobody is asked.
+        words: The vocabulary.
+        heard: (W, D) unit vectors of the windows, where they are known already.
 
     Raises:
         SoundError: The file changed while it was read.
@@ -50,7 +66,9 @@ def analyse(track: Track, timeline: Timeline, *, family: Family | None = None, w
     meanings: list[Meaning] | list[None] = [None] * (len(edges) - 1)
     if family is not None:
         loud = features.curves["loudness"].values
-        meanings = name_spans(track, timeline, edges, loud, family=family, words=words)
+        if heard is None:
+            heard = family.wav2clip.embed(lambda: iterate_windows(track.mono_blocks(), timeline))
+        meanings = name_spans(heard.numpy(), timeline, edges, loud, family=family, words=words)
     sections = tuple(
         Section(float(start), float(stop), _level(features, frames_of(timeline, start, stop)), meaning)
         for start, stop, meaning in zip(edges[:-1], edges[1:], meanings, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,21 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.analysis.analyse import Analysis, Section
-from wav2clip_gen.analysis.report import written
 from wav2clip_gen.audio.features import LOWEST
 from wav2clip_gen.audio.spectra import PITCHES, RATE
+from wav2clip_gen.drawing import FAINT, GROUND, INK, LANE, Colour, clock, font, shortened
+from wav2clip_gen.files import written
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
 Floats = NDArray[np.float64]
-Colour = tuple[int, int, int]
 
 FINE = 2  # everything is drawn so many times larger, then made smaller: smooth lines
 WIDTH, LEFT, RIGHT, TOP, GAP = 1600, 118, 24, 96, 14  # px
 RANGE = 80.0  # dB from the spectrogram's darkest to its brightest
 
-GROUND, LANE, INK, FAINT = (17, 19, 26), (25, 28, 38), (232, 234, 240), (132, 138, 155)
 HEAT = ((10, 10, 24), (48, 20, 92), (128, 32, 122), (214, 68, 92), (250, 148, 64), (252, 232, 160))
 LANES: tuple[tuple[str, int, tuple[tuple[str, Colour], ...]], ...] = (  # label, px, curves
     ("loudness", 84, (("loudness", (96, 178, 255)), ("loudness_a", (190, 226, 255)))),
@@ -76,7 +74,7 @@ def write_png(analysis: Analysis, path: Path) -> None:
     Raises:
         OutputError: The disk does not take it.
     """
-    with written(path) as part:
+    with written(path, option="--out-dir") as part:
         draw(analysis).save(part)
 
 
@@ -90,7 +88,7 @@ class _Sheet:
         return LEFT + (WIDTH - LEFT - RIGHT) * min(second / self.duration, 1.0)
 
     def text(self, x: float, y: float, words: str, colour: Colour, *, size: int = 13, anchor: str = "lm") -> None:
-        self.pen.text((x * FINE, y * FINE), words, fill=colour, font=_font(size), anchor=anchor)
+        self.pen.text((x * FINE, y * FINE), words, fill=colour, font=font(size * FINE), anchor=anchor)
 
     def label(self, words: str, y: float, colour: Colour, size: int = 13) -> None:
         """To the left of a lane."""
@@ -132,7 +130,7 @@ def _draw_heading(sheet: _Sheet, analysis: Analysis) -> None:
     track, features = analysis.track, analysis.features
     tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
     sheet.text(LEFT, 26, track.title or track.path.stem, INK, size=22)
-    facts = f"{track.path.name}   {_clock(sheet.duration)}   {tempo}   {len(features.onsets)} onsets"
+    facts = f"{track.path.name}   {clock(sheet.duration)}   {tempo}   {len(features.onsets)} onsets"
     models = f"   words by {analysis.family}; a ? is a guess" if analysis.family else ""
     sheet.text(LEFT, 52, facts + models, FAINT)
 
@@ -154,7 +152,7 @@ def _draw_sections(sheet: _Sheet, sections: tuple[Section, ...], bottom: float) 
         if number > 1:
             for dash in range(TOP - 24, round(bottom), 8):
                 sheet.upright(left, dash, min(4, bottom - dash), (255, 255, 255, 190))
-        words = _shortened(_section_words(section, number), right - left - 10)
+        words = shortened(_section_words(section, number), (right - left - 10) * FINE, 12 * FINE)
         sheet.text(left + 6, TOP - 14, words, INK, size=12)
 
 
@@ -165,14 +163,6 @@ def _section_words(section: Section, number: int) -> str:
     return f"{number}  {best}{'?' if section.meaning.guessing else ''}"
 
 
-def _shortened(words: str, room: float) -> str:
-    """As much of the words as fits into `room` px."""
-    font = _font(12)
-    while words and font.getlength(words) > room * FINE:
-        words = words[:-1]
-    return words
-
-
 def _draw_axis(sheet: _Sheet, y: float) -> None:
     steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
     step = next((step for step in steps if sheet.duration / step <= 16), sheet.duration)
@@ -180,14 +170,8 @@ def _draw_axis(sheet: _Sheet, y: float) -> None:
         x = sheet.x(number * step)
         sheet.upright(x, y, 6, FAINT)
         sheet.text(
-            x, y + 18, _clock(number * step) if step >= 1 else f"{number * step:g} s", FAINT, size=12, anchor="mm"
+            x, y + 18, clock(number * step) if step >= 1 else f"{number * step:g} s", FAINT, size=12, anchor="mm"
         )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _heat(values: Floats) -> NDArray[np.uint8]:
@@ -195,10 +179,3 @@ def _heat(values: Floats) -> NDArray[np.uint8]:
     places = np.linspace(0, 1, len(HEAT))
     channels = [np.interp(values, places, [colour[channel] for colour in HEAT]) for channel in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size * FINE)

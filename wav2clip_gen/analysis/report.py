@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ from wav2clip_gen import __version__
 from wav2clip_gen.analysis.analyse import Analysis, Section
 from wav2clip_gen.analysis.words import SURE
 from wav2clip_gen.audio.spectra import PITCHES
-from wav2clip_gen.errors import OutputError
-from wav2clip_gen.files import appear_whole
+from wav2clip_gen.files import written
 
 FORMAT = 1
 
@@ -54,23 +51,13 @@ def describe(analysis: Analysis) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """Give a neighbour that takes the place of `path`; a disk that refuses becomes an OutputError."""
-    try:
-        with appear_whole(path) as part:
-            yield part
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}", hint="choose another --out-dir") from error
-
-
 def write_json(analysis: Analysis, path: Path) -> None:
     """Write the whole description, whole or not at all.
 
     Raises:
         OutputError: The disk does not take it.
     """
-    with written(path) as part:
+    with written(path, option="--out-dir") as part:
         part.write_text(json.dumps(describe(analysis), ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -85,7 +72,7 @@ def write_csv(analysis: Analysis, path: Path) -> None:
     sections = np.searchsorted(features.sections[1:-1], times, side="right") + 1
     onsets, beats = (_counted(seconds, times) for seconds in (features.onsets, features.beats))
     curves = np.column_stack([*(curve.values for curve in features.curves.values()), features.chroma])
-    with written(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+    with written(path, option="--out-dir") as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["frame", "time", *features.curves, *PITCHES, "onsets", "beats", "section"])
         for frame, time in enumerate(times):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.track import Track
-from wav2clip_gen.audio.windows import Timeline, iterate_windows
+from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def read_words(path: Path = EVERYDAY) -> tuple[str, ...]:
 
 
 def name_spans(
-    track: Track,
+    heard: NDArray[np.floating],
     timeline: Timeline,
     edges: NDArray[np.float64],
     loudness: NDArray[np.float64],
@@ -82,17 +81,13 @@ def name_spans(
     """Put each span of a track into words, from the windows that a film would be painted after.
 
     Args:
-        track: The sound.
-        timeline: Its windows and frames.
+        heard: (W, D) unit vectors of the windows.
+        timeline: Windows and frames of the track.
         edges: Where spans begin and end, (S + 1,) seconds.
         loudness: (F,) in [0, 1]; the louder a window, the more it has to say in its span.
         family: Networks that hear and read.
         words: The vocabulary.
-
-    Raises:
-        SoundError: The file changed while it was read.
     """
-    heard = family.wav2clip.embed(lambda: iterate_windows(track.mono_blocks(), timeline)).numpy()
     vocabulary = family.clip.embed_text(list(words)).detach().cpu().numpy()
     centres = np.arange(len(heard)) * timeline.hop
     frames = np.minimum((centres * float(timeline.fps)).astype(np.int64), timeline.frames - 1)

@@ -117,10 +117,11 @@ class FFmpegReader:
     channels: int
     title: str | None
     layout: str  # ffmpeg's name for the loudspeakers, such as 5.1(side)
+    stream: int = 0  # which of the file's sound streams
 
     @classmethod
-    def open(cls, path: Path) -> FFmpegReader:
-        """A reader for `path`.
+    def open(cls, path: Path, stream: int = 0) -> FFmpegReader:
+        """A reader for a sound stream of `path`.
 
         Raises:
             SoundError: ffmpeg finds no sound in it.
@@ -128,13 +129,13 @@ class FFmpegReader:
         """
         ffmpeg.find_ffmpeg()  # a missing ffmpeg is no fault of the file
         try:
-            sound = streams.read_sound(path)
+            sound = streams.read_sound(path, stream=stream)
         except VideoError as error:
             raise _not_sound(path, error.what) from error
         if sound.channels == 0:
             raise SoundError(f"{path} holds no samples (0 s of sound)", hint="copy or export the sound again")
         layout = sound.header.get("channel_layout_name", "")
-        return cls(path, sound.sample_rate, sound.channels, streams.read_title(path), layout)
+        return cls(path, sound.sample_rate, sound.channels, streams.read_title(path), layout, stream)
 
     def blocks(self, first: int, stop: int | None, size: int) -> Iterator[NDArray[np.float32]]:
         """See `Reader`."""
@@ -143,7 +144,7 @@ class FFmpegReader:
         if " " not in self.layout:  # unlike "9 channels", which have no names
             same += f":channel_layouts={self.layout}"
         trim = f"atrim=start_sample={first}" + ("" if stop is None else f":end_sample={stop}")
-        command = ["-i", ffmpeg.file_url(self.path), "-map", "0:a:0", "-af", f"{same},{trim}"]
+        command = ["-i", ffmpeg.file_url(self.path), "-map", f"0:a:{self.stream}", "-af", f"{same},{trim}"]
         purpose = f"decode {self.path}"
         try:
             with ffmpeg.reading([*command, "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"], purpose=purpose) as pipe:
@@ -163,13 +164,13 @@ def _not_sound(path: Path, what: str) -> SoundError:
     )
 
 
-def readers_for(path: Path) -> Iterator[Reader]:
-    """The readers to try, best first; the last one raises when there is no sound.
+def readers_for(path: Path, stream: int = 0) -> Iterator[Reader]:
+    """The readers to try, best first; the last one raises when there is no sound. Only ffmpeg knows a second stream.
 
     Raises:
         SoundError: ffmpeg, the last resort, finds no sound in the file.
         VideoError: ffmpeg is needed and missing.
     """
-    if quick := SoundfileReader.open(path):
+    if stream == 0 and (quick := SoundfileReader.open(path)):
         yield quick
-    yield FFmpegReader.open(path)
+    yield FFmpegReader.open(path, stream)

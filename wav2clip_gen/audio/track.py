@@ -62,7 +62,8 @@ class Track:
         mono = (block.mean(axis=0, dtype=np.float32) if channel is None else block[channel] for block in blocks)
         if rate == self.sample_rate:
             return mono
-        return _resampled(mono, self.sample_rate, rate, self.length_at(rate))
+        rows = (block[None] for block in mono)
+        return (block[0] for block in resampled(rows, self.sample_rate, rate, self.length_at(rate), channels=1))
 
     def length_at(self, rate: int) -> int:
         """How many samples the span has when it is resampled to `rate` Hz; at least 1."""
@@ -86,25 +87,12 @@ def open_track(path: Path, *, start: float = 0.0, duration: float | None = None)
         VideoError: ffmpeg is needed for this file and missing.
     """
     _check_span(start, duration)
-    _check_file(path)
-    problem: SoundError | None = None
-    for reader in readers_for(path):
-        try:
-            return _checked(reader, start, duration)
-        except DamagedSoundError as error:  # ffmpeg goes on where libsndfile gives up
-            problem = problem or error
-    raise problem or SoundError(f"{path} cannot be read")
-
-
-def _checked(reader: Reader, start: float, duration: float | None) -> Track:
-    """Decode the wanted span once and describe it."""
-    first = round(start * reader.sample_rate)
-    stop = None if duration is None else first + max(1, round(duration * reader.sample_rate))
-    samples = _survey(reader, first, stop)
+    reader, samples = survey(path, start=start, duration=duration)
     if samples == 0:
         raise _nothing_heard(reader, start)
+    first, stop = _wanted(reader, start, duration)
     return Track(
-        path=reader.path,
+        path=path,
         sample_rate=reader.sample_rate,
         channels=reader.channels,
         samples=samples,
@@ -113,6 +101,51 @@ def _checked(reader: Reader, start: float, duration: float | None) -> Track:
         title=reader.title,
         reader=reader,
     )
+
+
+def survey(path: Path, *, start: float = 0.0, duration: float | None = None, stream: int = 0) -> tuple[Reader, int]:
+    """Decode the wanted span of a file once: what can read it, and how many samples there are, which may be none.
+
+    Args:
+        path: The file.
+        start: Seconds to skip.
+        duration: Seconds wanted; everything up to the end when None.
+        stream: Which of the file's sound streams.
+
+    Raises:
+        SoundError: There is no such file, or it holds no sound that can be used.
+        VideoError: ffmpeg is needed for this file and missing.
+    """
+    _check_file(path)
+    problem: SoundError | None = None
+    for reader in readers_for(path, stream):
+        try:
+            return reader, _count(reader, *_wanted(reader, start, duration))
+        except DamagedSoundError as error:  # ffmpeg goes on where libsndfile gives up
+            problem = problem or error
+    raise problem or SoundError(f"{path} cannot be read")
+
+
+def resampled(blocks: Iterator[Samples], source: int, rate: int, length: int, *, channels: int) -> Iterator[Samples]:
+    """Resample a stream of (C, n) blocks; soxr takes its own delay off, and the end is cut or filled to `length`."""
+    import soxr
+
+    stream = soxr.ResampleStream(source, rate, channels, dtype="float32", quality="HQ")
+    missing = length
+    for block in blocks:
+        heard = stream.resample_chunk(np.ascontiguousarray(block.T))[:missing].T
+        missing -= heard.shape[1]
+        if heard.shape[1]:
+            yield heard
+    rest = stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)[:missing].T
+    if missing:
+        yield np.pad(rest, ((0, 0), (0, missing - rest.shape[1])))
+
+
+def _wanted(reader: Reader, start: float, duration: float | None) -> tuple[int, int | None]:
+    """The samples [first, stop) of a span."""
+    first = round(start * reader.sample_rate)
+    return first, None if duration is None else first + max(1, round(duration * reader.sample_rate))
 
 
 def _span(track: Track) -> tuple[int, int]:
@@ -143,7 +176,7 @@ def _check_file(path: Path) -> None:
         raise SoundError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
-def _survey(reader: Reader, first: int, stop: int | None) -> int:
+def _count(reader: Reader, first: int, stop: int | None) -> int:
     """Decode the span; count the samples, refuse what is not a number."""
     samples = 0
     for block in reader.blocks(first, stop, round(BLOCK_SECONDS * reader.sample_rate)):
@@ -162,24 +195,8 @@ def _nothing_heard(reader: Reader, start: float) -> SoundError:
     path = reader.path
     if start == 0:
         return SoundError(f"{path} holds no samples (0 s of sound)", hint="copy or export the sound again")
-    length = _survey(reader, 0, None)
+    length = _count(reader, 0, None)
     return SoundError(
         f"{path} lasts {length / reader.sample_rate:.3f} s, so nothing is left after {start:g} s",
         hint="choose an earlier start",
     )
-
-
-def _resampled(mono: Iterator[Samples], source: int, rate: int, length: int) -> Iterator[Samples]:
-    """Resample a stream; soxr takes its own delay off, and the end is cut or filled to `length` exactly."""
-    import soxr
-
-    stream = soxr.ResampleStream(source, rate, 1, dtype="float32", quality="HQ")
-    missing = length
-    for block in mono:
-        heard = stream.resample_chunk(block)[:missing]
-        missing -= len(heard)
-        if len(heard):
-            yield heard
-    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[:missing]
-    if missing:
-        yield np.pad(rest, (0, missing - len(rest)))

@@ -19,18 +19,21 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table as RichTable
 
 from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
-from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, Stage
-from wav2clip_gen.job import Job
+from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, SectionPainted, Silent, Stage
+from wav2clip_gen.job import Job, films, pictures
 
 EVERY = 5.0  # seconds between two lines of plain progress
 STAGES = {
     "load": "loading the networks",
+    "separate": "separating the stems",
     "hear": "listening",
     "paint": "painting",
     "join": "joining picture and sound",
     "check": "checking the film",
+    "draw": "drawing the sheet",
 }
 
 if TYPE_CHECKING:
@@ -98,28 +101,37 @@ class Pace:
             self.began = now
             return ""
         per_frame = (now - self.began) / event.index
-        steps = self.job.settings.painting.steps / per_frame
+        steps = self.job.settings.painting.steps * len(pictures(self.job.settings)) / per_frame
         left = per_frame * (event.frames - event.index - 1)
         song = per_frame * float(self.job.timeline.fps)
         return f"{steps:.3g} it/s, {song:.3g} s per second of song, {clock(left)} left"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def describe_job(job: Job) -> list[str]:
     """What goes in and what will come out, a line each."""
     track, picture, painting = job.track, job.settings.picture, job.settings.painting
     channels = "1 channel" if track.channels == 1 else f"{track.channels} channels"
+    count, size = len(pictures(job.settings)), f"{picture.width}x{picture.height}"
+    shape = size if count == 1 else f"{count} pictures of {size}"
+    film = f"{job.timeline.frames} frames of {shape} at {picture.fps:g} fps, {painting.steps} steps a frame"
+    sheet = f"a picture of {size} for each section, {painting.first_steps} steps each"
     return [
         f"{track.path.name}: {track.duration:.2f} s, {track.sample_rate} Hz, {channels}",
-        f"{job.out}: {job.timeline.frames} frames of {picture.width}x{picture.height} at {picture.fps:g} fps, "
-        f"{painting.steps} steps a frame, seed {job.seed}",
+        *describe_stems(job),
+        *(f"{made.out}: {sheet if made.storyboard else film}, seed {job.seed}" for made in films(job)),
     ]
+
+
+def describe_stems(job: Job) -> list[str]:
+    """Which stems steer and where each comes from, in a line; none where the whole song steers."""
+    if job.stems is None:
+        return []
+    weights = {stem.name: stem.weight for stem in job.settings.stems}
+    told = [
+        f"{name}{'' if weights.get(name, 1) == 1 else f' x {weights[name]:g}'} ({origin})"
+        for name, origin in job.stems.origins.items()
+    ]
+    return [f"stems: {', '.join(told)}"]
 
 
 def describe_film(film: Film) -> str:
@@ -144,6 +156,9 @@ class Listener:
     def show(self, event: Event) -> None:
         """Take note of an event."""
 
+    def separated(self, share: float) -> None:
+        """Take note of how much of the song is separated into stems, from 0 to 1."""
+
     def estimated(self, estimate: Estimate) -> None:
         """Take note of what a film would cost."""
 
@@ -154,7 +169,7 @@ class PlainListener(Listener):
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
         self._pace, self._told = Pace(job), 0.0
-        for line in describe_job(job):
+        for line in [*describe_job(job), *(f"note: {note}" for note in job.notes)]:
             self._say(line)
         yield
 
@@ -163,21 +178,39 @@ class PlainListener(Listener):
             self._say(STAGES[event.name])
         elif isinstance(event, Ready):
             self._say(f"models {event.family} on {event.device}")
+        elif isinstance(event, Silent):
+            self._say(f"note: silent from start to end: {', '.join(event.stems)}")
         elif isinstance(event, FramePainted):
             self._show_frame(event)
+        elif isinstance(event, SectionPainted):
+            self._show_section(event)
         elif isinstance(event, Finished):
             for line in _closing(event.film):
                 self._say(line)
+
+    def separated(self, share: float) -> None:
+        if self._is_time():
+            self._say(f"{STAGES['separate']}, {share:.0%}")
 
     def estimated(self, estimate: Estimate) -> None:
         self._say(_cost(estimate))
 
     def _show_frame(self, event: FramePainted) -> None:
         pace = self._pace.update(event)
-        now = time.monotonic()
-        if event.index in (0, event.frames - 1) or now - self._told >= EVERY:
-            self._told = now
+        if self._is_time() or event.index in (0, event.frames - 1):
             self._say(f"frame {event.index + 1}/{event.frames}" + (f", {pace}" if pace else ""))
+
+    def _is_time(self) -> bool:
+        """Whether nothing was told for a while."""
+        now = time.monotonic()
+        late = now - self._told >= EVERY
+        if late:
+            self._told = now
+        return late
+
+    def _show_section(self, event: SectionPainted) -> None:
+        words = f"  {', '.join(event.words)}{'  guessing' if event.guessing else ''}" if event.words else ""
+        self._say(f"section {event.index + 1}/{event.sections}  {clock(event.start)}-{clock(event.stop)}{words}")
 
     def _say(self, line: str) -> None:
         stderr.print(line, markup=False)
@@ -189,12 +222,21 @@ class JsonListener(Listener):
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
         frames, seconds = job.timeline.frames, job.track.duration
-        self._tell("job", track=str(job.track.path), film=str(job.out), frames=frames, seconds=seconds, seed=job.seed)
+        stems = job.stems.origins if job.stems else {}
+        self._tell(
+            "job", track=str(job.track.path), film=str(job.out), frames=frames, seconds=seconds, seed=job.seed,
+            stems=stems,
+        )  # fmt: skip
+        for note in job.notes:
+            self._tell("note", text=note)
         yield
 
     def show(self, event: Event) -> None:
         fields = asdict(event) if not isinstance(event, Finished) else asdict(event.film)
         self._tell(type(event).__name__, **fields)
+
+    def separated(self, share: float) -> None:
+        self._tell("Separated", share=round(share, 3))
 
     def estimated(self, estimate: Estimate) -> None:
         self._tell("Estimate", **asdict(estimate))
@@ -222,8 +264,15 @@ class BarListener(PlainListener):
         else:
             super().show(event)
 
+    def separated(self, share: float) -> None:
+        self._bar.update(self._task, description=f"{STAGES['separate']}, {share:.0%}")
+
     def _show_frame(self, event: FramePainted) -> None:
         self._bar.update(self._task, completed=event.index + 1, pace=self._pace.update(event))
+
+    def _show_section(self, event: SectionPainted) -> None:
+        self._bar.update(self._task, total=event.sections, completed=event.index + 1)
+        super()._show_section(event)
 
 
 def _closing(film: Film) -> list[str]:

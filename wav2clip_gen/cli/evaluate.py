@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wav2clip_gen import __version__
+from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.evaluation import parts as parts_of
 from wav2clip_gen.evaluation import tables
@@ -93,7 +94,7 @@ class _Teller:
         if isinstance(event, parts_of.Began):
             typer.echo(f"{event.part}: {parts_of.PARTS[event.part]}", err=True)
         elif isinstance(event, parts_of.Measured):
-            typer.echo(f"{event.part}: took {console.clock(event.seconds)}", err=True)
+            typer.echo(f"{event.part}: took {clock(event.seconds)}", err=True)
             console.show_table(event.figures.table())
         elif event.done == event.total or time.monotonic() - self._told >= EVERY:
             self._told = time.monotonic()

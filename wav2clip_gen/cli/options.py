@@ -22,6 +22,9 @@ DEFAULTS = {  # in words, where the value itself would say little
     "vqgan": "default: the family's",
     "device": "default auto",
     "precision": "default auto",
+    "separator": "default auto: Demucs where it and its model are at hand, else dsp",
+    "layout": "default single",
+    "init_image": "default: none",
 }
 
 
@@ -43,6 +46,15 @@ def parse_seconds(written: str) -> float:
         return parse_time(written)
     except SettingsError as error:
         raise typer.BadParameter(f"{error.what}: {error.hint}") from None
+
+
+def parse_stem_weight(written: str) -> tuple[str, float]:
+    """Read `drums=2` as ("drums", 2.0)."""
+    name, _, weight = written.partition("=")
+    try:
+        return name.strip(), float(weight)
+    except ValueError:
+        raise typer.BadParameter(f"{written!r} is no weight of a stem: write NAME=WEIGHT, such as drums=2") from None
 
 
 def parse_size(written: str) -> tuple[int, int]:
@@ -70,7 +82,8 @@ class Progress(str, Enum):
 
 
 Inputs = Annotated[
-    list[Path] | None, typer.Argument(metavar="INPUT...", help="Sound files, or videos whose sound is taken.")
+    list[Path] | None,
+    typer.Argument(metavar="INPUT...", help="Sound files, videos whose sound is taken, or folders of stems and mix."),
 ]
 Out = Annotated[
     str | None,
@@ -87,11 +100,65 @@ FramesDir = Annotated[
     Path | None,
     typer.Option("--frames-dir", metavar="DIR", rich_help_panel="Output", help="Also keep the pictures, as PNG."),
 ]
+Storyboard = Annotated[
+    bool,
+    typer.Option(
+        "--storyboard",
+        rich_help_panel="Output",
+        help="Instead of a film, one quick picture for each section of the song, on one PNG.",
+    ),
+]
 Upscale = Annotated[int | None, knob_option(Picture, "upscale", panel="Output")]
 Start = Annotated[float | None, knob_option(Sound, "start", panel="Sound", parser=parse_seconds, metavar="TIME")]
 Duration = Annotated[float | None, knob_option(Sound, "duration", panel="Sound", parser=parse_seconds, metavar="TIME")]
 Window = Annotated[float | None, knob_option(Sound, "window", panel="Sound")]
 Hop = Annotated[float | None, knob_option(Sound, "hop", panel="Sound")]
+Stems = Annotated[
+    str | None,
+    typer.Option(
+        "--stems",
+        metavar="NAME,NAME",
+        rich_help_panel="Stems",
+        help="Parts of the song that steer instead of the whole: vocals, drums, bass, other, or names of files given.",
+    ),
+]
+StemFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stem-file",
+        metavar="NAME=FILE",
+        rich_help_panel="Stems",
+        help="Where a stem lies; or a folder with vocals.wav and so on, or a .stem.mp4; repeatable. "
+        "[dim](default: beside a file called mix, else taken out of the song)[/]",
+    ),
+]
+StemWeights = Annotated[
+    list[Any] | None,
+    typer.Option(
+        "--stem-weight",
+        metavar="NAME=WEIGHT",
+        parser=parse_stem_weight,
+        rich_help_panel="Stems",
+        help="A stem's pull beside the other stems'; repeatable. [dim](from 0 to 100; default 1)[/]",
+    ),
+]
+Separator = Annotated[str | None, knob_option(Sound, "separator", panel="Stems")]
+DemucsRepo = Annotated[
+    Path | None,
+    typer.Option(
+        "--demucs-repo",
+        metavar="DIR",
+        rich_help_panel="Stems",
+        help="Folder of Demucs' weights [dim](default: W2C_DEMUCS_REPO, else the published ones)[/]",
+    ),
+]
+KeepStems = Annotated[
+    Path | None,
+    typer.Option(
+        "--keep-stems", metavar="DIR", rich_help_panel="Stems", help="Also keep the stems that are separated, as FLAC."
+    ),
+]
+Layout = Annotated[str | None, knob_option(Picture, "layout", panel="Stems")]
 Prompts = Annotated[
     list[str] | None,
     typer.Option(
@@ -113,6 +180,17 @@ PromptFiles = Annotated[
 ]
 AudioWeight = Annotated[float | None, knob_option(Sound, "weight", panel="Words", flag="--audio-weight")]
 Crossfade = Annotated[float | None, knob_option(Motion, "crossfade", panel="Words")]
+StyleImages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--style-image",
+        metavar="[TIME-TIME] FILE[:WEIGHT]",
+        rich_help_panel="Pictures",
+        help="A picture that pulls as words do, by what CLIP sees in it; repeatable.",
+    ),
+]
+InitImage = Annotated[str | None, knob_option(Painting, "init_image", panel="Pictures", metavar="FILE")]
+InitWeight = Annotated[float | None, knob_option(Painting, "init_weight", panel="Pictures")]
 Size = Annotated[
     Any,
     typer.Option(

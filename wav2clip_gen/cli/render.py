@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
 from wav2clip_gen.configuration import family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Prompt, Settings
+from wav2clip_gen.settings import Prompt, Settings, StyleImage
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,10 @@ class Request:
     out: str | None
     overwrite: bool
     frames_dir: Path | None
+    keep_stems: Path | None
+    demucs_repo: Path | None
     dry_run: bool
+    storyboard: bool
     weights_dir: Path | None
 
     def prepare(self, source: Path, *, unfetched: bool = False) -> Job:
@@ -48,7 +51,8 @@ class Request:
 
         return prepare(
             source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, unfetched=unfetched,
+            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems,
+            demucs_repo=self.demucs_repo, storyboard=self.storyboard,
         )  # fmt: skip
 
 
@@ -84,10 +88,20 @@ def render(
     duration: options.Duration = None,
     window: options.Window = None,
     hop: options.Hop = None,
+    stems: options.Stems = None,
+    stem_file: options.StemFiles = None,
+    stem_weight: options.StemWeights = None,
+    separator: options.Separator = None,
+    demucs_repo: options.DemucsRepo = None,
+    keep_stems: options.KeepStems = None,
+    layout: options.Layout = None,
     prompt: options.Prompts = None,
     prompt_files: options.PromptFiles = None,
     audio_weight: options.AudioWeight = None,
     crossfade: options.Crossfade = None,
+    style_image: options.StyleImages = None,
+    init_image: options.InitImage = None,
+    init_weight: options.InitWeight = None,
     size: options.Size = None,
     fps: options.Fps = None,
     steps: options.Steps = None,
@@ -110,6 +124,7 @@ def render(
     config: options.Config = None,
     assignments: options.Assignments = None,
     from_record: options.FromRecord = None,
+    storyboard: options.Storyboard = False,
     dry_run: options.DryRun = False,
     progress: options.ProgressKind = None,
     debug: options.Debug = False,
@@ -122,20 +137,26 @@ def render(
     from wav2clip_gen.cli import console
 
     changes = {
-        "sound": {"start": start, "duration": duration, "window": window, "hop": hop, "weight": audio_weight},
-        "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale},
+        "sound": {"start": start, "duration": duration, "window": window, "hop": hop, "weight": audio_weight,
+            "separator": separator},
+        "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale,
+            "layout": layout},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
-            "learning_rate": learning_rate},
+            "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
         "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade},
         "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
             "precision": precision},
     }  # fmt: skip
     with console.errors_shown(debug=debug):
         layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
-        given = _given(changes, prompt or [], prompt_files or [])
+        pulls = _given(changes, prompt or [], prompt_files or [], style_image or [])
+        given = {**pulls, **_given_stems(stems, stem_file)}
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
-        _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir), settings)
-        request = Request(settings, out, overwrite, frames_dir, dry_run, weights_dir)
+        settings = settings.with_stem_weights(dict(stem_weight or []))
+        _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)
+        request = Request(
+            settings, out, overwrite, frames_dir, keep_stems, demucs_repo, dry_run, storyboard, weights_dir
+        )
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
 
@@ -176,10 +197,13 @@ def _collect(
     again = record.read(from_record, weights_dir)
     for difference in again.differences:
         typer.echo(f"note: {difference}", err=True)
-    return inputs or [again.track], settings_from(again.settings, **layers).merged(given)
+    base = replace(again.settings, stem_files=()) if inputs else again.settings  # another song has other stems
+    return inputs or [again.track], settings_from(base, **layers).merged(given)
 
 
-def _given(changes: dict[str, dict[str, Any]], written: list[str], files: list[Path]) -> dict[str, Any]:
+def _given(
+    changes: dict[str, dict[str, Any]], written: list[str], files: list[Path], styles: list[str]
+) -> dict[str, Any]:
     """The options that were given, without those that were not; words of files and of options together."""
     from wav2clip_gen.words import read_prompts
 
@@ -187,7 +211,14 @@ def _given(changes: dict[str, dict[str, Any]], written: list[str], files: list[P
     given: dict[str, Any] = {
         group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
     }
-    return {**given, "prompts": prompts} if prompts else given
+    pulls = {"prompts": prompts, "style_images": list(map(StyleImage.parse, styles))}
+    return {**given, **{name: values for name, values in pulls.items() if values}}
+
+
+def _given_stems(stems: str | None, files: list[str] | None) -> dict[str, list[str]]:
+    """The stems that were named and their files, as settings."""
+    names = [name.strip() for name in stems.split(",")] if stems is not None else None
+    return {name: value for name, value in (("stems", names), ("stem_files", files)) if value is not None}
 
 
 def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, ...], settings: Settings) -> None:
@@ -200,23 +231,35 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
 
 
 def _make(source: Path, request: Request, listener: Listener, loader: Loader) -> None:
-    """Make one film, or tell what it would cost; its path goes to stdout."""
+    """Make what is wanted of a track, or tell what it would cost; paths go to stdout."""
+    from wav2clip_gen.job import films
+
+    job = request.prepare(source)
+    if request.dry_run:
+        from wav2clip_gen.estimate import estimate
+
+        with listener.following(job):
+            listener.estimated(estimate(job))
+        return
+    for film in films(job):
+        _make_one(film, listener, loader)
+
+
+def _make_one(job: Job, listener: Listener, loader: Loader) -> None:
+    """Make one film or storyboard."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
     from wav2clip_gen.pipeline import rendering
+    from wav2clip_gen.storyboard import storyboarding
 
-    job = request.prepare(source)
-    with listener.following(job):
-        if request.dry_run:
-            from wav2clip_gen.estimate import estimate
-
-            listener.estimated(estimate(job))
-            return
-        with GentleStop() as stop:
-            for event in rendering(job, load=loader, stop=stop):
-                stop.follow(event)
-                listener.show(event)
-    if isinstance(event, Finished):  # it always is, unless there was an error
-        typer.echo(event.film.path)
-        if stop():
-            raise typer.Exit(INTERRUPTED)
+    with listener.following(job), GentleStop() as stop:
+        if job.storyboard:
+            events = storyboarding(job, load=loader, on_separation=listener.separated)
+        else:
+            events = rendering(job, load=loader, stop=stop, on_separation=listener.separated)
+        for event in events:
+            stop.follow(event)
+            listener.show(event)
+    typer.echo(event.film.path if isinstance(event, Finished) else job.out)
+    if stop():
+        raise typer.Exit(INTERRUPTED)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -12,11 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wav2clip_gen.files import appear_whole
+from wav2clip_gen.cli import running
 
 if TYPE_CHECKING:
+    import torch
+
+    from wav2clip_gen.training.distributed import Group
     from wav2clip_gen.training.loop import Recipe
-    from wav2clip_gen.training.plan import Event
+    from wav2clip_gen.training.videos import Videos
+    from wav2clip_gen.training.watched import WatchedRecipe
+    from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe
+
 
 app = typer.Typer(
     help="Train the small family: clip first, then vqgan, wav2clip and prior, which all need it.",
@@ -43,7 +46,16 @@ class Tower(str, Enum):
     both = "both"
 
 
-Data = Annotated[Path, typer.Option(help="Folder of the training data, as weights/README.md describes it.")]
+DATA_HELP = "Folder of the training data, as weights/README.md describes it."
+Data = Annotated[Path, typer.Option(help=DATA_HELP)]
+DataOrVideos = Annotated[Path | None, typer.Option("--data", help=DATA_HELP)]
+VideoFolder = Annotated[
+    Path | None, typer.Option(metavar="FOLDER|CSV", help="Learn from these videos instead, as the paper does.")
+]
+Teaching = Annotated[
+    str | None,
+    typer.Option(help="CLIP that sees the videos: a part's name or a weights file.", show_default="the trained one"),
+]
 Out = Annotated[
     Path | None, typer.Option(help="Folder that the weights go to.", show_default="weights/mini of w2c-gen")
 ]
@@ -53,8 +65,26 @@ Batch = Annotated[int | None, typer.Option(min=1, help="Examples a step.", show_
 Seed = Annotated[int, typer.Option(min=0, help="Decides all that is random.")]
 Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where the last run stopped.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Memory = Annotated[
+    float, typer.Option(min=0, metavar="GB", help="Decoded pictures and sounds to keep; the rest is decoded each time.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Threads that decode.", show_default="one per core, at most 8")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
+Parts = Annotated[
+    int | None,
+    typer.Option(min=1, help="Work a batch of videos in so many parts, to save memory; the negatives stay the same."),
+]
+Loss = Annotated[str | None, typer.Option(help="clip_loss or clip_loss_x, of videos.")]
+Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, of videos.")]
+Width = Annotated[int | None, typer.Option(min=1, help="Width of the network that learns from videos.")]
+Teacher = Annotated[
+    float | None, typer.Option(min=0, help="Weight of what YAMNet hears, with --data.", show_default="0")
+]
+Unlabelled = Annotated[Path | None, typer.Option(metavar="FOLDER", help="More sounds, without labels, for --teacher.")]
+TensorBoard = Annotated[Path | None, typer.Option(metavar="DIR", help="Also write losses and scores for TensorBoard.")]
 
 
 @app.command()
@@ -72,36 +102,40 @@ def clip(
     batch: Batch = None,
     seed: Seed = 0,
     fresh: Fresh = False,
+    memory: Memory = 2.0,
+    workers: Workers = None,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
     """Train the image tower and the text tower into CLIP's text space."""
-
-    def work() -> None:
+    with running.shown(debug=debug):
+        from wav2clip_gen.models.vocabulary import write_words
         from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
         from wav2clip_gen.training.text import TextRecipe, TextTraining, join_towers
 
-        where = _prepare(device, threads)
-        files = {name: runs / f"clip-{name}" / "clip.safetensors" for name in ("image", "text")}
-        both = tower is Tower.both
+        where = running.prepare(device, threads)
+        folders = {name: runs / f"clip-{name}" for name in ("image", "text")}
+        both, given = tower is Tower.both, running.chosen(batch=batch)
         if tower is not Tower.text:
-            image = ImageRecipe(data, _settings(ImageTraining, batch), seed=seed, device=where)
+            reading = running.reading(memory, workers)
+            image = ImageRecipe(data, ImageTraining(**given), reading=reading, seed=seed, device=where)
             share = minutes and minutes * (1 - TEXT_SHARE if both else 1)
-            _carry_out(image, "clip-image", runs, steps=steps, default=IMAGE_STEPS, minutes=share, fresh=fresh)
+            plan = running.plan(folders["image"], steps=steps, minutes=share, default=IMAGE_STEPS)
+            running.carry_out(image, plan, fresh=fresh)
         if tower is not Tower.image:
-            text = TextRecipe(data, _settings(TextTraining, batch), seed=seed, device=where)
+            text = TextRecipe(data, TextTraining(**given), seed=seed, device=where)
             share = minutes and minutes * (TEXT_SHARE if both else 1)
-            _carry_out(text, "clip-text", runs, steps=text_steps, default=TEXT_STEPS, minutes=share, fresh=fresh)
-        lacking = [name for name, path in files.items() if not path.exists()]
+            plan = running.plan(folders["text"], steps=text_steps, minutes=share, default=TEXT_STEPS)
+            write_words(text.words, running.carry_out(text, plan, fresh=fresh))
+        towers = {name: folder / "clip.safetensors" for name, folder in folders.items()}
+        lacking = [name for name, path in towers.items() if not path.exists()]
         if lacking:
             typer.echo(f"clip: no weights written yet, the {lacking[0]} tower is untrained", err=True)
         else:
-            target = _out_folder(out) / "clip.safetensors"
-            join_towers(files["image"], files["text"], target)
+            target = running.out_folder(out) / "clip.safetensors"
+            join_towers(towers["image"], towers["text"], target)
             typer.echo(f"clip: wrote {target}", err=True)
-
-    _shown(work, debug=debug)
 
 
 @app.command()
@@ -118,41 +152,32 @@ def vqgan(
     batch: Batch = None,
     seed: Seed = 0,
     fresh: Fresh = False,
+    memory: Memory = 2.0,
+    workers: Workers = None,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
 ) -> None:
     """Train the painter; with the trained CLIP in place, also on how alike pictures look to that."""
-
-    def work() -> None:
+    with running.shown(debug=debug):
         from wav2clip_gen.training.vqgan import VQGANRecipe, VQGANTraining
 
-        where = _prepare(device, threads)
-        perceptor = _out_folder(out) / "clip.safetensors"
+        where = running.prepare(device, threads)
+        perceptor = running.out_folder(out) / "clip.safetensors"
         judge = perceptor if perceptor.exists() else None
-        settings = _settings(VQGANTraining, batch)
-        recipe = VQGANRecipe(data, settings, clip=judge, start=start, seed=seed, device=where)
-        weights = _carry_out(recipe, "vqgan", runs, steps=steps, default=VQGAN_STEPS, minutes=minutes, fresh=fresh)
-        _install(weights, _out_folder(out))
-
-    _shown(work, debug=debug)
+        settings = VQGANTraining(**running.chosen(batch=batch))
+        begin: dict[str, Any] = {"clip": judge, "start": start, "reading": running.reading(memory, workers)}
+        recipe = VQGANRecipe(data, settings, **begin, seed=seed, device=where)
+        plan = running.plan(runs / "vqgan", steps=steps, minutes=minutes, default=VQGAN_STEPS)
+        running.install(running.carry_out(recipe, plan, fresh=fresh), running.out_folder(out))
 
 
 @app.command()
 def wav2clip(
     *,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the training data, as weights/README.md describes it.")
-    ] = None,
-    videos: Annotated[
-        Path | None, typer.Option(metavar="FOLDER|CSV", help="Learn from these videos instead, as the paper does.")
-    ] = None,
-    perceptor: Annotated[
-        str | None,
-        typer.Option(
-            help="CLIP that sees the videos: a part's name or a weights file.", show_default="the trained one"
-        ),
-    ] = None,
+    data: DataOrVideos = None,
+    videos: VideoFolder = None,
+    perceptor: Teaching = None,
     out: Out = None,
     runs: Runs = Path("runs"),
     steps: Annotated[
@@ -161,26 +186,17 @@ def wav2clip(
     ] = None,
     minutes: Minutes = None,
     batch: Batch = None,
-    parts: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Work a batch of videos in so many parts, to save memory; the negatives stay the same."
-        ),
-    ] = None,
-    loss: Annotated[str | None, typer.Option(help="clip_loss or clip_loss_x, of videos.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, of videos.")] = None,
-    width: Annotated[int | None, typer.Option(min=1, help="Width of the network that learns from videos.")] = None,
-    teacher: Annotated[
-        float | None, typer.Option(min=0, help="Weight of what YAMNet hears, with --data.", show_default="0")
-    ] = None,
-    unlabelled: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="More sounds, without labels, for --teacher.")
-    ] = None,
-    tensorboard: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write losses and scores for TensorBoard.")
-    ] = None,
+    parts: Parts = None,
+    loss: Loss = None,
+    precision: Precision = None,
+    width: Width = None,
+    teacher: Teacher = None,
+    unlabelled: Unlabelled = None,
+    tensorboard: TensorBoard = None,
     seed: Seed = 0,
     fresh: Fresh = False,
+    memory: Memory = 2.0,
+    workers: Workers = None,
     device: Device = "auto",
     threads: Threads = None,
     debug: Debug = False,
@@ -189,65 +205,56 @@ def wav2clip(
 
     Of videos: `torchrun --nproc-per-node N -m wav2clip_gen train wav2clip --videos ...` takes N GPUs.
     """
-
-    def work() -> None:
+    with running.shown(debug=debug):
         from wav2clip_gen.training.distributed import joined, own_device
+        from wav2clip_gen.training.videos import Videos
 
-        _check_source(data, videos, {"--loss": loss, "--precision": precision, "--parts": parts, "--width": width},
-                      {"--teacher": teacher, "--unlabelled": unlabelled})  # fmt: skip
-        where = own_device(_prepare(device, threads))
-        clip = _trained_clip(out, perceptor)
-        carry_out = partial(_carry_out, name="wav2clip", runs=runs, minutes=minutes, fresh=fresh, board=tensorboard)
+        of_videos = running.chosen(loss=loss, precision=precision, parts=parts, width=width)
+        of_data = running.chosen(teacher=teacher, unlabelled=unlabelled)
+        _check_source(data, videos, of_videos, of_data)
+        where = own_device(running.prepare(device, threads))
+        clip = running.trained_clip(out, perceptor)
+        length = partial(running.plan, runs / "wav2clip", steps=steps, minutes=minutes)
+        recipe: Recipe[Any]
         with joined(where) as group:
-            if videos is not None:
-                from wav2clip_gen.training.videos import Videos
-                from wav2clip_gen.training.watched import WatchedRecipe, WatchedTraining
-
-                given = {"batch": batch, "parts": parts, "loss": loss, "precision": precision, "width": width}
-                settings = WatchedTraining(**_chosen(given))
-                found = Videos(videos, clip, runs, group=group)
-                for event in found.prepare(where):
-                    typer.echo(f"wav2clip: {_line(event)}", err=True)
-                watched = WatchedRecipe(found, settings, seed=seed, device=where)
-                epoch = watched.steps_per_epoch
-                weights = carry_out(watched, steps=steps, default=VIDEO_EPOCHS * epoch, score_steps=epoch)
+            if videos is None:
+                of_data |= running.chosen(batch=batch, reading=running.reading(memory, workers))
+                recipe = _labelled(data, clip, of_data, group, seed=seed, device=where)
+                plan = length(default=WAV2CLIP_STEPS)
             else:
-                from wav2clip_gen.errors import TrainingError
-                from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining
-
-                if data is None or group.size > 1:
-                    raise TrainingError(
-                        "several processes learn from videos only", hint="give --videos, or start without torchrun"
-                    )
-                labelled = Wav2CLIPTraining(**_chosen({"batch": batch, "teacher": teacher}))
-                recipe = Wav2CLIPRecipe(data, clip, labelled, unlabelled=unlabelled, seed=seed, device=where)
-                weights = carry_out(recipe, steps=steps, default=WAV2CLIP_STEPS)
+                of_videos |= running.chosen(batch=batch)
+                recipe = _watched(Videos(videos, clip, runs, group=group), of_videos, seed=seed, device=where)
+                epoch = recipe.steps_per_epoch
+                plan = length(default=VIDEO_EPOCHS * epoch, score_steps=epoch)
+            weights = running.carry_out(recipe, plan, fresh=fresh, board=tensorboard)
             if group.first:
-                _install(weights, _out_folder(out))
-
-    _shown(work, debug=debug)
+                running.install(weights, running.out_folder(out))
 
 
 @app.command()
 def prior(
-    *, data: Data, out: Out = None, device: Device = "auto", threads: Threads = None, debug: Debug = False
+    *,
+    data: Data,
+    out: Out = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    debug: Debug = False,
 ) -> None:
     """Fit what the trained CLIP's concepts look like: minutes, in one go."""
-
-    def work() -> None:
+    with running.shown(debug=debug):
         from wav2clip_gen.models import checkpoints
         from wav2clip_gen.training.prior import fit_prior
 
-        where = _prepare(device, threads)
-        fitted, provenance, notes = fit_prior(data, _trained_clip(out, None), device=where)
+        where = running.prepare(device, threads)
+        once = running.reading(0, workers)  # each picture is looked at once
+        fitted, provenance, notes = fit_prior(data, running.trained_clip(out, None), reading=once, device=where)
         for note in notes:
             typer.echo(f"prior: {note}", err=True)
-        target = _out_folder(out) / "prior.safetensors"
+        target = running.out_folder(out) / "prior.safetensors"
         checkpoints.save(fitted, target, training=provenance)
         scores = "  ".join(f"{name} {value:.4g}" for name, value in provenance["scores"].items())
         typer.echo(f"prior: {scores}\nwrote {target}", err=True)
-
-    _shown(work, debug=debug)
 
 
 def _check_source(data: Path | None, videos: Path | None, of_videos: dict[str, Any], of_data: dict[str, Any]) -> None:
@@ -260,127 +267,40 @@ def _check_source(data: Path | None, videos: Path | None, of_videos: dict[str, A
 
     if (data is None) == (videos is None):
         raise TrainingError(
-            "the sound encoder learns from labelled data or from videos",
+            "nothing to learn from was given" if data is None else "--data and --videos contradict each other",
             hint="give either --data (weights/README.md says what is in that folder) or --videos",
         )
     stray, needed = (of_videos, "--videos") if videos is None else (of_data, "--data")
-    given = [name for name, value in stray.items() if value is not None]
-    if given:
-        raise TrainingError(f"{given[0]} needs {needed}", hint=f"leave it out, or train with {needed}")
+    for name in stray:
+        raise TrainingError(f"--{name} needs {needed}", hint=f"leave it out, or train with {needed}")
 
 
-def _trained_clip(out: Path | None, perceptor: str | None) -> Path:
-    """The CLIP to distil: the one that was named, else the one trained last.
+def _labelled(
+    data: Path | None, clip: Path, chosen: dict[str, Any], group: Group, *, seed: int, device: torch.device
+) -> Wav2CLIPRecipe:
+    """The recipe that learns from labelled data.
 
     Raises:
-        TrainingError: It is not there.
-        WeightsError, SettingsError: There is no such part or file.
+        TrainingError: Several processes would, or the data is not what it should be.
     """
     from wav2clip_gen.errors import TrainingError
-    from wav2clip_gen.models.choice import find
+    from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining
 
-    if perceptor is not None:
-        part = find(perceptor, "clip")
-        path, hint = part.path, part.hint
-    else:
-        path, hint = _out_folder(out) / "clip.safetensors", "run `w2c-gen train clip` first"
-    if not path.is_file():
-        raise TrainingError(f"{path}: there is no trained CLIP to distil", hint=hint)
-    return path
+    if data is None or group.size > 1:
+        raise TrainingError("several processes learn from videos only", hint="give --videos, or start without torchrun")
+    others = {name: chosen.pop(name) for name in ("unlabelled", "reading") if name in chosen}
+    return Wav2CLIPRecipe(data, clip, Wav2CLIPTraining(**chosen), **others, seed=seed, device=device)
 
 
-def _shown(work: Callable[[], None], *, debug: bool) -> None:
-    """Do the work; errors become lines, Ctrl-C says how to go on."""
-    from wav2clip_gen.cli import console
-    from wav2clip_gen.cli.app import INTERRUPTED
+def _watched(videos: Videos, chosen: dict[str, Any], *, seed: int, device: torch.device) -> WatchedRecipe:
+    """The recipe that learns from videos, once their pictures are embedded.
 
-    with console.errors_shown(debug=debug):
-        try:
-            work()
-        except KeyboardInterrupt:
-            typer.echo("interrupted: the same command goes on from the last checkpoint", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+    Raises:
+        TrainingError: The videos or the settings are not what they should be.
+    """
+    from wav2clip_gen.training.watched import WatchedRecipe, WatchedTraining
 
-
-def _prepare(device: str, threads: int | None) -> Any:
-    import torch
-
-    from wav2clip_gen.models.families import choose_device
-
-    if threads:
-        torch.set_num_threads(threads)
-    return choose_device(device)
-
-
-def _settings(kind: Callable[..., Any], batch: int | None) -> Any:
-    return kind(**_chosen({"batch": batch}))
-
-
-def _chosen(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _out_folder(out: Path | None) -> Path:
-    from wav2clip_gen.models.manifest import shipped_folder
-
-    return out or shipped_folder() / "mini"
-
-
-def _carry_out(
-    recipe: Recipe[Any],
-    name: str,
-    runs: Path,
-    *,
-    steps: int | None,
-    default: int,
-    minutes: float | None,
-    fresh: bool,
-    score_steps: int | None = None,
-    board: Path | None = None,
-) -> Path:
-    """Run a recipe to its end, telling how it goes; give the weights it made."""
-    from wav2clip_gen.training.board import Board
-    from wav2clip_gen.training.loop import Run
-    from wav2clip_gen.training.plan import Plan
-
-    length = default if steps is None and minutes is None else steps
-    run = Run(recipe, Plan(folder=runs / name, steps=length, minutes=minutes, score_steps=score_steps))
-    with ExitStack() as open_board:
-        listeners: list[Callable[[Event], None]] = [lambda event: typer.echo(f"{name}: {_line(event)}", err=True)]
-        if board is not None and recipe.group.first:
-            listeners.append(open_board.enter_context(Board(board)).show)
-        for event in run.events(fresh=fresh):
-            for listen in listeners if recipe.group.first else ():
-                listen(event)
-    return run.weights
-
-
-def _install(weights: Path, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / weights.name
-    with appear_whole(target) as part:
-        shutil.copyfile(weights, part)
-    typer.echo(f"wrote {target}", err=True)
-
-
-def _line(event: Event) -> str:
-    """What happened, in one line."""
-    from wav2clip_gen.training.plan import Finished, Prepared, Progress, Started
-
-    if isinstance(event, Prepared):
-        return f"{event.done}/{event.total} clips embedded, {event.skipped} skipped"
-    if isinstance(event, Started):
-        return "; ".join([f"going on at step {event.step}" if event.step else "begun", *event.notes])
-    if isinstance(event, Progress):
-        losses = "  ".join(f"{term} {value:.4f}" for term, value in event.losses.items())
-        left = "" if event.steps is None else f"  {_duration((event.steps - event.step) * event.seconds_per_step)} left"
-        return f"step {event.step}/{event.steps or '?'}  {losses}  {1 / event.seconds_per_step:.2f} it/s{left}"
-    if isinstance(event, Finished):
-        return f"finished after {event.step} steps: {event.weights}"
-    return f"scores at step {event.step}: " + "  ".join(f"{term} {value:.4g}" for term, value in event.scores.items())
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+    settings = WatchedTraining(**chosen)
+    for event in videos.prepare(device):
+        typer.echo(f"wav2clip: {running.line(event)}", err=True)
+    return WatchedRecipe(videos, settings, seed=seed, device=device)

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from wav2clip_gen.cli.console import EVERY, clock, stderr
+from wav2clip_gen.cli.console import EVERY, stderr
+from wav2clip_gen.drawing import clock
 
 if TYPE_CHECKING:
     from wav2clip_gen.models.download import Downloading

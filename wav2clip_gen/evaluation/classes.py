@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.training.anchors import read_table
+from wav2clip_gen.training.tables import read_table
 
 ESC_50 = (
     "dog", "rooster", "pig", "cow", "frog", "cat", "hen", "insects", "sheep", "crow",
@@ -83,10 +83,10 @@ def audioset_names(data: Path) -> list[str]:
         W2CError: It is another list than the table above was written for.
     """
     path = data / "teachers" / "yamnet_class_map.csv"
-    names = [row["display_name"] for row in read_table(path)]
+    names = [row["display_name"] for row in read_table(path, "display_name")]
     unknown = {name for these in AUDIOSET.values() for name in these} - set(names)
     if unknown:
-        raise W2CError(f"{path}: lacks {sorted(unknown)[0]!r}", hint="it should hold YAMNet's AudioSet names")
+        raise W2CError(f"{path}: lacks {sorted(unknown)[0]!r}", hint="put YAMNet's own list of classes there")
     return names
 
 

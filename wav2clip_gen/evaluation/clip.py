@@ -74,7 +74,10 @@ def measure_clip(family: Family, held_out: HeldOut, *, on_progress: OnProgress) 
     }
     chosen = {kind: [these[at] for at in held_out.choose(len(these))] for kind, these in by_kind.items() if these}
     if not chosen:
-        raise W2CError("no validation picture shows a concept that was trained on", hint="is the data complete?")
+        raise W2CError(
+            "no validation picture shows a concept that was trained on",
+            hint="fetch the data again, or give another folder with --data",
+        )
     done, total = 0, sum(map(len, chosen.values()))
     clean: dict[str, Ranking] = {}
     robust: dict[str, Ranking] = {}

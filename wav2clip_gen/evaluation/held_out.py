@@ -43,7 +43,7 @@ class HeldOut:
         """Photographs of 128 px, as many as are asked for."""
         pictures = self.all_pictures("natural")
         chosen = self.choose(len(pictures))
-        return Pictures(pictures.pixels[chosen], tuple(pictures.descriptions[at] for at in chosen), pictures.skipped)
+        return pictures.some(chosen)
 
     def all_pictures(self, kind: str) -> Pictures:
         """Pictures of a kind ("natural", "tiny"), all of them."""

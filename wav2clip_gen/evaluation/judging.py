@@ -89,7 +89,7 @@ def _labelled(held_out: HeldOut, kind: str) -> Pictures:
     pictures, rows = held_out.all_pictures(kind), label_rows()
     known = [at for at, described in enumerate(pictures.descriptions) if described.label in rows]
     chosen = [known[at] for at in held_out.choose(len(known))][:MOST]
-    return Pictures(pictures.pixels[chosen], tuple(pictures.descriptions[at] for at in chosen))
+    return pictures.some(chosen)
 
 
 def _right(

@@ -91,6 +91,7 @@ def _fill(path: Path, sections: dict[str, str]) -> str:
         begin, end = borders(name)
         parts = re.split(f"{re.escape(begin)}.*?{re.escape(end)}", text, flags=re.DOTALL)
         if len(parts) != 2:
-            raise W2CError(f"{path}: has {len(parts) - 1} places for {name}", hint=f"give it one: {begin} and {end}")
+            what = f"{path}: has {len(parts) - 1} places for the table {name}, not one"
+            raise W2CError(what, hint=f"write these two comments once: {begin} {end}")
         text = f"{parts[0]}{begin}\n\n{content}\n\n{end}{parts[1]}"
     return text

@@ -98,8 +98,8 @@ def read_streams(path: Path, arguments: Sequence[str], *, purpose: str) -> list[
         return _sum_up(line.decode() for line in lines)
 
 
-def read_sound(path: Path, *, copied: bool = False, whole: bool = False) -> Stream:
-    """The first sound stream of a file: its header and first packet, or `whole`.
+def read_sound(path: Path, *, stream: int = 0, copied: bool = False, whole: bool = False) -> Stream:
+    """A sound stream of a file, the first by default: its header and first packet, or `whole`.
 
     `copied` reads it as it is stored; else it is decoded to 32-bit floats.
 
@@ -108,8 +108,19 @@ def read_sound(path: Path, *, copied: bool = False, whole: bool = False) -> Stre
     """
     codec = "copy" if copied else "pcm_f32le"
     length = [] if whole else ["-frames:a", "1"]
-    found = read_streams(path, ["-map", "0:a:0", "-c:a", codec, *length], purpose=f"read the sound of {path}")
+    chosen = ["-map", f"0:a:{stream}", "-c:a", codec]
+    found = read_streams(path, [*chosen, *length], purpose=f"read the sound of {path}")
     return found[0] if found else Stream()
+
+
+def count_sounds(path: Path) -> int:
+    """How many sound streams a file has, such as the five of a `.stem.mp4`.
+
+    Raises:
+        VideoError: ffmpeg is missing, or finds no sound.
+    """
+    first = ["-map", "0:a", "-c:a", "copy", "-frames:a", "1"]
+    return len(read_streams(path, first, purpose=f"read the sound of {path}"))
 
 
 def read_title(path: Path) -> str | None:

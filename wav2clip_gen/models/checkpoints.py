@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -94,9 +95,10 @@ def save(
     }
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
+        count = f"{len(broken)} tensors have" if len(broken) > 1 else "1 tensor has"
         raise WeightsError(
-            f"{broken[0]} and {len(broken) - 1} more are not finite in {precision}",
-            hint="use --precision bf16 or fp32; if it was that, the original is damaged",
+            f"{path}: {count} values that {precision} cannot hold: {first_three(broken)}",
+            hint="use --precision bf16 or fp32; if it was that, fetch the original again: it is damaged",
         )
     header = Header(part=part, config=config, training=training or {}, original=original or {})
     try:
@@ -126,7 +128,7 @@ def read_header(path: Path) -> Header:
             raise WeightsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
         return Header(**fields)
     except (KeyError, TypeError, json.JSONDecodeError):
-        raise WeightsError(f"{path}: not a weights file of w2c-gen", hint="run `w2c-gen doctor`") from None
+        raise WeightsError(f"{path}: not a weights file of w2c-gen", hint=_CONVERT) from None
 
 
 def load(path: Path, *, part: str) -> Network:
@@ -138,7 +140,7 @@ def load(path: Path, *, part: str) -> Network:
     """
     header = read_header(path)
     if header.part != part:
-        raise WeightsError(f"{path}: holds a {header.part}, not a {part}", hint="was the file renamed?")
+        raise WeightsError(f"{path}: holds a {header.part}, not a {part}", hint=f"give a file that holds a {part}")
     try:
         network = unfilled(header)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -153,6 +155,7 @@ def load(path: Path, *, part: str) -> Network:
     return network
 
 
+_CONVERT = "make one of it: `w2c-gen weights convert FILE --as NAME --out OTHER.safetensors`"
 _DAMAGED = "the file is damaged: `w2c-gen weights verify` tells more; fetch it again, or reinstall w2c-gen"
 
 
@@ -173,6 +176,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     with _open(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def digest(path: Path) -> str:
+    """What tells the tensors of a weights file from others', hexadecimal, whatever its header says.
+
+    Raises:
+        WeightsError: The file is missing, truncated, or no safetensors file.
+    """
+    found = hashlib.sha256()
+    for name, tensor in sorted(read_tensors(path).items()):
+        found.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def unfilled(header: Header) -> Network:

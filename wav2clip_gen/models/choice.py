@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from wav2clip_gen.models.recipes import read_recipe
 from wav2clip_gen.settings import Run
 
 WITH_SOUND = ("vit-b-32", "mini-clip")  # the perceptors in whose space sounds are embedded
+OWN, TAGS = "own", "open_clip"  # folders of weights made of the user's checkpoints, and of open_clip's names
 CONVERTIBLE = (".ckpt", ".pt", ".pth")
 
 
@@ -47,8 +47,8 @@ class Choice:
             WeightsError: One is not.
         """
         for part in self.parts.values():
-            if not part.path.is_file() and part.original is None:
-                raise WeightsError(f"{part.path}: no such weights file", hint=part.hint)
+            if part.original is None:
+                store.require_file(part.path, hint=part.hint)
 
 
 def choose(run: Run, weights_dir: Path | None = None) -> Choice:
@@ -60,7 +60,7 @@ def choose(run: Run, weights_dir: Path | None = None) -> Choice:
     """
     family = store.resolve(run.models, weights_dir)
     parts = {
-        role: Part(part.name, store.locate_part(part, weights_dir), _hint(part, family))
+        role: Part(part.name, store.locate_part(part, weights_dir), store.way_to(part, family))
         for role, part in store.members(family).items()
     }
     for role, asked in (("clip", run.perceptor), ("vqgan", run.vqgan)):
@@ -87,12 +87,12 @@ def find(asked: str, role: str, weights_dir: Path | None = None) -> Part:
     part = manifest.part(asked)
     if part.role != role:
         raise WeightsError(f"{asked} is a {part.role}, not a {role}", hint="`w2c-gen weights list` tells what is what")
-    return Part(part.name, store.locate_part(part, weights_dir), _hint(part, part.name))
+    return Part(part.name, store.locate_part(part, weights_dir), store.way_to(part))
 
 
 def tag_file(asked: str, weights_dir: Path | None = None) -> Path:
     """Where the weights that open_clip knows as `ARCHITECTURE/TAG` belong."""
-    return (weights_dir or store.weights_folder()) / "open_clip" / asked.replace("/", "--") / "clip.safetensors"
+    return (weights_dir or store.weights_folder()) / TAGS / asked.replace("/", "--") / "clip.safetensors"
 
 
 def hears(part: Part) -> bool:
@@ -102,8 +102,8 @@ def hears(part: Part) -> bool:
     if not part.path.is_file():
         return False
     try:
-        header = json.loads(store.read_metadata(part.path)["w2c-gen"])
-    except (WeightsError, KeyError, ValueError):
+        header = store.describe(part.path)
+    except WeightsError:
         return False
     published = header.get("original", {}).get("sha256") == manifest.part("vit-b-32").sha256
     return published or header.get("config", {}).get("architecture") == "w2c-mini"
@@ -123,10 +123,6 @@ def require_one_space(choice: Choice, *, sound: bool) -> None:
         )
 
 
-def _hint(part: manifest.Part, asked: str) -> str:
-    return "is W2C_WEIGHTS right? else reinstall w2c-gen" if part.shipped else f"run `w2c-gen weights fetch {asked}`"
-
-
 def _own_file(path: Path, role: str, weights_dir: Path | None) -> Part:
     """A weights file of ours as it is, or where the conversion of somebody's checkpoint belongs."""
     if not path.is_file():
@@ -140,7 +136,7 @@ def _own_file(path: Path, role: str, weights_dir: Path | None) -> Part:
     recipe = recipe_beside(path).read_text(encoding="utf-8", errors="replace")
     read_recipe(recipe_beside(path))  # a fault in it is told before any work
     key = hashlib.sha256(f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{recipe}".encode()).hexdigest()
-    folder = (weights_dir or store.weights_folder()) / "own" / f"{path.stem}-{key[:12]}"
+    folder = (weights_dir or store.weights_folder()) / OWN / f"{path.stem}-{key[:12]}"
     return Part(str(path), folder / "vqgan.safetensors", "", original=path)
 
 

@@ -36,17 +36,20 @@ LAYOUTS = {
 }
 
 
-def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32") -> None:
+def convert(
+    original: Path, out: Path, *, role: str, config: dict[str, Any], precision: str = "fp32", sha256: str = ""
+) -> None:
     """Write the network inside a published checkpoint as a weights file of ours.
 
     Args:
         original: Wav2CLIP.pt; a VQGAN's .ckpt (VQModel, GumbelVQ, or the first stage inside a Net2NetTransformer); a
             CLIP's TorchScript archive or state dict.
-        out: The weights file; an old one is replaced.
+        out: The weights file; it appears whole, and an old one is replaced.
         role: "wav2clip", "vqgan" or "clip".
         config: What builds the network: fields of `Wav2CLIPConfig` or `VQGANConfig`, or `architecture`, a name that
             open_clip knows.
         precision: Of the parameters written, "fp32", "fp16" or "bf16".
+        sha256: Of the original, where it is known already.
 
     Raises:
         WeightsError: The file cannot be read, holds another network, or does not fit the precision.
@@ -56,7 +59,7 @@ def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], pre
         network = checkpoints.unfilled(Header(part=role, config=config))
     except (TypeError, ValueError, RuntimeError) as error:
         what = f"{original}: its configuration builds no {role} ({error})"
-        raise WeightsError(what, hint="is the YAML beside it the one that came with it?") from None
+        raise WeightsError(what, hint="put the YAML beside it that came with it") from None
     found = read_tensors(original, role=role)
     wanted = _inside(network).state_dict()
     tensors = without_wrapping(found, wanted, LAYOUTS[role])
@@ -65,10 +68,10 @@ def convert(original: Path, out: Path, *, role: str, config: dict[str, Any], pre
         guess = recognise(found)
         raise WeightsError(
             f"{original}: {checkpoints.first_three(wrong)}",
-            hint=f"this seems to be {guess}" if guess else f"is this a {role} of the kind that was named?",
+            hint=f"this seems to be {guess}" if guess else f"give a {role} of the kind that --as or its YAML names",
         )
     checkpoints.fill(_inside(network), tensors)
-    made_of = {"file": original.name, "sha256": store.sha256(original)}
+    made_of = {"file": original.name, "sha256": sha256 or store.hash_file(original)}
     checkpoints.save(network, out, original=made_of, precision=precision)
 
 
@@ -168,8 +171,8 @@ def _require_usable(architecture: str, tag: str) -> None:
     config = open_clip.get_model_config(architecture) or {}
     if config.get("text_cfg", {}).get("hf_tokenizer_name"):
         raise WeightsError(
-            f"{architecture} has a tokenizer that must be asked for at every use",
-            hint="take a CLIP with its own tokenizer",
+            f"{architecture} reads words only with a tokenizer from the network",
+            hint="take a CLIP with open_clip's own, such as ViT-B-16",
         )
     trained = open_clip.get_pretrained_cfg(architecture, tag)
     if bool(trained.get("quick_gelu", False)) != bool(config.get("quick_gelu", False)):

@@ -7,14 +7,12 @@ certificates are those of the environment, as `requests` reads them (HTTPS_PROXY
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from requests.exceptions import ProxyError, RequestException, SSLError, Timeout
 
 from wav2clip_gen import __version__
 from wav2clip_gen.errors import OutputError, WeightsError
+from wav2clip_gen.models.disk import OTHER_FOLDER, disk_errors_told
 
 CHUNK = 64 * 1024  # bytes
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two packets
@@ -187,21 +186,6 @@ def _write(
     yield Downloading(wanted.part, done, total or wanted.size, (done - start) / max(time.monotonic() - began, 1e-6))
 
 
-@contextmanager
-def disk_errors_told(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong with files in `folder` into one line of what and one of what to do."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"{folder}: the disk is full", hint=f"make room, {_GO_ON}") from error
-        raise OutputError(
-            f"{folder}: cannot be written to ({reason})", hint="choose another folder: --weights-dir or W2C_WEIGHTS"
-        ) from error
-
-
-_GO_ON = "then run the same command again: it goes on where it stopped"
 _PAGE = "gives a web page instead of the file (a login, a consent or an error)"
 
 
@@ -247,7 +231,7 @@ def _check_room(wanted: Wanted, total: int | None) -> None:
     if needed > free:
         raise OutputError(
             f"{wanted.path.parent}: {needed / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free",
-            hint="make room, or choose another folder: --weights-dir or W2C_WEIGHTS",
+            hint=f"make room, or {OTHER_FOLDER}",
         )
 
 

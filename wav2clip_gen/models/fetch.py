@@ -6,18 +6,20 @@ published file once its hash is right, the converted weights, and their line in 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from wav2clip_gen import environment
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models import store
-from wav2clip_gen.models.download import Downloading, Retrying, SourceError, Wanted, disk_errors_told, download
+from wav2clip_gen.models.disk import disk_errors_told
+from wav2clip_gen.models.download import Downloading, Retrying, SourceError, Wanted, download
 from wav2clip_gen.models.locks import Lock
 from wav2clip_gen.models.manifest import Part
+
+asked_to_stay_offline = environment.asked_to_stay_offline
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ class Done:
     part: str
     path: Path
     new: bool  # False: it was there before
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a published file that was fetched."""
+
+    source: str  # where it came from
+    sha256: str
 
 
 Event = Waiting | Trying | Downloading | Retrying | Failed | Checking | Converting | Done
@@ -114,11 +124,11 @@ def fetch(
         if _in_place(part, folder):
             yield Done(part.name, store.locate_part(part, folder), new=False)
             return
-        source = yield from _bring_original(part, folder, offline=offline or asked_to_stay_offline(), sleep=sleep)
-        yield Converting(part.name)
         original = store.locate_original(part, folder)
+        brought = yield from _bring_original(part, folder, offline=offline or asked_to_stay_offline(), sleep=sleep)
+        yield Converting(part.name)
         try:
-            path = install(original, part, folder, precision=precision, source=source)
+            path = install(original, part, folder, precision=precision, published=brought)
         except WeightsError as error:
             if part.sha256:
                 raise
@@ -140,7 +150,12 @@ def _in_place(part: Part, folder: Path) -> bool:
 
 
 def install(
-    original: Path, part: Part, weights_dir: Path | None = None, *, precision: str = "fp32", source: str | None = None
+    original: Path,
+    part: Part,
+    weights_dir: Path | None = None,
+    *,
+    precision: str = "fp32",
+    published: Published | None = None,
 ) -> Path:
     """Convert a published file into the place of a part's weights, and record what they are.
 
@@ -149,7 +164,7 @@ def install(
         part: What it shall be.
         weights_dir: The folder, instead of `store.weights_folder()`.
         precision: How the weights are written.
-        source: Where the file came from; only then its hash is kept as that of the published file.
+        published: What is known of the file where it is the published one; only then its hash is kept as such.
 
     Raises:
         WeightsError: The file is not of the part's structure.
@@ -159,44 +174,40 @@ def install(
     path = store.locate_part(part, folder)
     with disk_errors_told(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with appear_whole(path) as whole:
-            convert(original, whole, part, precision=precision)
+        convert(original, path, part, precision=precision, sha256=published.sha256 if published else "")
         lock = Lock(folder)
         lock.record_converted(part.name, path, sha256=store.hash_file(path))
-        if source is not None:  # only now: a file that cannot be converted is not what was published
-            size = original.stat().st_size
-            digest = store.hash_file(original)
+        if published:  # only now: a file that cannot be converted is not what was published
+            size, digest, source = original.stat().st_size, published.sha256, published.source
             lock.record_original(part.name, file=part.file, size=size, sha256=digest, source=source)
     return path
 
 
-def convert(original: Path, out: Path, part: Part, *, precision: str = "fp32") -> None:
-    """Convert a published file of a part's structure into weights at `out`.
+def convert(original: Path, out: Path, part: Part, *, precision: str = "fp32", sha256: str = "") -> None:
+    """Convert a file of a part's structure into weights at `out`; `sha256` is the file's, where it is known already.
 
     Raises:
         WeightsError: The file is not of the part's structure.
+        OutputError: The weights cannot be written.
     """
     from wav2clip_gen.models import convert as converter  # imports torch
 
-    converter.convert(original, out, role=part.role, config=dict(part.config), precision=precision)
-
-
-def asked_to_stay_offline() -> bool:
-    """Whether W2C_OFFLINE is set."""
-    return os.environ.get("W2C_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
+    converter.convert(original, out, role=part.role, config=dict(part.config), precision=precision, sha256=sha256)
 
 
 def _bring_original(
     part: Part, folder: Path, *, offline: bool, sleep: Callable[[float], None]
-) -> Generator[Event, None, str]:
-    """Make sure that the published file is there and is the right one; give back where it came from."""
+) -> Generator[Event, None, Published]:
+    """Make sure that the published file is there and is the right one; give back what is known of it."""
     path = store.locate_original(part, folder)
     known = part.sha256 or Lock(folder).original_hash(part.name)
     if path.is_file():
         yield Checking(part.name)
-        if problem := _differs(path, part, known):
-            raise WeightsError(f"{path}: {problem}", hint=f"delete it, then run `w2c-gen weights fetch {part.name}`")
-        return str(path)
+        try:
+            return Published(str(path), _checked_hash(path, part, known))
+        except _OtherFileError as other:
+            hint = f"delete it, then run `w2c-gen weights fetch {part.name}`"
+            raise WeightsError(f"{path}: {other}", hint=hint) from None
     if offline:
         raise WeightsError(
             f"{part.name} is not in {folder}, and w2c-gen is to stay offline",
@@ -207,43 +218,57 @@ def _bring_original(
     for source in part.sources:
         yield Trying(part.name, source)
         try:
-            yield from _from_source(source, wanted, part, known, sleep)
+            return Published(source, (yield from _from_source(source, wanted, part, known, sleep)))
         except SourceError as failed:
             failures.append(failed)
             yield Failed(part.name, failed.what)
-        else:
-            return source
     raise _none_left(part, path, failures, known)
 
 
 def _from_source(
     source: str, wanted: Wanted, part: Part, known: str | None, sleep: Callable[[float], None]
-) -> Generator[Event, None, None]:
-    """Download from one source and check; a file put together from two tries gets another chance from its start."""
-    for chance in (1, 2):
+) -> Generator[Event, None, str]:
+    """Download from one source, check, and give back the hash.
+
+    A file put together from two tries gets another chance from its start.
+    """
+    for _ in range(2):
         resumed = yield from download(source, wanted, sleep=sleep)
         yield Checking(part.name)
-        problem = _differs(wanted.arrived, part, known)
         with disk_errors_told(wanted.path.parent):
-            if not problem:
+            try:
+                found = _checked_hash(wanted.arrived, part, known)
+            except _OtherFileError as other:
+                problem = str(other)
+                wanted.discard()
+            else:
                 wanted.arrived.replace(wanted.path)
-            wanted.discard()
-        if not problem:
-            return
-        if not resumed or chance == 2:
-            raise SourceError(source, f"gives another file: {problem}")
+                wanted.discard()
+                return found
+        if not resumed:
+            break
+    raise SourceError(source, f"gives another file: {problem}")
 
 
-def _differs(path: Path, part: Part, known: str | None) -> str:
-    """What shows that a file is not the published one, in words; empty when nothing does."""
+class _OtherFileError(Exception):
+    """A file is not the published one; says what shows it."""
+
+
+def _checked_hash(path: Path, part: Part, known: str | None) -> str:
+    """The hash of a published file: all of it is read here, and nowhere again.
+
+    Raises:
+        _OtherFileError: It is another file.
+    """
     size = path.stat().st_size
     if size == 0:
-        return "it is empty"
+        raise _OtherFileError("it is empty")
     if part.size is not None and size != part.size:
-        return f"it has {size} bytes instead of {part.size}"
-    if known is not None and (found := store.hash_file(path)) != known:
-        return f"its sha256 is {found}, not {known}"
-    return ""
+        raise _OtherFileError(f"it has {size} bytes instead of {part.size}")
+    found = store.hash_file(path)
+    if known not in (None, found):
+        raise _OtherFileError(f"its sha256 is {found}, not {known}")
+    return found
 
 
 def _none_left(part: Part, path: Path, failures: list[SourceError], known: str | None) -> WeightsError:

@@ -7,14 +7,14 @@ even where no hash was published. Written by one process at a time, whole or not
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wav2clip_gen.errors import OutputError, WeightsError
+from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import appear_whole
+from wav2clip_gen.models.disk import disk_errors_told
 
 NAME = "weights.lock.json"
 FORMAT = 1  # a later incompatible one gets the next number
@@ -96,7 +96,7 @@ class Lock:
     def _update(self, change: Callable[[Entries], object]) -> None:
         from filelock import FileLock
 
-        try:
+        with disk_errors_told(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / f".{NAME}.lock"):
                 entries = self.entries()
@@ -104,8 +104,3 @@ class Lock:
                 text = json.dumps({"format": FORMAT, "parts": dict(sorted(entries.items()))}, indent=2)
                 with appear_whole(self.path) as part:
                     part.write_text(f"{text}\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(
-                f"{self.path}: cannot be written ({error.strerror or os.strerror(error.errno or 0)})",
-                hint="choose another folder with --weights-dir or W2C_WEIGHTS",
-            ) from error

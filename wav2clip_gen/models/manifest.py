@@ -6,6 +6,7 @@ Reads and checks the manifest; touches no network and no weights. Knows no torch
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -82,6 +83,15 @@ def expand(name: str) -> list[Part]:
     """
     families = published().families
     return [part(member) for member in families[name].values()] if name in families else [part(name)]
+
+
+def expand_all(names: Iterable[str]) -> list[Part]:
+    """The parts meant by some names, each once.
+
+    Raises:
+        WeightsError: One of them means nothing.
+    """
+    return list({part.name: part for name in names for part in expand(name)}.values())
 
 
 def read(path: Path) -> Manifest:

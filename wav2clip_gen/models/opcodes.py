@@ -77,7 +77,7 @@ class _Reader:
 
 
 class _Machine:
-    """The stack and the memo of one pickle, and what each opcode does to them."""
+    """The stack and the memo of one pickle, and what opcodes do to them; `RULES` says which does what."""
 
     def __init__(self, persistent: Persistent) -> None:
         self.persistent = persistent
@@ -85,109 +85,64 @@ class _Machine:
         self.below: list[list[Any]] = []  # the stacks under the marks that are still open
         self.memo: dict[int, Any] = {}
 
-    def step(self, opcode: str, argument: Any) -> None:  # noqa: C901, PLR0912, PLR0915 (a table, one opcode a line)
-        """Do what an opcode says; the most frequent come first."""
-        stack = self.stack
-        match opcode:
-            case "BINPUT" | "LONG_BINPUT" | "PUT":
-                self.memo[argument] = stack[-1]
-            case "BINGET" | "LONG_BINGET" | "GET":
-                stack.append(self.memo[argument])
-            case "BININT1" | "BININT" | "BININT2" | "INT" | "LONG1" | "LONG4" | "LONG" | "BINFLOAT" | "FLOAT":
-                stack.append(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE":
-                stack.append(argument)
-            case "BINSTRING" | "SHORT_BINSTRING" | "STRING":
-                stack.append(argument)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
-                stack.append(argument)
-            case "MARK":
-                self.below.append(stack)
-                self.stack = []
-            case "TUPLE":
-                self.push(tuple(self.marked()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(opcode[-1])
-                stack[-count:] = [tuple(stack[-place] for place in range(count, 0, -1))]
-            case "BINPERSID":
-                stack.append(self.persistent(stack.pop()))
-            case "PERSID":
-                stack.append(self.persistent(argument))
-            case "REDUCE" | "NEWOBJ":
-                arguments = stack.pop()
-                stack.append(call(stack.pop(), arguments))
-            case "NEWOBJ_EX":
-                stack.pop()  # keywords: no name with a rule has any
-                arguments = stack.pop()
-                stack.append(call(stack.pop(), arguments))
-            case "OBJ":
-                called, *arguments = self.marked()
-                self.push(call(called, tuple(arguments)))
-            case "INST":
-                self.push(call(_global(*argument.split(" ", 1)), tuple(self.marked())))
-            case "BUILD":
-                stack.pop()  # what a class would do with this state is nobody's business here
-            case "GLOBAL":
-                stack.append(_global(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                name = stack.pop()
-                stack.append(_global(stack.pop(), name))
-            case "EXT1" | "EXT2" | "EXT4":
-                stack.append(Global("copyreg", f"extension {argument}"))
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = stack[-1]
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode == "NEWTRUE")
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_SET":
-                stack.append(_SET)
-            case "FROZENSET":
-                self.marked()
-                self.push(_SET)
-            case "LIST":
-                self.push(self.marked())
-            case "DICT":
-                items = self.marked()
-                self.push({})
-                self.update(items)
-            case "APPEND":
-                self.extend([stack.pop()])
-            case "APPENDS" | "ADDITEMS":
-                self.extend(self.marked())
-            case "SETITEM":
-                value = stack.pop()
-                self.update([stack.pop(), value])
-            case "SETITEMS":
-                self.update(self.marked())
-            case "DUP":
-                stack.append(stack[-1])
-            case "POP":
-                if stack:
-                    stack.pop()
-                else:
-                    self.marked()
-            case "POP_MARK":
-                self.marked()
-            case "PROTO" | "FRAME" | "STOP":
-                pass
-            case _:
-                raise UnpicklingError(f"the pickle wants {opcode}, which needs more than the file")
+    def step(self, opcode: str, argument: Any) -> None:
+        """Do what an opcode says."""
+        rule = RULES.get(opcode)
+        if rule is None:
+            raise UnpicklingError(f"the pickle wants {opcode}, which needs more than the file")
+        rule(self, argument)
 
     def push(self, value: Any) -> None:
-        """Put a value on the stack that is current now, after marks were taken."""
+        """Put a value on the stack."""
         self.stack.append(value)
+
+    def pop(self) -> Any:
+        """Take the value on top."""
+        return self.stack.pop()
+
+    def mark(self) -> None:
+        """Begin a stack of its own."""
+        self.below.append(self.stack)
+        self.stack = []
 
     def marked(self) -> list[Any]:
         """Take what lies above the last mark, and the mark."""
         taken, self.stack = self.stack, self.below.pop()
         return taken
+
+    def discard(self) -> None:
+        """Drop the value on top, or the last mark where nothing lies above it."""
+        if self.stack:
+            self.pop()
+        else:
+            self.marked()
+
+    def remember(self, key: int) -> None:
+        """Note the value on top in the memo."""
+        self.memo[key] = self.stack[-1]
+
+    def bundle(self, count: int) -> None:
+        """Make a tuple of the values on top."""
+        self.stack[-count:] = [tuple(self.stack[-place] for place in range(count, 0, -1))]
+
+    def reduce(self) -> None:
+        """Put what would come of a call in the place of its arguments and the name below them."""
+        arguments = self.pop()
+        self.push(call(self.pop(), arguments))
+
+    def reduce_with_keywords(self) -> None:
+        """Likewise, with keywords on top: no name with a rule has any."""
+        self.pop()
+        self.reduce()
+
+    def call_first(self, called: Any, *arguments: Any) -> None:
+        """Put what would come of a call on the stack."""
+        self.push(call(called, arguments))
+
+    def name(self) -> None:
+        """Make a name of the two texts on top."""
+        name = self.pop()
+        self.push(_global(self.pop(), name))
 
     def extend(self, items: list[Any]) -> None:
         """Append to the list on top; anything else there swallows the items."""
@@ -200,6 +155,22 @@ class _Machine:
             pairs = zip(items[::2], items[1::2], strict=True)
             self.stack[-1].update((key, value) for key, value in pairs if is_key(key))
 
+    def set_item(self) -> None:
+        """Set the value on top under the key below it."""
+        value = self.pop()
+        self.update([self.pop(), value])
+
+    def dictionary(self) -> None:
+        """Make a dict of the items above the last mark."""
+        items = self.marked()
+        self.push({})
+        self.update(items)
+
+    def frozen_set(self) -> None:
+        """Make a set of what lies above the last mark."""
+        self.marked()
+        self.push(_SET)
+
 
 _SET = Global("builtins", "set")  # sets hold no tensors; hashing what a stranger puts into them could take for ever
 
@@ -208,3 +179,49 @@ def _global(module: Any, name: Any) -> Global:
     if type(module) is not str or type(name) is not str:
         raise UnpicklingError("a name in the pickle is not text")
     return Global(module, name)
+
+
+Rule = Callable[[_Machine, Any], object]  # what opcodes do, given their argument
+
+_TABLE: dict[str, Rule] = {
+    "BININT1 BININT BININT2 INT LONG1 LONG4 LONG BINFLOAT FLOAT": _Machine.push,
+    "BINUNICODE SHORT_BINUNICODE BINUNICODE8 UNICODE BINSTRING SHORT_BINSTRING STRING": _Machine.push,
+    "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8": _Machine.push,
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "BINPUT LONG_BINPUT PUT": _Machine.remember,
+    "MEMOIZE": lambda machine, _: machine.remember(len(machine.memo)),
+    "BINGET LONG_BINGET GET": lambda machine, key: machine.push(machine.memo[key]),
+    "DUP": lambda machine, _: machine.push(machine.stack[-1]),
+    "POP": lambda machine, _: machine.discard(),
+    "MARK": lambda machine, _: machine.mark(),
+    "POP_MARK": lambda machine, _: machine.marked(),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.marked())),
+    "TUPLE1": lambda machine, _: machine.bundle(1),
+    "TUPLE2": lambda machine, _: machine.bundle(2),
+    "TUPLE3": lambda machine, _: machine.bundle(3),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "LIST": lambda machine, _: machine.push(machine.marked()),
+    "APPEND": lambda machine, _: machine.extend([machine.pop()]),
+    "APPENDS ADDITEMS": lambda machine, _: machine.extend(machine.marked()),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "DICT": lambda machine, _: machine.dictionary(),
+    "SETITEM": lambda machine, _: machine.set_item(),
+    "SETITEMS": lambda machine, _: machine.update(machine.marked()),
+    "EMPTY_SET": lambda machine, _: machine.push(_SET),
+    "FROZENSET": lambda machine, _: machine.frozen_set(),
+    "BINPERSID": lambda machine, _: machine.push(machine.persistent(machine.pop())),
+    "PERSID": lambda machine, key: machine.push(machine.persistent(key)),
+    "GLOBAL": lambda machine, names: machine.push(_global(*names.split(" ", 1))),
+    "STACK_GLOBAL": lambda machine, _: machine.name(),
+    "EXT1 EXT2 EXT4": lambda machine, code: machine.push(Global("copyreg", f"extension {code}")),
+    "REDUCE NEWOBJ": lambda machine, _: machine.reduce(),
+    "NEWOBJ_EX": lambda machine, _: machine.reduce_with_keywords(),
+    "OBJ": lambda machine, _: machine.call_first(*machine.marked()),
+    "INST": lambda machine, names: machine.call_first(_global(*names.split(" ", 1)), *machine.marked()),
+    "BUILD": lambda machine, _: machine.pop(),  # what a class would do with a state is nobody's business
+    "PROTO FRAME STOP": lambda machine, _: None,
+}
+RULES = {opcode: rule for opcodes, rule in _TABLE.items() for opcode in opcodes.split()}

@@ -29,7 +29,7 @@ LONGEST_NAME = 1000  # characters
 DEEPEST = 16  # dicts within dicts
 
 _DAMAGED = "the file is damaged or incomplete: download it again"
-_OTHER = "is it the right file? torch.save writes what is read here"
+_OTHER = "give another file, such as torch.save writes"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -60,11 +60,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except TorchScriptError as error:
-        raise WeightsError(f"{path}: {error}", hint="open_clip reads it: `open_clip.create_model`") from None
+        raise WeightsError(
+            f"{path}: {error}", hint="only OpenAI's CLIP is read in this form; else give the state dict"
+        ) from None
     except FileNotFoundError:
-        raise WeightsError(f"{path}: no such checkpoint", hint="is the path right?") from None
+        raise WeightsError(f"{path}: no such checkpoint", hint="check the spelling and the folder you are in") from None
     except PermissionError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})", hint="may you read it?") from None
+        raise WeightsError(
+            f"{path}: cannot be read ({error.strerror})", hint="make it readable, or give another file"
+        ) from None
     except Exception as error:  # hostile bytes provoke whatever the standard library raises
         raise WeightsError(f"{path}: not a readable checkpoint ({_in_one_line(error)})", hint=_DAMAGED) from None
 

@@ -32,5 +32,5 @@ def read_recipe(path: Path) -> dict[str, Any]:
     other = [name for name, value in FIXED.items() if network.get(name, value) != value]
     if other:
         name = other[0]
-        raise WeightsError(f"{path}: {name} is {network[name]}", hint=f"only {FIXED[name]} can be painted with")
+        raise WeightsError(f"{path}: {name} is {network[name]}", hint=f"take a VQGAN whose {name} is {FIXED[name]}")
     return {**config, "gumbel": "Gumbel" in str(model.get("target", ""))}

@@ -11,7 +11,6 @@ Builds no network, imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -19,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wav2clip_gen import files
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import manifest
 from wav2clip_gen.models.locks import Lock
 from wav2clip_gen.models.manifest import Part
 
-PARTS = manifest.ROLES  # of a family
 FAMILIES = ("full", "mini")  # the better one first
+hash_file = files.hash_file
 STATES = ("shipped", "ready", "RANDOM", "fetched", "missing", "damaged")
 
 
@@ -62,15 +62,6 @@ def resolve(name: str, weights_dir: Path | None = None) -> str:
     return name
 
 
-def locate(family: str, role: str, weights_dir: Path | None = None) -> Path:
-    """Where the file that plays `role` in a family belongs, there or not.
-
-    Raises:
-        WeightsError: There is no such family.
-    """
-    return locate_part(members(family)[role], weights_dir)
-
-
 def locate_part(part: Part, weights_dir: Path | None = None) -> Path:
     """Where the weights of a part belong, there or not; a folder of one's own hides the shipped one of its name."""
     folder = weights_dir or weights_folder()
@@ -94,38 +85,32 @@ def members(family: str) -> dict[str, Part]:
     return {part.role: part for part in manifest.expand(resolve(family))}
 
 
-def missing(family: str, weights_dir: Path | None = None) -> list[Path]:
-    """Files of a family that are not in place."""
-    paths = [locate(family, role, weights_dir) for role in PARTS]
-    return [path for path in paths if not path.is_file()]
-
-
-def require(family: str, weights_dir: Path | None = None) -> None:
-    """Make sure that a family's files are in place.
-
-    Raises:
-        WeightsError: There is no such family, or a file is not there.
-    """
-    for role in PARTS:
-        find(resolve(family, weights_dir), role, weights_dir)
-
-
-def find(family: str, role: str, weights_dir: Path | None = None) -> Path:
-    """Where the file lies that plays `role` in a family.
-
-    Raises:
-        WeightsError: It is not there, or there is no such family.
-    """
-    return _found(members(family)[role], family, weights_dir)
-
-
 def find_part(name: str, weights_dir: Path | None = None) -> Path:
     """Where the weights of the part called `name` lie.
 
     Raises:
         WeightsError: They are not there, or there is no such part.
     """
-    return _found(manifest.part(name), name, weights_dir)
+    part = manifest.part(name)
+    return require_file(locate_part(part, weights_dir), hint=way_to(part))
+
+
+def way_to(part: Part, asked: str | None = None) -> str:
+    """What to do where the weights of a part are missing; `asked` is the family it was wanted for."""
+    if part.shipped:
+        return "is W2C_WEIGHTS right? else reinstall w2c-gen"
+    return f"run `w2c-gen weights fetch {asked or part.name}`"
+
+
+def require_file(path: Path, *, hint: str) -> Path:
+    """Make sure that a weights file is there, and give it back.
+
+    Raises:
+        WeightsError: It is not; `hint` says what to do then.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file", hint=hint)
+    return path
 
 
 def status(part: Part, weights_dir: Path | None = None) -> Status:
@@ -162,6 +147,18 @@ def read_metadata(path: Path) -> dict[str, str]:
     return dict(metadata)
 
 
+def describe(path: Path) -> dict[str, Any]:
+    """What a weights file says of itself, as `checkpoints.Header` has it, read without a framework.
+
+    Raises:
+        WeightsError: It is not whole, or none of ours.
+    """
+    try:
+        return dict(json.loads(read_metadata(path)["w2c-gen"]))
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError(f"{path}: not a weights file of w2c-gen", hint=_VERIFY) from None
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal; that of fetched weights as recorded, while size and time are unchanged.
 
@@ -171,37 +168,18 @@ def sha256(path: Path) -> str:
     return Lock(path.parent.parent).recorded_hash(path) or hash_file(path)
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of what is in a file, in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 _VERIFY = "run `w2c-gen weights verify`, then fetch what is damaged again"
-_MISPLACED = "is W2C_WEIGHTS right? else reinstall w2c-gen"
-
-
-def _found(part: Part, asked: str, weights_dir: Path | None) -> Path:
-    path = locate_part(part, weights_dir)
-    if not path.is_file():
-        hint = _MISPLACED if part.shipped else f"run `w2c-gen weights fetch {asked}`"
-        raise WeightsError(f"{path}: no such weights file", hint=hint)
-    return path
 
 
 def _complete(family: str, weights_dir: Path | None) -> bool:
-    found = [status(part, weights_dir) for role, part in members(family).items() if role in PARTS]
+    found = [status(part, weights_dir) for role, part in members(family).items() if role in manifest.ROLES]
     return all(one.state not in ("missing", "fetched", "RANDOM") for one in found)
 
 
 def _state(part: Part, path: Path) -> str:
     try:
-        header: dict[str, Any] = json.loads(read_metadata(path)["w2c-gen"])
-        is_random = "random" in header["training"]
-    except (WeightsError, KeyError, TypeError, ValueError):
+        is_random = "random" in describe(path)["training"]
+    except (WeightsError, KeyError, TypeError):
         return "damaged"
     if is_random:
         return "RANDOM"

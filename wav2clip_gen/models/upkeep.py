@@ -1,15 +1,60 @@
-"""Weights that are in place: are they still what they were, and away with those that are not wanted."""
+"""Weights that are in place: are they what they were, what lies beside them, and away with what is not wanted."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import store
-from wav2clip_gen.models.download import disk_errors_told
+from wav2clip_gen.models import choice, store
+from wav2clip_gen.models.disk import disk_errors_told
 from wav2clip_gen.models.locks import Lock
 from wav2clip_gen.models.manifest import Part
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Weights that are no part of the manifest: made of a checkpoint of the user's own, or brought by open_clip."""
+
+    name: str  # `own/NAME`, or open_clip's `ARCHITECTURE/TAG`
+    folder: Path
+    role: str
+    size: int  # bytes on disk
+    made_of: str | None  # the checkpoint or the name that they come from; None where they are damaged
+
+
+def extras(weights_dir: Path | None = None) -> list[Extra]:
+    """What renders with `--vqgan mine.ckpt` or open_clip's names left in the folder of weights."""
+    folder = weights_dir or store.weights_folder()
+    made = sorted(path for path in folder.glob(f"{choice.OWN}/*") if path.is_dir())
+    brought = sorted(path for path in folder.glob(f"{choice.TAGS}/*") if path.is_dir())
+    named = {f"{choice.OWN}/{path.name}": path for path in made}
+    named |= {path.name.replace("--", "/", 1): path for path in brought}
+    return [_extra(name, path) for name, path in named.items()]
+
+
+def remove_extra(extra: Extra) -> int:
+    """Delete such weights; give back how many bytes that were.
+
+    Raises:
+        OutputError: They cannot be deleted.
+    """
+    with disk_errors_told(extra.folder):
+        shutil.rmtree(extra.folder)
+    return extra.size
+
+
+def _extra(name: str, folder: Path) -> Extra:
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    weights = next(folder.glob("[!.]*.safetensors"), None)
+    if weights is None:  # a conversion that was cut off
+        return Extra(name, folder, "?", size, None)
+    try:
+        made_of = store.describe(weights).get("original", {}).get("file", weights.name)
+    except WeightsError:
+        made_of = None
+    return Extra(name, folder, weights.stem, size, made_of)
 
 
 def verify(part: Part, weights_dir: Path | None = None) -> str:
@@ -64,7 +109,7 @@ def remove(part: Part, weights_dir: Path | None = None, *, forget: bool = False)
     from filelock import FileLock, Timeout
 
     if part.shipped:
-        raise WeightsError(f"{part.name} comes with w2c-gen", hint="only what was fetched can be removed")
+        raise WeightsError(f"{part.name} comes with w2c-gen", hint="name what was fetched: `w2c-gen weights list`")
     folder = weights_dir or store.weights_folder()
     own = folder / part.name
     freed = 0
@@ -78,6 +123,8 @@ def remove(part: Part, weights_dir: Path | None = None, *, forget: bool = False)
                         path.unlink()
                 shutil.rmtree(own)  # after the release: Windows deletes no file that is held open
             except Timeout:
-                raise WeightsError(f"{part.name} is being fetched", hint="stop that first") from None
+                raise WeightsError(
+                    f"{part.name} is being fetched", hint="stop that first, or wait for its end"
+                ) from None
     Lock(folder).forget(part.name, original=forget)
     return freed

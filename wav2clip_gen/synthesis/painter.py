@@ -16,6 +16,7 @@ from torch.profiler import record_function
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family, computes_in_bf16
+from wav2clip_gen.pictures import read_covering
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.cutouts import random_views
 from wav2clip_gen.synthesis.losses import (
@@ -55,7 +56,7 @@ class Painter:
     """
 
     def __init__(self, family: Family, settings: Settings, *, generator: torch.Generator) -> None:
-        """Start from soft colours drawn at random; with a prior they are its own, a little changed.
+        """Start from the picture that was given, or from soft colours drawn at random; with a prior, from its own.
 
         Args:
             family: Networks, frozen, on one device.
@@ -63,17 +64,19 @@ class Painter:
             generator: Draws the start and all views; on the family's device.
 
         Raises:
-            SettingsError: The picture's size is no multiple of the latent's cell, or too small for it.
+            SettingsError: The picture's size is no multiple of the latent's cell, or too small for it; or the picture
+                to start from cannot be read.
         """
         self.family = family
         self.settings = settings
         self.generator = generator
         picture, vqgan = settings.picture, family.vqgan
         check_size(picture.width, picture.height, vqgan.stride)
-        self._start = soft_colours(picture.height, picture.width, generator=generator)
-        self._begun = False
+        self._first = first_picture(settings, generator=generator)
+        self._chosen = settings.painting.init_image is not None  # the prior has no say in the start
         with torch.no_grad():
-            self.latent = vqgan.encode(self._start).requires_grad_()
+            self.latent = vqgan.encode(self._first).requires_grad_()
+        self._start = self.latent.detach().clone()
         self.optimiser = torch.optim.Adam([self.latent], lr=settings.painting.learning_rate, foreach=False)
         codes = vqgan.quantize.codes
         self._lowest = codes.amin(dim=0).view(1, -1, 1, 1)
@@ -85,9 +88,9 @@ class Painter:
     def paint(self, target: Tensor, *, steps: int, inertia: float) -> Iterator[Step]:
         """Take `steps` towards `target` (D,), held with weight `inertia` to where the latent is now."""
         goal = self._goal(target)
-        if not self._begun and goal.layout is not None:
+        if not self._chosen and goal.layout is not None:
             self._start_from(goal.layout)
-        self._begun = True
+        self._chosen = True
         before = self.latent.detach().clone()
         for index in range(steps):
             yield self._step(index, goal, before, inertia)
@@ -107,8 +110,9 @@ class Painter:
     @torch.no_grad()
     def _start_from(self, layout: Tensor) -> None:
         """Begin the film with a layout, changed by the random colours: no two seeds begin alike."""
-        expected = F.interpolate(layout, size=self._start.shape[-2:], mode="bicubic")
-        self.latent.copy_(self.family.vqgan.encode((expected + CHANGE * (self._start - 0.5)).clamp(0, 1)))
+        expected = F.interpolate(layout, size=self._first.shape[-2:], mode="bicubic")
+        self._start = self.family.vqgan.encode((expected + CHANGE * (self._first - 0.5)).clamp(0, 1))
+        self.latent.copy_(self._start)
 
     def _step(self, index: int, goal: Goal, before: Tensor, inertia: float) -> Step:
         # The named ranges are what a profiler shows (see tests/benchmarks); unprofiled they cost microseconds.
@@ -127,6 +131,8 @@ class Painter:
             others = others + self.settings.painting.layout * layout_distance(picture, goal.layout)
         if inertia:
             others = others + inertia * drift(self.latent, before, self._spread)
+        if self.settings.painting.init_weight:  # VQGAN-CLIP's init_weight
+            others = others + self.settings.painting.init_weight * drift(self.latent, self._start, self._spread)
         self.optimiser.zero_grad()
         distance, similarity = self._descend(views, goal, others)
         self.optimiser.step()
@@ -212,6 +218,19 @@ class _ClampWithGradient(torch.autograd.Function):
 def clamp_with_gradient(values: Tensor) -> Tensor:
     """Clamp to [0, 1] while values outside still learn the way back in."""
     return _ClampWithGradient.apply(values)  # type: ignore[no-untyped-call]
+
+
+def first_picture(settings: Settings, *, generator: torch.Generator) -> Tensor:
+    """The picture (1, 3, H, W) that a film starts from, on the generator's device.
+
+    Raises:
+        SettingsError: The picture that was given cannot be read.
+    """
+    picture, given = settings.picture, settings.painting.init_image
+    if given is None:
+        return soft_colours(picture.height, picture.width, generator=generator)
+    pixels = torch.from_numpy(read_covering(given, picture.width, picture.height))  # (H, W, 3)
+    return pixels.to(generator.device).permute(2, 0, 1).unsqueeze(0) / 255
 
 
 def soft_colours(height: int, width: int, *, generator: torch.Generator) -> Tensor:

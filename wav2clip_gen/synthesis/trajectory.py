@@ -21,13 +21,14 @@ class Trajectory:
     targets: Tensor  # (F, D) unit vectors
     loudness: Tensor  # (F,) in [0, 1]
     fps: float  # frames per second
+    silent: tuple[str, ...] = ()  # stems that are silent from start to end
 
     def __len__(self) -> int:
         return self.targets.shape[0]
 
 
 def build_trajectory(
-    embeddings: Tensor | None,
+    heard: Tensor | None,
     loudness: np.ndarray,
     timeline: Timeline,
     *,
@@ -36,12 +37,12 @@ def build_trajectory(
     prompts: Tensor | None = None,
     pulls: Tensor | None = None,
 ) -> Trajectory:
-    """Interpolate window embeddings to frame times, smooth them, and mix in the prompts.
+    """Smooth what is heard in each frame, and mix in the prompts.
 
     Args:
-        embeddings: (W, D) unit vectors, window `w` centred at `w * hop`; None where prompts alone steer.
+        heard: (F, D), written over; 0 where nothing is heard; None where prompts alone steer.
         loudness: (F,) in [0, 1]; a silent frame has little say in what its neighbours become.
-        timeline: Times of windows and frames.
+        timeline: Times of frames.
         half_life: Of the smoothing, in seconds.
         sound_weight: The sound's pull.
         prompts: (P, D) unit vectors of the prompts.
@@ -51,16 +52,30 @@ def build_trajectory(
         SettingsError: Nothing pulls in any frame.
     """
     energy = torch.as_tensor(loudness, dtype=torch.float32).clamp(0, 1)
-    if embeddings is not None:
-        heard = at_times(embeddings, timeline.frame_times() / timeline.hop)
-        targets = smooth(heard, half_life * float(timeline.fps), weights=0.05 + 0.95 * energy)
+    if heard is not None:
+        _hold_over_gaps_(heard)
+        _normalise_(heard)
+        targets = smooth(heard, half_life * float(timeline.fps), weights=say(energy))
         _normalise_(targets)
     if prompts is not None and pulls is not None:
         said = pulls.to(prompts).T @ prompts  # (F, D)
-        targets = said if embeddings is None else targets.mul_(sound_weight).add_(said)
+        targets = said if heard is None else targets.mul_(sound_weight).add_(said)
         _hold_over_gaps_(targets)
         _normalise_(targets)
     return Trajectory(targets, energy, float(timeline.fps))
+
+
+def say(loudness: Tensor) -> Tensor:
+    """What weight frames of this loudness (F,) in [0, 1] have beside others: silent ones little, but some."""
+    return 0.05 + 0.95 * loudness
+
+
+def mean_target(trajectory: Trajectory, frames: slice) -> Tensor:
+    """The mean direction (D,) of some frames' targets, in which the loud ones have more say."""
+    targets = trajectory.targets[frames]
+    mean = say(trajectory.loudness[frames]) @ targets
+    length = torch.linalg.vector_norm(mean)
+    return mean / length if length > 1e-4 else targets[0]
 
 
 def pull_curve(weight: float, times: np.ndarray, *, start: float | None, end: float | None, crossfade: float) -> Tensor:

@@ -6,7 +6,8 @@ regression from the embeddings of a sentence model to the real ones.
 
 from __future__ import annotations
 
-import csv
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,9 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import WHERE, Description
+from wav2clip_gen.training.data import Description
+from wav2clip_gen.training.decoding import Reading
+from wav2clip_gen.training.tables import read_arrays, read_table
 
 RIDGE = 0.5
+COLUMNS = ("set", "label", "human_name", "anchors", "how")  # of the table of labels
 FEWEST_PICTURES = 12  # for which a label without an anchor gets a concept of its own
 
 # What nature sounds and prompts need and the table lacks, each as the phrase that the sentence model reads.
@@ -110,34 +114,15 @@ class Concepts:
         return [self.index[name] for name in names if name in self.index]
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file of the training data.
-
-    Raises:
-        TrainingError: It is missing.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError:
-        raise TrainingError(f"{path}: cannot be read", hint=WHERE) from None
-
-
 def load_anchors(data: Path) -> Concepts:
     """The concepts with a real CLIP text embedding, names written with spaces shifted to their plain wording.
 
     Raises:
         TrainingError: The file is missing or damaged.
     """
-    path = data / "text" / "anchors.npz"
-    try:
-        with np.load(path) as arrays:
-            vectors = torch.from_numpy(arrays["vectors"].astype(np.float32))
-            underscored = torch.from_numpy(arrays["underscored"])
-            shift = torch.from_numpy(arrays["underscore_shift"].astype(np.float32))
-            names = tuple(str(name) for name in arrays["names"])
-    except (OSError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error})", hint=WHERE) from None
+    arrays = read_arrays(data / "text" / "anchors.npz", "names", "vectors", "underscored", "underscore_shift")
+    names = tuple(str(name) for name in arrays[0])
+    vectors, underscored, shift = (torch.from_numpy(array.astype(np.float32)) for array in arrays[1:])
     vectors = F.normalize(vectors + shift * underscored[:, None], dim=-1)
     return Concepts(names, vectors, torch.zeros(len(names), dtype=torch.bool))
 
@@ -168,11 +153,11 @@ def make_deriver(anchors: Concepts) -> Deriver | None:
         return None
 
 
-def notes(skipped: Sequence[str] = (), *, derived: bool = True) -> tuple[str, ...]:
-    """What a person should know of the data: members that could not be read, and concepts left out."""
+def notes(skipped: Sequence[str] = (), *, derived: bool = True, reading: Reading | None = None) -> tuple[str, ...]:
+    """What a person should know of the data: what cannot be read, does not fit into memory, or is left out."""
     named = ", ".join(skipped[:3]) + (", ..." if len(skipped) > 3 else "")
     unreadable = (f"{len(skipped)} members of the data cannot be read and are skipped: {named}",) if skipped else ()
-    return unreadable + (() if derived else (NO_DERIVER,))
+    return unreadable + (reading.notes() if reading else ()) + (() if derived else (NO_DERIVER,))
 
 
 def extend(anchors: Concepts, phrases: dict[str, str], derive: Deriver | None) -> Concepts:
@@ -188,7 +173,7 @@ def extend(anchors: Concepts, phrases: dict[str, str], derive: Deriver | None) -
 def wanted_by_pictures(data: Path) -> dict[str, str]:
     """Concepts, name -> phrase, of the labels of pictures that have no fitting anchor."""
     wanted = dict(NATURE)
-    for row in read_table(data / "text" / "labels.csv"):
+    for row in read_table(data / "text" / "labels.csv", *COLUMNS, "images"):
         if not _is_specific(row) and int(row["images"] or 0) >= FEWEST_PICTURES:
             name = _own_name(row)
             wanted.setdefault(name, f"a {name}")
@@ -196,16 +181,54 @@ def wanted_by_pictures(data: Path) -> dict[str, str]:
 
 
 def picture_concepts(data: Path, descriptions: Sequence[Description], concepts: Concepts) -> list[list[int]]:
-    """Rows of the concepts each picture shows; none where the table has nothing specific for it."""
+    """Rows of the concepts each picture shows; none where the table has nothing specific for it.
+
+    Labels that `text/labels.csv` lacks mean the anchors that come with them, or the concept of that name.
+
+    Raises:
+        TrainingError: A set has labels, and not one of them means anything.
+    """
     by_label: dict[tuple[str, str], list[int]] = {}
-    for row in read_table(data / "text" / "labels.csv"):
+    for row in read_table(data / "text" / "labels.csv", *COLUMNS):
         names = row["anchors"].split("|") if _is_specific(row) else [_own_name(row)]
         by_label[row["set"], row["label"]] = concepts.rows(names)
-    rows = []
+    rows, meant = [], {}
     for described in descriptions:
-        found = by_label.get((described.set, described.label)) if described.label else None
-        rows.append(found or ([] if described.label else concepts.rows(described.anchors)))
+        place = (described.set, described.label)
+        found = by_label.get(place) if described.label else None
+        if found is None:
+            name = described.label.lower().replace("_", " ")
+            found = concepts.rows(described.anchors) or concepts.rows([name]) or named(described.captions, concepts)
+        if described.label:
+            meant[place] = bool(found) or place in by_label
+        rows.append(found)
+    refuse_unknown(meant, table=data / "text" / "labels.csv")
     return rows
+
+
+def named(captions: Sequence[str], concepts: Concepts, *, longest: int = 4) -> list[int]:
+    """Rows of the concepts, of up to `longest` words, whose names stand in at least half of the captions."""
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        words = re.findall(r"\w+", caption.lower())
+        spans = {" ".join(words[at : at + size]) for size in range(1, longest + 1) for at in range(len(words))}
+        counts.update(spans & concepts.index.keys())
+    return sorted(concepts.index[name] for name, count in counts.items() if 2 * count >= len(captions))
+
+
+def refuse_unknown(meant: dict[tuple[str, str], bool], *, table: Path) -> None:
+    """Make sure that in each set some label means something: (set, label) -> whether it does.
+
+    Raises:
+        TrainingError: There is a set in which none does.
+    """
+    known = {name for (name, _), means in meant.items() if means}
+    for name, label in meant:
+        if name not in known:
+            raise TrainingError(
+                f"none of the labels of the set {name!r} is known, such as {label!r}",
+                hint=f"give each a line in {table} (set, label, human_name, anchors, how), or take the set out",
+            )
 
 
 def _is_specific(row: dict[str, str]) -> bool:

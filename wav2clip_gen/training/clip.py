@@ -28,6 +28,7 @@ from wav2clip_gen.training.anchors import (
     wanted_by_pictures,
 )
 from wav2clip_gen.training.data import Pictures, load_pictures
+from wav2clip_gen.training.decoding import Reading
 from wav2clip_gen.training.loop import Average, Recipe, seeded, step_generator
 
 ARCHITECTURE = "w2c-mini"
@@ -47,8 +48,11 @@ class ImageTraining:
 class Labelled:
     """Pictures of both sizes with the concepts they show; those that show none are left out."""
 
-    def __init__(self, data: Path, split: str, concepts: Concepts) -> None:
-        self.parts: list[Pictures] = [load_pictures(data, split, kind=kind) for kind in ("natural", "tiny")]
+    def __init__(self, data: Path, split: str, concepts: Concepts, *, reading: Reading | None = None) -> None:
+        reading = reading or Reading()
+        self.parts: list[Pictures] = [
+            load_pictures(data, split, kind=kind, reading=reading) for kind in ("natural", "tiny")
+        ]
         rows = [picture_concepts(data, part.descriptions, concepts) for part in self.parts]
         self.places = [(part, at) for part, found in enumerate(rows) for at, these in enumerate(found) if these]
         self.concepts = [rows[part][at] for part, at in self.places]
@@ -83,6 +87,7 @@ class ImageRecipe(Recipe[Perceptor]):
         data: Path,
         settings: ImageTraining | None = None,
         *,
+        reading: Reading | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -91,9 +96,11 @@ class ImageRecipe(Recipe[Perceptor]):
         anchors = load_anchors(data)
         derive = make_deriver(anchors)
         concepts = extend(anchors, wanted_by_pictures(data), derive)
-        self.train = Labelled(data, "train", concepts)
-        self.validation = Labelled(data, "val", concepts)
-        self.notes = notes(self.train.skipped + self.validation.skipped, derived=derive is not None)
+        reading = reading or Reading()
+        self.train = Labelled(data, "train", concepts, reading=reading)
+        self.validation = Labelled(data, "val", concepts, reading=reading)
+        self.skipped = self.train.skipped + self.validation.skipped
+        self.notes = notes(self.skipped, derived=derive is not None, reading=reading)
         self.columns = {row: column for column, row in enumerate(self.train.used)}
         self.anchors = concepts.vectors[self.train.used].to(self.device)  # (K, D)
         self.anchor_names = [concepts.names[row] for row in self.train.used]
@@ -187,6 +194,10 @@ class ImageRecipe(Recipe[Perceptor]):
     def _right(self, network: Perceptor, pictures: Tensor, targets: Tensor) -> Tensor:
         best = (network.embed_pictures(pictures) @ self.anchors.T).argmax(dim=1, keepdim=True)
         return targets.gather(1, best)[:, 0] > 0
+
+    def conditions(self) -> dict[str, Any]:
+        """The pictures and concepts decide the run as much as the settings."""
+        return {"pictures": len(self.train), "concepts": len(self.columns)}
 
     def provenance(self) -> dict[str, Any]:
         """Settings and data sets."""

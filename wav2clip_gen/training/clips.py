@@ -76,7 +76,7 @@ def split(clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
     if min(len(train), len(rest)) < FEWEST:
         raise TrainingError(
             f"{len(train)} clips to train on and {len(rest)} held out are too few",
-            hint=f"a contrast needs {FEWEST} of different videos on either side",
+            hint=f"give more: {FEWEST} of different videos at least on either side",
         )
     return train, rest
 
@@ -116,7 +116,7 @@ def _side(table: Path, word: str | None, line: int) -> str:
     if not word:
         return ""
     if word.lower() not in SPLITS:
-        raise TrainingError(f"{table}, line {line}: {word!r} is no split", hint=f"one of: {', '.join(SPLITS)}")
+        raise TrainingError(f"{table}, line {line}: {word!r} is no split", hint=f"choose from: {', '.join(SPLITS)}")
     return SPLITS[word.lower()]
 
 

@@ -1,29 +1,30 @@
-"""Pictures from shards: decoded once, kept in memory as bytes, cut and varied batch by batch.
+"""Pictures from shards: decoded once to squares of one size, cut and varied batch by batch.
 
-A shard is a tar of pairs: `NNNN.webps` holds WebP files one after the other (each says its own length),
-`NNNN.json` the list of their descriptions in the same order.
+Beside the shard's own description (JSON: `set`, `label`, `anchors`, `captions`, all optional) a member `KEY.cls` gives
+the label and `KEY.txt` a caption, as in other WebDataset tars.
 """
 
 from __future__ import annotations
 
 import io
-import json
-import tarfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.training.decoding import Array, Decoded, Reading
+from wav2clip_gen.training.shards import PACKED, Example, read_shards
 
-SPLITS = ("train", "val")
-WHERE = "give the training data's folder with --data; 'Training them again' in weights/README.md says what is in it"
+SIZES = {"natural": 128, "tiny": 64}  # kind of pictures -> pixels along each side
+SMALLEST = 15 / 16  # of that size: smaller pictures would be blurred by enlarging
+PICTURES = (PACKED, "webp", "jpg", "jpeg", "png")  # suffixes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,43 @@ class Description:
     set: str  # the data set it comes from
     label: str  # in the words of its set; may be empty
     anchors: tuple[str, ...]  # names of concepts; may be empty
+    captions: tuple[str, ...] = ()  # where nobody has looked up the concepts in them
+
+
+class Pixels:
+    """Square pictures of one size, indexed like a tensor (N, 3, S, S) uint8."""
+
+    def __init__(self, decoded: Decoded, size: int, rows: Sequence[int] | None = None) -> None:
+        """Show `rows` of what is decoded, all by default."""
+        self.size = size
+        self._decoded = decoded
+        self._rows = range(len(decoded)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, chosen: Tensor | Sequence[int] | slice) -> Tensor:
+        """The chosen pictures (B, 3, S, S) uint8."""
+        found = self._decoded.take(self.rows(chosen))
+        stacked = np.stack(found) if found else np.empty((0, self.size, self.size, 3), np.uint8)
+        return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+    def rows(self, chosen: Tensor | Sequence[int] | slice) -> list[int]:
+        """Where the chosen pictures are among all that are decoded."""
+        if isinstance(chosen, slice):
+            return list(self._rows[chosen])
+        return [self._rows[at] for at in (chosen.tolist() if isinstance(chosen, Tensor) else chosen)]
+
+    def some(self, chosen: Tensor | Sequence[int] | slice) -> Pixels:
+        """Only the chosen ones."""
+        return Pixels(self._decoded, self.size, self.rows(chosen))
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Square pictures of one size, in memory."""
+    """Square pictures of one size with what is known of them."""
 
-    pixels: Tensor  # (N, 3, S, S) uint8
+    pixels: Pixels
     descriptions: tuple[Description, ...]
     skipped: tuple[str, ...] = ()  # members that could not be read
 
@@ -50,102 +81,79 @@ class Pictures:
     @property
     def size(self) -> int:
         """Pixels along each side."""
-        return self.pixels.shape[-1]
+        return self.pixels.size
+
+    def some(self, chosen: Sequence[int]) -> Pictures:
+        """Only the chosen ones."""
+        return Pictures(self.pixels.some(chosen), tuple(self.descriptions[at] for at in chosen), self.skipped)
 
 
-def shards(data: Path, kind: str, pattern: str) -> list[Path]:
-    """The shards of a kind ("images", "audio") in the data folder.
-
-    Raises:
-        TrainingError: There is no such folder, or no shard in it.
-    """
-    folder = data / kind
-    found = sorted(folder.glob(pattern))
-    if not found:
-        what = "no such folder" if not folder.is_dir() else f"holds no shard {pattern}"
-        raise TrainingError(f"{folder}: {what}", hint=WHERE)
-    return found
-
-
-def load_pictures(data: Path, split: str, *, kind: str = "natural") -> Pictures:
+def load_pictures(data: Path, split: str, *, kind: str = "natural", reading: Reading | None = None) -> Pictures:
     """Read and decode all pictures of a split.
 
     Args:
         data: Folder of the training data.
         split: "train" or "val".
         kind: "natural" (128 px) or "tiny" (64 px).
+        reading: By how many threads, and what may be kept in memory.
 
     Raises:
-        TrainingError: The folder or its shards are missing, or no picture can be read.
+        TrainingError: The folder or its shards are missing, a shard is empty, or no picture can be read.
     """
-    pixels: list[np.ndarray] = []
-    descriptions: list[Description] = []
     skipped: list[str] = []
-    for path in shards(data, "images", f"{split}-{kind}-*.tar"):
-        for name, described, encoded in _members(path, skipped):
-            picture = _decode(encoded)
-            if picture is None or (pixels and picture.shape != pixels[0].shape):
-                skipped.append(f"{path.name}:{name}")
-                continue
-            pixels.append(picture)
-            descriptions.append(described)
-    if not pixels:
+    described = []
+    for example in read_shards(data, "images", f"{split}-{kind}", PICTURES, skipped):
+        try:
+            described.append((example, _description(example)))
+        except TypeError:
+            skipped.append(example.name)
+    decode = partial(_decode, size=SIZES[kind])
+    decoded = Decoded([example for example, _ in described], decode, reading or Reading())
+    if not len(decoded):
         raise TrainingError(f"{data}: no readable picture for {split}-{kind}", hint="fetch the data again")
-    stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    return Pictures(stacked, tuple(descriptions), tuple(skipped))
+    places = {example.place: known for example, known in described}
+    descriptions = tuple(places[example.place] for example in decoded.examples)
+    return Pictures(Pixels(decoded, SIZES[kind]), descriptions, (*skipped, *decoded.skipped))
 
 
-def _members(path: Path, skipped: list[str]) -> Iterator[tuple[str, Description, bytes]]:
-    """Give (key, description, WebP file) of each picture; what cannot be read is added to `skipped`."""
-    for name, blob, listed in _pairs(path, skipped):
-        start = 0
-        for entry in listed:
-            length = 8 + int.from_bytes(blob[start + 4 : start + 8], "little")
-            encoded = blob[start : start + length]
-            start += length
-            try:
-                described = _description(entry)
-            except (KeyError, TypeError):
-                skipped.append(f"{path.name}:{name}")
-                continue
-            yield described.key, described, encoded
+def _description(example: Example) -> Description:
+    """What is told of a picture.
+
+    Raises:
+        TypeError: Something is not of the kind it should be.
+    """
+    told = {name: value for name, value in example.entry.items() if value is not None}
+    label = told.get("label", told.get("cls", ""))
+    if not isinstance(label, str | int):
+        raise TypeError("label")
+    captions = told.get("captions", told.get("caption", told.get("txt", ())))
+    return Description(
+        key=example.key,
+        set=str(told.get("set", example.set)),
+        label=str(label),
+        anchors=_texts(told.get("anchors", ())),
+        captions=() if "anchors" in told else _texts([captions] if isinstance(captions, str) else captions),
+    )
 
 
-def _pairs(path: Path, skipped: list[str]) -> Iterator[tuple[str, bytes, list[dict[str, Any]]]]:
-    """Give (name, joined WebP files, their descriptions) of each pair in a shard."""
-    try:
-        with tarfile.open(path) as tar:
-            for name in [name for name in tar.getnames() if name.endswith(".json")]:
-                try:
-                    listed = json.loads(_read(tar, name))
-                    blob = _read(tar, name.removesuffix(".json") + ".webps")
-                except (KeyError, ValueError, OSError, tarfile.TarError):
-                    skipped.append(f"{path.name}:{name}")
-                    continue
-                yield name, blob, listed
-    except (tarfile.TarError, OSError):
-        skipped.append(path.name)
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise TypeError("not a list of texts")
+    return tuple(values)
 
 
-def _read(tar: tarfile.TarFile, name: str) -> bytes:
-    file = tar.extractfile(name)
-    if file is None:
-        raise KeyError(name)
-    return file.read()
-
-
-def _description(entry: dict[str, Any]) -> Description:
-    return Description(key=entry["key"], set=entry["set"], label=entry["label"], anchors=tuple(entry["anchors"]))
-
-
-def _decode(encoded: bytes) -> np.ndarray | None:
-    """A square picture (S, S, 3) uint8, or None if the file is damaged."""
+def _decode(encoded: bytes, *, size: int) -> Array | None:
+    """The middle square (size, size, 3) uint8 of a picture, or None if it is damaged or too small."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            picture = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+            picture = ImageOps.exif_transpose(image).convert("RGB")
+    except Exception:  # Pillow raises whatever the damage leads to
         return None
-    return picture if picture.shape[0] == picture.shape[1] else None
+    if picture.size != (size, size):
+        if min(picture.size) < SMALLEST * size:
+            return None
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
 
 
 def order(count: int, *, epoch: int, seed: int) -> Tensor:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import math
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -21,16 +19,15 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wav2clip_gen.errors import OutputError, TrainingError
-from wav2clip_gen.files import appear_whole
+from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.training.distributed import ALONE, Group
+from wav2clip_gen.training.keeping import make_room, read_checkpoint, write_checkpoint, write_log
 from wav2clip_gen.training.plan import Event, Finished, Plan, Progress, Scored, Started
 
 MEASURED_STEPS = 40  # after which a run that was given minutes knows how many steps that will be
 WARM_UP_STEPS = 200  # over which the learning rate rises from zero
 AVERAGE_DECAY = 0.999  # of the weights that are saved; faster at the start
-COPIES = 8  # of a network on the disk: weights, average and two moments, in the old checkpoint and in the new one
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -45,6 +42,7 @@ class Recipe(ABC, Generic[Network]):
     seed: int
     device: torch.device
     notes: tuple[str, ...] = ()  # what a person should know of the data
+    skipped: tuple[str, ...] = ()  # names of what could not be read of the data
     group: Group = ALONE  # the processes that carry it out
     average_decay: float = AVERAGE_DECAY  # 0 saves the weights as they are
     finished: bool = False  # there is nothing more to be gained: the run ends before its length
@@ -176,12 +174,14 @@ class Run(Generic[Network]):
             TrainingError: The checkpoint is for other settings, or the loss is no longer a number.
             OutputError: The folder cannot be written to, or the disk is too small for what the run leaves.
         """
-        self._make_room()
+        make_room(self.plan.folder, sum(tensor.nbytes for tensor in _tensors(self.recipe.network)))
         self.recipe.group.wait()
         if not fresh and self.plan.checkpoint.exists():
             self._resume()
         elif self.recipe.group.first:
             self.plan.log.unlink(missing_ok=True)
+        if self.recipe.skipped:
+            self._log({"step": self.step, "skipped": self.recipe.skipped})
         yield Started(self.step, self.recipe.notes)
         reported = saved = scored = time.monotonic()
         sums: dict[str, float] = {}
@@ -206,7 +206,7 @@ class Run(Generic[Network]):
         if self._scored_at != self.step:
             yield self._score()
         self._save()
-        yield Finished(self.step, self.weights)
+        yield Finished(self.step, self.weights, self.recipe.skipped)
 
     def _train_step(self) -> dict[str, float]:
         recipe, began = self.recipe, time.monotonic()
@@ -217,20 +217,24 @@ class Run(Generic[Network]):
         with seeded(recipe.seed + self.step, recipe.device):
             terms = recipe.losses(self.step, progress, step_generator(recipe.seed, self.step))
         total = torch.stack(list(terms.values())).sum()
-        if not math.isfinite(total.item()):
-            raise TrainingError(
-                f"{recipe.name}: the loss is {total.item()} at step {self.step}",
-                hint=f"the last good state is kept in {self.plan.folder}; try a lower learning rate",
-            )
+        self._check_finite("loss", total)
         recipe.optimiser.zero_grad(set_to_none=True)
         recipe.backward(total)
-        nn.utils.clip_grad_norm_(recipe.network.parameters(), 1.0)
+        # a finite loss may have no finite gradient: the weights, and the next checkpoint, would be lost to it
+        self._check_finite("gradient's norm", nn.utils.clip_grad_norm_(recipe.network.parameters(), 1.0))
         recipe.optimiser.step()
         recipe.after_step(self.average)
         self.average.update()
         self.step += 1
         self.seconds += time.monotonic() - began
         return {name: value.item() for name, value in terms.items()}
+
+    def _check_finite(self, name: str, value: Tensor) -> None:
+        if not math.isfinite(value.item()):
+            raise TrainingError(
+                f"{self.recipe.name}: the {name} is {value.item()} at step {self.step}",
+                hint=f"the last good state is kept in {self.plan.folder}; try a lower learning rate",
+            )
 
     def _fix_steps(self) -> None:
         """Turn minutes into steps once the speed is known."""
@@ -275,29 +279,11 @@ class Run(Generic[Network]):
     def _log(self, entry: dict[str, Any]) -> None:
         if not self.recipe.group.first:
             return
-        with self.plan.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**entry, "seconds": round(self.seconds, 1)}) + "\n")
+        write_log(self.plan.log, {**entry, "seconds": round(self.seconds, 1)})
 
     def _settings(self) -> dict[str, Any]:
         given = {**asdict(self.recipe.settings), "seed": self.recipe.seed, "cool_down": self.plan.cool_down}
         return {**given, **self.recipe.conditions()}
-
-    def _make_room(self) -> None:
-        """Make the folder, and be sure that what the run leaves will fit."""
-        folder = self.plan.folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {folder}: {error.strerror}", hint="choose another one with --runs"
-            ) from error
-        size = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.recipe.network))
-        if free < COPIES * size:
-            raise OutputError(
-                f"{folder}: {free / 1e6:.0f} MB are free, and the run's files may take {COPIES * size / 1e6:.0f} MB",
-                hint="free some disk space, or choose another folder with --runs",
-            )
 
     def _save(self) -> None:
         """Write the checkpoint, whole or not at all.
@@ -319,22 +305,11 @@ class Run(Generic[Network]):
             "optimiser": self.recipe.optimiser.state_dict(),
             "recipe": self.recipe.state(),
         }
-        try:
-            with appear_whole(self.plan.checkpoint) as part:
-                torch.save(state, part)
-        except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
-            raise OutputError(
-                f"cannot write {self.plan.checkpoint}: {str(error).splitlines()[0]}",
-                hint="free some disk space, then resume: the last good checkpoint is kept",
-            ) from error
+        write_checkpoint(self.plan.checkpoint, state)
 
     def _resume(self) -> None:
         path = self.plan.checkpoint
-        try:
-            state = torch.load(path, map_location=self.recipe.device, weights_only=True)
-        except Exception as error:  # torch.load raises whatever the damage leads to
-            raise TrainingError(f"{path}: cannot be read ({error})", hint="begin anew with --fresh") from error
-        self._refuse_other_settings(state["settings"])
+        state = read_checkpoint(path, settings=self._settings(), device=self.recipe.device)
         try:
             self.recipe.network.load_state_dict(state["network"])
             self.recipe.optimiser.load_state_dict(state["optimiser"])
@@ -348,13 +323,3 @@ class Run(Generic[Network]):
         self.average.updates = state["updates"]
         self.step, self.seconds, self.scores = state["step"], state["seconds"], state["scores"]
         self.steps = self.plan.steps or state["steps"]
-
-    def _refuse_other_settings(self, stored: dict[str, Any]) -> None:
-        wanted = self._settings()
-        other = [name for name in sorted(wanted.keys() | stored.keys()) if wanted.get(name) != stored.get(name)]
-        if other:
-            names = ", ".join(f"{name} ({stored.get(name)}, now {wanted.get(name)})" for name in other)
-            raise TrainingError(
-                f"{self.plan.checkpoint}: the run was begun with other settings: {names}",
-                hint="give the same settings, or begin anew with --fresh",
-            )

@@ -70,6 +70,7 @@ class Finished:
 
     step: int
     weights: Path
+    skipped: tuple[str, ...] = ()  # names of what could not be read of the data; the log has them too
 
 
 @dataclass(frozen=True)

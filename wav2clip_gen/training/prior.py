@@ -16,6 +16,7 @@ from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.prior import Prior
 from wav2clip_gen.training.anchors import Concepts, extend, load_anchors, make_deriver, notes, wanted_by_pictures
 from wav2clip_gen.training.clip import Labelled
+from wav2clip_gen.training.decoding import Reading
 
 SIDE = 16  # cells of a layout along each side
 PENALTY = 5.0  # of the regression
@@ -52,7 +53,7 @@ class Layouts:
 
 
 def fit_prior(
-    data: Path, clip: Path, *, device: str | torch.device = "cpu"
+    data: Path, clip: Path, *, reading: Reading | None = None, device: str | torch.device = "cpu"
 ) -> tuple[Prior, dict[str, Any], tuple[str, ...]]:
     """Fit a prior to the training pictures, as the trained image tower at `clip` sees them.
 
@@ -68,7 +69,7 @@ def fit_prior(
     anchors = load_anchors(data)
     derive = make_deriver(anchors)
     concepts = extend(anchors, wanted_by_pictures(data), derive)
-    train, validation = (Labelled(data, split, concepts) for split in ("train", "val"))
+    train, validation = (Labelled(data, split, concepts, reading=reading) for split in ("train", "val"))
     seen, held_out = look(perceptor, train), look(perceptor, validation)
     layouts = Layouts(seen)
     prior = make_prior(concepts, train.used, seen, layouts)

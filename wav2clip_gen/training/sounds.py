@@ -1,27 +1,35 @@
-"""Sounds from shards: decoded once, split so that no recording is on both sides, varied at each draw."""
+"""Sounds from shards: decoded once, split so that no recording is on both sides, varied at each draw.
+
+Beside the shard's own description (JSON: `label`, and of the others what there is) a member `KEY.cls` or `KEY.txt`
+gives the label, as in other WebDataset tars.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
+import soxr
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.audio.track import EAR_RATE
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.anchors import Concepts, Deriver, read_table
-from wav2clip_gen.training.data import shards
+from wav2clip_gen.training.anchors import Concepts, Deriver
+from wav2clip_gen.training.decoding import Array, Decoded, Reading
+from wav2clip_gen.training.shards import Example, read_shards
+from wav2clip_gen.training.tables import read_table
+
+SOUNDS = ("ogg", "flac", "wav", "mp3", "opus")  # suffixes
+LONGEST = 600  # seconds of a piece that are used
 
 VALIDATION_FOLD = 4  # of ESC-50
 VALIDATION_SHARE = 4  # one recording in so many of the labels without several folds
@@ -58,12 +66,22 @@ class Sound:
     set: str  # the data set it comes from
     label: str  # joined over the sets
     group: str  # the recording it was cut from
-    samples: np.ndarray  # (N,) int16 mono at 16 kHz
+    read: Callable[[], Array]
+
+    @classmethod
+    def of(cls, samples: Array, *, key: str, set: str, label: str = "", group: str = "") -> Sound:
+        """A piece whose samples stay in memory."""
+        return cls(key, set, label, group or key, lambda: samples)
+
+    @property
+    def samples(self) -> Array:
+        """The sound (N,), int16 mono at 16 kHz."""
+        return self.read()
 
 
 @dataclass(frozen=True, eq=False)
 class Sounds:
-    """Pieces of sound in memory, on one side of the split."""
+    """Pieces of sound on one side of the split."""
 
     pieces: tuple[Sound, ...]
     skipped: tuple[str, ...] = ()
@@ -83,46 +101,69 @@ class Sounds:
         return Sounds(tuple(piece for piece in self.pieces if piece.label in labels), self.skipped)
 
 
-def load_sounds(data: Path) -> tuple[Sounds, Sounds]:
+def load_sounds(data: Path, *, reading: Reading | None = None) -> tuple[Sounds, Sounds]:
     """Read all sounds and split them into those to train on and those to validate with.
 
     Raises:
-        TrainingError: The folder or its shards are missing, or no sound can be read.
+        TrainingError: The folder or its shards are missing, a shard is empty, or no sound can be read.
     """
-    joined = _joined_labels(data)
+    joined = joined_labels(data)
+    skipped: list[str] = []
+    labels = {}
+    for example in read_shards(data, "audio", "audio", SOUNDS, skipped):
+        label = example.entry.get("label", example.entry.get("cls", example.entry.get("txt")))
+        if not isinstance(label, str | int) or label == "" or not isinstance(example.entry.get("fold", 0), int):
+            skipped.append(example.name)
+        else:
+            labels[example.place] = example, str(label)
+    decoded = Decoded([example for example, _ in labels.values()], _decode, reading or Reading())
+    if not len(decoded):
+        raise TrainingError(f"{data}: no readable sound", hint="fetch the data again")
     pieces: list[Sound] = []
     folds: dict[str, int] = {}  # key of a piece -> its fold in ESC-50
-    skipped: list[str] = []
-    for path in shards(data, "audio", "audio-*.tar"):
-        for entry, encoded in _members(path, skipped):
-            try:
-                samples, rate = soundfile.read(io.BytesIO(encoded), dtype="int16")
-                key = (entry["set"], entry["label"])
-                group = recording(entry)
-            except (soundfile.LibsndfileError, KeyError):
-                skipped.append(f"{path.name}:{entry.get('name')}")
-                continue
-            if rate != EAR_RATE or samples.ndim != 1 or len(samples) == 0:
-                skipped.append(f"{path.name}:{entry['name']}")
-                continue
-            pieces.append(Sound(entry["name"], entry["set"], joined.get(key, key[1]), group, samples))
-            if "fold" in entry:
-                folds[entry["name"]] = entry["fold"]
-    if not pieces:
-        raise TrainingError(f"{data}: no readable sound", hint="fetch the data again")
+    for at, example in enumerate(decoded.examples):
+        name, label = set_of(example), labels[example.place][1]
+        read = partial(decoded.__getitem__, at)
+        pieces.append(Sound(example.key, name, joined.get((name, label), label), recording(example), read))
+        if "fold" in example.entry:
+            folds[example.key] = example.entry["fold"]
     validation = held_out_groups(pieces, folds)
     train = tuple(piece for piece in pieces if piece.group not in validation)
     held_out = tuple(piece for piece in pieces if piece.group in validation)
-    return Sounds(train, tuple(skipped)), Sounds(held_out)
+    return Sounds(train, (*skipped, *decoded.skipped)), Sounds(held_out)
 
 
-def recording(entry: dict[str, Any]) -> str:
-    """What tells the recording a piece was cut from: its Freesound number, or its source and title."""
-    number = entry.get("fsid")
+def set_of(example: Example) -> str:
+    """The data set a piece comes from."""
+    return str(example.entry.get("set", example.set))
+
+
+def recording(example: Example) -> str:
+    """What tells the recording a piece was cut from: its Freesound number, its source and title, or else its key."""
+    entry = example.entry
+    number, source = entry.get("fsid"), str(entry.get("source", ""))
     if number is None:
-        found = re.search(r"/sounds/(\d+)", entry["source"])
+        found = re.search(r"/sounds/(\d+)", source)
         number = found.group(1) if found else None
-    return f"freesound {number}" if number is not None else f"{entry['set']} {entry['source']} {entry['title']}"
+    if number is not None:
+        return f"freesound {number}"
+    return f"{set_of(example)} {source} {entry.get('title', example.key)}"
+
+
+def _decode(encoded: bytes) -> Array | None:
+    """A sound (N,), int16 mono at 16 kHz, or None if it is damaged or empty."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(encoded)) as file:
+            # libsndfile does not scale what is stored as floats when it is asked for integers
+            kind = "float32" if file.subtype in ("FLOAT", "DOUBLE") else "int16"
+            samples, rate = file.read(LONGEST * file.samplerate, dtype=kind, always_2d=True), file.samplerate
+        if len(samples) == 0 or (samples.dtype == np.int16 and samples.shape[1] == 1 and rate == EAR_RATE):
+            return samples[:, 0] if len(samples) else None
+        mono = samples.mean(axis=1) / (32768 if samples.dtype == np.int16 else 1)
+        resampled = soxr.resample(mono, rate, EAR_RATE)
+    except Exception:  # the libraries raise whatever the damage leads to
+        return None
+    return (np.nan_to_num(resampled).clip(-1, 1) * 32767).astype(np.int16) if len(resampled) else None
 
 
 def held_out_groups(pieces: Sequence[Sound], folds: dict[str, int]) -> set[str]:
@@ -145,28 +186,10 @@ def held_out_groups(pieces: Sequence[Sound], folds: dict[str, int]) -> set[str]:
     return held_out
 
 
-def _members(path: Path, skipped: list[str]) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Give (description with its name, Ogg file) of each piece; what cannot be read is added to `skipped`."""
-    try:
-        with tarfile.open(path) as tar:
-            for name in [name for name in tar.getnames() if name.endswith(".json")]:
-                stem = name.removesuffix(".json")
-                try:
-                    described, encoded = tar.extractfile(name), tar.extractfile(f"{stem}.ogg")
-                    if described is None or encoded is None:
-                        raise KeyError(name)
-                    entry = json.loads(described.read())
-                    yield {**entry, "name": stem}, encoded.read()
-                except (KeyError, ValueError, OSError, tarfile.TarError):
-                    skipped.append(f"{path.name}:{stem}")
-    except (tarfile.TarError, OSError):
-        skipped.append(path.name)
-
-
-def _joined_labels(data: Path) -> dict[tuple[str, str], str]:
+def joined_labels(data: Path) -> dict[tuple[str, str], str]:
     """(set, label) -> the label joined over the sets."""
     joined = {}
-    for row in read_table(data / "text" / "audio_labels.csv"):
+    for row in read_table(data / "text" / "audio_labels.csv", "set", "label", "esc50_class"):
         label = row["esc50_class"] or row["label"]
         joined[row["set"], row["label"]] = SAME.get(label, label)
     return joined
@@ -188,7 +211,7 @@ class Labels:
 def label_table(data: Path, names: Sequence[str], concepts: Concepts, derive: Deriver | None) -> Labels:
     """Give each audio label a vector: half of what is seen, half of its own words, so no two are the same."""
     anchors: dict[str, set[str]] = {name: set(SEEN.get(name, ())) for name in names}
-    for row in read_table(data / "text" / "audio_labels.csv"):
+    for row in read_table(data / "text" / "audio_labels.csv", "label", "esc50_class", "anchors", "how"):
         label = row["esc50_class"] or row["label"]
         label = SAME.get(label, label)
         if label in anchors and label not in SEEN and row["anchors"] and "(general)" not in row["how"]:
@@ -197,7 +220,8 @@ def label_table(data: Path, names: Sequence[str], concepts: Concepts, derive: De
     if derive is None:  # labels that nothing is seen of stay out
         rows = {name: found for name, found in rows.items() if found}
         text = torch.zeros(len(rows), concepts.vectors.shape[1])
-    else:
+    else:  # a number is no name
+        rows = {name: found for name, found in rows.items() if found or re.search("[^\\W\\d_]", name)}
         text = derive([f"the sound of {name.replace('_', ' ')}" for name in rows])
     for line, found in enumerate(rows.values()):
         if found:

@@ -67,7 +67,7 @@ def load_unlabelled(folder: Path) -> Sounds:
             skipped.append(path.name)
             continue
         samples = (np.concatenate(blocks).clip(-1, 1) * 32767).astype(np.int16)
-        pieces.append(Sound(path.name, "unlabelled", "", str(path), samples))
+        pieces.append(Sound.of(samples, key=path.name, set="unlabelled", group=str(path)))
     if not pieces:
         what = f"none of its {len(paths)} sounds can be read" if paths else "there is no sound file in it"
         raise TrainingError(f"{folder}: {what}", hint="give another folder with --unlabelled")

@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
 from wav2clip_gen.training.anchors import (
     Concepts,
     Deriver,
@@ -30,6 +29,7 @@ from wav2clip_gen.training.anchors import (
 )
 from wav2clip_gen.training.clip import ARCHITECTURE
 from wav2clip_gen.training.loop import Recipe, seeded, step_generator
+from wav2clip_gen.training.tables import read_arrays
 
 TEMPLATES = (
     "a {}", "{}", "the {}", "a photo of a {}", "a picture of a {}", "a painting of a {}", "an image of {}",
@@ -147,19 +147,24 @@ class TextRecipe(Recipe[Perceptor]):
             scores["cosine unheard words"] = F.cosine_similarity(heard, meant).mean().item()
         return scores
 
+    def conditions(self) -> dict[str, Any]:
+        """The texts decide the run as much as the settings."""
+        return {"texts": len(self.names.texts) + len(self.taught.texts)}
+
+    @property
+    def words(self) -> list[str]:
+        """All words that it is trained on, by themselves or in a phrase."""
+        return words_in((*self.names.texts, *self.taught.texts))
+
     def provenance(self) -> dict[str, Any]:
         """Settings and number of texts."""
-        return {"settings": asdict(self.settings), "texts": len(self.names.texts) + len(self.taught.texts)}
+        return {"settings": asdict(self.settings), **self.conditions()}
 
 
 def named_texts(data: Path, concepts: Concepts) -> tuple[Texts, Texts]:
     """Names, synonyms and prompts with their real embedding, and synonyms held out."""
-    path = data / "text" / "anchors.npz"
-    try:
-        with np.load(path) as arrays:
-            synonyms = [str(joined).split("|") for joined in arrays["synonyms"]]
-    except (OSError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error})", hint="give the data's folder with --data") from None
+    (joined,) = read_arrays(data / "text" / "anchors.npz", "synonyms")
+    synonyms = [str(these).split("|") for these in joined]
     texts, rows = list(concepts.names), list(range(len(concepts.names)))
     spare: list[tuple[str, int]] = []
     for row, these in enumerate(synonyms):
@@ -208,7 +213,7 @@ def _fill(template: str, text: str) -> str:
 
 
 def join_towers(image: Path, text: Path, out: Path) -> None:
-    """Put the image tower of one weights file and the text tower of another into a third.
+    """Put the image tower of one weights file and the text tower of another into a third, its vocabulary beside it.
 
     The towers are trained apart: both only know the anchors.
     """
@@ -221,3 +226,6 @@ def join_towers(image: Path, text: Path, out: Path) -> None:
         "text": checkpoints.read_header(text).training,
     }
     checkpoints.save(network, out, training=training)
+    words = read_words(text)
+    if words is not None:
+        write_words(words, out)

@@ -121,7 +121,7 @@ class Videos:
         if not found:
             raise TrainingError(
                 f"{self.source}: none of its {len(self.clips)} clips can be read, not even {skipped[0]}",
-                hint="a clip needs a picture and a second of sound; is the folder right?",
+                hint="give clips with a picture and a second of sound, or another folder",
             )
         train, held_out = (
             Pairs(tuple(found[clip][0] for clip in side), torch.stack([found[clip][1] for clip in side]))

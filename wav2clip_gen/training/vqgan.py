@@ -20,6 +20,7 @@ from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.training.anchors import notes
 from wav2clip_gen.training.data import Pictures, batch_indices, load_pictures, random_crops
+from wav2clip_gen.training.decoding import Reading
 from wav2clip_gen.training.discriminator import Discriminator, adaptive_weight, adversarial_loss
 from wav2clip_gen.training.loop import Average, Recipe, seeded, step_generator
 from wav2clip_gen.training.reconstruction import PerceptualFeatures, lattice_loss, reconstruction_losses, shifted
@@ -65,6 +66,7 @@ class VQGANRecipe(Recipe[VQGAN]):
         clip: Path | None = None,
         start: Path | None = None,
         config: VQGANConfig = MINI,
+        reading: Reading | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -76,6 +78,7 @@ class VQGANRecipe(Recipe[VQGAN]):
             clip: Weights of the trained image tower, for the perceptual loss.
             start: Weights of a VQGAN to train further. It has its codes, so the share of the run without is left out.
             config: Size of the network.
+            reading: By how many threads the pictures are decoded, and what may be kept in memory.
             seed: Decides all that is random.
             device: Where it trains.
 
@@ -85,9 +88,11 @@ class VQGANRecipe(Recipe[VQGAN]):
         """
         self.settings: VQGANTraining = settings or VQGANTraining()
         self.seed, self.device = seed, torch.device(device)
-        self.pictures: Pictures = load_pictures(data, "train")
-        self.validation: Pictures = load_pictures(data, "val")
-        self.notes = notes(self.pictures.skipped + self.validation.skipped)
+        reading = reading or Reading()
+        self.pictures: Pictures = load_pictures(data, "train", reading=reading)
+        self.validation: Pictures = load_pictures(data, "val", reading=reading)
+        self.skipped = self.pictures.skipped + self.validation.skipped
+        self.notes = notes(self.skipped, reading=reading)
         with seeded(seed):
             network = load_start(start, config) if start else VQGAN(config)
         # The memory format and the fused optimiser save a tenth of a step's time on a CPU.
@@ -98,6 +103,7 @@ class VQGANRecipe(Recipe[VQGAN]):
         self.optimiser = torch.optim.AdamW(
             learned, lr=self.settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
         )
+        self._clip_digest = checkpoints.digest(clip)[:12] if clip else None
         self._features = PerceptualFeatures(clip).to(self.device) if clip else None
         self._discriminator = Discriminator(seed=seed, device=self.device) if self.settings.adversarial else None
         self._shown: tuple[Tensor, Tensor] | None = None  # true and drawn pictures that it has yet to learn from
@@ -232,6 +238,10 @@ class VQGANRecipe(Recipe[VQGAN]):
         self._before = state["before"]
         if self._discriminator is not None:
             self._discriminator.load_state(state["discriminator"])
+
+    def conditions(self) -> dict[str, Any]:
+        """The pictures and the CLIP that compares them decide the run as much as the settings."""
+        return {"pictures": len(self.pictures), "clip": self._clip_digest}
 
     def provenance(self) -> dict[str, Any]:
         """Settings and data sets, and the training of the weights begun with."""

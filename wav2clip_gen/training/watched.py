@@ -56,7 +56,7 @@ class WatchedTraining:
             if value not in allowed:
                 raise SettingsError(f"there is no {name} {value!r}", hint=f"choose from: {', '.join(allowed)}")
         if not 0.5 <= self.seconds <= CLIP_SECONDS:
-            raise SettingsError(f"{self.seconds:g} s of a clip cannot be heard", hint=f"0.5 to {CLIP_SECONDS:g} s")
+            raise SettingsError(f"{self.seconds:g} s of a clip cannot be heard", hint=f"take 0.5 to {CLIP_SECONDS:g} s")
 
 
 class Plateau:

@@ -27,12 +27,14 @@ from wav2clip_gen.training.anchors import (
     make_deriver,
     notes,
     picture_concepts,
+    refuse_unknown,
     wanted_by_pictures,
 )
-from wav2clip_gen.training.data import load_pictures
+from wav2clip_gen.training.data import Pixels, load_pictures
+from wav2clip_gen.training.decoding import Reading
 from wav2clip_gen.training.distillation import Distillation, standardised
 from wav2clip_gen.training.loop import Recipe, seeded
-from wav2clip_gen.training.sounds import Sound, Sounds, excerpt, label_table, load_sounds, loud_window
+from wav2clip_gen.training.sounds import Sound, Sounds, excerpt, joined_labels, label_table, load_sounds, loud_window
 from wav2clip_gen.training.teacher import Teacher, load_unlabelled, without_label
 
 MINI = Wav2CLIPConfig(width=32)
@@ -68,6 +70,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         *,
         config: Wav2CLIPConfig = MINI,
         unlabelled: Path | None = None,
+        reading: Reading | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
@@ -82,13 +85,18 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         self.seed, self.device = seed, torch.device(device)
         anchors = load_anchors(data)
         derive = make_deriver(anchors)
-        train, held_out = load_sounds(data)
-        self.notes = notes(train.skipped, derived=derive is not None)
+        reading = reading or Reading()
+        train, held_out = load_sounds(data, reading=reading)
+        self.skipped = train.skipped
+        self._clip_digest = checkpoints.digest(clip)[:12]
         perceptor = checkpoints.load(clip, part="clip").to(self.device)
         assert isinstance(perceptor, Perceptor)
         concepts = extend(anchors, wanted_by_pictures(data), derive)
         self.labels = label_table(data, train.labels, concepts, derive)
-        self.images = self._image_targets(data, perceptor, concepts).to(self.device)
+        table = set(joined_labels(data).values()).union(self.labels.names)
+        meant = {(piece.set, piece.label): piece.label in table for piece in train.pieces}
+        refuse_unknown(meant, table=data / "text" / "audio_labels.csv")
+        self.images = self._image_targets(data, perceptor, concepts, reading).to(self.device)
         self.train, self.validation = (part.having(self.labels.names) for part in (train, held_out))
         if not (self.train.pieces and self.validation.pieces):
             raise TrainingError(
@@ -96,6 +104,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
                 hint="do the labels stand in text/audio_labels.csv? see 'Training them again' in weights/README.md",
             )
         self._begin_teaching(data, concepts, train, unlabelled)
+        self.notes = notes(self.skipped, derived=derive is not None, reading=reading)
         self.text = self.labels.text.to(self.device)
         counts = {name: 0 for name in self.labels.names}
         for piece in self.train.pieces:
@@ -122,13 +131,15 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
                 )
             return
         more = load_unlabelled(unlabelled) if unlabelled else Sounds(())
-        self.notes += notes(more.skipped)
+        self.skipped += more.skipped
         self._teacher = Teacher(data, concepts, device=self.device)
         self._taught = (*more.pieces, *without_label(train.pieces, self.labels.names)) or self.train.pieces
 
-    def _image_targets(self, data: Path, perceptor: Perceptor, concepts: Concepts) -> Tensor:
+    def _image_targets(self, data: Path, perceptor: Perceptor, concepts: Concepts, reading: Reading) -> Tensor:
         """For each label the unit vector (K, D) of the pictures seen where it is heard."""
-        pictures = load_pictures(data, "train")
+        once = Reading(memory=0, workers=reading.workers)  # each is looked at once
+        pictures = load_pictures(data, "train", reading=once)
+        self.skipped += pictures.skipped
         shown = picture_concepts(data, pictures.descriptions, concepts)
         means, known = concept_means(perceptor, pictures.pixels, shown, len(concepts.names))
         shared = F.normalize(means[known].mean(dim=0), dim=-1)
@@ -237,6 +248,11 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         """The sound encoder alone."""
         return network.encoder
 
+    def conditions(self) -> dict[str, Any]:
+        """The sounds and the CLIP that sees what belongs to them decide the run as much as the settings."""
+        sounds = {"pieces": len(self.train.pieces), "without label": len(self._taught)}
+        return {**sounds, "labels": len(self.labels.names), "clip": self._clip_digest}
+
     def provenance(self) -> dict[str, Any]:
         """Settings and data sets."""
         sets = sorted({piece.set for piece in self.train.pieces})
@@ -284,7 +300,9 @@ def mask_bands(spectrogram: Tensor, *, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def concept_means(perceptor: Perceptor, pixels: Tensor, shown: list[list[int]], count: int) -> tuple[Tensor, Tensor]:
+def concept_means(
+    perceptor: Perceptor, pixels: Pixels | Tensor, shown: list[list[int]], count: int
+) -> tuple[Tensor, Tensor]:
     """Mean image embedding (count, D) of each concept's pictures, and which concepts (count,) have enough.
 
     Raises:

@@ -153,6 +153,6 @@ def load_tags(data: Path, concepts: Concepts) -> Tags:
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise TrainingError(f"{path}: cannot be read ({error})", hint="fetch the data again") from None
     if not members:
-        raise TrainingError(f"{path}: no class has a concept of the table", hint="fetch the data again")
+        raise TrainingError(f"{path}: none of its classes stands in the table of concepts", hint="fetch the data again")
     vectors = torch.stack([F.normalize(concepts.vectors[list(seen)].mean(dim=0), dim=-1) for seen in members])
     return Tags(tuple(torch.tensor(rows) for rows in members.values()), vectors)

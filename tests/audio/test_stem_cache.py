@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.audio.conftest import Save, noise
+from wav2clip_gen.audio import stem_cache
+from wav2clip_gen.audio.dsp import DspSeparator
+from wav2clip_gen.audio.stem_cache import cache_folder
+from wav2clip_gen.audio.stems import STEMS, check_keep, plan_stems
+from wav2clip_gen.audio.track import Track, open_track
+from wav2clip_gen.errors import OutputError, SoundError
+
+RATE = 8_000
+
+
+@pytest.fixture
+def song(save: Save) -> Track:
+    return open_track(save("song.wav", noise(3.0, RATE), RATE))
+
+
+@pytest.fixture
+def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How long the blocks were that were separated."""
+    separate, lengths = DspSeparator.separate, []
+
+    def counted(self: DspSeparator, block: np.ndarray, rate: int) -> np.ndarray:
+        lengths.append(block.shape[1])
+        return separate(self, block, rate)
+
+    monkeypatch.setattr(DspSeparator, "separate", counted)
+    return lengths
+
+
+def separated(song: Track, names: tuple[str, ...] = STEMS, **options: Any) -> dict[str, Track]:
+    return plan_stems(song, names, separator="dsp").tracks(**options)
+
+
+def sum_of(tracks: dict[str, Track]) -> np.ndarray:
+    return np.sum([track.read() for track in tracks.values()], axis=0)
+
+
+def test_separated_stems_fit_the_song_and_add_up_to_it(song: Track) -> None:
+    tracks = separated(song, ("drums", "other", "vocals", "bass"))
+    assert list(tracks) == ["drums", "other", "vocals", "bass"]
+    for track in tracks.values():
+        assert (track.samples, track.sample_rate, track.channels) == (song.samples, song.sample_rate, 2)
+    np.testing.assert_allclose(sum_of(tracks), song.read(), atol=1e-4)
+
+
+def test_a_song_is_separated_once(song: Track, count: list[int]) -> None:
+    told: list[float] = []
+    first = {name: track.read() for name, track in separated(song, on_progress=told.append).items()}
+    assert told == sorted(told)
+    assert told[-1] == 1
+    again = separated(song, on_progress=told.append)
+    assert len(count) == 1
+    for name, track in again.items():
+        np.testing.assert_array_equal(track.read(), first[name])
+
+
+def test_the_content_decides_and_not_the_name(song: Track, save: Save, count: list[int]) -> None:
+    separated(song)
+    separated(open_track(Path(shutil.copy(song.path, song.path.with_name("copy.wav")))))
+    assert len(count) == 1
+    separated(open_track(song.path, start=0.5))
+    separated(open_track(song.path, duration=1.0))
+    separated(open_track(save("song.wav", noise(3.0, RATE, seed=1), RATE)))
+    assert len(count) == 4
+
+
+def test_another_version_of_the_separator_separates_again(
+    song: Track, count: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    separated(song)
+    monkeypatch.setattr(DspSeparator, "version", "next")
+    separated(song)
+    assert len(count) == 2
+
+
+@pytest.mark.parametrize("peak", [1.0, 3.0, 500.0, 1e20])
+def test_samples_beyond_full_scale_survive(peak: float, save: Save) -> None:
+    sound = noise(3.0, RATE)
+    song = open_track(save("loud.wav", sound * np.float32(peak / np.abs(sound).max()), RATE))
+    np.testing.assert_allclose(sum_of(separated(song)), song.read(), atol=1e-4 * peak)
+
+
+def test_a_span_begins_where_it_begins(song: Track) -> None:
+    span = open_track(song.path, start=0.7, duration=1.1)
+    np.testing.assert_allclose(sum_of(separated(span)), span.read(), atol=1e-4)
+
+
+def test_given_and_separated_stems_go_together(song: Track, save: Save) -> None:
+    drums = 0.1 * noise(3.0, RATE, channels=1)
+    plan = plan_stems(song, ["bass", "drums"], given=[f"drums={save('d.wav', drums, RATE)}"])
+    assert plan.origins["bass"] == plan.separator == "dsp"
+    tracks = plan.tracks()
+    assert list(tracks) == ["bass", "drums"]
+    np.testing.assert_array_equal(tracks["drums"].read()[0], drums[:, 0])
+
+
+def test_the_cache_lies_where_it_is_told_to(song: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_folder() == Path(os.environ["XDG_CACHE_HOME"]) / "w2c-gen"
+    monkeypatch.setenv("W2C_CACHE", str(tmp_path / "own"))
+    assert separated(song)["drums"].path.is_relative_to(tmp_path / "own" / "stems")
+    assert separated(song, cache=tmp_path / "other")["drums"].path.is_relative_to(tmp_path / "other" / "stems")
+
+
+@pytest.mark.parametrize("damage", ["json", "no json", "no stem", "no flac"])
+def test_half_an_entry_is_none(damage: str, song: Track, count: list[int]) -> None:
+    drums = separated(song)["drums"].path
+    about = drums.with_name("stems.json")
+    match damage:
+        case "json":
+            about.write_text("{")
+        case "no json":
+            about.unlink()
+        case "no stem":
+            drums.unlink()
+        case "no flac":
+            drums.write_bytes(b"no music, only words")
+    np.testing.assert_allclose(sum_of(separated(song)), song.read(), atol=1e-4)
+    assert len(count) == 2
+
+
+def test_an_interruption_leaves_no_stems(song: Track, tmp_path: Path) -> None:
+    def interrupt(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        separated(song, cache=tmp_path, on_progress=interrupt)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path != song.path] == []
+
+
+def test_what_was_not_used_for_longest_goes_first(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    songs = [open_track(save(f"{seed}.wav", noise(1.0, RATE, seed=seed), RATE)) for seed in range(4)]
+    folders = []
+    for age, song in enumerate(songs[:3]):
+        folders.append(separated(song, cache=tmp_path)["drums"].path.parent)
+        os.utime(folders[-1] / "stems.json", (age, age))
+    separated(songs[0], cache=tmp_path)  # used again
+    size = sum(path.stat().st_size for path in folders[0].iterdir())
+    monkeypatch.setattr(stem_cache, "LIMIT", 3.5 * size)
+    separated(songs[3], cache=tmp_path)
+    assert [folder.exists() for folder in folders] == [True, False, True]
+    monkeypatch.setattr(stem_cache, "LIMIT", 1)
+    separated(open_track(save("5.wav", noise(1.0, RATE, seed=5), RATE)), cache=tmp_path)
+    assert len(list((tmp_path / "stems").iterdir())) == 1
+
+
+def test_stems_are_kept_as_they_sound(song: Track, tmp_path: Path) -> None:
+    separated(song, ("drums",), keep=tmp_path / "kept")
+    kept = {path.name: open_track(path) for path in (tmp_path / "kept").iterdir()}
+    assert set(kept) == {f"{name}.flac" for name in STEMS}
+    np.testing.assert_allclose(sum_of(kept), song.read(), atol=1e-4)
+    assert {soundfile.info(track.path).subtype for track in kept.values()} == {"PCM_24"}
+
+
+def test_loud_stems_are_kept_quieter_by_one_factor(save: Save, tmp_path: Path) -> None:
+    song = open_track(save("loud.wav", 4 * noise(3.0, RATE), RATE))
+    stems = separated(song, keep=tmp_path / "kept")
+    loudest = max(np.abs(track.read()).max() for track in stems.values())
+    for name, track in stems.items():
+        kept = open_track(tmp_path / "kept" / f"{name}.flac").read()
+        np.testing.assert_allclose(kept * loudest, track.read(), atol=1e-5)
+
+
+def test_kept_stems_are_not_overwritten(song: Track, tmp_path: Path, count: list[int]) -> None:
+    old = tmp_path / "kept" / "bass.flac"
+    old.parent.mkdir()
+    old.write_text("mine")
+    for check in (lambda: check_keep(old.parent), lambda: separated(song, keep=old.parent)):
+        with pytest.raises(OutputError, match=r"bass.flac exists") as caught:
+            check()
+        assert "--overwrite" in caught.value.hint
+    assert (old.read_text(), count) == ("mine", [])
+    separated(song, keep=old.parent, overwrite=True)
+    assert open_track(old).samples == song.samples
+
+
+@pytest.mark.parametrize("option", ["keep", "cache"])
+def test_a_folder_that_cannot_be_made_gets_a_clear_line(option: str, song: Track, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file, not a folder")
+    with pytest.raises(OutputError, match=r"cannot be written into .*file") as caught:
+        separated(song, STEMS, **{option: tmp_path / "file"})
+    assert {"keep": "--keep-stems", "cache": "W2C_CACHE"}[option] in caught.value.hint
+
+
+def test_a_full_disk_gets_a_clear_line(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        separated(song)
+
+
+def test_too_many_channels_get_a_clear_line(save: Save) -> None:
+    with pytest.raises(SoundError, match="9 channels, at most 8") as caught:
+        plan_stems(open_track(save("wide.wav", noise(0.5, RATE, channels=9), RATE)), STEMS)
+    assert "--stem-file" in caught.value.hint
+
+
+def test_a_song_that_shrinks_meanwhile_leaves_no_stems(song: Track, save: Save, tmp_path: Path) -> None:
+    plan = plan_stems(song, STEMS, separator="dsp")
+    save("song.wav", noise(2.0, RATE), RATE)
+    with pytest.raises(SoundError, match="samples earlier"):
+        plan.tracks(cache=tmp_path / "cache")
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []

@@ -1,0 +1,94 @@
+"""How long a song takes to become stems, and how much memory an hour takes.
+
+These measure; they assert nothing about speed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+
+from tests.conftest import ROOT, SAMPLES
+from wav2clip_gen.audio.stems import STEMS, plan_stems
+from wav2clip_gen.audio.track import Samples, Track, open_track
+from wav2clip_gen.audio.windows import Timeline, iterate_windows
+from wav2clip_gen.job import prepare
+from wav2clip_gen.models.families import Family
+from wav2clip_gen.pipeline import hear
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.synthesis.painter import Painter
+
+pytestmark = pytest.mark.benchmark
+
+SEPARATE = """
+import sys, time
+from pathlib import Path
+from wav2clip_gen.audio.stems import STEMS, plan_stems
+from wav2clip_gen.audio.track import Samples, Track, open_track
+song = open_track(Path(sys.argv[1]))
+began = time.perf_counter()
+plan_stems(song, STEMS, separator="dsp").tracks(cache=Path(sys.argv[2]))
+print(time.perf_counter() - began, *(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""  # prints seconds and `VmHWM: n kB`, the peak of the process
+
+
+def loop(path: Path, minutes: int) -> Path:
+    """A song of so many minutes: the sample again and again."""
+    sound, rate = soundfile.read(SAMPLES / "song" / "mix.ogg", dtype="float32")
+    with soundfile.SoundFile(path, "w", rate, 2) as file:
+        for left in range(minutes * 60 * rate, 0, -len(sound)):
+            file.write(sound[:left])
+    return path
+
+
+@pytest.mark.parametrize(("label", "minutes"), [("4 min", 4), ("1 h", 60)])
+def test_separation(table: list[tuple[str, str]], tmp_path: Path, label: str, minutes: int) -> None:
+    song = loop(tmp_path / "song.flac", minutes)
+    command = [sys.executable, "-c", SEPARATE, str(song), str(tmp_path / "cache")]
+    words = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
+    figure = f"{float(words[0]):.1f} s, {int(words[-2]) // 1024} MiB"
+    table.append((f"stems of {label} of stereo (dsp): time, peak memory", figure))
+
+
+def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Family) -> None:
+    song = open_track(loop(tmp_path / "song.flac", 4))
+    stems = plan_stems(song, STEMS, separator="dsp").tracks(cache=tmp_path / "cache")
+    timeline = Timeline.of(song, fps=12)
+
+    def windows(track: Track) -> Iterator[Samples]:
+        return iterate_windows(track.mono_blocks(), timeline)
+
+    began = time.perf_counter()
+    for track in stems.values():
+        mini.wav2clip.embed(partial(windows, track))
+    table.append(("embedding the four stems of 4 min", f"{time.perf_counter() - began:.1f} s"))
+
+
+def test_steering(table: list[tuple[str, str]], tmp_path: Path, mini: Family) -> None:
+    """Stems are heard before the first frame is painted: what that adds to each frame."""
+
+    def cost(stems: tuple[str, ...]) -> tuple[float, float]:
+        settings = Settings().merged({"stems": list(stems), "run": {"seed": 0}})
+        job = prepare(SAMPLES / "song", tmp_path / "film.mp4", settings, loaded=mini.choice)
+        began = time.process_time()
+        trajectory = hear(job, mini)
+        hearing = (time.process_time() - began) / len(trajectory)
+        painter = Painter(mini, settings, generator=torch.Generator().manual_seed(0))
+        began = time.process_time()
+        for target in trajectory.targets[:20]:
+            deque(painter.paint(target, steps=settings.painting.steps, inertia=settings.motion.inertia), maxlen=0)
+            painter.show_bytes()
+        return hearing, (time.process_time() - began) / 20
+
+    cost(())  # the first time finds its algorithms
+    (song, frame), (stems, _) = cost(()), cost(STEMS)
+    table.append(("steering by four stems, beside a frame's painting", f"+{(stems - song) / frame:.1%}"))

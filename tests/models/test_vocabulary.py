@@ -1,0 +1,70 @@
+"""Words that a text tower has not learned are told, and only those."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from wav2clip_gen.analysis.words import read_words as everyday
+from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.models import store
+from wav2clip_gen.models.vocabulary import FILE, note_unknown, read_words, words_in, write_words
+
+MINI = store.find_part("mini-clip")
+
+
+def note(*texts: str, weights: Path = MINI) -> str:
+    return note_unknown(texts, weights, name="mini-clip")
+
+
+@pytest.mark.parametrize(
+    "text", ["a stormy sea", "A Stormy SEA!", "the city on fire, at night", "1984, 4k, hd", "", "an ox", "rain-forest"]
+)
+def test_known_words_need_no_note(text: str) -> None:
+    assert note(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("xqzw", 'mini-clip has not learned the word "xqzw", and guesses'),
+        ("seagulls at sea", 'mini-clip has not learned the word "seagulls", and guesses; it knows "seagull"'),
+        ("xqzw and Kubernetes", 'mini-clip has not learned the words "xqzw", "kubernetes", and guesses'),
+        ("嵐の海", 'mini-clip has not learned the word "嵐の海", and guesses'),
+    ],
+)
+def test_unknown_words_are_named_with_what_is_spelt_alike(text: str, says: str) -> None:
+    assert note(text) == says
+
+
+def test_a_song_full_of_unknown_words_is_one_short_line() -> None:
+    told = note(*(f"xqzw{chr(97 + number)}" for number in range(20)), "xqzwa")
+    assert told.count("xqzw") == 5
+    assert "and 15 more" in told
+
+
+def test_most_everyday_words_are_known() -> None:
+    words = everyday()
+    assert sum(note(word) == "" for word in words) >= 0.95 * len(words)
+
+
+def test_a_network_without_a_list_is_not_spoken_for(tmp_path: Path) -> None:
+    assert read_words(tmp_path / "clip.safetensors") is None
+    assert note("xqzw", weights=tmp_path / "clip.safetensors") == ""
+
+
+def test_a_list_is_written_the_same_for_the_same_words(tmp_path: Path) -> None:
+    words = words_in(["A dog, a cat", "the dog's bone"])
+    assert words == ["a", "dog", "cat", "the", "s", "bone"]
+    first = write_words(words, tmp_path / "clip.safetensors").read_bytes()
+    assert write_words([*reversed(words), "dog"], tmp_path / "clip.safetensors").read_bytes() == first
+    assert read_words(tmp_path / "clip.safetensors") == frozenset(words)
+
+
+@pytest.mark.parametrize("content", [b"", b"a dog", gzip.compress(b"dog")[:-6], gzip.compress(b"\xff\xfe")])
+def test_a_damaged_list_is_told(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(WeightsError, match=r"words\.txt\.gz: not a readable list"):
+        note("a dog", weights=tmp_path / "clip.safetensors")

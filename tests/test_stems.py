@@ -1,0 +1,285 @@
+"""Stems steer films: from files, folders, streams and separators, alone, side by side, and one film each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.conftest import SAMPLES, write_stem_file
+from wav2clip_gen import record
+from wav2clip_gen.audio.stems import STEMS
+from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
+from wav2clip_gen.estimate import estimate
+from wav2clip_gen.events import Estimate, Event, Film, Silent, Stage
+from wav2clip_gen.job import films, prepare, sources
+from wav2clip_gen.models.families import Family
+from wav2clip_gen.pipeline import hear, render, rendering
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.video.probe import probe
+
+SONG = SAMPLES / "song"
+SPAN = {"sound": {"start": 7, "duration": 1.5}}  # drums all along, and the choir sings
+Make = Callable[..., Film]
+
+
+@pytest.fixture
+def steered(tiny: Settings) -> Settings:
+    """Six frames, steered by vocals and drums."""
+    return tiny.merged({**SPAN, "stems": ["vocals", "drums"]})
+
+
+@pytest.fixture
+def make(mini: Family, steered: Settings, tmp_path: Path) -> Make:
+    """Render a song to `film.mp4`, or another name."""
+
+    def make(source: Path, name: str = "film", **changes: Any) -> Film:
+        return render(source, tmp_path / f"{name}.mp4", steered.merged(changes), family=mini)
+
+    return make
+
+
+@pytest.fixture
+def tune(tmp_path: Path) -> Path:
+    """The song by itself, under a name that says nothing of stems."""
+    path = tmp_path / "tune.ogg"
+    path.write_bytes((SONG / "mix.ogg").read_bytes())
+    return path
+
+
+def origins(film: Film) -> dict[str, str]:
+    return {name: stem["from"] for name, stem in json.loads(film.record.read_text())["stems"].items()}
+
+
+def painted(film: Path) -> dict[str, Any]:
+    """What the record beside a film tells of its frames."""
+    return json.loads(film.with_suffix(".json").read_text())["frames"]
+
+
+def losses(film: Film) -> list[float]:
+    return painted(film.path)["loss"]
+
+
+def test_given_files_a_folder_and_streams_make_the_same_film(make: Make, tune: Path, tmp_path: Path) -> None:
+    order = ("mix", "drums", "bass", "other", "vocals")
+    streams = write_stem_file([SONG / f"{name}.ogg" for name in order], tmp_path / "tune.stem.mp4")
+    files = [f"{name}={SONG / name}.ogg" for name in ("vocals", "drums")]
+    made = [
+        make(tune, "files", stem_files=files),
+        make(tune, "folder", stem_files=[str(SONG)]),
+        make(SONG, "input"),
+        make(streams, "streams"),
+        make(tune, "named", stem_files=[str(streams)]),
+    ]
+    for film in made:
+        assert probe(film.path).frames == 6
+        assert origins(film) == {"vocals": "given", "drums": "given"}
+        assert losses(film) == pytest.approx(losses(made[0]), abs=0.02)  # alac holds 16 bits
+    assert losses(make(tune, "whole", stems=[])) != pytest.approx(losses(made[0]), abs=0.02)
+
+
+def test_stems_that_are_nowhere_are_separated_told_and_kept(
+    mini: Family, steered: Settings, tune: Path, tmp_path: Path
+) -> None:
+    told: list[Event] = []
+    settings = steered.merged({"stem_files": [f"drums={SONG / 'drums.ogg'}"], "sound": {"separator": "dsp"}})
+    film = render(
+        tune, tmp_path / "film.mp4", settings, family=mini, keep_stems=tmp_path / "kept", on_event=told.append
+    )
+    assert [event.name for event in told if isinstance(event, Stage)][:3] == ["load", "separate", "hear"]
+    assert set(film.timings) == {"load", "separate", "hear", "paint", "join", "check"}
+    assert origins(film) == {"vocals": "dsp", "drums": "given"}
+    assert json.loads(film.record.read_text())["stems"]["vocals"]["version"]
+    assert sorted(path.stem for path in (tmp_path / "kept").iterdir()) == sorted(STEMS)
+
+
+def test_the_record_remakes_a_film_of_stems(make: Make, mini: Family, tune: Path, tmp_path: Path) -> None:
+    made = make(tune, stem_files=[f"drums={SONG / 'drums.ogg'}"], stems=["drums", {"name": "vocals", "weight": 2}])
+    again = record.read(made.record)
+    assert again.settings.sound.separator == "dsp"  # it was "auto", which may become another
+    assert again.differences == ()
+    remade = render(again.track, tmp_path / "again.mp4", again.settings, family=mini)
+    assert losses(remade) == losses(made)
+
+
+def test_the_record_knows_a_stem_that_has_changed(make: Make, tune: Path, tmp_path: Path) -> None:
+    drums = tmp_path / "drums.ogg"
+    drums.write_bytes((SONG / "drums.ogg").read_bytes())
+    made = make(tune, stems=["drums"], stem_files=[f"drums={drums}"])
+    drums.write_bytes((SONG / "bass.ogg").read_bytes())
+    assert record.read(made.record).differences == (f"{drums} is not what it was for film.json",)
+
+
+def test_muting_a_stem_changes_targets_only_where_it_sounded(mini: Family, tiny: Settings, tmp_path: Path) -> None:
+    """The choir of the sample sings from 6 s to 12 s; drums play from 4 s on, the guitar all along."""
+    settings = tiny.merged({"stems": ["vocals", "drums", "other"], "picture": {"fps": 10}})
+    mute = tmp_path / "mute.wav"
+    samples, rate = soundfile.read(SONG / "vocals.ogg")
+    soundfile.write(mute, np.zeros_like(samples), rate)
+
+    def targets(**changes: Any) -> torch.Tensor:
+        return hear(prepare(SONG, tmp_path / "film.mp4", settings.merged(changes), loaded=mini.choice), mini).targets
+
+    sung, muted = targets(), targets(stem_files=[f"vocals={mute}"])
+    sounded = np.abs(samples).max(axis=1).reshape(-1, rate // 10).max(axis=1) > 1e-4
+    first, last = np.flatnonzero(sounded)[[0, -1]]
+    apart = (sung - muted).norm(dim=1)
+    margin = 20  # frames: a second each for the levels' smoothing and the targets'
+    assert first > margin
+    assert len(apart) - last > margin
+    assert apart[: first - margin].max() < 1e-3
+    assert apart[last + margin :].max() < 1e-3
+    assert apart[first:last].mean() > 0.1
+
+
+def test_a_silent_stem_is_told_and_steers_nothing(mini: Family, steered: Settings, tmp_path: Path) -> None:
+    mute = tmp_path / "mute.wav"
+    soundfile.write(mute, np.zeros(16_000 * 16), 16_000)
+    settings = steered.merged({"stem_files": [f"vocals={mute}"]})
+    told: list[Event] = []
+    film = render(SONG, tmp_path / "a.mp4", settings, family=mini, on_event=told.append)
+    assert [event.stems for event in told if isinstance(event, Silent)] == [("vocals",)]
+    drums = render(SONG, tmp_path / "b.mp4", steered.merged({"stems": ["drums"]}), family=mini)
+    assert losses(film) == pytest.approx(losses(drums), abs=1e-4)
+    alone = render(SONG, tmp_path / "c.mp4", settings.merged({"stems": ["vocals"]}), family=mini)
+    assert np.isfinite(losses(alone)).all()
+
+
+def test_sources_are_the_mix_and_each_stem_once(steered: Settings, tmp_path: Path, mini: Family) -> None:
+    job = prepare(SONG, tmp_path / "film.mp4", steered, loaded=mini.choice)
+    found = sources(job)
+    assert list(found) == ["mix", "vocals", "drums"]
+    assert {track.samples for track in found.values()} == {job.timeline.samples}
+    assert sources(job)["drums"] is found["drums"]
+    plain = prepare(SONG, tmp_path / "film.mp4", steered.merged({"stems": []}), loaded=mini.choice)
+    assert list(sources(plain)) == ["mix"]
+
+
+def test_a_grid_is_one_film_of_the_mix_and_every_stem(make: Make, tmp_path: Path) -> None:
+    film = make(SONG, stems=list(STEMS), picture={"layout": "grid", "upscale": 2})
+    facts = probe(film.path)
+    assert facts.frames == 6
+    assert (facts.width, facts.height) == (2 * (3 * 64 + 8), 2 * (2 * (16 + 48) + 4))
+    told = painted(film.path)
+    assert list(told["pictures"]) == ["mix", *STEMS]
+    for picture in told["pictures"].values():
+        assert len(picture["loss"]) == len(picture["similarity"]) == 6
+    assert told["loss"][-1] == pytest.approx(
+        np.mean([picture["loss"][-1] for picture in told["pictures"].values()]), abs=1e-5
+    )
+
+
+def test_a_picture_of_a_grid_is_that_of_its_own_film(make: Make) -> None:
+    grid = painted(make(SONG, picture={"layout": "grid"}).path)["pictures"]
+    assert grid["vocals"]["loss"] == losses(make(SONG, "vocals", stems=["vocals"]))
+    assert grid["mix"]["loss"] == losses(make(SONG, "mix", stems=[]))
+
+
+def test_separate_films_share_one_separation_and_tell_how_to_make_each_again(
+    mini: Family, steered: Settings, tune: Path, tmp_path: Path
+) -> None:
+    settings = steered.merged({"picture": {"layout": "separate"}, "sound": {"separator": "dsp"}})
+    job = prepare(tune, tmp_path / "song.mp4", settings, frames_dir=tmp_path / "frames")
+    stages: list[str] = []
+    for film in films(job):
+        for event in rendering(film, load=lambda *_, **__: mini):
+            if isinstance(event, Stage):
+                stages.append(event.name)
+    assert stages.count("separate") == 1
+    for name in ("vocals", "drums"):
+        path = tmp_path / f"song.{name}.mp4"
+        assert probe(path).sound_seconds == pytest.approx(1.5, abs=0.05)
+        assert len(list((tmp_path / "frames" / name).glob("*.png"))) == 6
+        again = record.read(path.with_suffix(".json"))
+        assert [stem.name for stem in again.settings.stems] == [name]
+        remade = render(again.track, tmp_path / f"again-{name}.mp4", again.settings, family=mini)
+        assert painted(remade.path) == painted(path)
+
+
+def test_all_names_of_separate_films_are_checked_before_any_work(
+    mini: Family, steered: Settings, tmp_path: Path
+) -> None:
+    settings = steered.merged({"picture": {"layout": "separate"}})
+    for taken in ("song.drums.mp4", "song.drums.json"):
+        (tmp_path / taken).write_text("older")
+        with pytest.raises(OutputError, match=rf"{taken} exists"):
+            prepare(SONG, tmp_path / "song.mp4", settings, loaded=mini.choice)
+        (tmp_path / taken).unlink()
+    with pytest.raises(SettingsError, match="several films"):
+        render(SONG, tmp_path / "song.mp4", settings, family=mini)
+
+
+def test_a_film_never_replaces_one_of_its_stems(mini: Family, steered: Settings, tmp_path: Path) -> None:
+    stem = write_stem_file([SONG / "drums.ogg"], tmp_path / "drums.mp4")
+    settings = steered.merged({"stem_files": [f"drums={stem}"]})
+    with pytest.raises(VideoError, match="is a stem of the track"):
+        prepare(SONG, stem, settings, overwrite=True, loaded=mini.choice)
+
+
+def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
+    mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("W2C_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("wav2clip_gen.estimate._time_painting", lambda *_: (10.0, 100.0))  # seconds a step, a frame
+
+    def cost(layout: str) -> Estimate:
+        job = prepare(tune, tmp_path / "film.mp4", steered.merged({"picture": {"layout": layout}}), loaded=mini.choice)
+        return estimate(job, family=mini)
+
+    for layout, count in (("single", 1), ("grid", 3), ("separate", 2)):
+        told = cost(layout)
+        assert told.per_song_second == pytest.approx(count * 100 * 4)  # at 4 frames per second
+        assert told.seconds == pytest.approx(count * (3 * 10 + 6 * 100), rel=0.05)  # 3 first steps, 6 frames
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says", "helps"),
+    [
+        ({"stems": ["vocal"]}, "no stem is called 'vocal'", "did you mean vocals"),
+        ({"stems": ["vocals", ""]}, "no name of a stem", "vocals"),
+        ({"stems": ["mix"]}, "the song, not a stem", "vocals"),
+        ({"stems": ["drums", "drums"]}, "drums is named twice", "once"),
+        ({"stems": [{"name": "drums", "weight": -1}]}, "weight cannot be -1", "from 0"),
+        ({"stems": [{"name": "drums", "loud": 1}]}, "stems.loud", "weight"),
+        ({"stems": [{"weight": 1}]}, "a stem is a name", "stems: [vocals"),
+        ({"stems": [3]}, "a stem is a name", "stems: [vocals"),
+        ({"stems": [{"name": "drums", "weight": 0}]}, "nothing steers", "a stem"),
+        ({"stem_files": [3]}, "NAME=FILE", "drums=d.wav"),
+        ({"stem_files": ["bass=b.wav"]}, "which is not used", "--stems vocals,drums,bass"),
+        ({"stem_files": ["vocals=none.wav"]}, "no such file", "spelling"),
+        ({"stems": [], "stem_files": ["drums=d.wav"]}, "no stem is named", "--stems"),
+        ({"stems": [], "picture": {"layout": "grid"}}, "made of stems", "--stems"),
+        ({"stems": [], "picture": {"layout": "separate"}}, "made of stems", "--stems"),
+        ({"picture": {"layout": "mosaic"}}, "layout cannot be mosaic", "grid"),
+        ({"sound": {"separator": "magic"}}, "separator cannot be magic", "dsp"),
+        ({"sound": {"weight": 0}, "prompts": ["a sea"]}, "no stem steers", "sound.weight"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(
+    changes: dict[str, Any], says: str, helps: str, steered: Settings, tmp_path: Path, mini: Family
+) -> None:
+    with pytest.raises(W2CError) as caught:
+        prepare(SONG, tmp_path / "film.mp4", steered.merged(changes), loaded=mini.choice)
+    assert says in caught.value.what
+    assert helps in caught.value.hint
+    assert "\n" not in caught.value.what + caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keeping_needs_something_separated(steered: Settings, tmp_path: Path, mini: Family) -> None:
+    for stems in (["drums"], []):
+        with pytest.raises(SettingsError, match="none to keep"):
+            prepare(
+                SONG,
+                tmp_path / "a.mp4",
+                steered.merged({"stems": stems}),
+                loaded=mini.choice,
+                keep_stems=tmp_path / "k",
+            )

@@ -1,0 +1,157 @@
+"""The stems of a song, vocals, drums, bass and other: given as files, or separated from the song."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wav2clip_gen.audio.fitting import fit_stem
+from wav2clip_gen.audio.given import MIXES, NAME, Given, find_beside, find_given, resolve_input
+from wav2clip_gen.audio.separation import STEMS, Separator
+from wav2clip_gen.audio.stem_cache import MOST_CHANNELS, Entry, check_keep, keep_stems
+from wav2clip_gen.audio.track import Track
+from wav2clip_gen.errors import OutputError, SettingsError, SoundError
+
+__all__ = ["SEPARATORS", "STEMS", "StemPlan", "check_keep", "plan_stems", "resolve_input"]
+
+SEPARATORS = ("auto", "demucs", "dsp")
+
+
+@dataclass(frozen=True, eq=False)
+class StemPlan:
+    """Where each stem of a song comes from, checked; nothing is separated yet."""
+
+    song: Track
+    names: tuple[str, ...]
+    given: dict[str, Track]  # each with the song's span, sample rate and number of samples
+    origins: dict[str, str]  # of every name: a file, or the separator
+    maker: Separator | None  # of the others; None where all stems are given
+
+    @property
+    def separator(self) -> str | None:
+        """What separates: "demucs" or "dsp"; None where all stems are given."""
+        return self.maker.name if self.maker else None
+
+    def tracks(
+        self,
+        *,
+        cache: Path | None = None,
+        keep: Path | None = None,
+        overwrite: bool = False,
+        on_progress: Callable[[float], None] = lambda share: None,
+    ) -> dict[str, Track]:
+        """All stems in the order of `names`, separated now where they must be.
+
+        Each has the song's sample rate and number of samples; channels, and `start` in its own file, are its own.
+
+        Args:
+            cache: Folder of separated stems, instead of `W2C_CACHE` or the user's cache.
+            keep: Folder into which the separated stems are copied, all four, as `vocals.flac` and so on.
+            overwrite: Replace older files there.
+            on_progress: Is told how much of the song is separated, from 0 to 1.
+
+        Raises:
+            OutputError: The cache or `keep` cannot be written to, or holds files that may not be replaced.
+            SoundError: The song changed while it was read.
+        """
+        if self.maker is None:
+            return {name: self.given[name] for name in self.names}
+        if keep:
+            check_keep(keep, overwrite=overwrite)
+        entry = Entry.of(self.song, self.maker, cache)
+        made = entry.tracks(self.song)
+        if made is None:
+            entry.fill(self.song, self.maker, on_progress=on_progress)
+            made = entry.tracks(self.song)
+        if made is None:
+            raise OutputError(
+                f"{entry.folder}: the stems vanished at once", hint="is something cleaning the cache? set W2C_CACHE"
+            )
+        if keep:
+            keep_stems(made, keep, overwrite=overwrite)
+        return {name: self.given.get(name) or made[name] for name in self.names}
+
+
+def plan_stems(
+    track: Track,
+    names: Sequence[str],
+    *,
+    given: Sequence[str | Path] = (),
+    separator: str = "auto",
+    demucs_repo: Path | None = None,
+) -> StemPlan:
+    """Find out where the stems of a track come from, without separating anything.
+
+    In this order: what is `given`; what lies with the track (it is a .stem.mp4, or a file called mix or mixture
+    beside its stems), unless a separator is asked for by name; what a separator makes.
+
+    Args:
+        track: The song.
+        names: The stems that are wanted; given ones may have other names than `STEMS`.
+        given: `NAME=FILE`, folders that hold `vocals.wav` and so on, or .stem.mp4 files.
+        separator: One of `SEPARATORS`; "auto" is Demucs where it and its model are at hand, else "dsp".
+        demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
+
+    Raises:
+        SettingsError: There is no such stem or separator.
+        SoundError: A given file cannot be read, or does not belong to this song, or it has too many channels.
+        W2CError: Demucs is asked for, and it or its weights are not there.
+    """
+    if separator not in SEPARATORS:
+        raise SettingsError(f"no separator is called {separator!r}", hint=f"choose from: {', '.join(SEPARATORS)}")
+    names = tuple(dict.fromkeys(names))
+    for name in names:
+        _check_name(name)
+    files = find_given(names, given)
+    beside = find_beside(names, track.path) if separator == "auto" else {}
+    files = beside | files
+    missing = [name for name in names if name not in files]
+    for name in missing:
+        if name not in STEMS:
+            raise _unknown(name)
+    found = {name: _opened(one, track, unasked=beside.get(name) == one) for name, one in files.items()}
+    maker = _choose_separator(separator, track, demucs_repo) if missing else None
+    origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
+    return StemPlan(track, names, found, origins, maker)
+
+
+def _opened(given: Given, song: Track, *, unasked: bool) -> Track:
+    try:
+        return fit_stem(given.path, song, stream=given.stream)
+    except SoundError as error:
+        hint = "it lies with the song: --separator dsp takes no stems from there" if unasked else error.hint
+        raise SoundError(error.what, hint=hint) from error
+
+
+def _choose_separator(name: str, song: Track, demucs_repo: Path | None) -> Separator:
+    from wav2clip_gen.audio.demucs import find_demucs
+    from wav2clip_gen.audio.dsp import DspSeparator
+
+    if song.channels > MOST_CHANNELS:
+        raise SoundError(
+            f"{song.path} has {song.channels} channels, at most {MOST_CHANNELS} can be separated",
+            hint="make a version with fewer channels first, or give its stems with --stem-file",
+        )
+    if name == "dsp":
+        return DspSeparator()
+    found = find_demucs(required=name == "demucs", repo=demucs_repo, channels=song.channels)
+    return found or DspSeparator()
+
+
+def _check_name(name: str) -> None:
+    if name.casefold() in MIXES:
+        raise SettingsError(f"{name} is the song, not a stem", hint=f"separated stems are {', '.join(STEMS)}")
+    if not re.fullmatch(NAME, name):
+        raise SettingsError(f"{name!r} is no name of a stem", hint=f"such as {', '.join(STEMS)}")
+
+
+def _unknown(name: str) -> SettingsError:
+    near = difflib.get_close_matches(name.casefold(), STEMS, n=1)
+    meant = f"did you mean {near[0]}? else " if near else ""
+    return SettingsError(
+        f"no stem is called {name!r}",
+        hint=f"{meant}choose from: {', '.join(STEMS)}, or give its file: --stem-file {name}=FILE",
+    )

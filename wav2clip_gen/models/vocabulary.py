@@ -1,0 +1,80 @@
+"""The words that a trained text tower has met, kept beside its weights, and what to say of others. Imports no torch.
+
+Only the small family has such a list. Its text tower places the words that it was trained on where its teacher does
+(cosine 0.79 in the mean, measured from the anchors' centre) and those that were held out nearly anywhere (0.20),
+plurals of words that it knows among them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+
+from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.files import appear_whole
+
+FILE = "words.txt.gz"  # sorted, one a line
+SHORTEST = 3  # letters: shorter words carry little, and were left out of the training
+NAMED = 5  # unknown words in one note
+
+
+def words_in(texts: Iterable[str]) -> list[str]:
+    """The words of some texts in lower case, each once, in the order in which they come."""
+    found = (word for text in texts for word in re.findall(r"[^\W\d_]+", text.lower()))
+    return list(dict.fromkeys(found))
+
+
+def write_words(words: Iterable[str], weights: Path) -> Path:
+    """Write a vocabulary beside a weights file, the same bytes for the same words."""
+    path = weights.with_name(FILE)
+    with appear_whole(path) as part:
+        part.write_bytes(gzip.compress("\n".join(sorted(set(words))).encode(), mtime=0))
+    return path
+
+
+def read_words(weights: Path) -> frozenset[str] | None:
+    """The vocabulary beside a weights file; None where there is none, as for published networks.
+
+    Raises:
+        WeightsError: It is damaged.
+    """
+    path = weights.with_name(FILE)
+    if not path.is_file():
+        return None
+    try:
+        words = frozenset(gzip.decompress(path.read_bytes()).decode().split())
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        words = frozenset()
+    if not words:
+        raise WeightsError(f"{path}: not a readable list of words", hint="reinstall w2c-gen, or delete it")
+    return words
+
+
+def note_unknown(texts: Iterable[str], weights: Path, *, name: str) -> str:
+    """What to say of words that the text tower called `name` has not learned, in one line; empty if it knows them all.
+
+    Raises:
+        WeightsError: Its vocabulary is damaged.
+    """
+    words = [word for word in words_in(texts) if len(word) >= SHORTEST]
+    known = read_words(weights) if words else None
+    if known is None:
+        return ""
+    unknown = [word for word in words if word not in known]
+    if not unknown:
+        return ""
+    named = ", ".join(f'"{word}"' for word in unknown[:NAMED])
+    rest = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+    alike = [like for word in unknown[:NAMED] for like in _spelt_alike(word, known)]
+    hint = f"; it knows {', '.join(alike)}" if alike else ""
+    return f"{name} has not learned the word{'s' * (len(unknown) > 1)} {named}{rest}, and guesses{hint}"
+
+
+def _spelt_alike(word: str, known: frozenset[str]) -> list[str]:
+    """The known word that is spelt most like this one, in quotes, if any is."""
+    candidates = sorted(other for other in known if other[:1] == word[0] and len(other) >= SHORTEST)
+    return [f'"{like}"' for like in get_close_matches(word, candidates, n=1, cutoff=0.85)]
