@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 
 def interrupted(*arguments: object, when: Callable[[dict[str, Any]], bool], after: float = 0.0) -> tuple[int, str, str]:
-    """Run w2c-gen and press Ctrl-C `after` seconds of a line of `--progress json` for which `when` holds.
+    """Run w2c-gen and press Ctrl-C, `after` seconds behind the first line of its JSON progress for which `when` holds.
 
     The exit code, stdout, and what stderr said from then on.
     """

@@ -55,6 +55,14 @@ class Request:
             demucs_repo=self.demucs_repo, storyboard=self.storyboard,
         )  # fmt: skip
 
+    def renew(self, job: Job) -> Job:
+        """A job that was prepared unfetched, with the networks that are there by now: what is in them has a say."""
+        from wav2clip_gen.models.choice import choose
+
+        networks = choose(job.settings.run, self.weights_dir)
+        networks.require()
+        return replace(job, networks=networks)
+
 
 class Loader:
     """Loads networks, once for all tracks that want the same."""
@@ -176,7 +184,7 @@ def render(
     for source in sources:
         try:
             with console.errors_shown(debug=debug):
-                job = ready.pop(source, None) or request.prepare(source)
+                job = request.renew(ready.pop(source)) if source in ready else request.prepare(source)
                 _make(job, request, listener, loader)
         except typer.Exit as left:  # one track that fails does not stop the others
             code = max(code, left.exit_code)
@@ -243,7 +251,6 @@ def _make(job: Job, request: Request, listener: Listener, loader: Loader) -> Non
     """Make what is wanted of a track, or tell what it would cost; paths go to stdout."""
     from wav2clip_gen.job import films
 
-    job.networks.require()  # also those that were to be fetched
     if request.dry_run:
         from wav2clip_gen.estimate import estimate
 
