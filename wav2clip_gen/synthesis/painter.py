@@ -17,15 +17,11 @@ from torch.profiler import record_function
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family, computes_in_bf16
 from wav2clip_gen.pictures import read_covering
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.cutouts import random_views
-from wav2clip_gen.synthesis.losses import (
-    drift,
-    layout_distance,
-    reading_distance,
-    spherical_distance,
-    total_variation,
-)
+from wav2clip_gen.synthesis.goal import Goal, mismatch, set_goal
+from wav2clip_gen.synthesis.losses import drift, layout_distance, total_variation
+from wav2clip_gen.synthesis.motion import Camera, Matrix, warp
 
 CHANGE = 0.4  # how much of the random colours there is in a start from the prior's
 
@@ -37,15 +33,6 @@ class Step:
     index: int
     loss: Tensor  # () what was minimised
     similarity: Tensor  # () mean cosine between the views and the goal's target
-
-
-@dataclass(frozen=True, eq=False)
-class Goal:
-    """What one frame is to show."""
-
-    target: Tensor  # (D,) unit vector: as given, or in the words of the prior
-    shares: Tensor | None = None  # (K,) of the prior's concepts in it
-    layout: Tensor | None = None  # (1, 3, s, s), the colours that the prior expects
 
 
 class Painter:
@@ -83,29 +70,25 @@ class Painter:
         self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
         self._spread = codes.std(dim=0).view(1, -1, 1, 1)
         self._shown = _RunningAverage(settings.motion.blend * settings.picture.fps)
+        self._beside: Tensor | None = None  # (1, 3, H, W), what the codes could not hold of a picture that was moved
+        self._camera = Camera(picture.width, picture.height, vqgan.stride)
         self._autocast = autocast(settings.run.precision, family.device)
 
-    def paint(self, target: Tensor, *, steps: int, inertia: float) -> Iterator[Step]:
-        """Take `steps` towards `target` (D,), held with weight `inertia` to where the latent is now."""
-        goal = self._goal(target)
+    def paint(
+        self, target: Tensor, *, steps: int, inertia: float, learning_rate: float | None = None
+    ) -> Iterator[Step]:
+        """Take `steps` towards `target` (D,), held with weight `inertia` to where the latent is now.
+
+        The learning rate is that of the settings unless another is given.
+        """
+        self.optimiser.param_groups[0]["lr"] = learning_rate or self.settings.painting.learning_rate
+        goal = set_goal(target, self.family, self.settings.painting)
         if not self._chosen and goal.layout is not None:
             self._start_from(goal.layout)
         self._chosen = True
         before = self.latent.detach().clone()
         for index in range(steps):
             yield self._step(index, goal, before, inertia)
-
-    @torch.no_grad()
-    def _goal(self, target: Tensor) -> Goal:
-        """Ask the prior what a target (D,) means, where it is used."""
-        painting, prior = self.settings.painting, self.family.prior
-        if prior is None or not (painting.recognition or painting.layout):
-            return Goal(target)
-        shares = prior.read(target, self.family.clip.scale).exp()
-        layout = prior.layout(shares) if painting.layout else None
-        if not painting.recognition:
-            return Goal(target, layout=layout)
-        return Goal(prior.words_for(shares), shares, layout)
 
     @torch.no_grad()
     def _start_from(self, layout: Tensor) -> None:
@@ -118,10 +101,9 @@ class Painter:
         # The named ranges are what a profiler shows (see tests/benchmarks); unprofiled they cost microseconds.
         with record_function("decode"):
             quantised = self.family.vqgan.quantise(self.latent)  # in float32: bf16 confuses neighbouring codes
-            with self._autocast():
-                picture = self.family.vqgan.decode(quantised)
+            picture = self._decode(quantised)
         with record_function("cutouts"):
-            picture = clamp_with_gradient(picture.float())
+            picture = clamp_with_gradient(picture)
             cuts = self.settings.painting.cuts
             views = random_views(picture, self.family.clip.size, cuts, generator=self.generator)
         others = torch.zeros((), device=picture.device)  # losses that need no perceptor
@@ -151,7 +133,7 @@ class Painter:
         for part in seen_by.split(self.settings.painting.cut_batch or len(views)):
             with record_function("perceptor"), self._autocast():
                 seen = self.family.clip.embed_pictures(part)  # (b, D)
-            share = self._mismatch(seen, goal).sum() / len(views)
+            share = mismatch(seen, goal, self.family, self.settings.painting).sum() / len(views)
             with record_function("backward"):
                 share.backward()
             distance += share.detach()
@@ -161,27 +143,47 @@ class Painter:
             torch.autograd.backward(roots, [seen_by.grad, torch.ones_like(others)][: len(roots)])
         return distance, similarity
 
-    def _mismatch(self, seen: Tensor, goal: Goal) -> Tensor:
-        """How far what is seen in views (b, D) is from the goal: (b,)."""
-        distance = spherical_distance(seen, goal.target)
-        if goal.shares is None or self.family.prior is None:
-            return distance
-        scale = self.family.clip.scale
-        reading = self.family.prior.read(seen, scale)
-        # divided by the scale a nat's slope is that of a cosine, whatever the perceptor
-        return distance + self.settings.painting.recognition / scale * reading_distance(reading, goal.shares)
+    @torch.no_grad()
+    def move(self, move: Matrix) -> None:
+        """Let the picture go on, before a frame is painted; see `motion`.
+
+        Where the camera is too far from the codes, what it sees is encoded: the picture that is painted, and the
+        running average that is shown. Adam's moments go along as they are, cell by cell.
+        """
+        if not self._camera.go(move):
+            return
+        offset, border, vqgan = self._camera.arrive(), self.settings.motion.border, self.family.vqgan
+        painted = vqgan.quantise(self.latent)
+        shown = painted if self._shown.total is None else self._shown.average
+        moved = warp(self._decode(torch.cat([painted, shown])), offset, border=border).clamp(0, 1)
+        with self._autocast():
+            painted, shown = vqgan.encode(moved).float().split(1)
+        self.latent.copy_(painted.clamp(self._lowest, self._highest))
+        shown = vqgan.quantise(shown)
+        self._shown.replace(shown)
+        self._beside = moved[1:] - self._decode(shown, beside=False)
+        for state in self.optimiser.state.values():
+            for moment in (state["exp_avg"], state["exp_avg_sq"]):
+                moment.copy_(warp(moment, offset, border=border, smooth=True))
 
     @torch.no_grad()
-    def show(self) -> Tensor:
-        """The picture (3, H, W) in [0, 1] of the frame now finished: the running average of the codes, decoded."""
-        latent = self._shown.update(self.family.vqgan.quantise(self.latent))
-        with self._autocast():
-            picture = self.family.vqgan.decode(latent)
-        return picture.float().clamp(0, 1).squeeze(0)
+    def show(self, view: View | None = None) -> Tensor:
+        """The picture (3, H, W) in [0, 1] of the frame now finished: the running average of the codes, decoded.
 
-    def show_bytes(self) -> NDArray[np.uint8]:
+        A `view` of it changes nothing of what is painted.
+        """
+        picture = self._decode(self._shown.update(self.family.vqgan.quantise(self.latent)))
+        return self._camera.look(picture, view or View(), border=self.settings.motion.border).clamp(0, 1).squeeze(0)
+
+    def _decode(self, quantised: Tensor, *, beside: bool = True) -> Tensor:
+        """The pictures (N, 3, H, W) of codes, with what lies beside them; not clamped."""
+        with self._autocast():
+            pictures = self.family.vqgan.decode(quantised)
+        return pictures.float() if self._beside is None or not beside else pictures.float() + self._beside
+
+    def show_bytes(self, view: View | None = None) -> NDArray[np.uint8]:
         """The same picture as (H, W, 3) uint8, copied to the host."""
-        return (self.show() * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+        return (self.show(view) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 class _RunningAverage:
@@ -197,7 +199,18 @@ class _RunningAverage:
         self.weight = self.keep * self.weight + 1 - self.keep
         share = (1 - self.keep) * value
         self.total = share if self.total is None else self.keep * self.total + share
+        return self.average
+
+    @property
+    def average(self) -> Tensor:
+        """The average so far, of one value at least."""
+        assert self.total is not None
         return self.total / self.weight
+
+    def replace(self, value: Tensor) -> None:
+        """Go on from another average (1, ...), or, while there is none, from nothing (0, ...)."""
+        if self.total is not None:
+            self.total = self.weight * value
 
 
 class _ClampWithGradient(torch.autograd.Function):
