@@ -65,6 +65,19 @@ def parse_size(written: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def given(changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The options that were given, {group: {name: value}}, without those that were not."""
+    return {
+        group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
+    }
+
+
+def given_stems(names: str | None, files: list[str] | None) -> dict[str, list[str]]:
+    """The stems that were named, as in `vocals,drums`, and their files, as settings."""
+    split = [name.strip() for name in names.split(",")] if names is not None else None
+    return {name: value for name, value in (("stems", split), ("stem_files", files)) if value is not None}
+
+
 def show_version(wanted: bool) -> None:
     """Print the version and leave."""
     if wanted:
