@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wav2clip_gen.configuration import preset_names, settings_from
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import SECTIONS, Prompt, Settings, Stem, StyleImage, describe_range, knobs
+from wav2clip_gen.settings import SECTIONS, Drive, Prompt, Settings, Stem, StyleImage, describe_range, knobs
 
 
 def test_what_comes_later_wins(tmp_path: Path) -> None:
@@ -174,3 +174,85 @@ def test_a_style_image_is_written_as_a_prompt_is() -> None:
         StyleImage.parse(":0.5")
     with pytest.raises(SettingsError, match="nothing steers"):
         Settings().merged({"style_images": "moss.png:0", "sound": {"weight": 0}}).require_steering()
+
+
+@pytest.mark.parametrize(
+    ("written", "drive"),
+    [
+        ("onset:zoom=0.04", Drive(source="onset", to="zoom", scale=0.04)),
+        (
+            "drums.onset:pan-x-speed=-1e-2, offset=.5,attack=0.02,decay=0.2",
+            Drive(source="drums.onset", to="pan-x-speed", scale=-0.01, offset=0.5, attack=0.02, decay=0.2),
+        ),
+        ("mix.C#:prompt.2=1", Drive(source="mix.C#", to="prompt.2", scale=1.0)),
+    ],
+)
+def test_a_map_is_read_as_it_is_written(written: str, drive: Drive) -> None:
+    assert Drive.parse(written) == drive
+
+
+def test_maps_come_from_files_and_survive_the_record(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("maps: ['onset:zoom=0.04', {source: drums.low, to: steps, scale: 3, decay: 0.5}]\n")
+    settings = settings_from(config=config)
+    assert [(one.stem, one.feature, one.to) for one in settings.maps] == [
+        (None, "onset", "zoom"),
+        ("drums", "low", "steps"),
+    ]
+    assert settings.stem_names == ("drums",)
+    assert settings.stems == ()
+    assert Settings().merged(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize(
+    ("written", "says", "helps"),
+    [
+        ("", "is no map", "write drums.onset:zoom=0.04"),
+        ("onset", "is no map", "write drums.onset:zoom=0.04"),
+        ("onset:zoom", "is no map", "write drums.onset:zoom=0.04"),
+        ("onset:=1", "is no map", "write drums.onset:zoom=0.04"),
+        ("onset:zoom=0.04,decay", "is no map", "write drums.onset:zoom=0.04"),
+        ("onset:zoom=near", "'near' is no number", "write drums.onset:zoom=0.04"),
+        ("onset:zoom=nan", "scale cannot be nan", "from -10000"),
+        ("onset:zoom=99999", "scale cannot be 99999", "to 10000"),
+        ("onset:zoom=1,decay=-1", "decay cannot be -1", "from 0 to 60 s"),
+        ("onset:zoom=1,decay=1,decay=2", "says twice what decay is", "write drums.onset"),
+        ("onset:zoom=1,zoom=2", "says twice what zoom is", "write drums.onset"),
+        ("onset:zoom=1,rotate=2", "'rotate' is none of", "give another"),
+        ("onset:zoom=1,delay=2", "'delay' is none of", "write drums.onset"),
+        ("onzet:zoom=1", "no feature is called 'onzet'", "did you mean onset?"),
+        ("onset.drums:zoom=1", "no feature is called 'drums'", "choose from: loudness"),
+        (".onset:zoom=1", "names no stem", "write drums.onset"),
+        ("onset:zooom=1", "called 'zooom'", "did you mean zoom?"),
+        ("onset:prompt.0=1", "called 'prompt.0'", "did you mean prompt"),
+    ],
+)
+def test_a_malformed_map_says_what_a_right_one_looks_like(written: str, says: str, helps: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Drive.parse(written)
+    assert says in caught.value.what
+    assert helps in caught.value.hint
+    assert "\n" not in caught.value.what + caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "item", [4, {"source": "onset"}, {"source": 4, "to": "zoom"}, {"source": "onset", "to": "zoom", "x": 1}]
+)
+def test_a_map_that_is_none_is_a_usage_error(item: object) -> None:
+    with pytest.raises(SettingsError):
+        Settings().merged({"maps": [item]})
+
+
+def test_a_driven_prompt_must_be_there() -> None:
+    driven = Settings().merged({"maps": ["onset:prompt.2=1"], "prompts": ["a sea"]})
+    with pytest.raises(SettingsError, match=r"prompt that is not there; 1 prompt is given"):
+        driven.require_prompts()
+    driven.merged({"prompts": ["a sea", "a city"]}).require_prompts()
+    with pytest.raises(SettingsError, match="0 prompts are given"):
+        Settings().merged({"maps": ["onset:prompt=1"]}).require_prompts()
+
+
+@given(st.text())
+def test_no_map_crashes(written: str) -> None:
+    with contextlib.suppress(SettingsError):
+        assert Drive.parse(written).feature

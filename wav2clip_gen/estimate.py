@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wav2clip_gen.audio.features import measure
 from wav2clip_gen.events import Estimate
 from wav2clip_gen.job import Job, films, must_separate, pictures
-from wav2clip_gen.pipeline import hear
+from wav2clip_gen.pipeline import drive, hear
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,10 +38,11 @@ def estimate(job: Job, *, family: Family | None = None) -> Estimate:
     preparation = time.perf_counter() - began + _separation(job)
 
     began = time.perf_counter()
-    target = hear(film, family, next(iter(scenes.values()))).targets[0].to(family.device)
+    drives = drive(film)
+    target = hear(film, family, next(iter(scenes.values())), drives=drives).targets[0].to(family.device)
     hearing = time.perf_counter() - began
 
-    per_step, per_frame = _time_painting(painter, target)
+    per_step, per_frame = _time_painting(painter, target, drives.mean_steps)
     first = per_step * job.settings.painting.first_steps
     if job.storyboard:
         began = time.perf_counter()
@@ -55,8 +56,8 @@ def estimate(job: Job, *, family: Family | None = None) -> Estimate:
     return Estimate(family=family.name, device=str(family.device), seconds=seconds, per_song_second=per_song_second)
 
 
-def _time_painting(painter: Painter, target: Tensor) -> tuple[float, float]:
-    """Seconds for a step, and for a frame after the first."""
+def _time_painting(painter: Painter, target: Tensor, steps: float) -> tuple[float, float]:
+    """Seconds for a step, and for a frame of so many steps."""
     settings = painter.settings
 
     def timed_frame(steps: int) -> float:
@@ -68,7 +69,7 @@ def _time_painting(painter: Painter, target: Tensor) -> tuple[float, float]:
     timed_frame(2)  # the first steps find their algorithms
     few, more = timed_frame(2), timed_frame(6)
     per_step = max(more - few, 0) / 4
-    return per_step, max(few - 2 * per_step, 0) + per_step * settings.painting.steps
+    return per_step, max(few - 2 * per_step, 0) + per_step * steps
 
 
 def _with_stand_ins(job: Job) -> Job:

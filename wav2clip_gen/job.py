@@ -17,11 +17,10 @@ from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.pictures import check_pictures
-from wav2clip_gen.settings import Settings, Stem
+from wav2clip_gen.settings import MIX, Settings, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
 FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
-MIX = "mix"  # the song itself, among its sources
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +80,7 @@ def prepare(
     """
     source, settings = Path(source), settings or Settings()
     settings.require_steering()
+    settings.require_prompts()
     networks = loaded or choose(settings.run, weights_dir)
     if not unfetched:
         networks.require()

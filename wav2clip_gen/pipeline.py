@@ -11,22 +11,26 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from wav2clip_gen import record
+from wav2clip_gen.audio.features import measure
 from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Silent, Stage
 from wav2clip_gen.files import appear_whole, scratch_beside
 from wav2clip_gen.job import Job, films, must_separate, pictures, prepare, record_beside, shortened, sources
 from wav2clip_gen.pictures import read_style
-from wav2clip_gen.settings import Settings, Stem
+from wav2clip_gen.settings import MIX, Settings, Stem
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.probe import verify_film
 from wav2clip_gen.video.writer import FilmWriter, Picture
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from wav2clip_gen.models.families import Family
+    from wav2clip_gen.synthesis.drives import Drives
     from wav2clip_gen.synthesis.painter import Painter
     from wav2clip_gen.synthesis.trajectory import Trajectory
 
@@ -105,7 +109,8 @@ def rendering(
         yield clock.begin("separate")
         sources(job, on_progress=on_separation)
     yield clock.begin("hear")
-    trajectories = {name: hear(job, family, stems) for name, stems in scenes.items()}
+    drives = drive(job)
+    trajectories = {name: hear(job, family, stems, drives=drives) for name, stems in scenes.items()}
     silent = {stem for trajectory in trajectories.values() for stem in trajectory.silent}
     if silent:
         yield Silent(tuple(sorted(silent)))
@@ -115,7 +120,7 @@ def rendering(
     with scratch_beside(job.out) as picture:
         grid = grid_of(job.settings)
         with _film_writer(picture, job, grid) as writer:
-            for frame in paint(job, painters, trajectories, writer, grid=grid):
+            for frame in paint(job, painters, trajectories, writer, drives=drives, grid=grid):
                 painted.append(frame)
                 yield frame
                 if stop():
@@ -141,7 +146,24 @@ def rendering(
     yield Finished(film)
 
 
-def hear(job: Job, family: Family, stems: Sequence[Stem] | None = None, *, windows: Tensor | None = None) -> Trajectory:
+def drive(job: Job) -> Drives:
+    """Measure those features of song and stems that drive a setting, and follow them."""
+    from wav2clip_gen.synthesis.drives import follow_maps
+
+    tracks = sources(job)
+    needed = {one.stem for one in job.settings.maps}
+    features = {stem: measure(tracks[stem or MIX], job.timeline) for stem in needed}
+    return follow_maps(job.settings, features, job.timeline)
+
+
+def hear(
+    job: Job,
+    family: Family,
+    stems: Sequence[Stem] | None = None,
+    *,
+    windows: Tensor | None = None,
+    drives: Drives | None = None,
+) -> Trajectory:
     """Bring what is heard, and words and style images beside it, to one target per frame.
 
     Args:
@@ -149,12 +171,14 @@ def hear(job: Job, family: Family, stems: Sequence[Stem] | None = None, *, windo
         family: Networks.
         stems: Stems to follow, none for the whole song; by default those of the settings.
         windows: The whole song's, from `embed_sound`, if they are there already.
+        drives: From `drive`, if they are there already.
     """
     from wav2clip_gen.synthesis.listening import listen, listen_to_stems
     from wav2clip_gen.synthesis.trajectory import build_trajectory
 
     settings, found = job.settings, sources(job)
     stems = settings.stems if stems is None else stems
+    drives = drives or drive(job)
     if stems:
         followed = [(stem, found[stem.name]) for stem in stems]
         heard = listen_to_stems(family.wav2clip, job.track, job.timeline, followed)
@@ -164,10 +188,10 @@ def hear(job: Job, family: Family, stems: Sequence[Stem] | None = None, *, windo
         heard.embeddings,
         heard.loudness,
         job.timeline,
-        half_life=settings.motion.smoothing,
+        half_life=drives.curves["smoothing"],
         sound_weight=settings.sound.weight,
         prompts=embed_pulls(settings, family) if settings.pulls else None,
-        pulls=pull_curves(job) if settings.pulls else None,
+        pulls=pull_curves(job, drives) if settings.pulls else None,
     )
     return replace(trajectory, silent=heard.silent)
 
@@ -179,15 +203,24 @@ def embed_sound(job: Job, family: Family) -> Tensor | None:
     return family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
 
 
-def pull_curves(job: Job) -> Tensor:
-    """How much words and pictures pull at each frame, (P, F), in the order of `settings.pulls`."""
+def pull_curves(job: Job, drives: Drives | None = None) -> Tensor:
+    """How much words and pictures pull at each frame, (P, F), in the order of `settings.pulls`.
+
+    What the sound makes of the words' weights is in `drives`; without them, all weights are as they were set.
+    """
     import torch
 
     from wav2clip_gen.synthesis.trajectory import pull_curve
 
     times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
     fade = job.settings.motion.crossfade
-    curves = [pull_curve(one.weight, times, start=one.start, end=one.end, crossfade=fade) for one in job.settings.pulls]
+    weights: list[float | NDArray[np.float64]] = [one.weight for one in job.settings.pulls]
+    if drives:
+        weights[: len(drives.prompts)] = list(drives.prompts)
+    curves = [
+        pull_curve(weight, times, start=one.start, end=one.end, crossfade=fade)
+        for weight, one in zip(weights, job.settings.pulls, strict=True)
+    ]
     return torch.stack(curves) if curves else torch.zeros(0, len(times))
 
 
@@ -217,14 +250,14 @@ def paint(
     trajectories: Mapping[str, Trajectory],
     writer: FilmWriter,
     *,
+    drives: Drives,
     grid: Grid | None = None,
 ) -> Iterator[FramePainted]:
     """Paint all frames into the film, one from the other: each the picture of one painter, or a grid of several's."""
     targets = {name: trajectories[name].targets.to(painter.family.device) for name, painter in painters.items()}
     for index in range(job.timeline.frames):
         made = {
-            name: _paint_picture(painter, targets[name][index], job.settings, first=index == 0)
-            for name, painter in painters.items()
+            name: _paint_picture(painter, targets[name][index], drives, index) for name, painter in painters.items()
         }
         pixels = [picture.pixels for picture in made.values()]
         writer.write(grid.joined(pixels) if grid else pixels[0])
@@ -233,15 +266,18 @@ def paint(
         yield FramePainted(index, job.timeline.frames, loss, similarity, values if grid else {})
 
 
-def _paint_picture(painter: Painter, target: Tensor, settings: Settings, *, first: bool) -> Painted:
+def _paint_picture(painter: Painter, target: Tensor, drives: Drives, index: int) -> Painted:
+    settings = painter.settings
+    painter.move(drives.way(index))
     steps = painter.paint(
         target,
-        steps=settings.painting.first_steps if first else settings.painting.steps,
-        inertia=0 if first else settings.motion.inertia,
+        steps=drives.steps(index) if index else settings.painting.first_steps,
+        inertia=settings.motion.inertia if index else 0,
+        learning_rate=float(drives.curves["learning-rate"][index]),
     )
     last = deque(steps, maxlen=1)
     loss, similarity = (float(last[0].loss), float(last[0].similarity)) if last else (None, None)
-    return Painted(painter.show_bytes(), loss, similarity)
+    return Painted(painter.show_bytes(drives.view(index)), loss, similarity)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

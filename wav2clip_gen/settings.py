@@ -7,7 +7,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -169,7 +169,7 @@ class Painting(Group):
 
 @dataclass(frozen=True, kw_only=True)
 class Motion(Group):
-    """How fast the picture may follow the sound."""
+    """How fast the picture may follow the sound, and how it moves by itself."""
 
     smoothing: float = knob(
         0.15, "half-life of the targets' zero-phase smoothing; 0: none", unit="s", minimum=0, maximum=60
@@ -177,6 +177,25 @@ class Motion(Group):
     inertia: float = knob(0.05, "pull towards the frame before", minimum=0, maximum=100)
     crossfade: float = knob(1.0, "over how long words that begin or cease come and go", unit="s", minimum=0, maximum=60)
     blend: float = knob(0.1, "half-life of the latents shown; 0: each frame by itself", unit="s", minimum=0, maximum=10)
+    zoom: float = knob(0.0, "how much nearer the picture comes; 0.1: 10 %", unit="1/s", minimum=-0.9, maximum=9)
+    pan_x: float = knob(0.0, "how far it goes to the right, in widths", unit="1/s", minimum=-10, maximum=10)
+    pan_y: float = knob(0.0, "how far it goes down, in heights", unit="1/s", minimum=-10, maximum=10)
+    rotate: float = knob(0.0, "how far it turns clockwise", unit="degrees/s", minimum=-3600, maximum=3600)
+    border: str = knob(
+        "reflect", "what comes in over an edge: its mirror, or the other side", choices=("reflect", "wrap")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class View(Group):
+    """How a picture is seen while it is shown; only the sound moves it, see `Drive`."""
+
+    zoom: float = knob(1.0, "how near the picture stands", minimum=0.1, maximum=10)
+    pan_x: float = knob(0.0, "how far to the right it stands, in widths", minimum=-10, maximum=10)
+    pan_y: float = knob(0.0, "how far down it stands, in heights", minimum=-10, maximum=10)
+    rotate: float = knob(0.0, "how far it is turned clockwise", unit="degrees", minimum=-36_000, maximum=36_000)
+    brightness: float = knob(1.0, "factor of the light", minimum=0, maximum=10)
+    saturation: float = knob(1.0, "factor of the colours' distance from grey", minimum=0, maximum=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +208,90 @@ class Run(Group):
     seed: int | None = knob(None, "decides everything that is drawn", minimum=0, maximum=2**63 - 1)
     device: str = knob("auto", "where the networks run: auto, cpu, cuda, cuda:1, mps")
     precision: str = knob("auto", "arithmetic of the networks", choices=("auto", "fp32", "bf16"))
+
+
+DESTINATIONS: dict[str, tuple[type[Group], str]] = {  # what a sound can drive, and the knob of which it is
+    **{name.replace("_", "-"): (View, name) for name in ("zoom", "pan_x", "pan_y", "rotate")},
+    **{f"{name}-speed".replace("_", "-"): (Motion, name) for name in ("zoom", "pan_x", "pan_y", "rotate")},
+    "steps": (Painting, "steps"), "learning-rate": (Painting, "learning_rate"), "smoothing": (Motion, "smoothing"),
+    "prompt": (Prompt, "weight"), "brightness": (View, "brightness"), "saturation": (View, "saturation"),
+}  # fmt: skip
+PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+FEATURES = (  # of a sound, frame by frame, as `analyze` writes them
+    "loudness", "loudness_a", "onset", "centroid", "low", "mid", "high", "onsets", "beats", *PITCHES,
+)  # fmt: skip
+MIX = "mix"  # the song itself, among its stems
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drive(Group):
+    """A feature of the song, or of a stem, that drives a setting: it adds `scale` times its value, and `offset`."""
+
+    source: str = knob("", "a feature, or STEM.FEATURE")
+    to: str = knob("", "what it drives")
+    scale: float = knob(1.0, "how much is added where the feature is 1", minimum=-10_000, maximum=10_000)
+    offset: float = knob(0.0, "how much is added at all times", minimum=-10_000, maximum=10_000)
+    attack: float = knob(0.0, "half-life of a rise", unit="s", minimum=0, maximum=60)
+    decay: float = knob(0.0, "half-life of a fall", unit="s", minimum=0, maximum=60)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.feature not in FEATURES:
+            raise SettingsError(f"no feature is called {self.feature!r}", hint=_drive_hint(self.feature, FEATURES))
+        if self.stem is not None and not self.stem:
+            raise SettingsError(f"{self.source!r} names no stem", hint=DRIVE_EXAMPLE)
+        if self.to not in DESTINATIONS and not re.fullmatch(r"prompt\.[1-9]\d*", self.to):
+            known = [*DESTINATIONS, "prompt.1"]
+            raise SettingsError(f"nothing that a sound drives is called {self.to!r}", hint=_drive_hint(self.to, known))
+
+    @property
+    def stem(self) -> str | None:
+        """Whose feature it is; None for the whole song's."""
+        name, dot, _ = self.source.rpartition(".")
+        return name if dot and name != MIX else None
+
+    @property
+    def feature(self) -> str:
+        """What is measured."""
+        return self.source.rpartition(".")[2]
+
+    @property
+    def prompt(self) -> int | None:
+        """Which prompt it drives, from 1; None for none, or for all."""
+        return int(self.to.removeprefix("prompt.")) if self.to.startswith("prompt.") else None
+
+    @classmethod
+    def parse(cls, written: str) -> Drive:
+        """Read `[STEM.]FEATURE:DESTINATION=SCALE[,offset=X][,attack=SECONDS][,decay=SECONDS]`."""
+        source, _, driven = written.partition(":")
+        (to, scale), *others = (_named_number(part, written) for part in driven.split(","))
+        values: dict[str, Any] = {}
+        for name, value in others:
+            if name in values or name == to:
+                raise SettingsError(f"{written!r} says twice what {name} is", hint=DRIVE_EXAMPLE)
+            if name not in ("offset", "attack", "decay"):
+                hint = "one --map drives one thing; give another" if name in DESTINATIONS else DRIVE_EXAMPLE
+                raise SettingsError(f"{written!r}: {name!r} is none of offset, attack and decay", hint=hint)
+            values[name] = value
+        return cls(source=source.strip(), to=to, scale=scale, **values)
+
+
+DRIVE_EXAMPLE = "write drums.onset:zoom=0.04, or with ,offset=0.01,attack=0.02,decay=0.2 behind it"
+
+
+def _drive_hint(name: str, known: Iterable[str]) -> str:
+    return f"{suggestion(name, list(known))}; {DRIVE_EXAMPLE}"
+
+
+def _named_number(part: str, written: str) -> tuple[str, float]:
+    """Read `name=number`, a part of a map."""
+    name, sign, number = (piece.strip() for piece in part.partition("="))
+    if not sign or not name:
+        raise SettingsError(f"{written!r} is no map", hint=DRIVE_EXAMPLE)
+    try:
+        return name, float(number)
+    except ValueError:
+        raise SettingsError(f"{written!r}: {number!r} is no number", hint=DRIVE_EXAMPLE) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +307,7 @@ class Settings:
     style_images: tuple[StyleImage, ...] = ()
     stems: tuple[Stem, ...] = ()  # none: the whole song steers
     stem_files: tuple[str, ...] = ()  # each NAME=FILE, a folder of stems or a .stem.mp4
+    maps: tuple[Drive, ...] = ()  # what the sound's features drive
 
     def __post_init__(self) -> None:
         names = [stem.name for stem in self.stems]
@@ -214,7 +318,8 @@ class Settings:
     @property
     def stem_names(self) -> tuple[str, ...]:
         """The stems that are needed, each once, whether they steer or not."""
-        return tuple(stem.name for stem in self.stems)
+        heard = (drive.stem for drive in self.maps)
+        return tuple(dict.fromkeys([*(stem.name for stem in self.stems), *(name for name in heard if name)]))
 
     @property
     def pulls(self) -> tuple[Pull, ...]:
@@ -257,6 +362,18 @@ class Settings:
             raise SettingsError(
                 "nothing steers the picture", hint="give sound.weight, a stem or a prompt a weight above 0"
             )
+
+    def require_prompts(self) -> None:
+        """Make sure that the prompts are there whose weights the sound drives.
+
+        Raises:
+            SettingsError: One is not.
+        """
+        for drive in self.maps:
+            if (drive.prompt or (drive.to == "prompt")) > len(self.prompts):
+                count = f"{len(self.prompts)} prompts are" if len(self.prompts) != 1 else "1 prompt is"
+                what = f"{drive.source}:{drive.to} drives a prompt that is not there; {count} given"
+                raise SettingsError(what, hint='add one, as in -p "a stormy sea"')
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the run record and presets hold them."""
@@ -340,11 +457,24 @@ def _stem_file(item: Any) -> str:
     raise SettingsError(f"a file of a stem is NAME=FILE, not {item!r}", hint='write `stem_files: ["drums=d.wav"]`')
 
 
+def _drive(item: Any) -> Drive:
+    if isinstance(item, Drive):
+        return item
+    if isinstance(item, str):
+        return Drive.parse(item)
+    if isinstance(item, Mapping) and "source" in item and "to" in item:
+        return _merge_group(Drive(source=item["source"], to=item["to"]), "maps", item)
+    raise SettingsError(
+        f"a map is a feature and what it drives, not {item!r}", hint='write `maps: ["onset:zoom=0.04"]`'
+    )
+
+
 LISTS: dict[str, Callable[[Any], Any]] = {
     "prompts": partial(_pull, Prompt, "prompts"),
     "style_images": partial(_pull, StyleImage, "style_images"),
     "stems": _stem,
     "stem_files": _stem_file,
+    "maps": _drive,
 }
 
 

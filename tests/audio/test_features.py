@@ -112,6 +112,14 @@ def test_smoothing_does_not_come_late() -> None:
     assert smoothed(np.array([1.0, 5.0]), 1.0, np.array([1.0, 0.0]))[1] == pytest.approx(1.0)
 
 
+def test_each_row_may_be_smoothed_by_a_half_life_of_its_own() -> None:
+    peak, rows = np.eye(9)[4], np.arange(9.0)
+    np.testing.assert_allclose(smoothed(peak, 3.0 + 1e-9 * rows), smoothed(peak, 3.0), atol=1e-6)
+    found = smoothed(peak, np.where(rows < 7, 3.0, 0.0))
+    assert found[7:].tolist() == [0, 0]
+    assert 0 < found[6] < found[5] < found[4]
+
+
 def test_the_same_song_has_the_same_features_however_it_is_read(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     song = noise(21, 22_050, 1) * np.linspace(0.1, 1, 21 * 22_050)[:, None]
     first = features(save, song)

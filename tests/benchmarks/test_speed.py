@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from tests.conftest import ROOT, SAMPLES
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.settings import Settings
+from wav2clip_gen.synthesis.motion import Matrix, placement
 from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
@@ -114,6 +115,22 @@ def test_step(table: list[tuple[str, str]], mini: Family, size: int) -> None:
     parts = [f"{name} {totals[name] / whole:.0%}" for name in ranges]
     other = max(0.0, 1 - sum(totals[name] for name in ranges) / whole)
     table.append((f"its split at {size}x{size}", f"{', '.join(parts)}, other {other:.0%}"))
+
+
+def test_moving(table: list[tuple[str, str]], mini: Family) -> None:
+    painter = Painter(mini, Settings(), generator=torch.Generator().manual_seed(0))
+    nearer = placement(zoom=1.1 ** (1 / 12))
+
+    def shown(move: Matrix) -> float:
+        began = time.perf_counter()
+        for _ in range(24):
+            painter.move(move)
+            painter.show()
+        return (time.perf_counter() - began) / 24
+
+    shown(nearer)
+    seconds = median(lambda: shown(nearer), 5) - median(lambda: shown(np.eye(3)), 5)
+    table.append(("moving a picture of 128x128, --zoom 0.1", f"{seconds * 1000:.0f} ms a frame"))
 
 
 def test_memory(table: list[tuple[str, str]], tmp_path: Path) -> None:

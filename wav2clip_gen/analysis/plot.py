@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from wav2clip_gen.analysis.analyse import Analysis, Section, StemAnalysis
 from wav2clip_gen.audio.features import LOWEST
-from wav2clip_gen.audio.spectra import PITCHES, RATE
+from wav2clip_gen.audio.spectra import RATE
 from wav2clip_gen.drawing import FAINT, GROUND, INK, LANE, Colour, clock, font, shortened
 from wav2clip_gen.files import written
+from wav2clip_gen.settings import PITCHES
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -42,8 +43,8 @@ def draw(analysis: Analysis) -> Image.Image:
     """Draw an analysis, HEIGHT px high, and higher by a strip for each stem."""
     from PIL import Image, ImageDraw
 
-    height = HEIGHT + len(analysis.stems) * (GAP + NAMED + STEM)
-    picture = Image.new("RGB", (WIDTH * FINE, height * FINE), GROUND)
+    whole = HEIGHT + len(analysis.stems) * (GAP + NAMED + STEM)
+    picture = Image.new("RGB", (WIDTH * FINE, whole * FINE), GROUND)
     sheet = _Sheet(picture, ImageDraw.Draw(picture, "RGBA"), float(analysis.timeline.duration))
     features = analysis.features
     _draw_heading(sheet, analysis)
@@ -73,7 +74,7 @@ def draw(analysis: Analysis) -> Image.Image:
         y += NAMED + STEM
     _draw_sections(sheet, analysis.sections, y)
     _draw_axis(sheet, y)
-    return picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    return picture.resize((WIDTH, whole), Image.Resampling.LANCZOS)
 
 
 def write_png(analysis: Analysis, path: Path) -> None:

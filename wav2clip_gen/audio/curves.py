@@ -60,30 +60,40 @@ class Gathered:
         return np.stack([np.interp(times, known, column[filled]) for column in found.T], axis=1)
 
 
-def smoothed(values: Floats, half_life: float, weights: Floats | None = None) -> Floats:
+def smoothed(values: Floats, half_life: float | Floats, weights: Floats | None = None) -> Floats:
     """Average rows (F,) or (F, C) with their neighbours on both sides, so that nothing comes late.
 
     Args:
         values: Rows at equal distances.
-        half_life: In rows: a row that far away counts half as much as the row itself; 0: no smoothing.
+        half_life: In rows: a row that far away counts half as much as the row itself; 0: no smoothing. Or (F,), each
+            row's own: what lies beyond a row comes through it as far as that row lets it.
         weights: (F,) how much each row has to say; all the same by default.
     """
-    if half_life <= 0 or len(values) < 2:
+    if not np.any(half_life) or len(values) < 2:
         return values
-    keep = 2 ** (-1 / half_life)
+    keep = np.exp2(-1 / np.maximum(half_life, 1e-3))  # 0 where the half-life is 0
+    keep = np.reshape(keep, -1)[0] if np.ptp(keep) == 0 else keep
     rows = values.reshape(len(values), -1)
     trust = np.ones((len(values), 1)) if weights is None else np.maximum(weights, 1e-12)[:, None]
     return (_both_ways(rows * trust, keep) / _both_ways(trust, keep)).reshape(values.shape)
 
 
-def _both_ways(rows: Floats, keep: float) -> Floats:
-    """The sum over all rows, each counted `keep` times less for every row that it is away."""
-    from scipy.signal import lfilter
+def _both_ways(rows: Floats, keep: Floats | np.float64) -> Floats:
+    """The sum over all rows, each counted `keep` () or (F,) times less for every row that it is away."""
+    back = keep[::-1] if isinstance(keep, np.ndarray) else keep
+    return _decayed(rows, keep) + _decayed(rows[::-1], back)[::-1] - rows
 
-    def decayed(rows: Floats) -> Floats:
-        return lfilter([1.0], [1.0, -keep], rows, axis=0)
 
-    return decayed(rows) + decayed(rows[::-1])[::-1] - rows
+def _decayed(rows: Floats, keep: Floats | np.float64) -> Floats:
+    """The sum over a row and all before it, each counted `keep` times less for every row that it is away."""
+    if not isinstance(keep, np.ndarray):
+        from scipy.signal import lfilter
+
+        return lfilter([1.0], [1.0, -float(keep)], rows, axis=0)
+    decayed = rows.copy()
+    for row in range(1, len(rows)):
+        decayed[row] += keep[row] * decayed[row - 1]
+    return decayed
 
 
 def from_zero(values: Floats, *, floor: float = 0.0, unit: str = "") -> Curve:

@@ -9,7 +9,6 @@ from wav2clip_gen.audio.track import Samples
 
 RATE = 22_050  # Hz at which tracks are analysed
 HOP = 256  # samples from one column of a spectrum to the next, 11.6 ms
-PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 ENERGY = 1 / 3  # mean square of a sound, for a sum of 1 over the power of its bins: a sine fills three halves of one
 

@@ -12,7 +12,20 @@ import typer
 from wav2clip_gen import __version__
 from wav2clip_gen.configuration import preset_names
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Group, Motion, Painting, Picture, Run, Sound, describe_range, knobs, parse_time
+from wav2clip_gen.settings import (
+    DESTINATIONS,
+    FEATURES,
+    PITCHES,
+    Group,
+    Motion,
+    Painting,
+    Picture,
+    Run,
+    Sound,
+    describe_range,
+    knobs,
+    parse_time,
+)
 
 DEFAULTS = {  # in words, where the value itself would say little
     "duration": "default: to the track's end",
@@ -22,6 +35,7 @@ DEFAULTS = {  # in words, where the value itself would say little
     "vqgan": "default: the family's",
     "device": "default auto",
     "precision": "default auto",
+    "border": "default reflect",
     "separator": "default auto: Demucs where it and its model are at hand, else dsp",
     "layout": "default single",
     "init_image": "default: none",
@@ -224,6 +238,22 @@ LearningRate = Annotated[float | None, knob_option(Painting, "learning_rate", pa
 Smoothing = Annotated[float | None, knob_option(Motion, "smoothing", panel="Motion")]
 Inertia = Annotated[float | None, knob_option(Motion, "inertia", panel="Motion")]
 Blend = Annotated[float | None, knob_option(Motion, "blend", panel="Motion")]
+Zoom = Annotated[float | None, knob_option(Motion, "zoom", panel="Motion")]
+PanX = Annotated[float | None, knob_option(Motion, "pan_x", panel="Motion")]
+PanY = Annotated[float | None, knob_option(Motion, "pan_y", panel="Motion")]
+Rotate = Annotated[float | None, knob_option(Motion, "rotate", panel="Motion")]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="[STEM.]FEATURE:WHAT=SCALE",
+        rich_help_panel="Motion",
+        help="Let a feature of the sound drive a setting, as in drums.onset:zoom=0.04,decay=0.2; repeatable. "
+        f"[dim](features: {', '.join(FEATURES[: -len(PITCHES)])}, C to B; "
+        f"what: {', '.join(DESTINATIONS)}, prompt.1)[/]",
+    ),
+]
+Border = Annotated[str | None, knob_option(Motion, "border", panel="Motion")]
 Models = Annotated[str | None, knob_option(Run, "models", panel="Models")]
 Perceptor = Annotated[str | None, knob_option(Run, "perceptor", panel="Models")]
 VQGAN = Annotated[str | None, knob_option(Run, "vqgan", panel="Models")]

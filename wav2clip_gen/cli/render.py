@@ -112,6 +112,12 @@ def render(
     smoothing: options.Smoothing = None,
     inertia: options.Inertia = None,
     blend: options.Blend = None,
+    zoom: options.Zoom = None,
+    pan_x: options.PanX = None,
+    pan_y: options.PanY = None,
+    rotate: options.Rotate = None,
+    border: options.Border = None,
+    maps: options.Maps = None,
     models: options.Models = None,
     perceptor: options.Perceptor = None,
     vqgan: options.VQGAN = None,
@@ -143,14 +149,15 @@ def render(
             "layout": layout},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
             "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
-        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade},
+        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade, "zoom": zoom,
+            "pan_x": pan_x, "pan_y": pan_y, "rotate": rotate, "border": border},
         "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
             "precision": precision},
     }  # fmt: skip
     with console.errors_shown(debug=debug):
         layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
         pulls = _given(changes, prompt or [], prompt_files or [], style_image or [])
-        given = {**pulls, **options.given_stems(stems, stem_file)}
+        given = {**pulls, **options.given_stems(stems, stem_file), **({"maps": maps} if maps else {})}
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         settings = settings.with_stem_weights(dict(stem_weight or []))
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)

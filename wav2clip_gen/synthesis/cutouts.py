@@ -79,23 +79,34 @@ def sample(picture: Tensor, homographies: Tensor, size: int) -> Tensor:
     """
     oversampling = max(1, math.ceil(min(picture.shape[-2:]) / size))
     side = size * oversampling
-    count = homographies.shape[0]
-    centres = (torch.arange(side, device=picture.device, dtype=picture.dtype) * 2 + 1) / side - 1
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
-    points = torch.stack([x, y, torch.ones_like(x)]).view(3, side * side)
-    seen = homographies.to(picture.dtype) @ points  # (N, 3, side * side)
-    grid = (seen[:, :2] / seen[:, 2:]).transpose(1, 2).reshape(count, side, side, 2)
-    views = F.grid_sample(picture.expand(count, -1, -1, -1), grid, padding_mode="reflection", align_corners=False)
+    grid = look_through(homographies.to(picture.dtype), side, side)
+    views = F.grid_sample(picture.expand(len(grid), -1, -1, -1), grid, padding_mode="reflection", align_corners=False)
     return F.avg_pool2d(views, oversampling) if oversampling > 1 else views
+
+
+def look_through(homographies: Tensor, height: int, width: int) -> Tensor:
+    """The points (N, height, width, 2) at which homographies (N, 3, 3) see the middles of a view's pixels."""
+    rows, columns = (
+        (torch.arange(side, device=homographies.device, dtype=homographies.dtype) * 2 + 1) / side - 1
+        for side in (height, width)
+    )
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    seen = homographies @ torch.stack([x, y, torch.ones_like(x)]).view(3, -1)  # (N, 3, height * width)
+    return (seen[:, :2] / seen[:, 2:]).transpose(1, 2).reshape(-1, height, width, 2)
 
 
 def jitter_colours(views: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:
     """Change saturation, contrast and brightness of each view (N, 3, s, s) by up to `strength`."""
     signed = torch.rand(3, views.shape[0], 1, 1, 1, generator=generator, device=views.device) * 2 - 1
     saturation, contrast, brightness = 1 + signed[0] * strength * 2, 1 + signed[1] * strength, signed[2] * strength
-    red, green, blue = views.split(1, dim=1)
+    return contrast * (saturated(views, saturation) - 0.5) + 0.5 + brightness
+
+
+def saturated(pictures: Tensor, factor: Tensor | float) -> Tensor:
+    """Pictures (N, 3, H, W) whose colours are `factor` times as far from grey."""
+    red, green, blue = pictures.split(1, dim=1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue  # Rec. 601
-    return contrast * (torch.lerp(luma, views, saturation) - 0.5) + 0.5 + brightness
+    return torch.lerp(luma, pictures, factor)
 
 
 def add_noise(views: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:

@@ -17,9 +17,10 @@ from torch.profiler import record_function
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family, computes_in_bf16
 from wav2clip_gen.pictures import read_covering
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.cutouts import random_views
 from wav2clip_gen.synthesis.losses import drift, spherical_distance, total_variation
+from wav2clip_gen.synthesis.motion import Camera, Matrix, warp
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +65,18 @@ class Painter:
         self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
         self._spread = codes.std(dim=0).view(1, -1, 1, 1)
         self._shown = _RunningAverage(settings.motion.blend * settings.picture.fps)
+        self._beside: Tensor | None = None  # (1, 3, H, W), what the codes could not hold of a picture that was moved
+        self._camera = Camera(picture.width, picture.height, vqgan.stride)
         self._autocast = autocast(settings.run.precision, family.device)
 
-    def paint(self, target: Tensor, *, steps: int, inertia: float) -> Iterator[Step]:
-        """Take `steps` towards `target` (D,), held with weight `inertia` to where the latent is now."""
+    def paint(
+        self, target: Tensor, *, steps: int, inertia: float, learning_rate: float | None = None
+    ) -> Iterator[Step]:
+        """Take `steps` towards `target` (D,), held with weight `inertia` to where the latent is now.
+
+        The learning rate is that of the settings unless another is given.
+        """
+        self.optimiser.param_groups[0]["lr"] = learning_rate or self.settings.painting.learning_rate
         before = self.latent.detach().clone()
         for index in range(steps):
             yield self._step(index, target, before, inertia)
@@ -76,10 +85,9 @@ class Painter:
         # The named ranges are what a profiler shows (see tests/benchmarks); unprofiled they cost microseconds.
         with record_function("decode"):
             quantised = self.family.vqgan.quantise(self.latent)  # in float32: bf16 confuses neighbouring codes
-            with self._autocast():
-                picture = self.family.vqgan.decode(quantised)
+            picture = self._decode(quantised)
         with record_function("cutouts"):
-            picture = clamp_with_gradient(picture.float())
+            picture = clamp_with_gradient(picture)
             cuts = self.settings.painting.cuts
             views = random_views(picture, self.family.clip.size, cuts, generator=self.generator)
         others = torch.zeros((), device=picture.device)  # losses that need no perceptor
@@ -118,16 +126,46 @@ class Painter:
         return distance, similarity
 
     @torch.no_grad()
-    def show(self) -> Tensor:
-        """The picture (3, H, W) in [0, 1] of the frame now finished: the running average of the codes, decoded."""
-        latent = self._shown.update(self.family.vqgan.quantise(self.latent))
-        with self._autocast():
-            picture = self.family.vqgan.decode(latent)
-        return picture.float().clamp(0, 1).squeeze(0)
+    def move(self, move: Matrix) -> None:
+        """Let the picture go on, before a frame is painted; see `motion`.
 
-    def show_bytes(self) -> NDArray[np.uint8]:
+        Where the camera is too far from the codes, what it sees is encoded: the picture that is painted, and the
+        running average that is shown. Adam's moments go along as they are, cell by cell.
+        """
+        if not self._camera.go(move):
+            return
+        offset, border, vqgan = self._camera.arrive(), self.settings.motion.border, self.family.vqgan
+        painted = vqgan.quantise(self.latent)
+        shown = painted if self._shown.total is None else self._shown.average
+        moved = warp(self._decode(torch.cat([painted, shown])), offset, border=border).clamp(0, 1)
+        with self._autocast():
+            painted, shown = vqgan.encode(moved).float().split(1)
+        self.latent.copy_(painted.clamp(self._lowest, self._highest))
+        shown = vqgan.quantise(shown)
+        self._shown.replace(shown)
+        self._beside = moved[1:] - self._decode(shown, beside=False)
+        for state in self.optimiser.state.values():
+            for moment in (state["exp_avg"], state["exp_avg_sq"]):
+                moment.copy_(warp(moment, offset, border=border, smooth=True))
+
+    @torch.no_grad()
+    def show(self, view: View | None = None) -> Tensor:
+        """The picture (3, H, W) in [0, 1] of the frame now finished: the running average of the codes, decoded.
+
+        A `view` of it changes nothing of what is painted.
+        """
+        picture = self._decode(self._shown.update(self.family.vqgan.quantise(self.latent)))
+        return self._camera.look(picture, view or View(), border=self.settings.motion.border).clamp(0, 1).squeeze(0)
+
+    def _decode(self, quantised: Tensor, *, beside: bool = True) -> Tensor:
+        """The pictures (N, 3, H, W) of codes, with what lies beside them; not clamped."""
+        with self._autocast():
+            pictures = self.family.vqgan.decode(quantised)
+        return pictures.float() if self._beside is None or not beside else pictures.float() + self._beside
+
+    def show_bytes(self, view: View | None = None) -> NDArray[np.uint8]:
         """The same picture as (H, W, 3) uint8, copied to the host."""
-        return (self.show() * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+        return (self.show(view) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 class _RunningAverage:
@@ -143,7 +181,18 @@ class _RunningAverage:
         self.weight = self.keep * self.weight + 1 - self.keep
         share = (1 - self.keep) * value
         self.total = share if self.total is None else self.keep * self.total + share
+        return self.average
+
+    @property
+    def average(self) -> Tensor:
+        """The average so far, of one value at least."""
+        assert self.total is not None
         return self.total / self.weight
+
+    def replace(self, value: Tensor) -> None:
+        """Go on from another average (1, ...), or, while there is none, from nothing (0, ...)."""
+        if self.total is not None:
+            self.total = self.weight * value
 
 
 class _ClampWithGradient(torch.autograd.Function):

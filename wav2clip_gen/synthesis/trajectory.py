@@ -32,7 +32,7 @@ def build_trajectory(
     loudness: np.ndarray,
     timeline: Timeline,
     *,
-    half_life: float,
+    half_life: float | np.ndarray,
     sound_weight: float = 1.0,
     prompts: Tensor | None = None,
     pulls: Tensor | None = None,
@@ -43,7 +43,7 @@ def build_trajectory(
         heard: (F, D), written over; 0 where nothing is heard; None where prompts alone steer.
         loudness: (F,) in [0, 1]; a silent frame has little say in what its neighbours become.
         timeline: Times of frames.
-        half_life: Of the smoothing, in seconds.
+        half_life: Of the smoothing, in seconds; one, or each frame's (F,).
         sound_weight: The sound's pull.
         prompts: (P, D) unit vectors of the prompts.
         pulls: (P, F), how much each pulls at each frame; less than 0: away.
@@ -78,8 +78,10 @@ def mean_target(trajectory: Trajectory, frames: slice) -> Tensor:
     return mean / length if length > 1e-4 else targets[0]
 
 
-def pull_curve(weight: float, times: np.ndarray, *, start: float | None, end: float | None, crossfade: float) -> Tensor:
-    """How much words pull at times (F,), in seconds: their weight from `start` to `end`, 0 elsewhere, float32.
+def pull_curve(
+    weight: float | np.ndarray, times: np.ndarray, *, start: float | None, end: float | None, crossfade: float
+) -> Tensor:
+    """How much words pull at times (F,), in seconds: their weight, or weights (F,), from `start` to `end`, else 0.
 
     They come and go along straight lines of `crossfade` seconds round both ends, so that words which begin where others
     cease take over from them with the sum of both unchanged.
@@ -88,7 +90,7 @@ def pull_curve(weight: float, times: np.ndarray, *, start: float | None, end: fl
     def share(distance: np.ndarray) -> np.ndarray:
         return np.clip(distance / crossfade + 0.5, 0, 1) if crossfade else (distance >= 0).astype(float)
 
-    curve = np.full(len(times), weight)
+    curve = np.full(len(times), weight, dtype=float)
     if start:
         curve *= share(times - start)
     if end is not None:
@@ -140,12 +142,12 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     return torch.where(sine < 1e-4, straight, arc)
 
 
-def smooth(values: Tensor, half_life: float, *, weights: Tensor) -> Tensor:
+def smooth(values: Tensor, half_life: float | np.ndarray, *, weights: Tensor) -> Tensor:
     """Average each row of values (F, D) with its neighbours before and after: the picture does not lag.
 
     A row `n` rows away counts `2^(-n / half_life)` times its weight (F,); see `audio.curves.smoothed`.
     """
-    if half_life == 0 or values.shape[0] == 1:
+    if not np.any(half_life) or values.shape[0] == 1:
         return values
     result, trust = torch.empty_like(values), weights.double().numpy()
     for columns in torch.arange(values.shape[1]).split(64):  # float64 for a few columns at a time
