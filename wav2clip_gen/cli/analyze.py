@@ -44,6 +44,16 @@ Plot = Annotated[
     bool,
     typer.Option("--plot", rich_help_panel="Output", help="Write SONG.analysis.png [dim](default, with --json)[/]"),
 ]
+Stems = Annotated[
+    str | None,
+    typer.Option(
+        "--stems",
+        metavar="NAME,NAME",
+        rich_help_panel="Stems",
+        help="Parts of the song that are looked at too, each by itself: vocals, drums, bass, other, or names of files "
+        "given.",
+    ),
+]
 Words = Annotated[
     Path | None,
     typer.Option(
@@ -90,7 +100,7 @@ def analyze(
     start: options.Start = None,
     duration: options.Duration = None,
     fps: options.Fps = None,
-    stems: options.Stems = None,
+    stems: Stems = None,
     stem_file: options.StemFiles = None,
     separator: options.Separator = None,
     demucs_repo: options.DemucsRepo = None,

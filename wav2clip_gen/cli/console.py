@@ -23,7 +23,8 @@ from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
 from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, SectionPainted, Silent, Stage
-from wav2clip_gen.job import MIX, Job, films, pictures
+from wav2clip_gen.job import Job, films, pictures
+from wav2clip_gen.settings import MIX
 
 EVERY = 5.0  # seconds between two lines of plain progress
 STAGES = {

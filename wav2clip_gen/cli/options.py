@@ -36,6 +36,7 @@ DEFAULTS = {  # in words, where the value itself would say little
     "device": "default auto",
     "precision": "default auto",
     "border": "default reflect",
+    "scenes": "default moments",
     "separator": "default auto: Demucs where it and its model are at hand, else dsp",
     "layout": "default single",
     "init_image": "default: none",
@@ -238,6 +239,7 @@ LearningRate = Annotated[float | None, knob_option(Painting, "learning_rate", pa
 Smoothing = Annotated[float | None, knob_option(Motion, "smoothing", panel="Motion")]
 Inertia = Annotated[float | None, knob_option(Motion, "inertia", panel="Motion")]
 Blend = Annotated[float | None, knob_option(Motion, "blend", panel="Motion")]
+Scenes = Annotated[str | None, knob_option(Motion, "scenes", panel="Motion")]
 Zoom = Annotated[float | None, knob_option(Motion, "zoom", panel="Motion")]
 PanX = Annotated[float | None, knob_option(Motion, "pan_x", panel="Motion")]
 PanY = Annotated[float | None, knob_option(Motion, "pan_y", panel="Motion")]

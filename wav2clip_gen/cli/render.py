@@ -112,6 +112,7 @@ def render(
     smoothing: options.Smoothing = None,
     inertia: options.Inertia = None,
     blend: options.Blend = None,
+    scenes: options.Scenes = None,
     zoom: options.Zoom = None,
     pan_x: options.PanX = None,
     pan_y: options.PanY = None,
@@ -149,8 +150,8 @@ def render(
             "layout": layout},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
             "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
-        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade, "zoom": zoom,
-            "pan_x": pan_x, "pan_y": pan_y, "rotate": rotate, "border": border},
+        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade,
+            "scenes": scenes, "zoom": zoom, "pan_x": pan_x, "pan_y": pan_y, "rotate": rotate, "border": border},
         "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
             "precision": precision},
     }  # fmt: skip
