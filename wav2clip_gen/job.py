@@ -17,10 +17,11 @@ from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.pictures import check_pictures
-from wav2clip_gen.settings import MIX, Settings, Stem
+from wav2clip_gen.settings import MIX, Settings, Sound, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
 FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
+ALONE = "the sound shall leave room for words, and there are none: it steers alone; add --prompts song.lrc or -p words"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +54,10 @@ class Job:
         Raises:
             WeightsError: The vocabulary beside the perceptor is damaged.
         """
-        reader = self.networks.parts["clip"]
-        unknown = note_unknown((prompt.text for prompt in self.settings.prompts), reader.path, name=reader.name)
-        return (unknown,) if unknown else ()
+        reader, settings = self.networks.parts["clip"], self.settings
+        unknown = note_unknown((prompt.text for prompt in settings.prompts), reader.path, name=reader.name)
+        alone = settings.sound.weight < Sound.weight and not settings.pulls
+        return (*([unknown] if unknown else []), *([ALONE] if alone else []))
 
 
 def prepare(

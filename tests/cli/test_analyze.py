@@ -175,14 +175,18 @@ def test_several_songs_one_of_which_fails(here: Path, write_sound: Write) -> Non
         (["other"], 1, "a folder without a mix"),
         (["song.wav", "--stems", "drumz", "--no-words", "--csv"], 2, "no stem is called 'drumz'"),
         (["song.wav", "--stems", "drums,drums"], 2, "named twice"),
-        (["song.wav", "--stems", ""], 2, "a stem has no name"),
+        (["song.wav", "--stems", "", "--csv"], 2, "is no name of a stem"),
         (["song.wav", "--stems", "mix", "--csv"], 2, "mix is the song"),
         (["song.wav", "--stem-file", "drums=song.wav"], 2, "no stem is named"),
         (["song.wav", "--stems", "drums", "--stem-file", "drums=none.wav", "--csv"], 1, "none.wav: no such file"),
         (["song.wav", "--stems", "drums", "--stem-file", "bass=song.wav", "--csv"], 2, "the stem bass, which is not"),
         (["song.wav", "--stems", "drums", "--stem-file", "drums=long.wav", "--csv"], 1, "long.wav"),
         (["song.wav", "--stems", "drums", "--separator", "magic"], 2, "separator cannot be magic"),
-        (["song.wav", "--stems", "drums", "--separator", "demucs", "--demucs-repo", "no", "--csv"], 1, "emucs"),
+        (
+            ["song.wav", "--stems", "drums", "--separator", "demucs", "--demucs-repo", "no", "--csv"],
+            1,
+            "no: no such folder",
+        ),
     ],
 )
 def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
