@@ -79,13 +79,13 @@ def analyse(
         OutputError: The cache of separated stems cannot be written to.
         SoundError: The file changed while it was read.
     """
-    found = stems.tracks(on_progress=on_separation) if stems else {}
     features = measure(track, timeline)
     look = _Look(timeline, features, family, words)
     parts = {}
-    for name, stem in found.items():
-        own = measure(stem, timeline)
-        parts[name] = StemAnalysis(stems.origins[name] if stems else "", own, look.sections(stem, own))
+    if stems:
+        for name, stem in stems.tracks(on_progress=on_separation).items():
+            own = measure(stem, timeline)
+            parts[name] = StemAnalysis(stems.origins[name], own, look.sections(stem, own))
     return Analysis(
         track, timeline, features, look.sections(track, features, heard), family.name if family else None,
         len(words) if family else 0, parts,

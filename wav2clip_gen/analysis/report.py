@@ -87,17 +87,17 @@ def write_csv(analysis: Analysis, path: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(["frame", "time", *columns, "section"])
         for frame, time in enumerate(times):
-            rows.writerow([frame, f"{time:.4f}", *(column[frame] for column in columns.values()), sections[frame]])
+            values = (column[frame] for column in columns.values())
+            cells = (f"{value:.4f}" if isinstance(value, np.floating) else value for value in values)
+            rows.writerow([frame, f"{time:.4f}", *cells, sections[frame]])
 
 
-def _columns(features: Features, times: NDArray[np.float64]) -> dict[str, list[str]]:
+def _columns(features: Features, times: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
     """Curves, pitch classes, and how many onsets and beats fall into each frame."""
     curves = {name: curve.values for name, curve in features.curves.items()}
-    curves |= dict(zip(PITCHES, features.chroma.T, strict=True))
-    moments = {"onsets": features.onsets, "beats": features.beats}
-    return {name: [f"{value:.4f}" for value in values] for name, values in curves.items()} | {
-        name: [str(count) for count in _counted(seconds, times)] for name, seconds in moments.items()
-    }
+    pitches = dict(zip(PITCHES, features.chroma.T, strict=True))
+    moments = {"onsets": _counted(features.onsets, times), "beats": _counted(features.beats, times)}
+    return {**curves, **pitches, **moments}
 
 
 def _section(section: Section) -> dict[str, Any]:

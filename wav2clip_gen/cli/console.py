@@ -312,20 +312,24 @@ def tell_analysis(analysis: Analysis) -> None:
         for row in rows:
             stderr.print("  ".join(cell for cell in row if cell), markup=False)
         return
-    table = RichTable("time", "", "level", "heard (cosine, margin)", "")
+    table = RichTable("time", *(["stem"] if analysis.stems else []), "level", "heard (cosine, margin)", "")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     stderr.print(table)
 
 
 def _section_rows(analysis: Analysis) -> list[tuple[str, ...]]:
-    """A row for each section, and below it one for each stem in it; the names come second where there are stems."""
-    rows = []
+    """A row for each section, and below it one for each stem; where there are stems, their names come second."""
+    rows: list[tuple[str, ...]] = []
     for number, section in enumerate(analysis.sections):
-        rows.append((MIX if analysis.stems else "", section))
-        rows += [(name, stem.sections[number]) for name, stem in analysis.stems.items()]
-    cells = [(name, _section_row(section)) for name, section in rows]
-    return [(row[0], name, *row[1:]) for name, row in cells]
+        if not analysis.stems:
+            rows.append(_section_row(section))
+            continue
+        sounds = {MIX: section, **{name: stem.sections[number] for name, stem in analysis.stems.items()}}
+        for name, sound in sounds.items():
+            span, *cells = _section_row(sound)
+            rows.append((span, name, *cells))
+    return rows
 
 
 def _section_row(section: Section) -> tuple[str, str, str, str]:
