@@ -58,6 +58,7 @@ weights: $(READY)  ## train the small family from DATA (hours); resumes where it
 	$(BIN)/w2c-gen train clip --data $(DATA)
 	$(BIN)/w2c-gen train vqgan --data $(DATA)
 	$(BIN)/w2c-gen train wav2clip --data $(DATA)
+	$(BIN)/w2c-gen train prior --data $(DATA)
 
 weights-smoke: $(READY)  ## prove the way from data to film on made-up data: minutes of work, no quality
 	$(BIN)/python -m tests.training.smoke

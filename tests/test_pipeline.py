@@ -76,7 +76,7 @@ def test_the_record_holds_what_was_done_and_measured(film: Callable[..., Film]) 
     content = json.loads(made.record.read_text())
     assert content["settings"]["run"]["seed"] == 7
     assert content["family"]["name"] == "mini"
-    assert set(content["family"]["sha256"]) == {"wav2clip", "clip", "vqgan"}
+    assert set(content["family"]["sha256"]) == {"wav2clip", "clip", "vqgan", "prior"}
     assert len(content["frames"]["loss"]) == len(content["frames"]["similarity"]) == made.frames == 6
     assert content["sync"]["frames"] == 6
     assert abs(content["sync"]["offset_seconds"]) < 0.005

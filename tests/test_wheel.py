@@ -29,7 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_carries_weights_presets_and_architectures(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for part in ("vqgan", "clip", "wav2clip"):
+    for part in ("vqgan", "clip", "wav2clip", "prior"):
         assert f"wav2clip_gen/weights/mini/{part}.safetensors" in names
     assert "wav2clip_gen/weights/mini/words.txt.gz" in names
     assert "wav2clip_gen/weights/manifest.yaml" in names

@@ -163,6 +163,11 @@ class Painting(Group):
     cut_batch: int = knob(0, "views the perceptor sees at a time, to save memory; 0: all", minimum=0, maximum=1024)
     total_variation: float = knob(5.0, "weight of the loss that calms the picture", minimum=0, maximum=1000)
     learning_rate: float = knob(0.2, "Adam's step on the latent", above=0, maximum=10)
+    recognition: float = knob(
+        10.0, "pull towards a picture that is read as the target is; only where the family has a prior", minimum=0,
+        maximum=100,
+    )  # fmt: skip
+    layout: float = knob(3.0, "pull towards the colours that the prior expects; also the start", minimum=0, maximum=100)
     init_image: str | None = knob(None, "a picture's file, which the first frame starts from, cut to the film's shape")
     init_weight: float = knob(0.0, "pull towards that picture in every frame", minimum=0, maximum=100)
 

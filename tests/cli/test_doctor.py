@@ -34,3 +34,4 @@ def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 1
     assert "!!  W2C_FFMPEG points to" in done.stdout
     assert done.stdout.count("no such weights file") == 3
+    assert "ok  mini prior: none" in done.stdout

@@ -106,6 +106,7 @@ def test_an_unknown_name_is_told() -> None:
         (("role: clip", "role: eye"), "eyes: no role is called 'eye'"),
         (("clip: eyes", "clip: hands"), "a family is not made of"),
         (("clip: eyes, ", ""), "a family is not made of"),
+        (("clip: eyes", "clip: eyes, prior: hands"), "a family is not made of"),
         (("vqgan: hands", "vqgan: feet"), "KeyError"),
         ((", sources: [https://a/b]", ""), "eyes: has no source"),
         (("file: b", "file: b, sha256: 12ab"), "eyes: not a sha256"),

@@ -8,7 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wav2clip_gen.synthesis.losses import drift, spherical_distance, total_variation
+from wav2clip_gen.synthesis.losses import (
+    drift,
+    layout_distance,
+    reading_distance,
+    spherical_distance,
+    total_variation,
+)
 
 
 @pytest.mark.parametrize("degrees", [1, 30, 90, 150, 179])
@@ -43,3 +49,20 @@ def test_total_variation_is_the_mean_square_step() -> None:
     stairs = torch.arange(4.0).expand(1, 3, 5, 4)  # one step of 1 to the right, none down
     assert total_variation(stairs).item() == pytest.approx(1.0)
     assert total_variation(torch.full((1, 3, 4, 4), 0.3)).item() == pytest.approx(0.0)
+
+
+def test_a_reading_that_is_as_wanted_costs_least() -> None:
+    wanted = torch.tensor([0.7, 0.2, 0.1])
+    right = reading_distance(wanted.log(), wanted)
+    others = torch.tensor([[0.1, 0.2, 0.7], [0.98, 0.01, 0.01], [1 / 3, 1 / 3, 1 / 3]])
+    assert (reading_distance(others.log(), wanted) > right).all()
+    assert right.item() == pytest.approx(0.8018, abs=1e-4)  # the entropy of what is wanted, in nats
+
+
+def test_colours_in_their_places_cost_nothing_whatever_the_detail() -> None:
+    layout = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    detailed = layout.repeat_interleave(8, dim=-1).repeat_interleave(8, dim=-2)
+    detailed[..., ::2] += 0.1
+    detailed[..., 1::2] -= 0.1
+    assert layout_distance(detailed, layout).item() == pytest.approx(0, abs=1e-6)
+    assert layout_distance(detailed + 0.2, layout).item() == pytest.approx(0.04, abs=1e-4)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pictures import read_covering
 from wav2clip_gen.settings import Settings
-from wav2clip_gen.synthesis.losses import total_variation
+from wav2clip_gen.synthesis.losses import layout_distance, reading_distance, total_variation
 from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
 
 
@@ -27,6 +29,10 @@ def target(mini: Family, words: str = "a dog") -> Tensor:
     return mini.clip.embed_text([words])[0]
 
 
+def without_prior(mini: Family) -> Family:
+    return replace(mini, prior=None)
+
+
 def paint(artist: Painter, goal: Tensor, steps: int, inertia: float = 0.0) -> list[Step]:
     return list(artist.paint(goal, steps=steps, inertia=inertia))
 
@@ -34,7 +40,8 @@ def paint(artist: Painter, goal: Tensor, steps: int, inertia: float = 0.0) -> li
 def test_steps_bring_the_picture_nearer_to_its_target(mini: Family, tiny: Settings) -> None:
     gains = []
     for seed in (7, 8, 9):  # one start alone may be a hard one
-        steps = paint(painter(mini, tiny.merged({"painting": {"cuts": 8}}), seed), target(mini), 24)
+        artist = painter(without_prior(mini), tiny.merged({"painting": {"cuts": 8}}), seed)
+        steps = paint(artist, target(mini), 24)
         before, after = (torch.stack([s.similarity for s in part]).mean() for part in (steps[:4], steps[-4:]))
         gains.append(after - before)
         assert [step.index for step in steps] == list(range(24))
@@ -75,6 +82,7 @@ def test_a_film_starts_from_a_picture_and_is_pulled_back_to_it(mini: Family, tin
 def test_inertia_holds_the_latent_where_it_was(mini: Family, tiny: Settings) -> None:
     def travel(inertia: float) -> float:
         artist = painter(mini, tiny)
+        paint(artist, target(mini), 0)  # the prior chooses where to begin
         before = artist.latent.detach().clone()
         paint(artist, target(mini), 6, inertia)
         return (artist.latent - before).norm().item()
@@ -131,6 +139,69 @@ def test_half_precision_takes_the_same_codes_as_full(mini: Family, tiny: Setting
         paint(artist, target(mini), 2)
         artist.show()
     assert len(used) == 3
+
+
+def test_a_picture_comes_to_be_read_as_its_target_is(mini: Family, tiny: Settings) -> None:
+    prior, goal = mini.prior, target(mini, "a sunflower")
+    assert prior is not None
+    shares = prior.read(goal, mini.clip.scale).exp()
+
+    def wrong(recognition: float) -> float:
+        artist = painter(mini, tiny.merged({"painting": {"cuts": 8, "recognition": recognition, "layout": 0.0}}))
+        paint(artist, goal, 16)
+        with torch.no_grad():
+            view = F.interpolate(artist.show()[None], size=(mini.clip.size, mini.clip.size), mode="area")
+            return reading_distance(prior.read(mini.clip.embed_pictures(view), mini.clip.scale), shares).item()
+
+    assert wrong(10.0) < wrong(0.0) - 1
+
+
+def test_the_first_frame_begins_with_the_colours_that_the_prior_expects(mini: Family, tiny: Settings) -> None:
+    def colours(words: str, layout: float, seed: int = 7) -> Tensor:
+        artist = painter(mini, tiny.merged({"painting": {"layout": layout}}), seed)
+        paint(artist, target(mini, words), 0)
+        return artist.show().mean(dim=(1, 2))
+
+    forest, sunset = (colours(words, 1.0) for words in ("a forest", "a sunset"))
+    assert forest[1] > forest[2]
+    assert sunset[0] - sunset[2] > forest[0] - forest[2]
+    assert not torch.equal(forest, colours("a forest", 1.0, seed=8))  # no two seeds begin alike
+    assert torch.equal(colours("a forest", 0.0), colours("a sunset", 0.0))
+
+
+def test_a_given_picture_is_where_the_film_begins_whatever_the_prior_expects(
+    mini: Family, tiny: Settings, tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 48), (200, 40, 40)).save(tmp_path / "red.png")
+    artist = painter(mini, tiny.merged({"painting": {"init_image": str(tmp_path / "red.png")}}))
+    begun = artist.latent.detach().clone()
+    paint(artist, target(mini, "a forest"), 0)
+    assert torch.equal(artist.latent, begun)
+
+
+def test_the_layout_holds_the_colours(mini: Family, tiny: Settings) -> None:
+    prior, goal = mini.prior, target(mini, "a forest")
+    assert prior is not None
+    expected = prior.layout(prior.read(goal, mini.clip.scale).exp())
+
+    def away(layout: float) -> float:
+        artist = painter(mini, tiny.merged({"painting": {"layout": layout}}))
+        paint(artist, goal, 12)
+        return layout_distance(artist.show()[None], expected).item()
+
+    assert away(20.0) < 0.8 * away(0.001)
+
+
+def test_without_a_prior_its_settings_change_nothing(mini: Family, tiny: Settings) -> None:
+    def picture(family: Family, changes: dict[str, float]) -> Tensor:
+        artist = painter(family, tiny.merged({"painting": changes}))
+        paint(artist, target(mini), 2)
+        return artist.show()
+
+    plain = picture(without_prior(mini), {"recognition": 0.0, "layout": 0.0})
+    assert torch.equal(plain, picture(without_prior(mini), {}))
+    assert torch.equal(plain, picture(mini, {"recognition": 0.0, "layout": 0.0}))
+    assert not torch.equal(plain, picture(mini, {}))
 
 
 def test_total_variation_calms_the_picture(mini: Family, tiny: Settings) -> None:

@@ -1,8 +1,9 @@
 """`make weights-smoke`: the whole way from data to a film on made-up data, through the commands a person types.
 
 A handful of steps each: clip's image tower and text tower, with concepts given a vector by regression; vqgan, without
-codes, with them, and against its discriminator; wav2clip from labelled sounds, wav2clip from videos. Then one second
-of film is rendered with the weights that this left. It proves that the parts fit, and nothing about what they learn.
+codes, with them, and against its discriminator; wav2clip from labelled sounds, wav2clip from videos; the prior. Then
+one second of film is rendered with the weights that this left. It proves that the parts fit, and nothing about what
+they learn.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def smoke(scratch: Path) -> Path:
     for run, terms in STAGES.items():
         missed = terms - learned(runs / run / "log.jsonl")
         assert not missed, f"{run}: no step learned from {missed}"
+    train("prior", "--data", data, "--out", weights / "mini")
     song, film = scratch / "song.wav", scratch / "film.mp4"
     soundfile.write(song, 0.4 * np.sin(np.arange(16_000) / 9), 16_000)
     said = render(song, "--out", film, *FILM, weights=weights)

@@ -29,7 +29,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_three_commands_make_a_family(toy_data: Path, tmp_path: Path) -> None:
+def test_four_commands_make_a_family(toy_data: Path, tmp_path: Path) -> None:
     out, runs = tmp_path / "weights" / "mini", tmp_path / "runs"
     where = ("--data", toy_data, "--out", out, "--runs", runs)
     code, said = run("clip", *where, *QUICK, "--text-steps", "1")
@@ -39,7 +39,12 @@ def test_three_commands_make_a_family(toy_data: Path, tmp_path: Path) -> None:
         code, said = run(part, *where, *QUICK)
         assert code == 0, said
         assert "scores at step 1" in said
-    assert load_family("mini", weights_dir=tmp_path / "weights").clip.size == 64
+    assert load_family("mini", weights_dir=tmp_path / "weights").prior is None
+    code, said = run("prior", "--data", toy_data, "--out", out)
+    assert code == 0, said
+    family = load_family("mini", weights_dir=tmp_path / "weights")
+    assert family.clip.size == 64
+    assert family.prior is not None
 
 
 def test_one_tower_alone_writes_no_weights_yet(toy_data: Path, tmp_path: Path) -> None:
@@ -104,8 +109,11 @@ def test_a_disk_that_does_not_take_the_weights_is_told(tmp_path: Path, monkeypat
     assert list(out.iterdir()) == []
 
 
-def test_the_sound_encoder_needs_the_trained_clip(toy_data: Path, tmp_path: Path) -> None:
-    code, said = run("wav2clip", "--data", toy_data, "--out", tmp_path, "--runs", tmp_path)
+@pytest.mark.parametrize("words", [("wav2clip", "--runs", "runs"), ("prior",)])
+def test_the_sound_encoder_and_the_prior_need_the_trained_clip(
+    words: tuple[str, ...], toy_data: Path, tmp_path: Path
+) -> None:
+    code, said = run(*words, "--data", toy_data, "--out", tmp_path)
     assert code == 1
     assert "clip.safetensors" in said
     assert "w2c-gen train clip" in said

@@ -84,9 +84,11 @@ def _weights() -> list[tuple[bool, str]]:
 def _member(family: str, member: Status) -> tuple[bool, str]:
     """Whether a part is in place and builds its network."""
     from wav2clip_gen.errors import WeightsError
-    from wav2clip_gen.models import checkpoints, store
+    from wav2clip_gen.models import checkpoints, manifest, store
 
     role = member.part.role
+    if member.state == "missing" and role in manifest.OPTIONAL:
+        return True, f"{family} {role}: none, films are painted without it"
     if member.state in ("missing", "fetched") and not member.part.shipped:
         return True, f"{family} {role}: {member.state}, not ready (`w2c-gen weights fetch {member.part.name}`)"
     try:

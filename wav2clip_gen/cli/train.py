@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    help="Train the small family: clip first, then vqgan and wav2clip, which both need it.",
+    help="Train the small family: clip first, then vqgan, wav2clip and prior, which all need it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -229,6 +229,32 @@ def wav2clip(
             weights = running.carry_out(recipe, plan, fresh=fresh, board=tensorboard)
             if group.first:
                 running.install(weights, running.out_folder(out))
+
+
+@app.command()
+def prior(
+    *,
+    data: Data,
+    out: Out = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    debug: Debug = False,
+) -> None:
+    """Fit what the trained CLIP's concepts look like: minutes, in one go."""
+    with running.shown(debug=debug):
+        from wav2clip_gen.models import checkpoints
+        from wav2clip_gen.training.prior import fit_prior
+
+        where = running.prepare(device, threads)
+        once = running.reading(0, workers)  # each picture is looked at once
+        fitted, provenance, notes = fit_prior(data, running.trained_clip(out, None), reading=once, device=where)
+        for note in notes:
+            typer.echo(f"prior: {note}", err=True)
+        target = running.out_folder(out) / "prior.safetensors"
+        checkpoints.save(fitted, target, training=provenance)
+        scores = "  ".join(f"{name} {value:.4g}" for name, value in provenance["scores"].items())
+        typer.echo(f"prior: {scores}\nwrote {target}", err=True)
 
 
 def _check_source(data: Path | None, videos: Path | None, of_videos: dict[str, Any], of_data: dict[str, Any]) -> None:

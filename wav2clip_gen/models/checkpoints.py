@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.prior import Prior
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
+
+Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | Prior
 
 FORMAT = 1  # of the header; a later incompatible one gets the next number
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -27,7 +30,7 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 class Header:
     """What a weights file says of itself."""
 
-    part: str  # vqgan, clip or wav2clip
+    part: str  # vqgan, clip, wav2clip or prior
     config: dict[str, Any]  # arguments that rebuild the network
     training: dict[str, Any] = field(default_factory=dict)  # where the weights come from: steps, seed, data, scores
     original: dict[str, str] = field(default_factory=dict)  # name and sha256 of the file that was converted
@@ -42,10 +45,13 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
     if isinstance(network, Perceptor):
         colours = {"mean": network.mean.flatten().tolist(), "std": network.deviation.flatten().tolist()}
         return "clip", {"architecture": network.architecture, **colours}
+    if isinstance(network, Prior):
+        embedding, side = network.words.shape[1], network.layouts.shape[-1]
+        return "prior", {"concepts": network.concepts, "embedding": embedding, "side": side}
     raise TypeError(f"{type(network).__name__} is no part of a family")
 
 
-def build(header: Header) -> VQGAN | Wav2CLIP | Perceptor:
+def build(header: Header) -> Network:
     """An untrained network as `header` describes it."""
     config: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in header.config.items()
@@ -54,6 +60,8 @@ def build(header: Header) -> VQGAN | Wav2CLIP | Perceptor:
         return VQGAN(VQGANConfig(**config))
     if header.part == "wav2clip":
         return Wav2CLIP(Wav2CLIPConfig(**config))
+    if header.part == "prior":
+        return Prior(**config)
     return Perceptor(**config)
 
 
@@ -68,7 +76,7 @@ def save(
     """Write `network` to `path`, whole or not at all: parameters as `precision`, statistics (buffers) as they are.
 
     Args:
-        network: A VQGAN, a Wav2CLIP or a Perceptor.
+        network: A VQGAN, a Wav2CLIP, a Perceptor or a Prior.
         path: The file; its folder is made.
         training: Where the weights come from.
         original: `file` and `sha256` of the file they were converted from.
@@ -123,7 +131,7 @@ def read_header(path: Path) -> Header:
         raise WeightsError(f"{path}: not a weights file of w2c-gen", hint=_CONVERT) from None
 
 
-def load(path: Path, *, part: str) -> VQGAN | Wav2CLIP | Perceptor:
+def load(path: Path, *, part: str) -> Network:
     """Build the network that the file at `path` describes and fill it; float32, in evaluation mode, frozen.
 
     Raises:
@@ -182,7 +190,7 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def unfilled(header: Header) -> VQGAN | Wav2CLIP | Perceptor:
+def unfilled(header: Header) -> Network:
     """The network that `header` describes, where possible without memory for its parameters (on `meta`)."""
     if header.part == "clip":  # open_clip computes constants while it builds
         return build(header)

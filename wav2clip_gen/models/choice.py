@@ -66,6 +66,9 @@ def choose(run: Run, weights_dir: Path | None = None) -> Choice:
     for role, asked in (("clip", run.perceptor), ("vqgan", run.vqgan)):
         if asked is not None:
             parts[role] = find(asked, role, weights_dir)
+    for role in manifest.OPTIONAL:
+        if role in parts and not (parts[role].path.is_file() and hears(parts["clip"])):
+            del parts[role]  # a prior is of one space, as sounds are
     named = {role: parts[role].name for role, asked in (("clip", run.perceptor), ("vqgan", run.vqgan)) if asked}
     return Choice(parts, family, named.get("clip"), named.get("vqgan"))
 

@@ -57,6 +57,12 @@ class Perceptor(nn.Module):
         """Where the model lives."""
         return self.mean.device
 
+    @property
+    def scale(self) -> Tensor:
+        """The inverse temperature () at which its cosines are read."""
+        scale: Tensor = self.model.logit_scale
+        return scale.exp()
+
     def embed_pictures(self, pictures: Tensor) -> Tensor:
         """Map pictures (B, 3, size, size) in [0, 1] to unit vectors (B, D); differentiable."""
         features = self.model.encode_image((pictures - self.mean) / self.deviation)

@@ -1,4 +1,4 @@
-"""A name ("mini", "full") -> three ready networks on a device."""
+"""A name ("mini", "full") -> ready networks on a device."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.choice import Choice, choose, recipe_beside
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.convert import convert
+from wav2clip_gen.models.prior import Prior
 from wav2clip_gen.models.recipes import read_recipe
 from wav2clip_gen.models.vqgan import VQGAN
 from wav2clip_gen.models.wav2clip import Wav2CLIP
@@ -21,12 +22,13 @@ from wav2clip_gen.settings import Run
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """Three networks, frozen, on one device."""
+    """Three networks, and a prior if the family has one, frozen, on one device."""
 
     choice: Choice
     wav2clip: Wav2CLIP  # hears
     clip: Perceptor  # sees and reads
     vqgan: VQGAN  # paints
+    prior: Prior | None = None  # knows what concepts look like
     random: bool = False  # some of the weights are, for tests and measurements
 
     @property
@@ -88,6 +90,7 @@ def load_choice(choice: Choice, *, device: str | torch.device = "cpu") -> Family
         wav2clip=cast(Wav2CLIP, networks["wav2clip"]),
         clip=cast(Perceptor, networks["clip"]),
         vqgan=cast(VQGAN, networks["vqgan"]),
+        prior=cast("Prior | None", networks.get("prior")),
         random=any("random" in checkpoints.read_header(path).training for path in choice.files.values()),
     )
 

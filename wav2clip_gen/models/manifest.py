@@ -15,6 +15,7 @@ from typing import Any
 from wav2clip_gen.errors import WeightsError
 
 ROLES = ("wav2clip", "clip", "vqgan")
+OPTIONAL = ("prior",)  # roles that a family may do without
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,8 @@ def read(path: Path) -> Manifest:
         parts = {name: _part(name, fields) for name, fields in content["parts"].items()}
         families = {name: dict(members) for name, members in content["families"].items()}
         for members in families.values():
-            if {role: parts[member].role for role, member in members.items()} != {role: role for role in ROLES}:
+            played = [parts[member].role for member in members.values()]
+            if list(members) != played or {*played} - {*OPTIONAL} != {*ROLES}:
                 raise ValueError(f"a family is not made of {', '.join(ROLES)}: {members}")
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})", hint=_REINSTALL) from None
@@ -126,7 +128,7 @@ def _read_once(path: Path) -> Manifest:
 
 def _part(name: str, fields: dict[str, Any]) -> Part:
     found = Part(name=name, **{**fields, "sources": tuple(fields.get("sources", ()))})
-    if found.role not in ROLES:
+    if found.role not in (*ROLES, *OPTIONAL):
         raise ValueError(f"{name}: no role is called {found.role!r}")
     if found.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", found.sha256):
         raise ValueError(f"{name}: not a sha256: {found.sha256}")

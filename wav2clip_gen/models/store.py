@@ -172,7 +172,7 @@ _VERIFY = "run `w2c-gen weights verify`, then fetch what is damaged again"
 
 
 def _complete(family: str, weights_dir: Path | None) -> bool:
-    found = [status(part, weights_dir) for part in members(family).values()]
+    found = [status(part, weights_dir) for role, part in members(family).items() if role in manifest.ROLES]
     return all(one.state not in ("missing", "fetched", "RANDOM") for one in found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -14,6 +15,16 @@ def spherical_distance(a: Tensor, b: Tensor) -> Tensor:
     chord = torch.linalg.vector_norm(a - b, dim=-1)
     # At opposite poles the slope of asin is infinite, at equal ones that of the norm is: both are kept finite.
     return 2 * (chord / 2).clamp(1e-6, 1 - 1e-6).arcsin().square()
+
+
+def reading_distance(reading: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy, in nats, between log shares of concepts (..., K) and those wanted (K,) -> (...)."""
+    return -(shares * reading).sum(dim=-1)
+
+
+def layout_distance(picture: Tensor, layout: Tensor) -> Tensor:
+    """Mean square difference between a picture (1, 3, H, W) and a layout (1, 3, s, s), cell by cell."""
+    return (F.interpolate(picture, size=layout.shape[-2:], mode="area") - layout).square().mean()
 
 
 def drift(latent: Tensor, before: Tensor, spread: Tensor) -> Tensor:

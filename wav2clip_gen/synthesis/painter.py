@@ -19,8 +19,16 @@ from wav2clip_gen.models.families import Family, computes_in_bf16
 from wav2clip_gen.pictures import read_covering
 from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.cutouts import random_views
-from wav2clip_gen.synthesis.losses import drift, spherical_distance, total_variation
+from wav2clip_gen.synthesis.losses import (
+    drift,
+    layout_distance,
+    reading_distance,
+    spherical_distance,
+    total_variation,
+)
 from wav2clip_gen.synthesis.motion import Camera, Matrix, warp
+
+CHANGE = 0.4  # how much of the random colours there is in a start from the prior's
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +37,16 @@ class Step:
 
     index: int
     loss: Tensor  # () what was minimised
-    similarity: Tensor  # () mean cosine between the views and the target
+    similarity: Tensor  # () mean cosine between the views and the goal's target
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What one frame is to show."""
+
+    target: Tensor  # (D,) unit vector: as given, or in the words of the prior
+    shares: Tensor | None = None  # (K,) of the prior's concepts in it
+    layout: Tensor | None = None  # (1, 3, s, s), the colours that the prior expects
 
 
 class Painter:
@@ -40,7 +57,7 @@ class Painter:
     """
 
     def __init__(self, family: Family, settings: Settings, *, generator: torch.Generator) -> None:
-        """Start from the picture that was given, or from soft colours drawn at random.
+        """Start from the picture that was given, or from soft colours drawn at random; with a prior, from its own.
 
         Args:
             family: Networks, frozen, on one device.
@@ -56,8 +73,10 @@ class Painter:
         self.generator = generator
         picture, vqgan = settings.picture, family.vqgan
         check_size(picture.width, picture.height, vqgan.stride)
+        self._first = first_picture(settings, generator=generator)
+        self._chosen = settings.painting.init_image is not None  # the prior has no say in the start
         with torch.no_grad():
-            self.latent = vqgan.encode(first_picture(settings, generator=generator)).requires_grad_()
+            self.latent = vqgan.encode(self._first).requires_grad_()
         self._start = self.latent.detach().clone()
         self.optimiser = torch.optim.Adam([self.latent], lr=settings.painting.learning_rate, foreach=False)
         codes = vqgan.quantize.codes
@@ -77,11 +96,34 @@ class Painter:
         The learning rate is that of the settings unless another is given.
         """
         self.optimiser.param_groups[0]["lr"] = learning_rate or self.settings.painting.learning_rate
+        goal = self._goal(target)
+        if not self._chosen and goal.layout is not None:
+            self._start_from(goal.layout)
+        self._chosen = True
         before = self.latent.detach().clone()
         for index in range(steps):
-            yield self._step(index, target, before, inertia)
+            yield self._step(index, goal, before, inertia)
 
-    def _step(self, index: int, target: Tensor, before: Tensor, inertia: float) -> Step:
+    @torch.no_grad()
+    def _goal(self, target: Tensor) -> Goal:
+        """Ask the prior what a target (D,) means, where it is used."""
+        painting, prior = self.settings.painting, self.family.prior
+        if prior is None or not (painting.recognition or painting.layout):
+            return Goal(target)
+        shares = prior.read(target, self.family.clip.scale).exp()
+        layout = prior.layout(shares) if painting.layout else None
+        if not painting.recognition:
+            return Goal(target, layout=layout)
+        return Goal(prior.words_for(shares), shares, layout)
+
+    @torch.no_grad()
+    def _start_from(self, layout: Tensor) -> None:
+        """Begin the film with a layout, changed by the random colours: no two seeds begin alike."""
+        expected = F.interpolate(layout, size=self._first.shape[-2:], mode="bicubic")
+        self._start = self.family.vqgan.encode((expected + CHANGE * (self._first - 0.5)).clamp(0, 1))
+        self.latent.copy_(self._start)
+
+    def _step(self, index: int, goal: Goal, before: Tensor, inertia: float) -> Step:
         # The named ranges are what a profiler shows (see tests/benchmarks); unprofiled they cost microseconds.
         with record_function("decode"):
             quantised = self.family.vqgan.quantise(self.latent)  # in float32: bf16 confuses neighbouring codes
@@ -93,19 +135,21 @@ class Painter:
         others = torch.zeros((), device=picture.device)  # losses that need no perceptor
         if self.settings.painting.total_variation:
             others = others + self.settings.painting.total_variation * total_variation(picture)
+        if goal.layout is not None:
+            others = others + self.settings.painting.layout * layout_distance(picture, goal.layout)
         if inertia:
             others = others + inertia * drift(self.latent, before, self._spread)
         if self.settings.painting.init_weight:  # VQGAN-CLIP's init_weight
             others = others + self.settings.painting.init_weight * drift(self.latent, self._start, self._spread)
         self.optimiser.zero_grad()
-        distance, similarity = self._descend(views, target, others)
+        distance, similarity = self._descend(views, goal, others)
         self.optimiser.step()
         with torch.no_grad():  # far from every code the gradient says nothing about codes
             self.latent.clamp_(self._lowest, self._highest)
         return Step(index, others.detach() + distance, similarity)
 
-    def _descend(self, views: Tensor, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the gradient of all losses on the latent; give the views' mean distance and cosine to the target.
+    def _descend(self, views: Tensor, goal: Goal, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the gradient of all losses on the latent; give the views' mean loss and cosine to the target.
 
         The perceptor sees `cut_batch` views at a time and its gradient is gathered on the views, so that only so many
         views' activations are ever held; how many makes no difference to the sum.
@@ -115,15 +159,25 @@ class Painter:
         for part in seen_by.split(self.settings.painting.cut_batch or len(views)):
             with record_function("perceptor"), self._autocast():
                 seen = self.family.clip.embed_pictures(part)  # (b, D)
-            share = spherical_distance(seen, target).sum() / len(views)
+            share = self._mismatch(seen, goal).sum() / len(views)
             with record_function("backward"):
                 share.backward()
             distance += share.detach()
-            similarity += (seen.detach() @ target).sum() / len(views)
+            similarity += (seen.detach() @ goal.target).sum() / len(views)
         with record_function("backward"):
             roots = [views, others] if others.requires_grad else [views]
             torch.autograd.backward(roots, [seen_by.grad, torch.ones_like(others)][: len(roots)])
         return distance, similarity
+
+    def _mismatch(self, seen: Tensor, goal: Goal) -> Tensor:
+        """How far what is seen in views (b, D) is from the goal: (b,)."""
+        distance = spherical_distance(seen, goal.target)
+        if goal.shares is None or self.family.prior is None:
+            return distance
+        scale = self.family.clip.scale
+        reading = self.family.prior.read(seen, scale)
+        # divided by the scale a nat's slope is that of a cosine, whatever the perceptor
+        return distance + self.settings.painting.recognition / scale * reading_distance(reading, goal.shares)
 
     @torch.no_grad()
     def move(self, move: Matrix) -> None:
