@@ -17,10 +17,11 @@ from wav2clip_gen.files import check_output, empty_folder
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.pictures import check_pictures
-from wav2clip_gen.settings import MIX, Settings, Stem
+from wav2clip_gen.settings import MIX, Settings, Sound, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
 FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
+ALONE = "the sound shall leave room for words, and there are none: it steers alone; add --prompts song.lrc or -p words"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +54,10 @@ class Job:
         Raises:
             WeightsError: The vocabulary beside the perceptor is damaged.
         """
-        reader = self.networks.parts["clip"]
-        unknown = note_unknown((prompt.text for prompt in self.settings.prompts), reader.path, name=reader.name)
-        return (unknown,) if unknown else ()
+        reader, settings = self.networks.parts["clip"], self.settings
+        unknown = note_unknown((prompt.text for prompt in settings.prompts), reader.path, name=reader.name)
+        alone = settings.sound.weight < Sound.weight and not settings.pulls
+        return (*([unknown] if unknown else []), *([ALONE] if alone else []))
 
 
 def prepare(
@@ -92,10 +94,8 @@ def prepare(
             hint="leave --storyboard out, or --layout and --frames-dir",
         )
     check_pictures(settings)
-    track = open_track(resolve_input(source), start=settings.sound.start, duration=settings.sound.duration)
-    if source.is_dir():
-        track = replace(track, title=track.title or _title(source))
-    plan = _plan_stems(track, settings, demucs_repo)
+    track = open_song(source, settings)
+    plan = plan_song_stems(track, settings, demucs_repo)
     if plan and plan.separator:  # so that the record names the one that was taken
         settings = replace(settings, sound=replace(settings.sound, separator=plan.separator))
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
@@ -118,7 +118,18 @@ def _settled(settings: Settings, networks: Choice) -> Settings:
     return replace(settings, run=run)
 
 
-def _plan_stems(track: Track, settings: Settings, demucs_repo: Path | None) -> StemPlan | None:
+def open_song(source: Path, settings: Settings) -> Track:
+    """The song that is meant by a file or a folder of stems, and of it the span that is wanted.
+
+    Raises:
+        SoundError: It cannot be read, or the span holds nothing.
+    """
+    track = open_track(resolve_input(source), start=settings.sound.start, duration=settings.sound.duration)
+    return replace(track, title=track.title or _title(source)) if source.is_dir() else track
+
+
+def plan_song_stems(track: Track, settings: Settings, demucs_repo: Path | None) -> StemPlan | None:
+    """Where the stems that the settings need come from; None where they need none. Errors are those of `plan_stems`."""
     if not settings.stem_names:
         return None
     given, separator = settings.stem_files, settings.sound.separator

@@ -6,11 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from wav2clip_gen import record
+from wav2clip_gen.analysis.words import frames_of
 from wav2clip_gen.audio.features import measure
 from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.errors import SettingsError
@@ -174,7 +176,7 @@ def hear(
         drives: From `drive`, if they are there already.
     """
     from wav2clip_gen.synthesis.listening import listen, listen_to_stems
-    from wav2clip_gen.synthesis.trajectory import build_trajectory
+    from wav2clip_gen.synthesis.trajectory import build_trajectory, hold_scenes
 
     settings, found = job.settings, sources(job)
     stems = settings.stems if stems is None else stems
@@ -193,7 +195,15 @@ def hear(
         prompts=embed_pulls(settings, family) if settings.pulls else None,
         pulls=pull_curves(job, drives) if settings.pulls else None,
     )
+    if settings.motion.scenes == "sections":
+        trajectory = hold_scenes(trajectory, find_scenes(job), crossfade=settings.motion.crossfade)
     return replace(trajectory, silent=heard.silent)
+
+
+def find_scenes(job: Job) -> list[slice]:
+    """The frames of each section of the song."""
+    edges = measure(job.track, job.timeline).sections.tolist()
+    return [frames_of(job.timeline, start, stop) for start, stop in pairwise(edges)]
 
 
 def embed_sound(job: Job, family: Family) -> Tensor | None:

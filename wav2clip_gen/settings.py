@@ -182,6 +182,10 @@ class Motion(Group):
     inertia: float = knob(0.05, "pull towards the frame before", minimum=0, maximum=100)
     crossfade: float = knob(1.0, "over how long words that begin or cease come and go", unit="s", minimum=0, maximum=60)
     blend: float = knob(0.1, "half-life of the latents shown; 0: each frame by itself", unit="s", minimum=0, maximum=10)
+    scenes: str = knob(
+        "moments", "what the targets follow: each moment, or whole sections, crossed over as words are",
+        choices=("moments", "sections"),
+    )  # fmt: skip
     zoom: float = knob(0.0, "how much nearer the picture comes; 0.1: 10 %", unit="1/s", minimum=-0.9, maximum=9)
     pan_x: float = knob(0.0, "how far it goes to the right, in widths", unit="1/s", minimum=-10, maximum=10)
     pan_y: float = knob(0.0, "how far it goes down, in heights", unit="1/s", minimum=-10, maximum=10)

@@ -29,17 +29,23 @@ def long_song(folder: Path, seconds: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("words", ["with words", "--no-words"])
-def test_time(table: list[tuple[str, str]], tmp_path: Path, words: str) -> None:
-    options = ("--out-dir", tmp_path, "--overwrite", *([words] if words.startswith("--") else []))
-    arguments = command("analyze", long_song(tmp_path, 240), *options)
+@pytest.mark.parametrize(
+    ("label", "options"),
+    [
+        ("with words", ()),
+        ("--no-words", ("--no-words",)),
+        ("with words and two stems, separated before", ("--stems", "vocals,drums", "--separator", "dsp")),
+    ],
+)
+def test_time(table: list[tuple[str, str]], tmp_path: Path, label: str, options: tuple[str, ...]) -> None:
+    arguments = command("analyze", long_song(tmp_path, 240), "--out-dir", tmp_path, "--overwrite", *options)
 
     def once() -> float:
         began = time.perf_counter()
         subprocess.run(arguments, capture_output=True, check=True, cwd=ROOT)
         return time.perf_counter() - began
 
-    table.append((f"`w2c-gen analyze`, 4 min of stereo, {words}", f"{median(once, 3):.1f} s"))
+    table.append((f"`w2c-gen analyze`, 4 min of stereo, {label}", f"{median(once, 3):.1f} s"))
 
 
 def test_memory(table: list[tuple[str, str]], tmp_path: Path) -> None:

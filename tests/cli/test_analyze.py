@@ -12,7 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tests.cli.refusals import assert_refused
-from tests.conftest import SAMPLES, Write
+from tests.conftest import SAMPLES, Write, write_stem_file
+from wav2clip_gen.audio.features import measure
+from wav2clip_gen.audio.track import open_track
+from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.cli.analyze import app
 
 MIX = SAMPLES / "song" / "mix.ogg"
@@ -84,6 +87,68 @@ def test_one_sample_is_enough(here: Path, write_sound: Write) -> None:
     assert len(list(here.glob("song.analysis.*"))) == 3
 
 
+def test_stems_are_put_into_words_each_by_itself(here: Path) -> None:
+    done = run(SAMPLES / "song", "--stems", "vocals,drums", "--duration", "8", "--json", "--plot")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "song.analysis.json\nsong.analysis.png\n"
+    found = json.loads((here / "song.analysis.json").read_text())
+    assert list(found["stems"]) == ["vocals", "drums"]
+    assert found["stems"]["drums"]["from"].endswith("song/drums.ogg")
+    lines = done.stderr.splitlines()
+    assert lines[1].startswith("stems: vocals (")
+    rows = iter(lines[2:])
+    for number, section in enumerate(found["sections"]):
+        for name, part in (("mix", section), *((name, s["sections"][number]) for name, s in found["stems"].items())):
+            row = next(rows)
+            assert row.split("  ")[1] == name
+            assert (part["start"], part["stop"]) == (section["start"], section["stop"])
+            assert row.endswith("silent") == (part["level"] is None) == (part["words"] == [])
+            assert row.endswith("guessing") == (part["guessing"] and part["words"] != [])
+            assert all(word["text"] in row and f"{word['margin']:+.1f} sd" in row for word in part["words"])
+    assert next(rows, None) is None
+    assert "0:00-0:04  drums  silent" in lines
+    with Image.open(here / "song.analysis.png") as stems:
+        assert run(MIX, "--duration", "1", "--plot", "--no-words").exit_code == 0
+        with Image.open(here / "mix.analysis.png") as alone:
+            assert stems.height == alone.height + 2 * 100
+
+
+def test_the_curves_of_a_stem_are_those_that_drive_a_film(here: Path) -> None:
+    order = ("mix", "drums", "bass", "other", "vocals")
+    song = write_stem_file([SAMPLES / "song" / f"{name}.ogg" for name in order], here / "tune.stem.mp4")
+    done = run(song, "--stems", "drums", "--csv", "--no-words", "--start", "3", "--duration", "2")
+    assert (done.exit_code, done.stdout) == (0, "tune.analysis.csv\n"), done.stderr
+    with (here / "tune.analysis.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    drums = open_track(SAMPLES / "song" / "drums.ogg", start=3, duration=2)
+    expected = measure(drums, Timeline.of(drums, fps=12))
+    for name in ("onset", "loudness"):
+        column = [float(row[f"drums.{name}"]) for row in rows]
+        assert column == pytest.approx(expected.curves[name].values, abs=2e-4)
+    assert [row["onset"] for row in rows] != [row["drums.onset"] for row in rows]
+    assert sum(int(row["drums.onsets"]) for row in rows) == len(expected.onsets) > 2
+
+
+def test_stems_are_separated_where_none_are_given(here: Path) -> None:
+    (here / "tune.ogg").write_bytes(MIX.read_bytes())
+    done = run("tune.ogg", "--stems", "bass", "--separator", "dsp", "--json", "--no-words", "--duration", "3")
+    assert done.exit_code == 0, done.stderr
+    bass = json.loads((here / "tune.analysis.json").read_text())["stems"]["bass"]
+    assert bass["from"] == "dsp"
+    assert "stems: bass (dsp)" in done.stderr
+    assert max(bass["curves"]["low"]["values"]) == 1
+
+
+def test_a_stem_that_only_hisses_below_the_song_is_silent(here: Path, write_sound: Write) -> None:
+    rng = np.random.default_rng(0)
+    write_sound(0.3 * rng.standard_normal(32_000))
+    write_sound(1e-5 * rng.standard_normal(32_000), "hiss.wav")
+    done = run("song.wav", "--stems", "hiss", "--stem-file", "hiss=hiss.wav", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "0:00-0:02  hiss  silent"
+    assert json.loads((here / "song.analysis.json").read_text())["stems"]["hiss"]["sections"][0]["words"] == []
+
+
 def test_several_songs_one_of_which_fails(here: Path, write_sound: Write) -> None:
     write_sound(0.1 * np.sin(np.arange(16_000)))
     done = run("none.wav", "song.wav", "--json", "--no-words")
@@ -107,16 +172,33 @@ def test_several_songs_one_of_which_fails(here: Path, write_sound: Write) -> Non
         (["song.wav", "--words", "none.txt"], 2, "cannot be read"),
         (["song.wav", "--words", "notes.txt"], 2, "too few"),
         (["song.wav", "--words", "notes.txt", "--no-words"], 2, "contradict"),
+        (["other"], 1, "a folder without a mix"),
+        (["song.wav", "--stems", "drumz", "--no-words", "--csv"], 2, "no stem is called 'drumz'"),
+        (["song.wav", "--stems", "drums,drums"], 2, "named twice"),
+        (["song.wav", "--stems", "", "--csv"], 2, "is no name of a stem"),
+        (["song.wav", "--stems", "mix", "--csv"], 2, "mix is the song"),
+        (["song.wav", "--stem-file", "drums=song.wav"], 2, "no stem is named"),
+        (["song.wav", "--stems", "drums", "--stem-file", "drums=none.wav", "--csv"], 1, "none.wav: no such file"),
+        (["song.wav", "--stems", "drums", "--stem-file", "bass=song.wav", "--csv"], 2, "the stem bass, which is not"),
+        (["song.wav", "--stems", "drums", "--stem-file", "drums=long.wav", "--csv"], 1, "long.wav"),
+        (["song.wav", "--stems", "drums", "--separator", "magic"], 2, "separator cannot be magic"),
+        (
+            ["song.wav", "--stems", "drums", "--separator", "demucs", "--demucs-repo", "no", "--csv"],
+            1,
+            "no: no such folder",
+        ),
     ],
 )
 def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
     arguments: list[str], code: int, says: str, here: Path, write_sound: Write
 ) -> None:
     write_sound(0.1 * np.sin(np.arange(16_000)))
+    write_sound(0.1 * np.sin(np.arange(160_000)), "long.wav")
+    (here / "other").mkdir()
     (here / "notes.txt").write_text("la la la")
     (here / "song.analysis.json").write_text("an older one")
-    before = {path: path.read_bytes() for path in here.iterdir()}
+    before = {path: path.read_bytes() for path in here.rglob("*.*")}
     assert_refused(run(*arguments), says, code=code)
-    assert {path: path.read_bytes() for path in here.iterdir()} == before
+    assert {path: path.read_bytes() for path in here.rglob("*.*")} == before
     if "exists" in says:
         assert run(*arguments, "--overwrite", "--no-words").exit_code == 0

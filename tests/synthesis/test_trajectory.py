@@ -14,7 +14,16 @@ from torch import Tensor
 
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.synthesis.trajectory import at_times, build_trajectory, pull_curve, slerp, smooth
+from wav2clip_gen.synthesis.trajectory import (
+    Trajectory,
+    at_times,
+    build_trajectory,
+    hold_scenes,
+    mean_target,
+    pull_curve,
+    slerp,
+    smooth,
+)
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -151,3 +160,24 @@ def test_a_gap_between_words_holds_what_was_said_before() -> None:
     torch.testing.assert_close(made.targets, expected, atol=1e-6, rtol=0)
     with pytest.raises(SettingsError, match="at any time"):
         build_trajectory(None, np.ones(10), line, half_life=0.0, prompts=prompts, pulls=torch.zeros(2, 10))
+
+
+def test_a_scene_holds_its_mean_and_crosses_over_round_its_borders() -> None:
+    heard = Trajectory(F.normalize(unit(40, 8) + 2 * unit(8, seed=1), dim=-1), torch.linspace(0, 1, 40), fps=4.0)
+    scenes = [slice(0, 16), slice(16, 24), slice(24, 40)]
+    means = [mean_target(heard, scene) for scene in scenes]
+    sharp = hold_scenes(heard, scenes, crossfade=0)
+    for scene, mean in zip(scenes, means, strict=True):
+        torch.testing.assert_close(sharp.targets[scene], mean.expand(len(sharp.targets[scene]), -1))
+    soft = hold_scenes(heard, scenes, crossfade=1)
+    torch.testing.assert_close(soft.targets[16], F.normalize(means[0] + means[1], dim=0))
+    torch.testing.assert_close(soft.targets[17], F.normalize(means[0] + 3 * means[1], dim=0))
+    still = [frame for frame in range(40) if min(abs(frame - border) for border in (16, 24)) >= 2]
+    torch.testing.assert_close(soft.targets[still], sharp.targets[still])
+    assert soft.loudness is heard.loudness
+
+
+def test_one_scene_is_one_target_from_end_to_end() -> None:
+    heard = Trajectory(unit(9, 8), torch.ones(9), fps=3.0)
+    held = hold_scenes(heard, [slice(0, 9)], crossfade=60)
+    torch.testing.assert_close(held.targets, mean_target(heard, slice(0, 9)).expand(9, -1))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.analysis.analyse import Analysis, Section
+from wav2clip_gen.analysis.analyse import Analysis, Section, StemAnalysis
 from wav2clip_gen.audio.features import LOWEST
 from wav2clip_gen.audio.spectra import RATE
 from wav2clip_gen.drawing import FAINT, GROUND, INK, LANE, Colour, clock, font, shortened
@@ -35,13 +35,16 @@ LANES: tuple[tuple[str, int, tuple[tuple[str, Colour], ...]], ...] = (  # label,
 )
 SPECTROGRAM, CHROMA, AXIS = 260, 144, 40  # px
 HEIGHT = TOP + SPECTROGRAM + CHROMA + sum(height for _, height, _ in LANES) + GAP * (len(LANES) + 1) + AXIS
+STEM, NAMED = 64, 22  # px: the curves of a stem, and the words above them
+STEM_CURVES: tuple[tuple[str, Colour], ...] = (("loudness", (96, 178, 255)), ("onset", (255, 196, 92)))
 
 
 def draw(analysis: Analysis) -> Image.Image:
-    """Draw an analysis, (HEIGHT, WIDTH)."""
+    """Draw an analysis, HEIGHT px high, and higher by a strip for each stem."""
     from PIL import Image, ImageDraw
 
-    picture = Image.new("RGB", (WIDTH * FINE, HEIGHT * FINE), GROUND)
+    whole = HEIGHT + len(analysis.stems) * (GAP + NAMED + STEM)
+    picture = Image.new("RGB", (WIDTH * FINE, whole * FINE), GROUND)
     sheet = _Sheet(picture, ImageDraw.Draw(picture, "RGBA"), float(analysis.timeline.duration))
     features = analysis.features
     _draw_heading(sheet, analysis)
@@ -64,9 +67,14 @@ def draw(analysis: Analysis) -> Image.Image:
     for number, pitch in enumerate(PITCHES):
         if "#" not in pitch:
             sheet.label(pitch, y + CHROMA * (1 - (number + 0.5) / 12), FAINT, size=11)
-    _draw_sections(sheet, analysis.sections, y + CHROMA)
-    _draw_axis(sheet, y + CHROMA)
-    return picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+    y += CHROMA
+    for name, stem in analysis.stems.items():
+        y += GAP
+        _draw_stem(sheet, name, stem, y, float(analysis.timeline.fps))
+        y += NAMED + STEM
+    _draw_sections(sheet, analysis.sections, y)
+    _draw_axis(sheet, y)
+    return picture.resize((WIDTH, whole), Image.Resampling.LANCZOS)
 
 
 def write_png(analysis: Analysis, path: Path) -> None:
@@ -148,20 +156,36 @@ def _draw_beats(sheet: _Sheet, beats: Floats, y: float, height: int) -> None:
 def _draw_sections(sheet: _Sheet, sections: tuple[Section, ...], bottom: float) -> None:
     """A line where each section begins, and what it is heard as above it."""
     for number, section in enumerate(sections, 1):
-        left, right = sheet.x(section.start), sheet.x(section.stop)
-        sheet.box(left + (1 if number > 1 else 0), TOP - 24, right - 1, TOP - 4, (44, 50, 68))
+        left = sheet.x(section.start)
         if number > 1:
             for dash in range(TOP - 24, round(bottom), 8):
                 sheet.upright(left, dash, min(4, bottom - dash), (255, 255, 255, 190))
-        words = shortened(_section_words(section, number), (right - left - 10) * FINE, 12 * FINE)
-        sheet.text(left + 6, TOP - 14, words, INK, size=12)
+        _draw_words(sheet, section, TOP - 24, f"{number}  {_words(section)}".rstrip())
 
 
-def _section_words(section: Section, number: int) -> str:
+def _draw_words(sheet: _Sheet, section: Section, y: float, words: str) -> None:
+    """A box as wide as a section, with words in it as far as there is room."""
+    left, right = sheet.x(section.start), sheet.x(section.stop)
+    sheet.box(left + (1 if section.start > 0 else 0), y, right - 1, y + 20, (44, 50, 68))
+    room = (right - left - 10) * FINE
+    sheet.text(left + 6, y + 10, shortened(words, room, 12 * FINE), INK, size=12)
+
+
+def _draw_stem(sheet: _Sheet, name: str, stem: StemAnalysis, y: float, fps: float) -> None:
+    """The curves of a stem, and what it is heard as in each section above them."""
+    for section in stem.sections:
+        _draw_words(sheet, section, y, "silent" if section.level is None else _words(section))
+    sheet.box(LEFT, y + NAMED, WIDTH - RIGHT, y + NAMED + STEM, LANE)
+    sheet.label(shortened(name, (LEFT - 14) * FINE, 13 * FINE), y + NAMED + STEM / 2, INK)
+    for curve, colour in STEM_CURVES:
+        sheet.curve(stem.features.curves[curve].values, y + NAMED, STEM, colour, fps)
+
+
+def _words(section: Section) -> str:
+    """The best word of a section, with a mark if it is a guess."""
     if section.meaning is None or not section.meaning.words:
-        return str(number)
-    best = section.meaning.words[0].text
-    return f"{number}  {best}{'?' if section.meaning.guessing else ''}"
+        return ""
+    return section.meaning.words[0].text + ("?" if section.meaning.guessing else "")
 
 
 def _draw_axis(sheet: _Sheet, y: float) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wav2clip_gen import __version__
 from wav2clip_gen.analysis.analyse import Analysis, Section
 from wav2clip_gen.analysis.words import SURE
+from wav2clip_gen.audio.features import Features
 from wav2clip_gen.files import written
 from wav2clip_gen.settings import PITCHES
 
@@ -24,7 +25,7 @@ def describe(analysis: Analysis) -> dict[str, Any]:
 
     A curve's value `v` stands for `low + v * (high - low)` of its unit; frame `i` begins at `i / fps` seconds.
     """
-    track, timeline, features = analysis.track, analysis.timeline, analysis.features
+    track, timeline = analysis.track, analysis.timeline
     return {
         "w2c-gen": {"format": FORMAT, "version": __version__},
         "track": {
@@ -36,13 +37,23 @@ def describe(analysis: Analysis) -> dict[str, Any]:
         },
         "fps": str(timeline.fps),
         "frames": timeline.frames,
-        "tempo": None if features.tempo is None else round(features.tempo, 3),
-        "beats": _short(features.beats),
-        "onsets": _short(features.onsets),
-        "sections": [_section(section) for section in analysis.sections],
         "words": {"models": analysis.family, "vocabulary": analysis.vocabulary, "sure": SURE}
         if analysis.family
         else None,
+        **_sound(analysis.features, analysis.sections),
+        "stems": {
+            name: {"from": stem.origin, **_sound(stem.features, stem.sections)} for name, stem in analysis.stems.items()
+        },
+    }
+
+
+def _sound(features: Features, sections: tuple[Section, ...]) -> dict[str, Any]:
+    """What was found in the song, or in a stem."""
+    return {
+        "tempo": None if features.tempo is None else round(features.tempo, 3),
+        "beats": _short(features.beats),
+        "onsets": _short(features.onsets),
+        "sections": [_section(section) for section in sections],
         "curves": {
             name: {"low": curve.low, "high": curve.high, "unit": curve.unit, "values": _short(curve.values)}
             for name, curve in features.curves.items()
@@ -62,22 +73,31 @@ def write_json(analysis: Analysis, path: Path) -> None:
 
 
 def write_csv(analysis: Analysis, path: Path) -> None:
-    """Write one row a frame: time, curves, pitch classes, onsets and beats that fall into it, number of its section.
+    """Write one row a frame: time, number of its section, and what `_columns` holds of the song and of each stem.
 
     Raises:
         OutputError: The disk does not take it.
     """
-    features, timeline = analysis.features, analysis.timeline
-    times = timeline.frame_times()
-    sections = np.searchsorted(features.sections[1:-1], times, side="right") + 1
-    onsets, beats = (_counted(seconds, times) for seconds in (features.onsets, features.beats))
-    curves = np.column_stack([*(curve.values for curve in features.curves.values()), features.chroma])
+    times = analysis.timeline.frame_times()
+    sections = np.searchsorted(analysis.features.sections[1:-1], times, side="right") + 1
+    columns = _columns(analysis.features, times)
+    for stem, found in analysis.stems.items():
+        columns |= {f"{stem}.{name}": values for name, values in _columns(found.features, times).items()}
     with written(path, option="--out-dir") as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["frame", "time", *features.curves, *PITCHES, "onsets", "beats", "section"])
+        rows.writerow(["frame", "time", *columns, "section"])
         for frame, time in enumerate(times):
-            values = [f"{value:.4f}" for value in curves[frame]]
-            rows.writerow([frame, f"{time:.4f}", *values, onsets[frame], beats[frame], sections[frame]])
+            values = (column[frame] for column in columns.values())
+            cells = (f"{value:.4f}" if isinstance(value, np.floating) else value for value in values)
+            rows.writerow([frame, f"{time:.4f}", *cells, sections[frame]])
+
+
+def _columns(features: Features, times: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Curves, pitch classes, and how many onsets and beats fall into each frame."""
+    curves = {name: curve.values for name, curve in features.curves.items()}
+    pitches = dict(zip(PITCHES, features.chroma.T, strict=True))
+    moments = {"onsets": _counted(features.onsets, times), "beats": _counted(features.beats, times)}
+    return {**curves, **pitches, **moments}
 
 
 def _section(section: Section) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Picture, Run, Sound
+from wav2clip_gen.settings import Run, Settings
 
 if TYPE_CHECKING:
     from wav2clip_gen.analysis.analyse import Analysis
@@ -44,6 +44,16 @@ Plot = Annotated[
     bool,
     typer.Option("--plot", rich_help_panel="Output", help="Write SONG.analysis.png [dim](default, with --json)[/]"),
 ]
+Stems = Annotated[
+    str | None,
+    typer.Option(
+        "--stems",
+        metavar="NAME,NAME",
+        rich_help_panel="Stems",
+        help="Parts of the song that are looked at too, each by itself: vocals, drums, bass, other, or names of files "
+        "given.",
+    ),
+]
 Words = Annotated[
     Path | None,
     typer.Option(
@@ -62,8 +72,8 @@ NoWords = Annotated[
 class Request:
     """What shall be found in each track, and where it goes."""
 
-    sound: Sound
-    fps: float
+    settings: Settings  # which span, frames, stems
+    demucs_repo: Path | None
     kinds: tuple[str, ...]  # of files: json, csv, png
     folder: Path
     overwrite: bool
@@ -73,7 +83,9 @@ class Request:
 
     def outputs(self, source: Path) -> dict[str, Path]:
         """Kind -> file of a track."""
-        return {kind: self.folder / f"{source.stem}.analysis.{kind}" for kind in self.kinds}
+        from wav2clip_gen.job import fill
+
+        return {kind: self.folder / fill(f"{{stem}}.analysis.{kind}", source, self.settings) for kind in self.kinds}
 
 
 @app.command()
@@ -88,6 +100,10 @@ def analyze(
     start: options.Start = None,
     duration: options.Duration = None,
     fps: options.Fps = None,
+    stems: Stems = None,
+    stem_file: options.StemFiles = None,
+    separator: options.Separator = None,
+    demucs_repo: options.DemucsRepo = None,
     words: Words = None,
     no_words: NoWords = False,
     models: options.Models = None,
@@ -95,7 +111,7 @@ def analyze(
     device: options.Device = None,
     debug: options.Debug = False,
 ) -> None:
-    """Tell what is heard in a track: loudness, onsets, beats, brightness, bands, chroma, sections, and words.
+    """Tell what is heard in a track and its stems: loudness, onsets, beats, brightness, bands, chroma, sections, words.
 
     The words are those nearest to what the sound encoder hears in each section, with their margins, and whether it is
     guessing: a look at what would steer a film, before it is made.
@@ -104,15 +120,19 @@ def analyze(
 
     kinds = tuple(kind for kind, wanted in (("json", json), ("csv", csv), ("png", plot)) if wanted) or ("json", "png")
     with console.errors_shown(debug=debug):
-        sound = Sound(start=Sound.start if start is None else start, duration=duration)
-        rate = Picture(fps=Picture.fps if fps is None else fps).fps
-        run = Run(models=models or Run.models, device=device or Run.device)
+        changes: dict[str, dict[str, Any]] = {
+            "sound": {"start": start, "duration": duration, "separator": separator},
+            "picture": {"fps": fps},
+            "run": {"models": models, "device": device},
+        }
+        settings = Settings().merged(options.given(changes) | options.given_stems(stems, stem_file))
+        settings.require_steering()  # by stems, if files of them are given
         if no_words and words:
             raise SettingsError("--words and --no-words contradict each other", hint="leave one of them out")
-        networks = None if no_words else _choose(run, weights_dir)
+        networks = None if no_words else _choose(settings.run, weights_dir)
         request = Request(
-            sound, rate, kinds, out_dir, overwrite, () if no_words else _vocabulary(words), networks,
-            _loader(networks, run.device),
+            settings, demucs_repo, kinds, out_dir, overwrite, () if no_words else _vocabulary(words), networks,
+            _loader(networks, settings.run.device),
         )  # fmt: skip
         _refuse_same_names(inputs or [], request)
     code = 0
@@ -160,7 +180,7 @@ def _refuse_same_names(sources: list[Path], request: Request) -> None:
     """Raise a SettingsError where there is no track, or two would go to the same place."""
     if not sources:
         raise SettingsError("no track was given", hint="w2c-gen analyze song.wav, or w2c-gen analyze --help")
-    if len({source.stem for source in sources}) < len(sources):
+    if len({tuple(request.outputs(source).values()) for source in sources}) < len(sources):
         raise SettingsError(
             f"several tracks of one name cannot all go to {request.folder}", hint="analyze them one by one"
         )
@@ -169,18 +189,21 @@ def _refuse_same_names(sources: list[Path], request: Request) -> None:
 def _analyze(source: Path, request: Request) -> None:
     """Analyse one track; the paths of what was written go to stdout, the words to stderr."""
     from wav2clip_gen.analysis.analyse import analyse
-    from wav2clip_gen.audio.track import open_track
     from wav2clip_gen.audio.windows import Timeline
     from wav2clip_gen.cli import console
     from wav2clip_gen.files import check_output
+    from wav2clip_gen.job import open_song, plan_song_stems
 
-    track = open_track(source, start=request.sound.start, duration=request.sound.duration)
+    settings = request.settings
+    track = open_song(source, settings)
     outputs = request.outputs(source)
     for path in outputs.values():
         check_output(path, overwrite=request.overwrite, option="--out-dir")
-    timeline = Timeline.of(track, fps=request.fps, window=request.sound.window, hop=request.sound.hop)
+    stems = plan_song_stems(track, settings, request.demucs_repo)
+    timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
     family = request.load() if request.words else None
-    analysis = analyse(track, timeline, family=family, words=request.words)
+    on_separation = console.PlainListener().separated
+    analysis = analyse(track, timeline, family=family, words=request.words, stems=stems, on_separation=on_separation)
     for kind, path in outputs.items():
         _write(analysis, kind, path)
     console.tell_analysis(analysis)

@@ -24,6 +24,7 @@ from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
 from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, SectionPainted, Silent, Stage
 from wav2clip_gen.job import Job, films, pictures
+from wav2clip_gen.settings import MIX
 
 EVERY = 5.0  # seconds between two lines of plain progress
 STAGES = {
@@ -166,6 +167,8 @@ class Listener:
 class PlainListener(Listener):
     """Lines for logs and pipes, some seconds apart."""
 
+    _told = 0.0  # when it last did
+
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
         self._pace, self._told = Pace(job), 0.0
@@ -301,15 +304,32 @@ def tell_analysis(analysis: Analysis) -> None:
     words = f"; words by models {analysis.family}, the nearest of {analysis.vocabulary}" if analysis.family else ""
     head = f"{path.name}: {clock(analysis.track.duration)}, {tempo}, {len(features.onsets)} onsets, {parts}{words}"
     stderr.print(head, markup=False)
-    rows = [_section_row(section) for section in analysis.sections]
+    if analysis.stems:
+        origins = (f"{name} ({stem.origin})" for name, stem in analysis.stems.items())
+        stderr.print(f"stems: {', '.join(origins)}", markup=False)
+    rows = _section_rows(analysis)
     if not stderr.is_terminal:
         for row in rows:
             stderr.print("  ".join(cell for cell in row if cell), markup=False)
         return
-    table = RichTable("time", "level", "heard (cosine, margin)", "")
+    table = RichTable("time", *(["stem"] if analysis.stems else []), "level", "heard (cosine, margin)", "")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     stderr.print(table)
+
+
+def _section_rows(analysis: Analysis) -> list[tuple[str, ...]]:
+    """A row for each section, and below it one for each stem; where there are stems, their names come second."""
+    rows: list[tuple[str, ...]] = []
+    for number, section in enumerate(analysis.sections):
+        if not analysis.stems:
+            rows.append(_section_row(section))
+            continue
+        sounds = {MIX: section, **{name: stem.sections[number] for name, stem in analysis.stems.items()}}
+        for name, sound in sounds.items():
+            span, *cells = _section_row(sound)
+            rows.append((span, name, *cells))
+    return rows
 
 
 def _section_row(section: Section) -> tuple[str, str, str, str]:

@@ -36,6 +36,7 @@ DEFAULTS = {  # in words, where the value itself would say little
     "device": "default auto",
     "precision": "default auto",
     "border": "default reflect",
+    "scenes": "default moments",
     "separator": "default auto: Demucs where it and its model are at hand, else dsp",
     "layout": "default single",
     "init_image": "default: none",
@@ -77,6 +78,19 @@ def parse_size(written: str) -> tuple[int, int]:
     if not match:
         raise typer.BadParameter(f"{written!r} is no size: write WIDTHxHEIGHT, such as 256x144")
     return int(match[1]), int(match[2])
+
+
+def given(changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The options that were given, {group: {name: value}}, without those that were not."""
+    return {
+        group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
+    }
+
+
+def given_stems(names: str | None, files: list[str] | None) -> dict[str, list[str]]:
+    """The stems that were named, as in `vocals,drums`, and their files, as settings."""
+    split = [name.strip() for name in names.split(",")] if names is not None else None
+    return {name: value for name, value in (("stems", split), ("stem_files", files)) if value is not None}
 
 
 def show_version(wanted: bool) -> None:
@@ -225,6 +239,7 @@ LearningRate = Annotated[float | None, knob_option(Painting, "learning_rate", pa
 Smoothing = Annotated[float | None, knob_option(Motion, "smoothing", panel="Motion")]
 Inertia = Annotated[float | None, knob_option(Motion, "inertia", panel="Motion")]
 Blend = Annotated[float | None, knob_option(Motion, "blend", panel="Motion")]
+Scenes = Annotated[str | None, knob_option(Motion, "scenes", panel="Motion")]
 Zoom = Annotated[float | None, knob_option(Motion, "zoom", panel="Motion")]
 PanX = Annotated[float | None, knob_option(Motion, "pan_x", panel="Motion")]
 PanY = Annotated[float | None, knob_option(Motion, "pan_y", panel="Motion")]

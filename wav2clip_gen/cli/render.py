@@ -120,6 +120,7 @@ def render(
     smoothing: options.Smoothing = None,
     inertia: options.Inertia = None,
     blend: options.Blend = None,
+    scenes: options.Scenes = None,
     zoom: options.Zoom = None,
     pan_x: options.PanX = None,
     pan_y: options.PanY = None,
@@ -157,15 +158,15 @@ def render(
             "layout": layout},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
             "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
-        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade, "zoom": zoom,
-            "pan_x": pan_x, "pan_y": pan_y, "rotate": rotate, "border": border},
+        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade,
+            "scenes": scenes, "zoom": zoom, "pan_x": pan_x, "pan_y": pan_y, "rotate": rotate, "border": border},
         "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
             "precision": precision},
     }  # fmt: skip
     with console.errors_shown(debug=debug):
         layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
         pulls = _given(changes, prompt or [], prompt_files or [], style_image or [])
-        given = {**pulls, **_given_stems(stems, stem_file), **({"maps": maps} if maps else {})}
+        given = {**pulls, **options.given_stems(stems, stem_file), **({"maps": maps} if maps else {})}
         sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
         settings = settings.with_stem_weights(dict(stem_weight or []))
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)
@@ -225,17 +226,8 @@ def _given(
     from wav2clip_gen.words import read_prompts
 
     prompts = [*(prompt for path in files for prompt in read_prompts(path)), *map(Prompt.parse, written)]
-    given: dict[str, Any] = {
-        group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
-    }
     pulls = {"prompts": prompts, "style_images": list(map(StyleImage.parse, styles))}
-    return {**given, **{name: values for name, values in pulls.items() if values}}
-
-
-def _given_stems(stems: str | None, files: list[str] | None) -> dict[str, list[str]]:
-    """The stems that were named and their files, as settings."""
-    names = [name.strip() for name in stems.split(",")] if stems is not None else None
-    return {name: value for name, value in (("stems", names), ("stem_files", files)) if value is not None}
+    return {**options.given(changes), **{name: values for name, values in pulls.items() if values}}
 
 
 def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, ...], settings: Settings) -> None:

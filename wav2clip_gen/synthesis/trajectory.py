@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -76,6 +77,24 @@ def mean_target(trajectory: Trajectory, frames: slice) -> Tensor:
     mean = say(trajectory.loudness[frames]) @ targets
     length = torch.linalg.vector_norm(mean)
     return mean / length if length > 1e-4 else targets[0]
+
+
+def hold_scenes(trajectory: Trajectory, scenes: Sequence[slice], *, crossfade: float) -> Trajectory:
+    """Aim at one target in each scene, the mean of its own, and cross over where the next begins.
+
+    Args:
+        trajectory: Whose targets are held.
+        scenes: Spans of frames, one after the other, that cover all of them.
+        crossfade: Over how many seconds.
+    """
+    times = np.arange(len(trajectory)) / trajectory.fps
+    starts = [scene.start / trajectory.fps for scene in scenes]
+    targets = torch.zeros_like(trajectory.targets)
+    for scene, start, end in zip(scenes, starts, [*starts[1:], None], strict=True):
+        share = pull_curve(1.0, times, start=start, end=end, crossfade=crossfade)
+        targets += share.unsqueeze(1) * mean_target(trajectory, scene)
+    _normalise_(targets)
+    return replace(trajectory, targets=targets)
 
 
 def pull_curve(

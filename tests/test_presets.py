@@ -1,0 +1,118 @@
+"""Presets: each makes a film, does what it is named for, and is told of where a person looks."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.cli.refusals import assert_refused
+from tests.conftest import SAMPLES
+from tests.readme import README
+from wav2clip_gen.audio.features import measure
+from wav2clip_gen.cli.render import app
+from wav2clip_gen.configuration import PRESETS, preset_names, read_yaml, settings_from
+from wav2clip_gen.job import Job, prepare
+from wav2clip_gen.models.families import Family
+from wav2clip_gen.pipeline import drive, hear, pull_curves, render
+from wav2clip_gen.settings import Settings
+from wav2clip_gen.synthesis.trajectory import mean_target
+from wav2clip_gen.words import read_prompts
+
+MIX = SAMPLES / "song" / "mix.ogg"
+LYRICS = SAMPLES / "song.lrc"
+SMALL: dict[str, Any] = {
+    "picture": {"width": 64, "height": 48, "fps": 4},
+    "painting": {"first_steps": 2, "steps": 1, "cuts": 2},
+    "run": {"seed": 7, "models": "mini"},
+}
+
+
+def small(name: str, **changes: Any) -> Settings:
+    return settings_from(preset=name).merged(SMALL).merged(changes)
+
+
+def job_of(name: str, tmp_path: Path, **changes: Any) -> Job:
+    return prepare(MIX, tmp_path / "film.mp4", small(name, **changes))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_makes_a_film_with_what_it_says(name: str, mini: Family, tmp_path: Path) -> None:
+    settings = small(name, sound={"start": 7.5, "duration": 1}, prompts=read_prompts(LYRICS))
+    film = render(MIX, tmp_path / "film.mp4", settings, family=mini)
+    assert film.frames == 4
+    made = Settings().merged(json.loads(film.record.read_text())["settings"])
+    assert made.merged(read_yaml(PRESETS / f"{name}.yaml")).merged(SMALL) == made
+
+
+def test_the_presets_of_help_and_readme_are_those_that_there_are() -> None:
+    told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "300"}).output
+    listed = re.search(r"A set of settings: ([a-z, ]+)\.", told)
+    assert listed
+    assert listed[1].split(", ") == preset_names()
+    section = README.read_text().split("### Presets\n")[1].split("\n### ")[0]
+    assert sorted(re.findall(r"^\| `([a-z]+)` \|", section, re.MULTILINE)) == preset_names()
+
+
+def test_pulse_punches_the_zoom_where_something_sets_in(tmp_path: Path) -> None:
+    job = job_of("pulse", tmp_path, sound={"start": 4, "duration": 6}, picture={"fps": 24})
+    curves, onset = drive(job).curves, measure(job.track, job.timeline).curves["onset"].values
+    strokes = onset > 0.5
+    assert curves["zoom"][strokes].mean() - curves["zoom"][onset < 0.1].mean() > 0.02
+    assert curves["brightness"].std() > 0.02
+
+
+def test_dream_goes_on_and_changes_slower_than_the_default(mini: Family, tmp_path: Path) -> None:
+    def turns(name: str) -> float:
+        trajectory = hear(job_of(name, tmp_path, sound={"start": 3, "duration": 3}), mini)
+        cosines = (trajectory.targets[1:] * trajectory.targets[:-1]).sum(dim=1)
+        return float(cosines.clamp(max=1).arccos().sum())
+
+    assert turns("dream") < 0.5 * turns("balanced")
+    assert settings_from(preset="dream").motion.zoom > 0
+
+
+def test_lyric_follows_the_words_more_than_the_sound(mini: Family, tmp_path: Path) -> None:
+    job = job_of("lyric", tmp_path, sound={"start": 4, "duration": 4}, prompts=read_prompts(LYRICS))
+    words = mini.clip.embed_text([prompt.text for prompt in job.settings.prompts]).cpu()
+    followed = (hear(job, mini).targets @ words.T).argmax(dim=1)
+    pulls = pull_curves(job)
+    alone = pulls.max(dim=0).values == 1  # else two lines cross over
+    assert torch.equal(followed[alone], pulls.argmax(dim=0)[alone])
+    assert set(followed[alone].tolist()) == {1, 2}
+
+
+def test_lyric_without_words_says_so_before_the_work(tmp_path: Path) -> None:
+    def planned(*words: str) -> str:
+        done = CliRunner().invoke(app, [str(MIX), "--dry-run", "--preset", "lyric", "--models", "mini", *words])
+        assert done.exit_code == 0, done.stderr
+        return done.stderr
+
+    assert "note: the sound shall leave room for words, and there are none" in planned()
+    assert "note:" not in planned("--prompts", str(LYRICS))
+    assert "note:" not in planned("-p", "a forest")
+
+
+def test_storyboard_holds_the_mean_of_each_section(mini: Family, tmp_path: Path) -> None:
+    moments = hear(job_of("storyboard", tmp_path, motion={"scenes": "moments"}), mini)
+    job = job_of("storyboard", tmp_path)
+    held = hear(job, mini).targets
+    edges = [round(second * 4) for second in measure(job.track, job.timeline).sections.tolist()]
+    assert len(edges) > 2
+    for start, stop in pairwise(edges):
+        middle = (start + stop) // 2
+        torch.testing.assert_close(held[middle], mean_target(moments, slice(start, stop)))
+        assert torch.equal(held[middle], held[middle + 1])
+    crossing = held[edges[1]]
+    assert not any(torch.allclose(crossing, held[frame], atol=1e-3) for frame in (edges[1] - 8, edges[1] + 8))
+
+
+def test_scenes_of_another_name_are_refused() -> None:
+    done = CliRunner().invoke(app, [str(MIX), "--scenes", "off"])
+    assert_refused(done, "scenes cannot be off", code=2)
