@@ -58,6 +58,10 @@ def test_a_film_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_film_that_cannot_take_its_place_is_told(tmp_path: Path) -> None:
     folder = tmp_path / "film.mp4"
     (folder / "inside").mkdir(parents=True)
-    with pytest.raises(OutputError, match="in its place"), appear_whole(folder) as part:
+    with (
+        pytest.raises(OutputError, match="in its place") as caught,
+        appear_whole(folder, option="--keep-stems") as part,
+    ):
         part.touch()
+    assert caught.value.hint == "choose another --keep-stems"
     assert list(tmp_path.iterdir()) == [folder]

@@ -273,6 +273,16 @@ def test_what_cannot_be_is_one_clear_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_to_is_told_before_a_network_is_loaded(
+    steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("W2C_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        prepare(tune, tmp_path / "film.mp4", steered)
+    assert "W2C_CACHE" in caught.value.hint
+
+
 def test_keeping_needs_something_separated(steered: Settings, tmp_path: Path, mini: Family) -> None:
     for stems in (["drums"], []):
         with pytest.raises(SettingsError, match="none to keep"):

@@ -67,11 +67,11 @@ def scratch_beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def appear_whole(path: Path) -> Iterator[Path]:
+def appear_whole(path: Path, *, option: str = "--out") -> Iterator[Path]:
     """Give a temporary neighbour of `path`, renamed only on success; until then an old file stays as it is.
 
     Raises:
-        OutputError: The new file cannot take its place.
+        OutputError: The new file cannot take its place; `option` is how that was chosen.
     """
     with scratch_beside(path) as part:
         yield part
@@ -79,7 +79,7 @@ def appear_whole(path: Path) -> Iterator[Path]:
             part.replace(path)
         except OSError as error:
             raise OutputError(
-                f"cannot put {path} in its place: {error.strerror}", hint="choose another --out"
+                f"cannot put {path} in its place: {error.strerror}", hint=f"choose another {option}"
             ) from error
 
 
@@ -100,7 +100,7 @@ def written(path: Path, *, option: str = "--out") -> Iterator[Path]:
         OutputError: The disk does not take the file; `option` is how its place was chosen.
     """
     try:
-        with appear_whole(path) as part:
+        with appear_whole(path, option=option) as part:
             yield part
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}", hint=f"choose another {option}") from error

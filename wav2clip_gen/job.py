@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from wav2clip_gen.audio.stem_cache import check_keep
 from wav2clip_gen.audio.stems import StemPlan, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
@@ -150,12 +149,11 @@ def _check_places(job: Job) -> None:
 
 
 def _check_kept(job: Job) -> None:
-    """Make sure that there are stems to keep, and that they can go where they should."""
-    if job.keep_stems is None:
-        return
-    if job.stems is None or job.stems.separator is None:
+    """Make sure that there are stems to keep, and that separated ones can go where they should."""
+    if job.stems and job.stems.separator:
+        job.stems.check_places(keep=job.keep_stems, overwrite=job.overwrite)
+    elif job.keep_stems:
         raise SettingsError("no stem is separated, so there is none to keep", hint="leave --keep-stems out")
-    check_keep(job.keep_stems, overwrite=job.overwrite)
 
 
 def films(job: Job) -> tuple[Job, ...]:

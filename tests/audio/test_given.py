@@ -264,6 +264,30 @@ def test_a_stem_that_ends_before_the_span_tells_its_own_length(save: Save) -> No
         plan_stems(span, ["drums"], given=[f"drums={path}"])
 
 
+@pytest.mark.parametrize(("start", "duration"), [(2.0, 0.5), (9.0, 0.5), (8.2, 3.0)])
+def test_a_stem_that_ends_before_the_span_is_no_silence(start: float, duration: float, save: Save) -> None:
+    song = save("song.wav", stem("other", 300.0), RATE)
+    path = save("drums.wav", stem("drums", start if start < 9 else 8.7), RATE)
+    with pytest.raises(W2CError, match=r"drums.wav lasts .* but the song .* is heard up to"):
+        plan_stems(open_track(song, start=start, duration=duration), ["drums"], given=[f"drums={path}"])
+
+
+def test_what_a_stem_misses_is_measured_against_the_span(save: Save) -> None:
+    span = open_track(save("song.wav", stem("other", 250.0), RATE), start=240.0)
+    path = save("drums.wav", stem("drums", 248.0), RATE)  # a hundredth of the song, and a fifth of what is heard
+    with pytest.raises(W2CError, match=r"drums.wav lasts 248.000 s"):
+        plan_stems(span, ["drums"], given=[f"drums={path}"])
+
+
+def test_stems_of_a_part_beside_the_song_are_not_taken_for_those_of_the_whole(album: Album, save: Save) -> None:
+    folder = album(mix="mix.wav")
+    save("album/drums.wav", stem("drums")[RATE:], RATE)  # without the first second
+    save("album/mix.wav", stem("other", 5.0), RATE)
+    with pytest.raises(W2CError, match=r"drums.wav lasts 2.000 s, but the song .*mix.wav lasts 5.000 s") as caught:
+        plan_stems(open_track(folder / "mix.wav", duration=1.0), ["drums"])
+    assert "--separator dsp" in caught.value.hint
+
+
 def test_a_stem_beside_the_song_that_is_none_of_its_own_can_be_left_out(album: Album, save: Save) -> None:
     folder = album("drums", mix="mix.wav")
     save("album/drums.wav", stem("drums", 9.0), RATE)

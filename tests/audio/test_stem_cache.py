@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
 
 from tests.audio.conftest import Save, noise
 from wav2clip_gen.audio import stem_cache
 from wav2clip_gen.audio.dsp import DspSeparator
 from wav2clip_gen.audio.stem_cache import cache_folder
-from wav2clip_gen.audio.stems import STEMS, check_keep, plan_stems
+from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.errors import OutputError, SoundError
 
@@ -112,7 +114,7 @@ def test_the_cache_lies_where_it_is_told_to(song: Track, tmp_path: Path, monkeyp
     assert separated(song, cache=tmp_path / "other")["drums"].path.is_relative_to(tmp_path / "other" / "stems")
 
 
-@pytest.mark.parametrize("damage", ["json", "no json", "no stem", "no flac"])
+@pytest.mark.parametrize("damage", ["json", "no json", "no stem", "no flac", "cut"])
 def test_half_an_entry_is_none(damage: str, song: Track, count: list[int]) -> None:
     drums = separated(song)["drums"].path
     about = drums.with_name("stems.json")
@@ -125,6 +127,8 @@ def test_half_an_entry_is_none(damage: str, song: Track, count: list[int]) -> No
             drums.unlink()
         case "no flac":
             drums.write_bytes(b"no music, only words")
+        case "cut":
+            drums.write_bytes(drums.read_bytes()[:-1000])  # its header is whole
     np.testing.assert_allclose(sum_of(separated(song)), song.read(), atol=1e-4)
     assert len(count) == 2
 
@@ -135,7 +139,73 @@ def test_an_interruption_leaves_no_stems(song: Track, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         separated(song, cache=tmp_path, on_progress=interrupt)
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and path != song.path] == []
+    assert list((tmp_path / "stems").iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_cleared(song: Track, tmp_path: Path) -> None:
+    folder = separated(song, cache=tmp_path)["drums"].path.parent
+    (folder / "stems.json").unlink()
+    (folder / ".w2c-0123456789ab.flac").write_text("half a stem")
+    separated(song, cache=tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"stems.json", *(f"{name}.flac" for name in STEMS)}
+
+
+def test_room_is_made_among_our_own_only(
+    song: Track, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stems = tmp_path / "stems"
+    others = [
+        stems / "demos" / "drums.flac",
+        stems / ("ab" * 16) / "drums.wav",
+        stems / ("cd" * 16) / "more" / "a.flac",
+    ]
+    for path in others:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+    old = separated(song, cache=tmp_path)["drums"].path.parent
+    monkeypatch.setattr(stem_cache, "LIMIT", 1)
+    new = separated(open_track(save("2.wav", noise(1.0, RATE, seed=2), RATE)), cache=tmp_path)["drums"].path.parent
+    assert (old.exists(), new.exists(), [path.read_text() for path in others]) == (False, True, ["mine"] * 3)
+
+
+def test_an_entry_that_is_being_filled_stays(
+    song: Track, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filling = separated(song, cache=tmp_path)["drums"].path.parent
+    monkeypatch.setattr(stem_cache, "LIMIT", 1)
+    with FileLock(f"{filling}.lock"):
+        separated(open_track(save("2.wav", noise(1.0, RATE, seed=2), RATE)), cache=tmp_path)
+    assert len(list(filling.iterdir())) == 5
+
+
+def test_two_that_want_the_same_stems_separate_once(song: Track, tmp_path: Path, count: list[int]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: separated(song, cache=tmp_path), range(2)))
+    assert len(count) == 1
+    for tracks in both:
+        np.testing.assert_allclose(sum_of(tracks), song.read(), atol=1e-4)
+
+
+@pytest.mark.parametrize("fault", ["huge", "infinite", "nan"])
+def test_what_is_too_loud_for_any_number_gets_a_clear_line(
+    fault: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = noise(1.0, RATE)
+    peak = 3e38 if fault == "huge" else 1
+    song = open_track(save("loud.wav", sound / np.abs(sound).max() * np.float32(peak), RATE))
+    if fault != "huge":
+        worst = {"infinite": np.inf, "nan": np.nan}[fault]
+        monkeypatch.setattr(DspSeparator, "separate", lambda _, block, rate: np.full((4, *block.shape), worst))
+    with pytest.raises(SoundError, match=r"loud.wav cannot be separated") as caught:
+        separated(song, cache=tmp_path)
+    assert "usual level" in caught.value.hint
+    assert list((tmp_path / "stems").iterdir()) == []
+
+
+def test_a_loud_song_is_separated_at_most_twice(save: Save, count: list[int]) -> None:
+    song = open_track(save("loud.wav", np.float32(1e6) * noise(1.0, RATE), RATE))
+    np.testing.assert_allclose(sum_of(separated(song)), song.read(), atol=1)
+    assert len(count) == 2
 
 
 def test_what_was_not_used_for_longest_goes_first(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,13 +245,61 @@ def test_kept_stems_are_not_overwritten(song: Track, tmp_path: Path, count: list
     old = tmp_path / "kept" / "bass.flac"
     old.parent.mkdir()
     old.write_text("mine")
-    for check in (lambda: check_keep(old.parent), lambda: separated(song, keep=old.parent)):
+    plan = plan_stems(song, STEMS, separator="dsp")
+    for check in (lambda: plan.check_places(keep=old.parent), lambda: plan.tracks(keep=old.parent)):
         with pytest.raises(OutputError, match=r"bass.flac exists") as caught:
             check()
         assert "--overwrite" in caught.value.hint
     assert (old.read_text(), count) == ("mine", [])
     separated(song, keep=old.parent, overwrite=True)
     assert open_track(old).samples == song.samples
+
+
+@pytest.mark.parametrize("which", ["given", "song"])
+def test_what_is_heard_is_not_replaced_by_stems_that_are_kept(which: str, save: Save, tmp_path: Path) -> None:
+    song = open_track(save("song.wav", noise(3.0, RATE), RATE))
+    drums = save("drums.flac", 0.1 * noise(3.0, RATE), RATE)
+    if which == "song":
+        song = open_track(drums)
+    old = drums.read_bytes()
+    plan = plan_stems(song, ["drums", "vocals"], given=[f"drums={drums}"] if which == "given" else [], separator="dsp")
+    with pytest.raises(OutputError, match=r"drums.flac is heard in this film") as caught:
+        plan.tracks(keep=tmp_path, overwrite=True)
+    assert "--keep-stems" in caught.value.hint
+    assert drums.read_bytes() == old
+
+
+def test_stems_of_a_span_are_not_kept_beside_the_song(save: Save, tmp_path: Path) -> None:
+    path = save("mix.wav", noise(3.0, RATE), RATE)
+    with pytest.raises(OutputError, match=r"stems of a part of .*mix.wav would lie beside it") as caught:
+        separated(open_track(path, start=1.0), keep=tmp_path)
+    assert "--keep-stems" in caught.value.hint
+    separated(open_track(path, start=1.0), keep=tmp_path / "part")
+    separated(open_track(path), keep=tmp_path)
+    assert open_track(tmp_path / "drums.flac").duration == 3
+
+
+def test_a_cache_that_cannot_be_written_to_is_told_before_any_work(song: Track, tmp_path: Path) -> None:
+    plan = plan_stems(song, STEMS, separator="dsp")
+    plan.check_places(cache=tmp_path / "good")
+    assert not (tmp_path / "good").exists()
+    (tmp_path / "file").write_text("a file, not a folder")
+    with pytest.raises(OutputError, match=r"cannot be written into .*file") as caught:
+        plan.check_places(cache=tmp_path / "file")
+    assert "W2C_CACHE" in caught.value.hint
+
+
+def test_a_cache_that_may_only_be_read_gives_what_is_in_it(
+    song: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OutputError("read-only")
+
+    separated(song, cache=tmp_path)
+    monkeypatch.setattr("wav2clip_gen.audio.stems.check_cache", refuse)
+    np.testing.assert_allclose(sum_of(separated(song, cache=tmp_path)), song.read(), atol=1e-4)
+    with pytest.raises(OutputError, match="read-only"):
+        separated(song, cache=tmp_path / "empty")
 
 
 @pytest.mark.parametrize("option", ["keep", "cache"])

@@ -12,7 +12,8 @@ from wav2clip_gen.audio.track import Samples, Track, resampled, survey
 from wav2clip_gen.errors import SoundError
 
 SECONDS_OFF = 1.0  # by which a stem may be shorter or longer than its song, ...
-SHARE_OFF = 0.01  # ... or, where that is more, this share of the song
+SHARE_OFF = 0.01  # ... or, where that is more, this share of what is heard of the song
+SAME_LENGTH = "a stem lasts as long as its song: export both from the same project, or choose the right file"
 AFTER = 0.5  # seconds after a span that resampling may look at
 
 
@@ -33,12 +34,10 @@ def fit_stem(path: Path, song: Track, *, stream: int = 0) -> Track:
     duration = None if song.whole else song.duration + AFTER
     reader, samples = survey(path, start=song.start, duration=duration, stream=stream)
     rate = reader.sample_rate
-    end, song_end = song.start + samples / rate, song.start + song.duration
-    if abs(end - song_end) > max(SECONDS_OFF, SHARE_OFF * song_end):
-        length = survey(path, stream=stream)[1] / rate
+    if samples == 0 or not _alike(samples / rate, song.duration):
+        length, song_end = _length(path, stream), song.start + song.duration
         raise SoundError(
-            f"{path} lasts {length:.3f} s, but the song {song.path} is heard up to {song_end:.3f} s",
-            hint="a stem lasts as long as its song: export both from the same project, or choose the right file",
+            f"{path} lasts {length:.3f} s, but the song {song.path} is heard up to {song_end:.3f} s", hint=SAME_LENGTH
         )
     heard = Track(
         path=path, sample_rate=rate, channels=reader.channels, samples=samples, start=song.start, whole=song.whole,
@@ -46,6 +45,26 @@ def fit_stem(path: Path, song: Track, *, stream: int = 0) -> Track:
     )  # fmt: skip
     fitted = FittedReader(path, song.sample_rate, reader.channels, reader.title, heard)
     return replace(heard, sample_rate=song.sample_rate, samples=song.samples, whole=False, reader=fitted)
+
+
+def check_whole_length(path: Path, song: Path) -> None:
+    """Make sure that a file is as long as the whole song, where only a span of that is heard.
+
+    Raises:
+        SoundError: It is not: it may begin at another place of the song.
+    """
+    length, whole = _length(path), _length(song)
+    if not _alike(length, whole):
+        raise SoundError(f"{path} lasts {length:.3f} s, but the song {song} lasts {whole:.3f} s", hint=SAME_LENGTH)
+
+
+def _length(path: Path, stream: int = 0) -> float:
+    reader, samples = survey(path, stream=stream)
+    return samples / reader.sample_rate
+
+
+def _alike(seconds: float, wanted: float) -> bool:
+    return abs(seconds - wanted) <= max(SECONDS_OFF, SHARE_OFF * wanted)
 
 
 @dataclass(frozen=True, eq=False)

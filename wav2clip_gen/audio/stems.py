@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2clip_gen.audio.fitting import fit_stem
+from wav2clip_gen.audio.fitting import check_whole_length, fit_stem
 from wav2clip_gen.audio.given import MIXES, NAME, Given, find_beside, find_given, resolve_input
 from wav2clip_gen.audio.separation import STEMS, Separator
-from wav2clip_gen.audio.stem_cache import MOST_CHANNELS, Entry, check_keep, keep_stems
+from wav2clip_gen.audio.stem_cache import Entry, check_cache
+from wav2clip_gen.audio.stem_files import MOST_CHANNELS, check_keep, keep_stems
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError
 
-__all__ = ["SEPARATORS", "STEMS", "StemPlan", "check_keep", "plan_stems", "resolve_input"]
+__all__ = ["SEPARATORS", "STEMS", "StemPlan", "plan_stems", "resolve_input"]
 
 SEPARATORS = ("auto", "demucs", "dsp")
 
@@ -34,6 +35,22 @@ class StemPlan:
     def separator(self) -> str | None:
         """What separates: "demucs" or "dsp"; None where all stems are given."""
         return self.maker.name if self.maker else None
+
+    def check_places(self, *, cache: Path | None = None, keep: Path | None = None, overwrite: bool = False) -> None:
+        """Make sure that the stems can be written, before any work is done; the arguments are those of `tracks`.
+
+        Raises:
+            OutputError: The cache or `keep` cannot be written to, or holds files that may not be replaced.
+        """
+        if self.maker is None:
+            return
+        try:
+            check_cache(cache)
+        except OutputError:
+            if Entry.of(self.song, self.maker, cache).tracks(self.song) is None:  # else it need not be written to
+                raise
+        if keep:
+            check_keep(keep, self.song, self.given.values(), overwrite=overwrite)
 
     def tracks(
         self,
@@ -59,8 +76,7 @@ class StemPlan:
         """
         if self.maker is None:
             return {name: self.given[name] for name in self.names}
-        if keep:
-            check_keep(keep, overwrite=overwrite)
+        self.check_places(cache=cache, keep=keep, overwrite=overwrite)
         entry = Entry.of(self.song, self.maker, cache)
         made = entry.tracks(self.song)
         if made is None:
@@ -71,7 +87,7 @@ class StemPlan:
                 f"{entry.folder}: the stems vanished at once", hint="is something cleaning the cache? set W2C_CACHE"
             )
         if keep:
-            keep_stems(made, keep, overwrite=overwrite)
+            keep_stems(made, keep)
         return {name: self.given.get(name) or made[name] for name in self.names}
 
 
@@ -120,6 +136,8 @@ def plan_stems(
 
 def _opened(given: Given, song: Track, *, unasked: bool) -> Track:
     try:
+        if unasked and given.path != song.path and not song.whole:
+            check_whole_length(given.path, song.path)
         return fit_stem(given.path, song, stream=given.stream)
     except SoundError as error:
         hint = "it lies with the song: --separator dsp takes no stems from there" if unasked else error.hint

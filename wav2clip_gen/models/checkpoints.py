@@ -103,7 +103,7 @@ def save(
     header = Header(part=part, config=config, training=training or {}, original=original or {})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with appear_whole(path) as part_file:
+        with appear_whole(path, option="folder") as part_file:
             part_file.touch()
             mode = part_file.stat().st_mode
             save_file(tensors, part_file, metadata={"w2c-gen": json.dumps({"format": FORMAT, **asdict(header)})})

@@ -102,5 +102,5 @@ class Lock:
                 entries = self.entries()
                 change(entries)
                 text = json.dumps({"format": FORMAT, "parts": dict(sorted(entries.items()))}, indent=2)
-                with appear_whole(self.path) as part:
+                with appear_whole(self.path, option="--weights-dir") as part:
                     part.write_text(f"{text}\n", encoding="utf-8")

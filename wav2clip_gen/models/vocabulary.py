@@ -31,7 +31,7 @@ def words_in(texts: Iterable[str]) -> list[str]:
 def write_words(words: Iterable[str], weights: Path) -> Path:
     """Write a vocabulary beside a weights file, the same bytes for the same words."""
     path = weights.with_name(FILE)
-    with appear_whole(path) as part:
+    with appear_whole(path, option="folder") as part:
         part.write_bytes(gzip.compress("\n".join(sorted(set(words))).encode(), mtime=0))
     return path
 

@@ -42,7 +42,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
         OutputError: The disk does not take it; the one before stays.
     """
     try:
-        with appear_whole(path) as part:
+        with appear_whole(path, option="--runs") as part:
             torch.save(state, part)
     except (OSError, RuntimeError) as error:  # torch's writer makes a RuntimeError of a full disk
         raise _full(path, error) from error

@@ -160,7 +160,7 @@ def _embedded(perceptor: Perceptor, frames: NDArray[np.uint8]) -> NDArray[np.flo
 
 def _write(place: Path, sound: NDArray[np.int16], frames: NDArray[np.float16]) -> None:
     try:
-        with appear_whole(place) as part:
+        with appear_whole(place, option="--runs") as part:
             save_file({"sound": sound, "frames": frames}, part)
     except (OSError, SafetensorError) as error:
         raise OutputError(
