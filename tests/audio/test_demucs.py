@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,17 +179,41 @@ def test_weights_are_fetched_only_where_demucs_is_asked_for(
     assert plan_stems(song, ["drums"]).separator == "dsp"
 
 
-def test_weights_that_cannot_be_fetched_get_a_clear_line(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+class RefusedError(OSError):
+    """How Hugging Face's client tells of an answer."""
+
+    response = SimpleNamespace(status_code=404)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            OSError("An error happened while\ntrying to locate the file " + 30 * "on the Hub, "),
+            "Hugging Face cannot be reached",
+        ),
+        (ConnectionRefusedError(111, "Connection refused"), "Hugging Face cannot be reached"),
+        (RefusedError("404 Client Error"), "Hugging Face answers 404"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+    ],
+)
+def test_weights_that_cannot_be_fetched_are_told_before_any_work(
+    error: OSError, words: str, song: Track, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("demucs")
 
+    fetched: list[str] = []
+
     def refuse(repository: str, name: str) -> str:
-        raise OSError("no route\nto host")
+        logging.getLogger("huggingface_hub.file_download").warning("a warning of its own")
+        fetched.append(name)
+        raise error
 
     monkeypatch.setattr(demucs, "cached_weights", lambda: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
-    plan = plan_stems(song, ["drums"], separator="demucs")
-    with pytest.raises(WeightsError, match=r"cannot be fetched \(no route to host\)") as caught:
-        plan.tracks()
+    with pytest.raises(WeightsError, match=f"the weights of htdemucs cannot be fetched: {words}$") as caught:
+        plan_stems(song, ["drums"], separator="demucs")
+    assert (fetched, caplog.records) == (["htdemucs.yaml"], [])
     assert "--demucs-repo" in caught.value.hint
     monkeypatch.setenv("W2C_OFFLINE", "1")
     with pytest.raises(WeightsError, match="W2C_OFFLINE"):

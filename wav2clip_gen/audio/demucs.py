@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wav2clip_gen.audio.demucs_weights import CHANNELS, MODEL, Weights, cached_weights, fetch_weights, load, weights_in
+from wav2clip_gen.audio.demucs_weights import (
+    CHANNELS,
+    MODEL,
+    Weights,
+    cached_weights,
+    fetch_bag,
+    fetch_weights,
+    load,
+    weights_in,
+)
 from wav2clip_gen.audio.separation import STEMS
 from wav2clip_gen.audio.track import Samples
 from wav2clip_gen.environment import asked_to_stay_offline
@@ -78,13 +87,14 @@ def find_demucs(*, required: bool, repo: Path | None, channels: int) -> DemucsSe
     """Demucs with its weights, as far as can be told without importing torch; None where it is not at hand.
 
     Args:
-        required: It is asked for: None is an error then, and published weights that are not there will be fetched.
+        required: It is asked for: None is an error then, and published weights that are not there will be fetched
+            when they are needed; that they can be is made sure at once.
         repo: Folder of weights, instead of `W2C_DEMUCS_REPO` or the published ones.
         channels: Of the song.
 
     Raises:
         W2CError: It is required and not installed, or cannot separate so many channels.
-        WeightsError: The folder holds no weights, or they are not there and may not be fetched.
+        WeightsError: The folder holds no weights, or they are not there and may not or cannot be fetched.
     """
     if repo is None and (chosen := os.environ.get("W2C_DEMUCS_REPO")):
         repo = Path(chosen).expanduser()
@@ -103,6 +113,8 @@ def find_demucs(*, required: bool, repo: Path | None, channels: int) -> DemucsSe
             f"the weights of {MODEL} are not there, and W2C_OFFLINE is set",
             hint="unset it once to fetch them, give their folder with --demucs-repo, or use --separator dsp",
         )
+    if weights is None and required:
+        fetch_bag()
     return DemucsSeparator(weights) if weights or required else None
 
 

@@ -5,8 +5,10 @@ They are read without running anything that is in them.
 
 from __future__ import annotations
 
+import logging
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,19 +101,56 @@ def fetch_weights() -> Weights:
     Raises:
         WeightsError: They cannot be fetched.
     """
+    bag = fetch_bag()
+    return Weights(bag, tuple(_fetched(f"{signature}.safetensors") for signature in _signatures(bag)))
+
+
+def fetch_bag() -> Path:
+    """The published list of networks; it is small, so that it soon tells whether the weights can be fetched.
+
+    Raises:
+        WeightsError: It cannot be fetched.
+    """
+    return _fetched(f"{MODEL}.yaml")
+
+
+def _fetched(name: str) -> Path:
+    """A published file, in the cache of Hugging Face."""
     from huggingface_hub import errors, hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()  # the terminal is not ours
     try:
-        bag = Path(hf_hub_download(REPOSITORY, f"{MODEL}.yaml"))
-        files = [Path(hf_hub_download(REPOSITORY, f"{signature}.safetensors")) for signature in _signatures(bag)]
-    except (OSError, ValueError, errors.HfHubHTTPError) as error:
+        with _quiet("huggingface_hub"):
+            return Path(hf_hub_download(REPOSITORY, name))
+    except (OSError, ValueError, errors.HTTPError) as error:
+        why, first = _reason(error)
         raise WeightsError(
-            f"the weights of {MODEL} cannot be fetched ({' '.join(str(error).split())[:200]})",
-            hint="is there a network? else give a folder with --demucs-repo, or use --separator dsp",
+            f"the weights of {MODEL} cannot be fetched: {why}",
+            hint=f"{first} else give a folder with --demucs-repo, or use --separator dsp",
         ) from error
-    return Weights(bag, tuple(files))
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """Why nothing could be fetched, and what to look at; what Hugging Face's client tells is a paragraph."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status:
+        return f"Hugging Face answers {status}", "try again later;"
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.strerror:
+        return error.strerror, "is there room in the folder HF_HOME?"
+    return "Hugging Face cannot be reached", "is there a network?"
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep a library from writing warnings to the terminal."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def load(weights: Weights) -> Any:
