@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,18 @@ def test_the_command_line_loads_without_torch(code: str) -> None:
     code += "\nassert not heavy, heavy"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_must_be_installed_is_used() -> None:
+    """Each import takes a user's time and disk: what only tests need is in the extra `dev`."""
+    declared = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("\n]")[0]
+    needed = {name.lower().replace("_", "-") for name in re.findall(r'"([\w-]+)', declared)}
+    nodes = [node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    owners = packages_distributions()
+    used = {owner for module in modules for owner in owners.get(module.partition(".")[0], [])}
+    assert needed - {name.lower().replace("_", "-") for name in used} == set()
 
 
 def test_the_public_door_opens_what_it_names() -> None:

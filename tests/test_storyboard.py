@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +12,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from tests.conftest import ROOT, Write
+from tests.conftest import Write
+from tests.interruption import interrupted
 from wav2clip_gen.analysis.analyse import Section
 from wav2clip_gen.analysis.words import Meaning, Word
 from wav2clip_gen.contact_sheet import MARGIN, Panel, draw
@@ -217,18 +213,10 @@ def test_a_disk_that_refuses_leaves_the_old_sheet(
 
 
 def test_ctrl_c_leaves_nothing(song: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wav2clip_gen", song, "--storyboard", "-o", tmp_path / "b.png"]
-    slow = ["--progress", "json", "--first-steps", "150", "--size", "64x48"]
-    with subprocess.Popen(
-        [*map(str, command), *slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        start_new_session=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        for line in process.stderr:
-            if json.loads(line)["event"] == "SectionPainted":
-                break
-        os.killpg(process.pid, signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (130, "")
+    slow = ("--first-steps", "150", "--size", "64x48")
+    code, stdout, stderr = interrupted(
+        song, "--storyboard", "-o", tmp_path / "b.png", *slow, when=lambda line: line["event"] == "SectionPainted"
+    )
+    assert (code, stdout) == (130, "")
     assert "interrupted" in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]

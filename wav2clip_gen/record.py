@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 PACKAGES = (
     "torch", "torchaudio", "torchvision", "open_clip_torch", "taming-transformers", "timm", "einops", "safetensors",
-    "omegaconf", "numpy", "scipy", "librosa", "soundfile", "soxr", "imageio-ffmpeg",
+    "omegaconf", "numpy", "scipy", "soundfile", "soxr", "imageio-ffmpeg",
 )  # fmt: skip
 
 

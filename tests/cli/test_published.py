@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from typer.testing import CliRunner, Result
 
 from tests.conftest import Write
 from tests.models.test_convert import SMALL
+from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.cli.weights import app as weights_app
-from wav2clip_gen.models import fakes, manifest
+from wav2clip_gen.models import fakes, manifest, store
+from wav2clip_gen.models.choice import tag_file
+from wav2clip_gen.settings import Run
 
 
 @pytest.fixture
@@ -131,7 +135,11 @@ def test_what_is_missing_is_fetched_and_the_film_made(
 ) -> None:
     from wav2clip_gen.models import fetch
 
-    asked = []
+    asked, opened = [], []
+
+    def opening(path: Path, **span: Any) -> Track:
+        opened.append(path)
+        return open_track(path, **span)
 
     def bring(part: manifest.Part, folder: Path, **options: object) -> list[fetch.Event]:
         asked.append(part.name)
@@ -139,6 +147,32 @@ def test_what_is_missing_is_fetched_and_the_film_made(
         return [fetch.Done(part.name, path, new=False)]
 
     monkeypatch.setattr(fetch, "fetch", bring)
-    done = film(write_sound(tone), tmp_path / "a.mp4", "--models", "full", "--fetch", "--weights-dir", small_full)
+    monkeypatch.setattr("wav2clip_gen.job.open_track", opening)
+    song = write_sound(tone)
+    done = film(song, tmp_path / "a.mp4", "--models", "full", "--fetch", "--weights-dir", small_full)
     assert done.exit_code == 0, done.output
     assert asked == ["wav2clip", "vit-b-32", "imagenet-16384"]
+    assert opened == [song]  # once: all of a track may have to be decoded to tell its length
+
+
+def test_what_was_fetched_has_a_say_in_which_networks_are_taken(
+    write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a perceptor that is there can be seen to be of the prior's space."""
+    from wav2clip_gen.cli import weights
+
+    def bring(run: Run, folder: Path) -> None:
+        place = tag_file("ViT-B-32/openai", folder)
+        place.parent.mkdir(parents=True)
+        shutil.copyfile(store.locate_part(store.members("mini")["clip"]), place)
+
+    monkeypatch.setattr(weights, "fetch_missing", bring)
+    options = ("--models", "mini", "--perceptor", "ViT-B-32/openai", "--audio-weight", 0, "-p", "a sea")
+    song, folder = write_sound(tone), tmp_path / "weights"
+    done = film(song, tmp_path / "a.mp4", "--fetch", "--weights-dir", folder, *options)
+    assert done.exit_code == 0, done.output
+    again = film(song, tmp_path / "b.mp4", "--weights-dir", folder, *options)
+    assert again.exit_code == 0, again.output
+    first, second = (json.loads((tmp_path / name).read_text())["family"] for name in ("a.json", "b.json"))
+    assert "prior" in first["sha256"]
+    assert first == second

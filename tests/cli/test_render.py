@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from tests.cli.refusals import assert_refused
 from tests.conftest import ROOT, SAMPLES, Write
+from tests.interruption import interrupted
 from wav2clip_gen import __version__
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.models import store
@@ -362,20 +361,11 @@ def test_the_version_is_told() -> None:
 
 
 def test_ctrl_c_keeps_what_was_painted_as_a_playable_film(song: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", tmp_path / "film.mp4", "--progress", "json"]
-    slow = ["--size", "64x64", "--fps", "60", "--first-steps", "1", "--steps", "20"]
-    with subprocess.Popen(
-        [*map(str, command), *slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        start_new_session=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        assert process.stdout is not None
-        for line in process.stderr:
-            if json.loads(line)["event"] == "FramePainted":
-                break
-        os.killpg(process.pid, signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    slow = ("--size", "64x64", "--fps", "60", "--first-steps", "1", "--steps", "20")
+    code, stdout, stderr = interrupted(
+        song, "-o", tmp_path / "film.mp4", *slow, when=lambda line: line["event"] == "FramePainted"
+    )
+    assert code == 130, stderr
     partial = tmp_path / "film.partial.mp4"
     assert stdout == f"{partial}\n"
     assert 1 <= probe(partial).frames < 90
@@ -383,19 +373,8 @@ def test_ctrl_c_keeps_what_was_painted_as_a_playable_film(song: Path, tmp_path: 
 
 
 def test_ctrl_c_before_the_first_frame_leaves_nothing(song: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", tmp_path / "film.mp4", "--progress", "json"]
-    with subprocess.Popen(
-        [*map(str, command), "--first-steps", "9999"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=ROOT, start_new_session=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        for line in process.stderr:
-            if json.loads(line).get("name") == "paint":
-                break
-        time.sleep(0.3)
-        os.killpg(process.pid, signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert stdout == ""
+    slow = ("-o", tmp_path / "film.mp4", "--first-steps", "9999")
+    code, stdout, stderr = interrupted(song, *slow, when=lambda line: line.get("name") == "paint", after=0.3)
+    assert (code, stdout) == (130, "")
     assert "interrupted" in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]

@@ -176,7 +176,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 
 def test_too_small_a_disk_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(OutputError, match="0 MB are free") as caught:
+    with pytest.raises(OutputError, match="0 MB are free, and the run's files") as caught:
         losses(Run(Toy(), plan(tmp_path, 2)))
     assert "--runs" in caught.value.hint
 

@@ -47,6 +47,13 @@ def train(recipe: Recipe[Any], folder: Path, steps: int) -> tuple[list[dict[str,
     return losses, next(event.scores for event in events if isinstance(event, Scored))
 
 
+def begin(recipe: Recipe[Any], folder: Path, steps: int) -> None:
+    """Break a run off in its third step, one past the last checkpoint."""
+    for event in Run(recipe, Plan(folder=folder, steps=steps, report_every=0, save_every=0)).events():
+        if isinstance(event, Progress) and event.step == 3:
+            break
+
+
 def vqgan(data: Path, *, clip: Path | None = None, start: Path | None = None, **settings: float) -> VQGANRecipe:
     shares = {"autoencoder": 0.5, "perceptual_from": 0.5, "adversarial_from": 0.5} | settings
     return VQGANRecipe(data, VQGANTraining(batch=2, crop=16, **shares), clip=clip, start=start, config=SMALL)
@@ -84,10 +91,7 @@ def test_an_interrupted_run_has_the_same_loss_curve(
         return wav2clip(toy_data, untrained_clip)
 
     whole, scores = train(recipe(), tmp_path / "whole", 4)
-    plan = Plan(folder=tmp_path / "parts", steps=4, report_every=0, save_every=0)
-    for event in Run(recipe(), plan).events():
-        if isinstance(event, Progress) and event.step == 3:  # one past the last checkpoint
-            break
+    begin(recipe(), tmp_path / "parts", 4)
     rest, again = train(recipe(), tmp_path / "parts", 4)
     assert rest == whole[2:]
     assert again == scores
@@ -101,10 +105,7 @@ def test_a_painter_does_not_go_on_with_another_clip(toy_data: Path, untrained_cl
 
 def test_the_painter_goes_on_with_its_codes(toy_data: Path, tmp_path: Path) -> None:
     whole, _ = train(vqgan(toy_data), tmp_path / "whole", 3)
-    plan = Plan(folder=tmp_path / "parts", steps=3, report_every=0, save_every=0)
-    for event in Run(vqgan(toy_data), plan).events():
-        if isinstance(event, Progress) and event.step == 3:  # one past the last checkpoint
-            break
+    begin(vqgan(toy_data), tmp_path / "parts", 3)
     rest, _ = train(vqgan(toy_data), tmp_path / "parts", 3)
     assert rest == whole[2:]
 
@@ -117,10 +118,7 @@ def test_an_interrupted_painter_goes_on_with_its_discriminator(
 
     whole, scores = train(recipe(), tmp_path / "whole", 5)
     assert all("adversarial" in losses for losses in whole)
-    plan = Plan(folder=tmp_path / "parts", steps=5, report_every=0, save_every=0)
-    for event in Run(recipe(), plan).events():
-        if isinstance(event, Progress) and event.step == 3:  # one past the last checkpoint
-            break
+    begin(recipe(), tmp_path / "parts", 5)
     rest, again = train(recipe(), tmp_path / "parts", 5)
     assert rest == whole[2:]
     assert again == scores

@@ -139,7 +139,7 @@ def test_a_full_disk_is_told_before_the_work(
     toy_videos: Path, untrained_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1e6))
-    with pytest.raises(OutputError, match=r"0\.0 GB are free") as caught:
+    with pytest.raises(OutputError, match=r"1 MB are free, and the decoded clips may take \d+ MB") as caught:
         list(Videos(toy_videos, untrained_clip, tmp_path).prepare(CPU))
     assert "--runs" in caught.value.hint
 

@@ -55,6 +55,14 @@ class Request:
             demucs_repo=self.demucs_repo, storyboard=self.storyboard,
         )  # fmt: skip
 
+    def renew(self, job: Job) -> Job:
+        """A job that was prepared unfetched, with the networks that are there by now: what is in them has a say."""
+        from wav2clip_gen.models.choice import choose
+
+        networks = choose(job.settings.run, self.weights_dir)
+        networks.require()
+        return replace(job, networks=networks)
+
 
 class Loader:
     """Loads networks, once for all tracks that want the same."""
@@ -165,18 +173,20 @@ def render(
         request = Request(
             settings, out, overwrite, frames_dir, keep_stems, demucs_repo, dry_run, storyboard, weights_dir
         )
+        ready: dict[Path, Job] = {}
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
 
-            for source in sources:
-                request.prepare(source, unfetched=True)  # what cannot become a film is not worth a gigabyte
+            for source in sources:  # what cannot become a film is not worth a gigabyte
+                ready[source] = request.prepare(source, unfetched=True)
             fetch_missing(settings.run, weights_dir)
     listener, loader = console.listener(progress.value if progress else None), Loader()
     code = 0
     for source in sources:
         try:
             with console.errors_shown(debug=debug):
-                _make(source, request, listener, loader)
+                job = request.renew(ready.pop(source)) if source in ready else request.prepare(source)
+                _make(job, request, listener, loader)
         except typer.Exit as left:  # one track that fails does not stop the others
             code = max(code, left.exit_code)
             if left.exit_code == INTERRUPTED:
@@ -229,11 +239,10 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
             raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: films/{stem}.mp4")
 
 
-def _make(source: Path, request: Request, listener: Listener, loader: Loader) -> None:
+def _make(job: Job, request: Request, listener: Listener, loader: Loader) -> None:
     """Make what is wanted of a track, or tell what it would cost; paths go to stdout."""
     from wav2clip_gen.job import films
 
-    job = request.prepare(source)
     if request.dry_run:
         from wav2clip_gen.estimate import estimate
 

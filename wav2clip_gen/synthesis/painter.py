@@ -19,13 +19,8 @@ from wav2clip_gen.models.families import Family, computes_in_bf16
 from wav2clip_gen.pictures import read_covering
 from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.cutouts import random_views
-from wav2clip_gen.synthesis.losses import (
-    drift,
-    layout_distance,
-    reading_distance,
-    spherical_distance,
-    total_variation,
-)
+from wav2clip_gen.synthesis.goal import Goal, mismatch, set_goal
+from wav2clip_gen.synthesis.losses import drift, layout_distance, total_variation
 from wav2clip_gen.synthesis.motion import Camera, Matrix, warp
 
 CHANGE = 0.4  # how much of the random colours there is in a start from the prior's
@@ -38,15 +33,6 @@ class Step:
     index: int
     loss: Tensor  # () what was minimised
     similarity: Tensor  # () mean cosine between the views and the goal's target
-
-
-@dataclass(frozen=True, eq=False)
-class Goal:
-    """What one frame is to show."""
-
-    target: Tensor  # (D,) unit vector: as given, or in the words of the prior
-    shares: Tensor | None = None  # (K,) of the prior's concepts in it
-    layout: Tensor | None = None  # (1, 3, s, s), the colours that the prior expects
 
 
 class Painter:
@@ -96,25 +82,13 @@ class Painter:
         The learning rate is that of the settings unless another is given.
         """
         self.optimiser.param_groups[0]["lr"] = learning_rate or self.settings.painting.learning_rate
-        goal = self._goal(target)
+        goal = set_goal(target, self.family, self.settings.painting)
         if not self._chosen and goal.layout is not None:
             self._start_from(goal.layout)
         self._chosen = True
         before = self.latent.detach().clone()
         for index in range(steps):
             yield self._step(index, goal, before, inertia)
-
-    @torch.no_grad()
-    def _goal(self, target: Tensor) -> Goal:
-        """Ask the prior what a target (D,) means, where it is used."""
-        painting, prior = self.settings.painting, self.family.prior
-        if prior is None or not (painting.recognition or painting.layout):
-            return Goal(target)
-        shares = prior.read(target, self.family.clip.scale).exp()
-        layout = prior.layout(shares) if painting.layout else None
-        if not painting.recognition:
-            return Goal(target, layout=layout)
-        return Goal(prior.words_for(shares), shares, layout)
 
     @torch.no_grad()
     def _start_from(self, layout: Tensor) -> None:
@@ -159,7 +133,7 @@ class Painter:
         for part in seen_by.split(self.settings.painting.cut_batch or len(views)):
             with record_function("perceptor"), self._autocast():
                 seen = self.family.clip.embed_pictures(part)  # (b, D)
-            share = self._mismatch(seen, goal).sum() / len(views)
+            share = mismatch(seen, goal, self.family, self.settings.painting).sum() / len(views)
             with record_function("backward"):
                 share.backward()
             distance += share.detach()
@@ -168,16 +142,6 @@ class Painter:
             roots = [views, others] if others.requires_grad else [views]
             torch.autograd.backward(roots, [seen_by.grad, torch.ones_like(others)][: len(roots)])
         return distance, similarity
-
-    def _mismatch(self, seen: Tensor, goal: Goal) -> Tensor:
-        """How far what is seen in views (b, D) is from the goal: (b,)."""
-        distance = spherical_distance(seen, goal.target)
-        if goal.shares is None or self.family.prior is None:
-            return distance
-        scale = self.family.clip.scale
-        reading = self.family.prior.read(seen, scale)
-        # divided by the scale a nat's slope is that of a cosine, whatever the perceptor
-        return distance + self.settings.painting.recognition / scale * reading_distance(reading, goal.shares)
 
     @torch.no_grad()
     def move(self, move: Matrix) -> None:

@@ -15,8 +15,8 @@ from wav2clip_gen.files import appear_whole
 COPIES = 8  # of a network on the disk: weights, average and two moments, in the old checkpoint and in the new one
 
 
-def make_room(folder: Path, size: int) -> None:
-    """Make the folder of a run, and be sure that what the run leaves of a network of `size` bytes will fit.
+def make_room(folder: Path, needed: int, *, what: str) -> None:
+    """Make a folder, and be sure that `what` will fit, which takes `needed` bytes.
 
     Raises:
         OutputError: The folder cannot be made, or the disk is too small.
@@ -28,9 +28,9 @@ def make_room(folder: Path, size: int) -> None:
         raise OutputError(
             f"cannot make the folder {folder}: {error.strerror}", hint="choose another one with --runs"
         ) from error
-    if free < COPIES * size:
+    if free < needed:
         raise OutputError(
-            f"{folder}: {free / 1e6:.0f} MB are free, and the run's files may take {COPIES * size / 1e6:.0f} MB",
+            f"{folder}: {free / 1e6:,.0f} MB are free, and {what} may take {needed / 1e6:,.0f} MB",
             hint="free some disk space, or choose another folder with --runs",
         )
 

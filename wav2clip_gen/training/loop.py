@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.training.distributed import ALONE, Group
-from wav2clip_gen.training.keeping import make_room, read_checkpoint, write_checkpoint, write_log
+from wav2clip_gen.training.keeping import COPIES, make_room, read_checkpoint, write_checkpoint, write_log
 from wav2clip_gen.training.plan import Event, Finished, Plan, Progress, Scored, Started
 
 MEASURED_STEPS = 40  # after which a run that was given minutes knows how many steps that will be
@@ -174,7 +174,8 @@ class Run(Generic[Network]):
             TrainingError: The checkpoint is for other settings, or the loss is no longer a number.
             OutputError: The folder cannot be written to, or the disk is too small for what the run leaves.
         """
-        make_room(self.plan.folder, sum(tensor.nbytes for tensor in _tensors(self.recipe.network)))
+        size = sum(tensor.nbytes for tensor in _tensors(self.recipe.network))
+        make_room(self.plan.folder, COPIES * size, what="the run's files")
         self.recipe.group.wait()
         if not fresh and self.plan.checkpoint.exists():
             self._resume()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from wav2clip_gen.models import checkpoints, store
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training.clips import CLIP_SECONDS, Clip, find_clips, split
 from wav2clip_gen.training.distributed import ALONE, Group
+from wav2clip_gen.training.keeping import make_room
 from wav2clip_gen.training.plan import Prepared
 
 FRAME_RATE = 1  # frames a second that CLIP sees
@@ -91,7 +91,7 @@ class Videos:
             for clip, place in zip(self.clips, self._places, strict=True)
             if clip.path.is_file() and _read(clip, place) is None
         ]
-        self._make_room(len(lacking))
+        make_room(self._cache, CLIP_BYTES * len(lacking), what="the decoded clips")
         self.group.wait()  # before the first file is written, so that all see the same ones lacking
         mine, skipped = lacking[self.group.rank :: self.group.size], 0
         perceptor = checkpoints.load(self.clip, part="clip").to(device) if mine else None
@@ -128,20 +128,6 @@ class Videos:
             for side in split(list(found))
         )
         return train, held_out, skipped
-
-    def _make_room(self, clips: int) -> None:
-        try:
-            self._cache.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self._cache).free
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {self._cache}: {error.strerror}", hint="choose another one with --runs"
-            ) from error
-        if free < clips * CLIP_BYTES:
-            raise OutputError(
-                f"{self._cache}: {free / 1e9:.1f} GB are free, the clips need {clips * CLIP_BYTES / 1e9:.1f} GB",
-                hint="free some disk space, or choose another folder with --runs",
-            )
 
 
 def decode(clip: Clip, size: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
