@@ -222,6 +222,20 @@ def test_a_film_never_replaces_one_of_its_stems(mini: Family, steered: Settings,
         prepare(SONG, stem, settings, overwrite=True, loaded=mini.choice)
 
 
+def test_no_film_replaces_the_song_of_a_folder_or_that_of_another_stem(
+    mini: Family, steered: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    mix = write_stem_file([SONG / "mix.ogg"], folder / "mix.mp4")
+    with pytest.raises(VideoError, match="is the track itself"):
+        prepare(folder, mix, steered.merged({"stems": []}), overwrite=True, loaded=mini.choice)
+    song = mix.rename(tmp_path / "song.drums.mp4")
+    settings = steered.merged({"picture": {"layout": "separate"}})
+    with pytest.raises(VideoError, match=r"song\.drums\.mp4 is the track itself"):
+        prepare(song, tmp_path / "song.mp4", settings, overwrite=True, loaded=mini.choice)
+
+
 def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
     mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

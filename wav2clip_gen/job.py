@@ -13,7 +13,7 @@ from wav2clip_gen.audio.stems import StemPlan, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
-from wav2clip_gen.files import check_output, empty_folder
+from wav2clip_gen.files import check_folder, check_output
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.pictures import check_pictures
@@ -21,6 +21,7 @@ from wav2clip_gen.settings import MIX, Settings, Sound, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
 FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
+PICTURES = "[0-9]*.png"  # of a film, in its folder
 ALONE = "the sound shall leave room for words, and there are none: it steers alone; add --prompts song.lrc or -p words"
 
 
@@ -138,15 +139,18 @@ def plan_song_stems(track: Track, settings: Settings, demucs_repo: Path | None) 
 
 def _check_places(job: Job) -> None:
     """Make sure that film, record and pictures can go where they should."""
-    stems = job.stems.given.values() if job.stems else ()
-    if job.out.exists() and any(job.out.samefile(stem.path) for stem in stems):
-        raise VideoError(f"{job.out} is a stem of the track", hint="choose another --out")
+    heard = {"the track itself": [job.track]}
+    if job.stems:
+        heard["a stem of the track"] = [*job.stems.given.values()]
+    for what, tracks in heard.items():
+        if job.out.exists() and any(job.out.samefile(track.path) for track in tracks):
+            raise VideoError(f"{job.out} is {what}", hint="choose another --out")
     check_output(job.out, overwrite=job.overwrite)
     if not job.storyboard:
         check_output(record_beside(job.out), overwrite=job.overwrite)
     if job.frames_dir:
         _refuse_own_pictures(job.frames_dir, job.settings)
-        empty_folder(job.frames_dir, "[0-9]*.png", overwrite=job.overwrite)
+        check_folder(job.frames_dir, PICTURES, overwrite=job.overwrite)
 
 
 def _check_kept(job: Job) -> None:
@@ -211,13 +215,11 @@ def name_film(template: str | Path | None, source: Path, settings: Settings) -> 
 
     Raises:
         SettingsError: The template has fields that there are not.
-        VideoError: The film would replace its own track, or is no mp4.
+        VideoError: It is no mp4.
     """
     path = fill(template or FILM, source, settings)
     if path.suffix.lower() != ".mp4":
         raise VideoError(f"{path}: only mp4 films are made", hint=f"name it {path.with_suffix('.mp4').name}")
-    if path.exists() and path.samefile(source):
-        raise VideoError(f"{path} is the track itself", hint="choose another --out")
     return path
 
 

@@ -17,8 +17,8 @@ from wav2clip_gen.audio.features import measure
 from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Silent, Stage
-from wav2clip_gen.files import appear_whole, scratch_beside
-from wav2clip_gen.job import Job, films, must_separate, pictures, prepare, record_beside, shortened, sources
+from wav2clip_gen.files import appear_whole, empty_folder, scratch_beside
+from wav2clip_gen.job import PICTURES, Job, films, must_separate, pictures, prepare, record_beside, shortened, sources
 from wav2clip_gen.pictures import read_style
 from wav2clip_gen.settings import MIX, Settings, Stem
 from wav2clip_gen.video.grid import Grid
@@ -119,6 +119,8 @@ def rendering(
 
     yield clock.begin("paint")
     painted: list[FramePainted] = []
+    if job.frames_dir:
+        empty_folder(job.frames_dir, PICTURES, overwrite=job.overwrite)
     with scratch_beside(job.out) as picture:
         grid = grid_of(job.settings)
         with _film_writer(picture, job, grid) as writer:
