@@ -271,6 +271,8 @@ def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
         ({"stems": [], "stem_files": ["drums=d.wav"]}, "no stem is named", "--stems"),
         ({"stems": [], "picture": {"layout": "grid"}}, "made of stems", "--stems"),
         ({"stems": [], "picture": {"layout": "separate"}}, "made of stems", "--stems"),
+        ({"stems": [{"name": "drums", "weight": 2}], "picture": {"layout": "grid"}}, "weight of drums", "--layout"),
+        ({"stems": [{"name": "drums", "weight": 0}], "picture": {"layout": "separate"}}, "weight of drums", "--layout"),
         ({"picture": {"layout": "mosaic"}}, "layout cannot be mosaic", "grid"),
         ({"sound": {"separator": "magic"}}, "separator cannot be magic", "dsp"),
         ({"sound": {"weight": 0}, "prompts": ["a sea"]}, "no stem steers", "sound.weight"),

@@ -186,8 +186,8 @@ def pictures(settings: Settings) -> dict[str, tuple[Stem, ...]]:
 
 
 def _alone(settings: Settings) -> dict[str, tuple[Stem, ...]]:
-    """Each stem by itself, where no other is that its weight would be compared with."""
-    return {stem.name: (replace(stem, weight=1.0),) for stem in settings.stems}
+    """Each stem by itself."""
+    return {stem.name: (stem,) for stem in settings.stems}
 
 
 def must_separate(job: Job) -> bool:

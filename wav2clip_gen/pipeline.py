@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wav2clip_gen import record
 from wav2clip_gen.analysis.words import frames_of
-from wav2clip_gen.audio.features import measure
+from wav2clip_gen.audio.features import levels, measure, silenced
 from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Silent, Stage
@@ -151,12 +151,19 @@ def rendering(
 
 
 def drive(job: Job) -> Drives:
-    """Measure those features of song and stems that drive a setting, and follow them."""
+    """Measure those features of song and stems that drive a setting, and follow them; a silent stem drives nothing."""
     from wav2clip_gen.synthesis.drives import follow_maps
+    from wav2clip_gen.synthesis.listening import is_silent
 
     tracks = sources(job)
     needed = {one.stem for one in job.settings.maps}
     features = {stem: measure(tracks[stem or MIX], job.timeline) for stem in needed}
+    if needed - {None}:
+        song, fps = levels(job.track, job.timeline), float(job.timeline.fps)
+        features = {
+            stem: silenced(found) if stem and is_silent(found.levels, song, fps=fps) else found
+            for stem, found in features.items()
+        }
     return follow_maps(job.settings, features, job.timeline)
 
 

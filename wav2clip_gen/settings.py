@@ -269,6 +269,11 @@ class Drive(Group):
         """Which prompt it drives, from 1; None for none, or for all."""
         return int(self.to.removeprefix("prompt.")) if self.to.startswith("prompt.") else None
 
+    @property
+    def pulls(self) -> bool:
+        """Whether it gives prompts a weight, even those that have none by themselves."""
+        return (self.to == "prompt" or self.prompt is not None) and (self.scale, self.offset) != (0, 0)
+
     @classmethod
     def parse(cls, written: str) -> Drive:
         """Read `[STEM.]FEATURE:DESTINATION=SCALE[,offset=X][,attack=SECONDS][,decay=SECONDS]`."""
@@ -366,8 +371,15 @@ class Settings:
             )
         if self.stem_files and not self.stem_names:
             raise SettingsError("files of stems are given, but no stem is named", hint="add --stems vocals,drums")
+        weighed = [stem.name for stem in self.stems if stem.weight != 1]
+        if self.picture.layout != "single" and weighed:
+            raise SettingsError(
+                f"a layout {self.picture.layout} shows each stem by itself, so the weight of {weighed[0]} says nothing",
+                hint="leave --stem-weight out, or --layout",
+            )
         heard = self.sound.weight > 0 and (not self.stems or any(stem.weight for stem in self.stems))
-        if not heard and not any(pull.weight for pull in self.pulls):
+        pulled = any(pull.weight for pull in self.pulls) or any(drive.pulls for drive in self.maps)
+        if not heard and not pulled:
             raise SettingsError(
                 "nothing steers the picture", hint="give sound.weight, a stem or a prompt a weight above 0"
             )
