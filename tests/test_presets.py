@@ -63,9 +63,8 @@ def test_the_presets_of_help_and_readme_are_those_that_there_are() -> None:
 def test_pulse_punches_the_zoom_where_something_sets_in(tmp_path: Path) -> None:
     job = job_of("pulse", tmp_path, sound={"start": 4, "duration": 6}, picture={"fps": 24})
     curves, onset = drive(job).curves, measure(job.track, job.timeline).curves["onset"].values
-    strokes = onset > 0.5
-    assert curves["zoom"][strokes].mean() - curves["zoom"][onset < 0.1].mean() > 0.02
-    assert curves["brightness"].std() > 0.02
+    for name in ("zoom", "brightness"):
+        assert curves[name][onset > 0.5].mean() - curves[name][onset < 0.1].mean() > 0.05
 
 
 def test_dream_goes_on_and_changes_slower_than_the_default(mini: Family, tmp_path: Path) -> None:
