@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from tests.conftest import SAMPLES, write_stem_file
 from wav2clip_gen import record
@@ -114,6 +115,33 @@ def test_the_record_knows_a_stem_that_has_changed(make: Make, tune: Path, tmp_pa
     made = make(tune, stems=["drums"], stem_files=[f"drums={drums}"])
     drums.write_bytes((SONG / "bass.ogg").read_bytes())
     assert record.read(made.record).differences == (f"{drums} is not what it was for film.json",)
+
+
+def test_the_record_tells_what_is_gone_and_what_to_give_instead(make: Make, tune: Path, tmp_path: Path) -> None:
+    for name in ("drums.ogg", "moss.png"):
+        (tmp_path / name).write_bytes((SONG / "drums.ogg").read_bytes())
+    Image.new("RGB", (9, 9)).save(tmp_path / "moss.png")
+    drums, moss = tmp_path / "drums.ogg", tmp_path / "moss.png"
+    made = make(tune, stems=["drums"], stem_files=[f"drums={drums}"], style_images=[str(moss)])
+    for path in (tune, drums, moss):
+        path.unlink()
+    told = record.read(made.record).differences
+    assert [line.partition(" is gone; ")[0] for line in told] == [str(tune), str(drums), str(moss)]
+    for line, option in zip(told, ("--from", "--stem-file drums=FILE", "--style-image"), strict=True):
+        assert option in line
+
+
+def test_the_record_knows_how_stems_were_separated(
+    mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, repo = steered.merged({"sound": {"separator": "dsp"}}), tmp_path / "repo"
+    made = render(tune, tmp_path / "film.mp4", settings, family=mini, demucs_repo=repo)
+    assert json.loads(made.record.read_text())["demucs_repo"] == "repo"
+    again = record.read(made.record)
+    assert (again.demucs_repo, again.differences) == (repo, ())
+    assert record.read(made.record, demucs_repo=tmp_path).demucs_repo == tmp_path
+    monkeypatch.setattr("wav2clip_gen.audio.dsp.DspSeparator.version", "0")
+    assert record.read(made.record).differences == ("dsp separates stems otherwise than it did for film.json",)
 
 
 def test_muting_a_stem_changes_targets_only_where_it_sounded(mini: Family, tiny: Settings, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class Job:
     """A checked track, where its frames lie, and where the film goes."""
 
     track: Track
+    source: Path  # as it was given: the track's file, or the folder of its stems
     timeline: Timeline
     settings: Settings  # with its seed drawn
     networks: Choice
@@ -38,6 +39,7 @@ class Job:
     frames_dir: Path | None = None
     stems: StemPlan | None = None  # of all stems that are needed, whether they steer or not
     keep_stems: Path | None = None  # a folder for those that are separated
+    demucs_repo: Path | None = None  # where Demucs' weights were asked from
     overwrite: bool = False
     storyboard: bool = False  # a contact sheet is made instead of a film
     separated: dict[str, Track] = field(default_factory=dict)  # filled by `sources`; the films of a song share it
@@ -101,9 +103,9 @@ def prepare(
         settings = replace(settings, sound=replace(settings.sound, separator=plan.separator))
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
     job = Job(
-        track, timeline, settings, networks, (name_sheet if storyboard else name_film)(out, source, settings),
+        track, source, timeline, settings, networks, (name_sheet if storyboard else name_film)(out, source, settings),
         plan_sound(track), fill(frames_dir, source, settings) if frames_dir else None, plan,
-        fill(keep_stems, source, settings) if keep_stems else None, overwrite, storyboard,
+        fill(keep_stems, source, settings) if keep_stems else None, demucs_repo, overwrite, storyboard,
     )  # fmt: skip
     for film in films(job):
         _check_places(film)

@@ -47,6 +47,7 @@ def render(
     frames_dir: str | Path | None = None,
     weights_dir: Path | None = None,
     keep_stems: str | Path | None = None,
+    demucs_repo: Path | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Film:
     """Turn a track into a film whose pictures follow what is heard.
@@ -60,6 +61,7 @@ def render(
         frames_dir: Also keep the pictures, as PNG files, in this folder; it may have the same fields.
         weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
         keep_stems: Also keep the stems that are separated, as FLAC files, in this folder.
+        demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
         on_event: Is told of all that happens.
 
     Raises:
@@ -68,7 +70,7 @@ def render(
     loaded = family.choice if family else None
     job = prepare(
         source, out, settings, overwrite=overwrite, frames_dir=frames_dir, loaded=loaded, weights_dir=weights_dir,
-        keep_stems=keep_stems,
+        keep_stems=keep_stems, demucs_repo=demucs_repo,
     )  # fmt: skip
     if len(films(job)) > 1:
         raise SettingsError("this makes several films", hint="render each stem by itself, with layout single")

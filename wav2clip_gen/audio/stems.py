@@ -13,7 +13,7 @@ from wav2clip_gen.audio.given import MIXES, NAME, Given, find_beside, find_given
 from wav2clip_gen.audio.separation import STEMS, Separator
 from wav2clip_gen.audio.stem_cache import MOST_CHANNELS, Entry, check_keep, keep_stems
 from wav2clip_gen.audio.track import Track
-from wav2clip_gen.errors import OutputError, SettingsError, SoundError
+from wav2clip_gen.errors import OutputError, SettingsError, SoundError, W2CError
 
 __all__ = ["SEPARATORS", "STEMS", "StemPlan", "check_keep", "plan_stems", "resolve_input"]
 
@@ -116,6 +116,20 @@ def plan_stems(
     maker = _choose_separator(separator, track, demucs_repo) if missing else None
     origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
     return StemPlan(track, names, found, origins, maker)
+
+
+def separator_version(name: str, demucs_repo: Path | None = None) -> str | None:
+    """What a separator's stems depend on, as a run record keeps it; None where it or its weights are not at hand."""
+    from wav2clip_gen.audio.demucs import find_demucs
+    from wav2clip_gen.audio.dsp import DspSeparator
+
+    if name != "demucs":
+        return DspSeparator.version
+    try:
+        found = find_demucs(required=False, repo=demucs_repo, channels=1)
+    except W2CError:
+        return None
+    return found.version if found else None
 
 
 def _opened(given: Given, song: Track, *, unasked: bool) -> Track:
