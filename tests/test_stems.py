@@ -281,6 +281,22 @@ def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
     assert not (tmp_path / "cache").exists()
 
 
+def test_an_estimate_measures_once_for_a_grid_and_knows_stems_from_before(
+    mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wav2clip_gen.estimate._time_painting", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr("wav2clip_gen.estimate.SEPARATION", {"dsp": 1000.0})
+    slow = iter(np.arange(0, 1e6, 500))  # each look at the clock is 500 s after the one before
+    settings = steered.merged({"picture": {"layout": "grid"}, "sound": {"separator": "dsp"}})
+    job = prepare(tune, tmp_path / "film.mp4", settings, loaded=mini.choice)
+    monkeypatch.setattr("wav2clip_gen.estimate.time.perf_counter", lambda: float(next(slow)))
+    # Preparing, driving and hearing take 500 s each; a grid of three hears three times.
+    assert estimate(job, family=mini).seconds == pytest.approx(1500 + 500 + 500 + 3 * 500)
+    sources(job)
+    job.separated.clear()
+    assert estimate(job, family=mini).seconds == pytest.approx(500 + 500 + 3 * 500)
+
+
 @pytest.mark.parametrize(
     ("changes", "says", "helps"),
     [

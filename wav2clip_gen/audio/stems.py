@@ -35,6 +35,12 @@ class StemPlan:
         """What separates: "demucs" or "dsp"; None where all stems are given."""
         return self.maker.name if self.maker else None
 
+    def is_separated(self, cache: Path | None = None) -> bool:
+        """Whether all stems are there already, given or from before, as far as can be told without fetching weights."""
+        if self.maker is None or not self.maker.is_ready:
+            return self.maker is None
+        return Entry.of(self.song, self.maker, cache).tracks(self.song) is not None
+
     def tracks(
         self,
         *,
