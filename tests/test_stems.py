@@ -19,7 +19,7 @@ from wav2clip_gen.audio.stems import STEMS
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.estimate import estimate
 from wav2clip_gen.events import Estimate, Event, Film, Silent, Stage
-from wav2clip_gen.job import films, prepare, sources
+from wav2clip_gen.job import fill, films, prepare, sources
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, render, rendering
 from wav2clip_gen.settings import Settings
@@ -331,6 +331,14 @@ def test_what_cannot_be_is_one_clear_line(
     assert helps in caught.value.hint
     assert "\n" not in caught.value.what + caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("song", "title"),
+    [("a.stem.mp4", "a"), ("A.STEM.M4A", "A"), ("a.b.Stem.mp4", "a.b"), ("a.stem.wav", "a.stem"), ("a.mp4", "a")],
+)
+def test_a_film_is_named_after_its_song_however_that_is_written(song: str, title: str) -> None:
+    assert fill("{stem}", Path(song), Settings()) == Path(title)
 
 
 def test_keeping_needs_something_separated(steered: Settings, tmp_path: Path, mini: Family) -> None:

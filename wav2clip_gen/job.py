@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+from wav2clip_gen.audio.given import is_stem_file
 from wav2clip_gen.audio.stem_cache import check_keep
 from wav2clip_gen.audio.stems import StemPlan, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
@@ -263,7 +264,7 @@ def _title(source: Path) -> str:
     """What a song is called after: its file without `.wav` or `.stem.mp4`, or the folder of its stems."""
     if source.is_dir():
         return source.resolve().name
-    return source.stem.removesuffix(".stem") if source.suffix in (".mp4", ".m4a") else source.stem
+    return Path(source.stem).stem if is_stem_file(source) else source.stem
 
 
 def record_beside(film: Path) -> Path:

@@ -14,10 +14,9 @@ from wav2clip_gen.audio.separation import STEMS, Separator
 from wav2clip_gen.audio.stem_cache import MOST_CHANNELS, Entry, check_keep, keep_stems
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError, W2CError
+from wav2clip_gen.settings import SEPARATORS
 
-__all__ = ["SEPARATORS", "STEMS", "StemPlan", "check_keep", "plan_stems", "resolve_input"]
-
-SEPARATORS = ("auto", "demucs", "dsp")
+__all__ = ["STEMS", "StemPlan", "check_keep", "plan_stems", "resolve_input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +97,7 @@ def plan_stems(
         track: The song.
         names: The stems that are wanted; given ones may have other names than `STEMS`.
         given: `NAME=FILE`, folders that hold `vocals.wav` and so on, or .stem.mp4 files.
-        separator: One of `SEPARATORS`; "auto" is Demucs where it and its model are at hand, else "dsp".
+        separator: One of `settings.SEPARATORS`; "auto" is Demucs where it and its model are at hand, else "dsp".
         demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
 
     Raises:

@@ -9,13 +9,13 @@ from typing import Any
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.settings.drives import DESTINATIONS, FEATURES, MIX, PITCHES, Drive, read_drive
-from wav2clip_gen.settings.groups import Motion, Painting, Picture, Run, Sound, Stem, View
+from wav2clip_gen.settings.groups import SEPARATORS, Motion, Painting, Picture, Run, Sound, Stem, View
 from wav2clip_gen.settings.knobs import Group, describe_range, knobs, merge_group, parse_time, suggestion
 from wav2clip_gen.settings.pulls import Prompt, Pull, StyleImage, read_pull
 
 __all__ = [
-    "DESTINATIONS", "FEATURES", "MIX", "PITCHES", "SECTIONS", "Drive", "Group", "Motion", "Painting", "Picture",
-    "Prompt", "Pull", "Run", "Settings", "Sound", "Stem", "StyleImage", "View", "describe_range", "knobs",
+    "DESTINATIONS", "FEATURES", "MIX", "PITCHES", "SECTIONS", "SEPARATORS", "Drive", "Group", "Motion", "Painting",
+    "Picture", "Prompt", "Pull", "Run", "Settings", "Sound", "Stem", "StyleImage", "View", "describe_range", "knobs",
     "parse_time", "suggestion",
 ]  # fmt: skip
 
