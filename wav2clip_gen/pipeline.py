@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -131,25 +131,30 @@ def rendering(
                 yield frame
                 if stop():
                     break
-        frames = job.timeline.frames
-        job = shortened(job, len(painted))
+        film = yield from _finish(job, family, picture, painted, clock)
+    yield Finished(film)
 
-        yield clock.begin("join")
-        title = job.track.title or job.track.path.stem
-        with appear_whole(job.out) as part:
-            tags = {"title": title, "comment": record.summary(job, family)}
-            mux(picture, job.track, part, metadata=tags, plan=job.sound)
-            yield clock.begin("check")
-            timeline = job.timeline
-            sync = verify_film(
-                part, frames=timeline.frames, fps=timeline.fps, duration=job.track.duration, sound=job.track
-            )
+
+def _finish(
+    job: Job, family: Family, picture: Path, painted: list[FramePainted], clock: _Clock
+) -> Generator[Event, None, Film]:
+    """Join what was painted and the sound, check that they agree, and write the run record."""
+    planned = job.timeline.frames
+    job = shortened(job, len(painted))
+    timeline, track = job.timeline, job.track
+
+    yield clock.begin("join")
+    with appear_whole(job.out) as part:
+        tags = {"title": track.title or track.path.stem, "comment": record.summary(job, family)}
+        mux(picture, track, part, metadata=tags, plan=job.sound)
+        yield clock.begin("check")
+        sync = verify_film(part, frames=timeline.frames, fps=timeline.fps, duration=track.duration, sound=track)
     film = Film(
         path=job.out, record=record_beside(job.out), frames=len(painted), seconds=sync.picture_seconds,
-        seed=job.seed, sync=sync, timings=clock.finish(), partial=len(painted) < frames,
+        seed=job.seed, sync=sync, timings=clock.finish(), partial=len(painted) < planned,
     )  # fmt: skip
     record.write(record.describe(job, family, film, painted), film.record)
-    yield Finished(film)
+    return film
 
 
 def drive(job: Job) -> Drives:
