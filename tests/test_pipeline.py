@@ -206,6 +206,8 @@ def test_pictures_are_kept_and_those_of_an_older_film_do_not_stay_among_them(
     with pytest.raises(OutputError, match=r"holds 0000\d\d\.png"):
         render(song, tmp_path / "other.mp4", tiny, family=mini, frames_dir=folder)
     short = tiny.merged({"sound": {"duration": 0.5}})
+    prepare(song, out, short, frames_dir=folder, overwrite=True)
+    assert len(list(folder.glob("*.png"))) == 6  # who only checks removes nothing
     render(song, out, short, family=mini, frames_dir=folder, overwrite=True)
     assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000001.png"]
     (tmp_path / "file").touch()

@@ -157,8 +157,14 @@ def test_something_must_steer() -> None:
     with pytest.raises(SettingsError, match="nothing steers"):
         silent.require_steering()
     silent.merged({"prompts": ["a dog"]}).require_steering()
+    mute = silent.merged({"prompts": ["a dog:0"]})
     with pytest.raises(SettingsError, match="nothing steers"):
-        silent.merged({"prompts": ["a dog:0"]}).require_steering()
+        mute.require_steering()
+    for one in ("loudness:prompt.1=5", "loudness:prompt=0,offset=1"):
+        mute.merged({"maps": one}).require_steering()
+    for one in ("loudness:prompt.1=0", "loudness:zoom=1"):
+        with pytest.raises(SettingsError, match="nothing steers"):
+            mute.merged({"maps": one}).require_steering()
 
 
 def test_a_style_image_is_written_as_a_prompt_is() -> None:

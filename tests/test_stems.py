@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from tests.conftest import SAMPLES, write_stem_file
 from wav2clip_gen import record
@@ -18,7 +19,7 @@ from wav2clip_gen.audio.stems import STEMS
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.estimate import estimate
 from wav2clip_gen.events import Estimate, Event, Film, Silent, Stage
-from wav2clip_gen.job import films, prepare, sources
+from wav2clip_gen.job import fill, films, prepare, sources
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, render, rendering
 from wav2clip_gen.settings import Settings
@@ -114,6 +115,33 @@ def test_the_record_knows_a_stem_that_has_changed(make: Make, tune: Path, tmp_pa
     made = make(tune, stems=["drums"], stem_files=[f"drums={drums}"])
     drums.write_bytes((SONG / "bass.ogg").read_bytes())
     assert record.read(made.record).differences == (f"{drums} is not what it was for film.json",)
+
+
+def test_the_record_tells_what_is_gone_and_what_to_give_instead(make: Make, tune: Path, tmp_path: Path) -> None:
+    for name in ("drums.ogg", "moss.png"):
+        (tmp_path / name).write_bytes((SONG / "drums.ogg").read_bytes())
+    Image.new("RGB", (9, 9)).save(tmp_path / "moss.png")
+    drums, moss = tmp_path / "drums.ogg", tmp_path / "moss.png"
+    made = make(tune, stems=["drums"], stem_files=[f"drums={drums}"], style_images=[str(moss)])
+    for path in (tune, drums, moss):
+        path.unlink()
+    told = record.read(made.record).differences
+    assert [line.partition(" is gone; ")[0] for line in told] == [str(tune), str(drums), str(moss)]
+    for line, option in zip(told, ("--from", "--stem-file drums=FILE", "--style-image"), strict=True):
+        assert option in line
+
+
+def test_the_record_knows_how_stems_were_separated(
+    mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, repo = steered.merged({"sound": {"separator": "dsp"}}), tmp_path / "repo"
+    made = render(tune, tmp_path / "film.mp4", settings, family=mini, demucs_repo=repo)
+    assert json.loads(made.record.read_text())["demucs_repo"] == "repo"
+    again = record.read(made.record)
+    assert (again.demucs_repo, again.differences) == (repo, ())
+    assert record.read(made.record, demucs_repo=tmp_path).demucs_repo == tmp_path
+    monkeypatch.setattr("wav2clip_gen.audio.dsp.DspSeparator.version", "0")
+    assert record.read(made.record).differences == ("dsp separates stems otherwise than it did for film.json",)
 
 
 def test_muting_a_stem_changes_targets_only_where_it_sounded(mini: Family, tiny: Settings, tmp_path: Path) -> None:
@@ -222,6 +250,20 @@ def test_a_film_never_replaces_one_of_its_stems(mini: Family, steered: Settings,
         prepare(SONG, stem, settings, overwrite=True, loaded=mini.choice)
 
 
+def test_no_film_replaces_the_song_of_a_folder_or_that_of_another_stem(
+    mini: Family, steered: Settings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    mix = write_stem_file([SONG / "mix.ogg"], folder / "mix.mp4")
+    with pytest.raises(VideoError, match="is the track itself"):
+        prepare(folder, mix, steered.merged({"stems": []}), overwrite=True, loaded=mini.choice)
+    song = mix.rename(tmp_path / "song.drums.mp4")
+    settings = steered.merged({"picture": {"layout": "separate"}})
+    with pytest.raises(VideoError, match=r"song\.drums\.mp4 is the track itself"):
+        prepare(song, tmp_path / "song.mp4", settings, overwrite=True, loaded=mini.choice)
+
+
 def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
     mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +279,22 @@ def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
         assert told.per_song_second == pytest.approx(count * 100 * 4)  # at 4 frames per second
         assert told.seconds == pytest.approx(count * (3 * 10 + 6 * 100), rel=0.05)  # 3 first steps, 6 frames
     assert not (tmp_path / "cache").exists()
+
+
+def test_an_estimate_measures_once_for_a_grid_and_knows_stems_from_before(
+    mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wav2clip_gen.estimate._time_painting", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr("wav2clip_gen.estimate.SEPARATION", {"dsp": 1000.0})
+    slow = iter(np.arange(0, 1e6, 500))  # each look at the clock is 500 s after the one before
+    settings = steered.merged({"picture": {"layout": "grid"}, "sound": {"separator": "dsp"}})
+    job = prepare(tune, tmp_path / "film.mp4", settings, loaded=mini.choice)
+    monkeypatch.setattr("wav2clip_gen.estimate.time.perf_counter", lambda: float(next(slow)))
+    # Preparing, driving and hearing take 500 s each; a grid of three hears three times.
+    assert estimate(job, family=mini).seconds == pytest.approx(1500 + 500 + 500 + 3 * 500)
+    sources(job)
+    job.separated.clear()
+    assert estimate(job, family=mini).seconds == pytest.approx(500 + 500 + 3 * 500)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +315,8 @@ def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
         ({"stems": [], "stem_files": ["drums=d.wav"]}, "no stem is named", "--stems"),
         ({"stems": [], "picture": {"layout": "grid"}}, "made of stems", "--stems"),
         ({"stems": [], "picture": {"layout": "separate"}}, "made of stems", "--stems"),
+        ({"stems": [{"name": "drums", "weight": 2}], "picture": {"layout": "grid"}}, "weight of drums", "--layout"),
+        ({"stems": [{"name": "drums", "weight": 0}], "picture": {"layout": "separate"}}, "weight of drums", "--layout"),
         ({"picture": {"layout": "mosaic"}}, "layout cannot be mosaic", "grid"),
         ({"sound": {"separator": "magic"}}, "separator cannot be magic", "dsp"),
         ({"sound": {"weight": 0}, "prompts": ["a sea"]}, "no stem steers", "sound.weight"),
@@ -281,6 +341,14 @@ def test_a_cache_that_cannot_be_written_to_is_told_before_a_network_is_loaded(
     with pytest.raises(OutputError, match="cannot be written") as caught:
         prepare(tune, tmp_path / "film.mp4", steered)
     assert "W2C_CACHE" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("song", "title"),
+    [("a.stem.mp4", "a"), ("A.STEM.M4A", "A"), ("a.b.Stem.mp4", "a.b"), ("a.stem.wav", "a.stem"), ("a.mp4", "a")],
+)
+def test_a_film_is_named_after_its_song_however_that_is_written(song: str, title: str) -> None:
+    assert fill("{stem}", Path(song), Settings()) == Path(title)
 
 
 def test_keeping_needs_something_separated(steered: Settings, tmp_path: Path, mini: Family) -> None:

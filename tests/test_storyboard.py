@@ -128,6 +128,21 @@ def test_a_perceptor_from_another_space_is_not_asked_what_it_hears(job: Make, mi
     assert [event.words for event in sections] == [(), ()]
 
 
+def test_words_that_only_the_sound_gives_a_weight_are_named(
+    job: Make, mini: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Panel] = []
+
+    def look(panels: list[Panel], **about: str) -> Image.Image:
+        drawn.extend(panels)
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr("wav2clip_gen.storyboard.draw", look)
+    board(job(prompts=["a boat:0"], maps=["loudness:prompt.1=0.5"]), mini)
+    weights = [dict(panel.pulls)["a boat"] for panel in drawn]
+    assert weights == [pytest.approx(0.5, abs=0.05), pytest.approx(0.35, abs=0.05)]  # as loud as noise and tone are
+
+
 def test_stems_steer_it_as_they_steer_a_film(song: Path, tiny: Settings, mini: Family, tmp_path: Path) -> None:
     sound, rate = soundfile.read(song)
     half = len(sound) // 2

@@ -39,6 +39,8 @@ def estimate(job: Job, *, family: Family | None = None) -> Estimate:
 
     began = time.perf_counter()
     drives = drive(film)
+    driving = time.perf_counter() - began
+    began = time.perf_counter()
     target = hear(film, family, next(iter(scenes.values())), drives=drives).targets[0].to(family.device)
     hearing = time.perf_counter() - began
 
@@ -47,11 +49,11 @@ def estimate(job: Job, *, family: Family | None = None) -> Estimate:
     if job.storyboard:
         began = time.perf_counter()
         sections = len(measure(job.track, job.timeline).sections) - 1
-        seconds = preparation + hearing + time.perf_counter() - began + first * sections
+        seconds = preparation + driving + hearing + time.perf_counter() - began + first * sections
         per_song_second = first * sections / job.track.duration
     else:
         count = len(made) * len(scenes)
-        seconds = preparation + count * (hearing + first + per_frame * job.timeline.frames)
+        seconds = preparation + len(made) * driving + count * (hearing + first + per_frame * job.timeline.frames)
         per_song_second = count * per_frame * float(job.timeline.fps)
     return Estimate(family=family.name, device=str(family.device), seconds=seconds, per_song_second=per_song_second)
 
@@ -81,9 +83,11 @@ def _with_stand_ins(job: Job) -> Job:
 
 
 def _separation(job: Job) -> float:
-    """Seconds that separating the stems would take, if they have not been kept from before."""
+    """Seconds that separating the stems would take; none where they are there from before."""
     if not must_separate(job):
         return 0.0
     assert job.stems
     assert job.stems.separator
+    if job.stems.is_separated():
+        return 0.0
     return SEPARATION[job.stems.separator] * job.track.duration

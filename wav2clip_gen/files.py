@@ -35,21 +35,34 @@ def check_output(path: Path, *, overwrite: bool = False, option: str = "--out") 
         ) from error
 
 
-def empty_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None:
-    """Make a folder that holds nothing of `pattern`.
+def check_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None:
+    """Make a folder, and make sure that what it holds of `pattern` may be removed; nothing is yet.
 
     Raises:
         OutputError: It holds such files and they may not be replaced, or it cannot be made or written to.
     """
-    try:
+    with _into(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        old = list(folder.glob(pattern))
+        old = next(folder.glob(pattern), None)
         if old and not overwrite:
-            raise OutputError(f"{folder} holds {old[0].name}", hint="use --overwrite to replace it, or another folder")
-        for path in old:
-            path.unlink()
+            raise OutputError(f"{folder} holds {old.name}", hint="use --overwrite to replace it, or another folder")
         with scratch_beside(folder / "trial") as trial:
             trial.touch()
+
+
+def empty_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None:
+    """Remove from a folder what it holds of `pattern`. Errors are those of `check_folder`."""
+    check_folder(folder, pattern, overwrite=overwrite)
+    with _into(folder):
+        for path in list(folder.glob(pattern)):
+            path.unlink()
+
+
+@contextmanager
+def _into(folder: Path) -> Iterator[None]:
+    """Tell what went wrong while a folder was written to."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(
             f"cannot write into the folder {folder}: {error.strerror}", hint="choose another one"

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+from wav2clip_gen.audio.given import is_stem_file
 from wav2clip_gen.audio.stems import StemPlan, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
-from wav2clip_gen.files import check_output, empty_folder
+from wav2clip_gen.files import check_folder, check_output
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.pictures import check_pictures
@@ -20,6 +21,7 @@ from wav2clip_gen.settings import MIX, Settings, Sound, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
 FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
+PICTURES = "[0-9]*.png"  # of a film, in its folder
 ALONE = "the sound shall leave room for words, and there are none: it steers alone; add --prompts song.lrc or -p words"
 
 
@@ -28,6 +30,7 @@ class Job:
     """A checked track, where its frames lie, and where the film goes."""
 
     track: Track
+    source: Path  # as it was given: the track's file, or the folder of its stems
     timeline: Timeline
     settings: Settings  # with its seed drawn
     networks: Choice
@@ -36,6 +39,7 @@ class Job:
     frames_dir: Path | None = None
     stems: StemPlan | None = None  # of all stems that are needed, whether they steer or not
     keep_stems: Path | None = None  # a folder for those that are separated
+    demucs_repo: Path | None = None  # where Demucs' weights were asked from
     overwrite: bool = False
     storyboard: bool = False  # a contact sheet is made instead of a film
     separated: dict[str, Track] = field(default_factory=dict)  # filled by `sources`; the films of a song share it
@@ -99,9 +103,9 @@ def prepare(
         settings = replace(settings, sound=replace(settings.sound, separator=plan.separator))
     timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
     job = Job(
-        track, timeline, settings, networks, (name_sheet if storyboard else name_film)(out, source, settings),
+        track, source, timeline, settings, networks, (name_sheet if storyboard else name_film)(out, source, settings),
         plan_sound(track), fill(frames_dir, source, settings) if frames_dir else None, plan,
-        fill(keep_stems, source, settings) if keep_stems else None, overwrite, storyboard,
+        fill(keep_stems, source, settings) if keep_stems else None, demucs_repo, overwrite, storyboard,
     )  # fmt: skip
     for film in films(job):
         _check_places(film)
@@ -137,15 +141,18 @@ def plan_song_stems(track: Track, settings: Settings, demucs_repo: Path | None) 
 
 def _check_places(job: Job) -> None:
     """Make sure that film, record and pictures can go where they should."""
-    stems = job.stems.given.values() if job.stems else ()
-    if job.out.exists() and any(job.out.samefile(stem.path) for stem in stems):
-        raise VideoError(f"{job.out} is a stem of the track", hint="choose another --out")
+    heard = {"the track itself": [job.track]}
+    if job.stems:
+        heard["a stem of the track"] = [*job.stems.given.values()]
+    for what, tracks in heard.items():
+        if job.out.exists() and any(job.out.samefile(track.path) for track in tracks):
+            raise VideoError(f"{job.out} is {what}", hint="choose another --out")
     check_output(job.out, overwrite=job.overwrite)
     if not job.storyboard:
         check_output(record_beside(job.out), overwrite=job.overwrite)
     if job.frames_dir:
         _refuse_own_pictures(job.frames_dir, job.settings)
-        empty_folder(job.frames_dir, "[0-9]*.png", overwrite=job.overwrite)
+        check_folder(job.frames_dir, PICTURES, overwrite=job.overwrite)
 
 
 def _check_kept(job: Job) -> None:
@@ -180,8 +187,8 @@ def pictures(settings: Settings) -> dict[str, tuple[Stem, ...]]:
 
 
 def _alone(settings: Settings) -> dict[str, tuple[Stem, ...]]:
-    """Each stem by itself, where no other is that its weight would be compared with."""
-    return {stem.name: (replace(stem, weight=1.0),) for stem in settings.stems}
+    """Each stem by itself."""
+    return {stem.name: (stem,) for stem in settings.stems}
 
 
 def must_separate(job: Job) -> bool:
@@ -209,13 +216,11 @@ def name_film(template: str | Path | None, source: Path, settings: Settings) -> 
 
     Raises:
         SettingsError: The template has fields that there are not.
-        VideoError: The film would replace its own track, or is no mp4.
+        VideoError: It is no mp4.
     """
     path = fill(template or FILM, source, settings)
     if path.suffix.lower() != ".mp4":
         raise VideoError(f"{path}: only mp4 films are made", hint=f"name it {path.with_suffix('.mp4').name}")
-    if path.exists() and path.samefile(source):
-        raise VideoError(f"{path} is the track itself", hint="choose another --out")
     return path
 
 
@@ -257,7 +262,7 @@ def _title(source: Path) -> str:
     """What a song is called after: its file without `.wav` or `.stem.mp4`, or the folder of its stems."""
     if source.is_dir():
         return source.resolve().name
-    return source.stem.removesuffix(".stem") if source.suffix in (".mp4", ".m4a") else source.stem
+    return Path(source.stem).stem if is_stem_file(source) else source.stem
 
 
 def record_beside(film: Path) -> Path:

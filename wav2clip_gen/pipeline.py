@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wav2clip_gen import record
 from wav2clip_gen.analysis.words import frames_of
-from wav2clip_gen.audio.features import measure
+from wav2clip_gen.audio.features import levels, measure, silenced
 from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Silent, Stage
-from wav2clip_gen.files import appear_whole, scratch_beside
-from wav2clip_gen.job import Job, films, must_separate, pictures, prepare, record_beside, shortened, sources
+from wav2clip_gen.files import appear_whole, empty_folder, scratch_beside
+from wav2clip_gen.job import PICTURES, Job, films, must_separate, pictures, prepare, record_beside, shortened, sources
 from wav2clip_gen.pictures import read_style
 from wav2clip_gen.settings import MIX, Settings, Stem
 from wav2clip_gen.video.grid import Grid
@@ -47,6 +47,7 @@ def render(
     frames_dir: str | Path | None = None,
     weights_dir: Path | None = None,
     keep_stems: str | Path | None = None,
+    demucs_repo: Path | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
 ) -> Film:
     """Turn a track into a film whose pictures follow what is heard.
@@ -60,6 +61,7 @@ def render(
         frames_dir: Also keep the pictures, as PNG files, in this folder; it may have the same fields.
         weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
         keep_stems: Also keep the stems that are separated, as FLAC files, in this folder.
+        demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
         on_event: Is told of all that happens.
 
     Raises:
@@ -68,7 +70,7 @@ def render(
     loaded = family.choice if family else None
     job = prepare(
         source, out, settings, overwrite=overwrite, frames_dir=frames_dir, loaded=loaded, weights_dir=weights_dir,
-        keep_stems=keep_stems,
+        keep_stems=keep_stems, demucs_repo=demucs_repo,
     )  # fmt: skip
     if len(films(job)) > 1:
         raise SettingsError("this makes several films", hint="render each stem by itself, with layout single")
@@ -119,6 +121,8 @@ def rendering(
 
     yield clock.begin("paint")
     painted: list[FramePainted] = []
+    if job.frames_dir:
+        empty_folder(job.frames_dir, PICTURES, overwrite=job.overwrite)
     with scratch_beside(job.out) as picture:
         grid = grid_of(job.settings)
         with _film_writer(picture, job, grid) as writer:
@@ -127,34 +131,46 @@ def rendering(
                 yield frame
                 if stop():
                     break
-        frames = job.timeline.frames
-        job = shortened(job, len(painted))
-
-        yield clock.begin("join")
-        title = job.track.title or job.track.path.stem
-        with appear_whole(job.out) as part:
-            tags = {"title": title, "comment": record.summary(job, family)}
-            mux(picture, job.track, part, metadata=tags, plan=job.sound)
-            yield clock.begin("check")
-            timeline = job.timeline
-            sync = verify_film(
-                part, frames=timeline.frames, fps=timeline.fps, duration=job.track.duration, sound=job.track
-            )
-    film = Film(
-        path=job.out, record=record_beside(job.out), frames=len(painted), seconds=sync.picture_seconds,
-        seed=job.seed, sync=sync, timings=clock.finish(), partial=len(painted) < frames,
-    )  # fmt: skip
-    record.write(record.describe(job, family, film, painted), film.record)
+        film = yield from _finish(job, family, picture, painted, clock)
     yield Finished(film)
 
 
+def _finish(
+    job: Job, family: Family, picture: Path, painted: list[FramePainted], clock: _Clock
+) -> Generator[Event, None, Film]:
+    """Join what was painted and the sound, check that they agree, and write the run record."""
+    planned = job.timeline.frames
+    job = shortened(job, len(painted))
+    timeline, track = job.timeline, job.track
+
+    yield clock.begin("join")
+    with appear_whole(job.out) as part:
+        tags = {"title": track.title or track.path.stem, "comment": record.summary(job, family)}
+        mux(picture, track, part, metadata=tags, plan=job.sound)
+        yield clock.begin("check")
+        sync = verify_film(part, frames=timeline.frames, fps=timeline.fps, duration=track.duration, sound=track)
+    film = Film(
+        path=job.out, record=record_beside(job.out), frames=len(painted), seconds=sync.picture_seconds,
+        seed=job.seed, sync=sync, timings=clock.finish(), partial=len(painted) < planned,
+    )  # fmt: skip
+    record.write(record.describe(job, family, film, painted), film.record)
+    return film
+
+
 def drive(job: Job) -> Drives:
-    """Measure those features of song and stems that drive a setting, and follow them."""
+    """Measure those features of song and stems that drive a setting, and follow them; a silent stem drives nothing."""
     from wav2clip_gen.synthesis.drives import follow_maps
+    from wav2clip_gen.synthesis.listening import is_silent
 
     tracks = sources(job)
     needed = {one.stem for one in job.settings.maps}
     features = {stem: measure(tracks[stem or MIX], job.timeline) for stem in needed}
+    if needed - {None}:
+        song, fps = levels(job.track, job.timeline), float(job.timeline.fps)
+        features = {
+            stem: silenced(found) if stem and is_silent(found.levels, song, fps=fps) else found
+            for stem, found in features.items()
+        }
     return follow_maps(job.settings, features, job.timeline)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen import __version__
+from wav2clip_gen.audio.stems import separator_version
 from wav2clip_gen.errors import OutputError, SettingsError
 from wav2clip_gen.events import Film, FramePainted
 from wav2clip_gen.files import appear_whole
@@ -40,6 +41,7 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
         "partial": film.partial,
         "track": {
             "path": _relative(track.path, folder),
+            "input": _relative(job.source, folder),
             "sha256": _hash(track.path),
             "sample_rate": track.sample_rate,
             "channels": track.channels,
@@ -48,6 +50,7 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
         },
         "settings": settings.to_dict(),
         "stems": {name: _stem(job, name, folder) for name in settings.stem_names},
+        "demucs_repo": job.demucs_repo and _relative(job.demucs_repo, folder),
         "pictures": {file: _hash(folder / file) for file in settings.picture_files},
         "family": {
             "name": family.choice.models,
@@ -109,13 +112,19 @@ def write(content: dict[str, Any], path: Path) -> None:
 class Again:
     """What makes the film of a record once more."""
 
-    track: Path
+    track: Path  # or the folder of its stems, where that was given
     settings: Settings  # seed included
+    demucs_repo: Path | None  # folder of Demucs' weights
     differences: tuple[str, ...]  # why it would be another film here, in words
 
 
-def read(path: Path, weights_dir: Path | None = None) -> Again:
+def read(path: Path, weights_dir: Path | None = None, demucs_repo: Path | None = None) -> Again:
     """The track and the settings of the film that a record describes.
+
+    Args:
+        path: The JSON beside a film.
+        weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
+        demucs_repo: Folder of Demucs' weights, instead of the one that is recorded.
 
     Raises:
         SettingsError: It is no run record, or one of a later version.
@@ -124,26 +133,57 @@ def read(path: Path, weights_dir: Path | None = None) -> Again:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["w2c-gen"]["format"] != FORMAT:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
-        track = path.parent / content["track"]["path"]
-        stems = {name: path.parent / stem["path"] for name, stem in content.get("stems", {}).items() if stem["path"]}
-        files = {"stem_files": [f"{name}={file}" for name, file in stems.items()]}
-        settings = Settings().merged(content["settings"] | files)
-        settings = settings.with_picture_files(lambda file: str(path.parent / file))
-        parts = choose(settings.run, weights_dir).parts
-        hashes = {track: content["track"]["sha256"]}
-        hashes |= {file: content["stems"][name]["sha256"] for name, file in stems.items()}
-        hashes |= {path.parent / file: digest for file, digest in content.get("pictures", {}).items()}
-        hashes |= {
-            parts[role].path: digest
-            for role, digest in content["family"]["sha256"].items()
-            if parts[role].path.is_file() or parts[role].original is None  # else it is yet to be converted
-        }
+        return _again(content, path, weights_dir, demucs_repo)
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="give the JSON beside a film") from None
     except (AttributeError, KeyError, TypeError, ValueError):
         raise SettingsError(f"{path}: not a run record of w2c-gen", hint="give the JSON beside a film") from None
-    changed = [file for file, digest in hashes.items() if digest not in (None, _hash(file))]
-    return Again(track, settings, tuple(f"{file} is not what it was for {path.name}" for file in changed))
+
+
+def _again(content: dict[str, Any], path: Path, weights_dir: Path | None, demucs_repo: Path | None) -> Again:
+    """See `read`; what is no record ends as one of Python's own errors."""
+    folder, track = path.parent, content["track"]
+    stems = content.get("stems", {})
+    files = {name: folder / stem["path"] for name, stem in stems.items() if stem["path"]}
+    given = {"stem_files": [f"{name}={file}" for name, file in files.items()]}
+    settings = Settings().merged(content["settings"] | given)
+    settings = settings.with_picture_files(lambda file: str(folder / file))
+    repo = content.get("demucs_repo")
+    demucs_repo = demucs_repo or (folder / repo if repo else None)
+    parts = choose(settings.run, weights_dir).parts
+    used = [_Used(folder / track["path"], track["sha256"], "name the song itself, as in w2c-gen song.wav --from")]
+    used += [
+        _Used(file, stems[name]["sha256"], f"give another with --stem-file {name}=FILE") for name, file in files.items()
+    ]
+    used += [
+        _Used(folder / file, digest, "give another with --style-image or --init-image")
+        for file, digest in content.get("pictures", {}).items()
+    ]
+    used += [
+        _Used(parts[role].path, digest, parts[role].hint)
+        for role, digest in content["family"]["sha256"].items()
+        if parts[role].path.is_file() or parts[role].original is None  # else it is yet to be converted
+    ]
+    differences = [told for one in used if (told := one.difference(path.name))]
+    for name, made in {stem["from"]: stem.get("version") for stem in stems.values() if not stem["path"]}.items():
+        if separator_version(name, demucs_repo) not in (None, made):
+            differences.append(f"{name} separates stems otherwise than it did for {path.name}")
+    return Again(folder / track.get("input", track["path"]), settings, demucs_repo, tuple(differences))
+
+
+@dataclass(frozen=True)
+class _Used:
+    """A file that took part in a film."""
+
+    path: Path
+    sha256: str | None  # None: it was moved away meanwhile
+    hint: str  # where it is gone
+
+    def difference(self, record: str) -> str | None:
+        """What is told of it, if it is not what it was."""
+        if not self.path.exists():
+            return f"{self.path} is gone; {self.hint}"
+        return f"{self.path} is not what it was for {record}" if self.sha256 not in (None, _hash(self.path)) else None
 
 
 def versions() -> dict[str, str]:

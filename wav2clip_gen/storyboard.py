@@ -15,7 +15,7 @@ from wav2clip_gen.events import Event, Ready, SectionPainted, SheetFinished, Sil
 from wav2clip_gen.files import written
 from wav2clip_gen.job import Job, must_separate, sources
 from wav2clip_gen.models.choice import hears
-from wav2clip_gen.pipeline import embed_sound, hear, pull_curves
+from wav2clip_gen.pipeline import drive, embed_sound, hear, pull_curves
 from wav2clip_gen.settings import Pull, StyleImage
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ def storyboarding(
     windows = embed_sound(job, family)
     understood = family if hears(job.networks.parts["clip"]) else None  # else words and sounds cannot be compared
     analysis = analyse(job.track, job.timeline, family=understood, words=read_words(), heard=windows)
-    trajectory = hear(job, family, windows=windows)
+    drives = drive(job)
+    trajectory = hear(job, family, windows=windows, drives=drives)
     if trajectory.silent:
         yield Silent(trajectory.silent)
 
     yield Stage("paint")
     panels: list[Panel] = []
-    pulls = pull_curves(job)
+    pulls = pull_curves(job, drives)
     for section in analysis.sections:
         panel, similarity = paint_section(job, family, section, trajectory, pulls)
         panels.append(panel)

@@ -175,7 +175,9 @@ def test_weights_are_fetched_only_where_demucs_is_asked_for(
     folder = repo(suffix=".safetensors")
     monkeypatch.setattr(demucs, "cached_weights", lambda: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda _, name: str(folder / name))
-    assert plan_stems(song, ["drums"], separator="demucs").tracks()["drums"].samples == song.samples
+    plan = plan_stems(song, ["drums"], separator="demucs")
+    assert not plan.is_separated()  # told without fetching anything
+    assert plan.tracks()["drums"].samples == song.samples
     assert plan_stems(song, ["drums"]).separator == "dsp"
 
 

@@ -20,6 +20,7 @@ class Quarters:
     lengths: list[int] = field(default_factory=list)
     name: str = "quarters"
     version: str = "1"
+    is_ready: bool = True
 
     def block_seconds(self, rate: int, channels: int) -> float:
         return self.seconds

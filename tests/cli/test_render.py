@@ -187,6 +187,17 @@ def test_the_stems_of_a_record_are_not_those_of_another_song(tmp_path: Path, son
     assert (told["drums"]["from"], told["drums"]["path"]) == ("dsp", None)
 
 
+def test_the_film_of_a_folder_keeps_its_name_and_may_have_other_stems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = run(SAMPLES / "song", "--stems", "drums", "--start", 7, "--duration", 0.5, *QUICK)
+    assert (made.exit_code, made.stdout) == (0, "song.mp4\n"), made.stderr
+    again = run("--from", "song.json", "--stems", "vocals", "--overwrite")
+    assert (again.exit_code, again.stdout) == (0, "song.mp4\n"), again.stderr
+    assert list(json.loads((tmp_path / "song.json").read_text())["stems"]) == ["vocals"]
+
+
 def test_separating_is_told_as_it_goes_on(tmp_path: Path, song: Path) -> None:
     stems = ["--stems", "drums", "--separator", "dsp", "-o", tmp_path / "film.mp4", *QUICK]
     done = run(song, *stems, "--progress", "json")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import checkpoints, fakes, store
+from wav2clip_gen.files import hash_file
+from wav2clip_gen.models import checkpoints, fakes
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.convert import convert, fetch_tag, is_torchscript
 from wav2clip_gen.models.vqgan import VQGANConfig
@@ -80,7 +81,7 @@ def test_a_vqgan_comes_out_of_every_wrapping(kind: str, config: dict[str, Any], 
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
     header = checkpoints.read_header(out)
-    assert header.original == {"file": "published.ckpt", "sha256": store.hash_file(original)}
+    assert header.original == {"file": "published.ckpt", "sha256": hash_file(original)}
     assert header.config["n_embed"] == 40
 
 
@@ -209,7 +210,7 @@ def test_openais_archive_is_read_through_open_clip(archive: Path, tiny_architect
     theirs = torch.jit.load(archive).state_dict()
     expected = theirs["visual.conv1.weight"].half().float()  # the published weights are halves
     assert torch.equal(ours.state_dict()["model.visual.conv1.weight"], expected)
-    assert store.hash_file(archive) == checkpoints.read_header(out).original["sha256"]
+    assert hash_file(archive) == checkpoints.read_header(out).original["sha256"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")

@@ -17,6 +17,7 @@ from tests.models.fetching import BODY, HALF, HASH, OTHER, fails, part_from, run
 from tests.models.server import Answer, Server
 from tests.models.tiny import write_weights
 from wav2clip_gen.errors import OutputError, WeightsError
+from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import fetch, store
 from wav2clip_gen.models.download import Downloading
 from wav2clip_gen.models.fetch import Done, Failed, Trying, Waiting
@@ -40,7 +41,7 @@ def test_a_part_is_fetched_checked_converted_and_recorded(server: Server, folder
     assert {path.name for path in path.parent.iterdir()} == {"clip.safetensors", ".fetch.lock"}
     entry = Lock(folder).entries()["eyes"]
     assert entry["original"] == {"file": "eyes.pt", "size": len(BODY), "sha256": HASH, "source": part.sources[0]}
-    assert store.sha256(path) == entry["converted"]["sha256"] == store.hash_file(path)
+    assert store.sha256(path) == entry["converted"]["sha256"] == hash_file(path)
 
 
 @pytest.mark.parametrize("make", [part_from, unknown])
@@ -53,7 +54,8 @@ def test_a_published_file_is_read_once_for_its_hash(
         hashed.append(path.name)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr(store, "hash_file", hash_file)
+    for module in ("fetch", "store"):
+        monkeypatch.setattr(f"wav2clip_gen.models.{module}.hash_file", hash_file)
     run(make(server.plan("/eyes.pt", Answer(body=BODY))), folder)
     assert hashed == ["eyes.pt.part", "clip.safetensors"]
     assert converter.hashes == [HASH]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.models.tiny import place, write_weights
 from wav2clip_gen.errors import OutputError, WeightsError
+from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import locks, manifest, store
 from wav2clip_gen.models.locks import Lock
 
@@ -116,7 +117,7 @@ def test_other_files_are_damaged_weights(folder: Path, content: bytes) -> None:
 
 def test_a_recorded_hash_is_not_computed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_weights(place("full", "clip"))
-    true = store.hash_file(path)
+    true = hash_file(path)
     assert store.sha256(path) == true
     Lock(folder).record_converted("vit-b-32", path, sha256=true)
     monkeypatch.setattr(store, "hash_file", lambda _: "hashed")

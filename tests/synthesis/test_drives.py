@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 
 from tests.conftest import SAMPLES
@@ -105,6 +106,35 @@ def test_a_stem_that_only_drives_is_heard_and_does_not_steer(mini: Family, tmp_p
     onset = measure(drums, job.timeline).curves["onset"].values
     np.testing.assert_allclose(drive(job).curves["zoom"], 1 + 0.1 * onset, atol=1e-6)
     assert job.settings.stems == ()
+
+
+def test_a_stem_that_is_silent_beside_its_song_drives_nothing(mini: Family, tmp_path: Path) -> None:
+    """What a separator leaves where nothing plays is hiss: by its own measure it would drive at full range."""
+    rate = 16_000
+    hiss = np.random.default_rng(0).standard_normal(3 * rate)
+    soundfile.write(tmp_path / "song.wav", 0.15 * hiss, rate)
+    settings = Settings().merged(
+        {
+            "maps": [
+                "vocals.loudness:zoom=0.1",
+                "vocals.C:brightness=-0.5",
+                "vocals.onsets:steps=3",
+                "loudness:pan-x=1",
+            ],
+            "stem_files": [f"vocals={tmp_path / 'vocals.wav'}"],
+        }
+    )
+
+    def driven(level: float) -> Drives:
+        soundfile.write(tmp_path / "vocals.wav", level * hiss, rate, subtype="FLOAT")
+        return drive(prepare(tmp_path / "song.wav", tmp_path / "film.mp4", settings, loaded=mini.choice))
+
+    silent, faint = driven(7e-6), driven(7e-4)
+    for name in ("zoom", "brightness", "steps"):
+        assert np.ptp(silent.curves[name]) == 0
+    assert silent.curves["zoom"][0] == 1
+    assert silent.curves["pan-x"].max() > 0.9  # the song itself still does
+    assert faint.curves["zoom"].min() > 1.05
 
 
 def grown(first: Floats, second: Floats) -> float:

@@ -21,7 +21,7 @@ import soundfile
 
 from tests.training.conftest import ToySentences, write_data, write_videos
 from wav2clip_gen.cli.train import app
-from wav2clip_gen.models import store
+from wav2clip_gen.files import hash_file
 from wav2clip_gen.training import anchors
 
 STEPS = ("--steps", "4", "--batch", "4", "--device", "cpu")
@@ -83,7 +83,7 @@ def smoke(scratch: Path) -> Path:
     assert Path(said.strip()) == film, said
     assert film.stat().st_size > 0
     used = json.loads(film.with_suffix(".json").read_text())["family"]["sha256"]
-    made = {part: store.hash_file(weights / "mini" / f"{part}.safetensors") for part in used}
+    made = {part: hash_file(weights / "mini" / f"{part}.safetensors") for part in used}
     assert used == made, "the film was made with other weights"
     return film
 

@@ -50,6 +50,11 @@ class DemucsSeparator:
         """The package's version and what the weights are."""
         return f"{version('demucs')} {self._weights.fingerprint}"
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the weights are there."""
+        return self._given is not None
+
     def block_seconds(self, rate: int, channels: int) -> float:
         """Long beside what the network hears at once, and short beside a GPU's memory."""
         return BLOCK_SECONDS

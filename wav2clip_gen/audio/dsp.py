@@ -35,6 +35,7 @@ class DspSeparator:
 
     name = "dsp"
     version = "1"  # counted up whenever the stems change
+    is_ready = True
 
     def block_seconds(self, rate: int, channels: int) -> float:
         """30 s, in which a song repeats itself, but less where that would take much memory."""

@@ -95,6 +95,15 @@ def measure(track: Track, timeline: Timeline) -> Features:
     )
 
 
+def silenced(features: Features) -> Features:
+    """What there is to drive a setting where nothing is heard: all curves 0, no pitch, no onset and no beat."""
+    curves = {name: replace(curve, values=np.zeros_like(curve.values)) for name, curve in features.curves.items()}
+    return replace(
+        features, curves=curves, chroma=np.zeros_like(features.chroma), onsets=np.zeros(0), beats=np.zeros(0),
+        tempo=None,
+    )  # fmt: skip
+
+
 class _Hearing:
     """One pass over a track's spectra, gathered into frames, into cells for sections, and into a picture."""
 

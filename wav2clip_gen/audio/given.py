@@ -9,9 +9,10 @@ from pathlib import Path
 
 from wav2clip_gen.errors import SettingsError, SoundError
 from wav2clip_gen.media import streams
+from wav2clip_gen.settings import MIX
 
-MIXES = ("mix", "mixture")  # what the song is called among its stems
-STREAMS = ("mix", "drums", "bass", "other", "vocals")  # of a .stem.mp4, in the order of musdb18
+MIXES = (MIX, "mixture")  # what the song is called among its stems
+STREAMS = (MIX, "drums", "bass", "other", "vocals")  # of a .stem.mp4, in the order of musdb18
 SUFFIXES = frozenset(
     (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".wma", ".wv")
 )
@@ -82,7 +83,7 @@ def find_beside(names: Sequence[str], song: Path) -> dict[str, Given]:
     Raises:
         SoundError: A stem lies there twice.
     """
-    if _is_stem_file(song):
+    if is_stem_file(song):
         return _streams(song, names) if streams.count_sounds(song) == len(STREAMS) else {}
     return _members(song.parent, names) if song.stem.casefold() in MIXES else {}
 
@@ -97,7 +98,7 @@ def _split(given: str | Path) -> tuple[str | None, Path]:
         return name, Path(file).expanduser()
     if not path.exists():
         raise SoundError(f"{path}: no such file or folder", hint="give NAME=FILE, a folder of stems or a .stem.mp4")
-    if not path.is_dir() and not _is_stem_file(path):
+    if not path.is_dir() and not is_stem_file(path):
         raise SettingsError(f"{path}: which stem is it?", hint=f"name it, as in --stem-file drums={path}")
     return None, path
 
@@ -140,7 +141,7 @@ def _named(folder: Path, name: str) -> Path | None:
 
 def _by_itself(name: str, path: Path) -> Given:
     """The file of `NAME=FILE`; of a .stem.mp4, the stream of that name."""
-    if not _is_stem_file(path) or not path.is_file():
+    if not is_stem_file(path) or not path.is_file():
         return Given(path)
     found = _collection(path, [name])
     if not found:
@@ -156,5 +157,6 @@ def _check_wanted(name: str, names: Sequence[str]) -> None:
         )
 
 
-def _is_stem_file(path: Path) -> bool:
+def is_stem_file(path: Path) -> bool:
+    """Whether a file is named as one that holds a song and its stems."""
     return path.name.casefold().endswith((".stem.mp4", ".stem.m4a"))

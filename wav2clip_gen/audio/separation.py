@@ -22,6 +22,10 @@ class Separator(Protocol):
     def version(self) -> str:
         """Another one wherever the stems of the same song are others."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that it needs is on this machine; `version` can be told at once then."""
+
     def block_seconds(self, rate: int, channels: int) -> float:
         """How much to give at once, in seconds; more than `CROSSOVER`."""
 

@@ -14,11 +14,10 @@ from wav2clip_gen.audio.separation import STEMS, Separator
 from wav2clip_gen.audio.stem_cache import Entry, check_cache
 from wav2clip_gen.audio.stem_files import MOST_CHANNELS, check_keep, keep_stems
 from wav2clip_gen.audio.track import Track
-from wav2clip_gen.errors import OutputError, SettingsError, SoundError
+from wav2clip_gen.errors import OutputError, SettingsError, SoundError, W2CError
+from wav2clip_gen.settings import SEPARATORS
 
-__all__ = ["SEPARATORS", "STEMS", "StemPlan", "plan_stems", "resolve_input"]
-
-SEPARATORS = ("auto", "demucs", "dsp")
+__all__ = ["STEMS", "StemPlan", "plan_stems", "resolve_input"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +46,16 @@ class StemPlan:
         try:
             check_cache(cache)
         except OutputError:
-            if Entry.of(self.song, self.maker, cache).tracks(self.song) is None:  # else it need not be written to
+            if not self.is_separated(cache):  # else it need not be written to
                 raise
         if keep:
             check_keep(keep, self.song, self.given.values(), overwrite=overwrite)
+
+    def is_separated(self, cache: Path | None = None) -> bool:
+        """Whether all stems are there already, given or from before, as far as can be told without fetching weights."""
+        if self.maker is None or not self.maker.is_ready:
+            return self.maker is None
+        return Entry.of(self.song, self.maker, cache).tracks(self.song) is not None
 
     def tracks(
         self,
@@ -108,7 +113,7 @@ def plan_stems(
         track: The song.
         names: The stems that are wanted; given ones may have other names than `STEMS`.
         given: `NAME=FILE`, folders that hold `vocals.wav` and so on, or .stem.mp4 files.
-        separator: One of `SEPARATORS`; "auto" is Demucs where it and its model are at hand, else "dsp".
+        separator: One of `settings.SEPARATORS`; "auto" is Demucs where it and its model are at hand, else "dsp".
         demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
 
     Raises:
@@ -132,6 +137,20 @@ def plan_stems(
     maker = _choose_separator(separator, track, demucs_repo) if missing else None
     origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
     return StemPlan(track, names, found, origins, maker)
+
+
+def separator_version(name: str, demucs_repo: Path | None = None) -> str | None:
+    """What a separator's stems depend on, as a run record keeps it; None where it or its weights are not at hand."""
+    from wav2clip_gen.audio.demucs import find_demucs
+    from wav2clip_gen.audio.dsp import DspSeparator
+
+    if name != "demucs":
+        return DspSeparator.version
+    try:
+        found = find_demucs(required=False, repo=demucs_repo, channels=1)
+    except W2CError:
+        return None
+    return found.version if found else None
 
 
 def _opened(given: Given, song: Track, *, unasked: bool) -> Track:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.job import Job
     from wav2clip_gen.models.choice import Choice
     from wav2clip_gen.models.families import Family
+    from wav2clip_gen.record import Again
 
 
 app = typer.Typer(
@@ -167,12 +168,14 @@ def render(
         layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
         pulls = _given(changes, prompt or [], prompt_files or [], style_image or [])
         given = {**pulls, **options.given_stems(stems, stem_file), **({"maps": maps} if maps else {})}
-        sources, settings = _collect(inputs or [], from_record, layers, given, weights_dir)
+        again = _read_again(from_record, weights_dir, demucs_repo)
+        sources, settings = _collect(inputs or [], again, layers, given, weights_dir)
         settings = settings.with_stem_weights(dict(stem_weight or []))
         _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)
         request = Request(
-            settings, out, overwrite, frames_dir, keep_stems, demucs_repo, dry_run, storyboard, weights_dir
-        )
+            settings, out, overwrite, frames_dir, keep_stems, again.demucs_repo if again else demucs_repo, dry_run,
+            storyboard, weights_dir,
+        )  # fmt: skip
         ready: dict[Path, Job] = {}
         if fetch:
             from wav2clip_gen.cli.weights import fetch_missing
@@ -194,15 +197,27 @@ def render(
     raise typer.Exit(code)
 
 
+def _read_again(path: Path | None, weights_dir: Path | None, demucs_repo: Path | None) -> Again | None:
+    """What a run record says, if one is given; what is no longer as it was is told."""
+    if path is None:
+        return None
+    from wav2clip_gen import record
+
+    again = record.read(path, weights_dir, demucs_repo)
+    for difference in again.differences:
+        typer.echo(f"note: {difference}", err=True)
+    return again
+
+
 def _collect(
     inputs: list[Path],
-    from_record: Path | None,
+    again: Again | None,
     layers: dict[str, Any],
     given: dict[str, Any],
     weights_dir: Path | None,
 ) -> tuple[list[Path], Settings]:
     """Tracks and settings: from a record or the family's own, then presets and files, then options."""
-    if from_record is None:
+    if again is None:
         if not inputs:
             raise SettingsError("no track was given", hint="w2c-gen song.wav, or w2c-gen --help")
         from wav2clip_gen.models import store
@@ -210,13 +225,12 @@ def _collect(
         asked = settings_from(**layers).merged(given)
         base = family_settings(store.resolve(asked.run.models, weights_dir))
         return inputs, settings_from(base, **layers).merged(given)
-    from wav2clip_gen import record
-
-    again = record.read(from_record, weights_dir)
-    for difference in again.differences:
-        typer.echo(f"note: {difference}", err=True)
     base = replace(again.settings, stem_files=()) if inputs else again.settings  # another song has other stems
-    return inputs or [again.track], settings_from(base, **layers).merged(given)
+    settings = settings_from(base, **layers).merged(given)
+    if settings.stem_files == base.stem_files:
+        needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.stem_names)
+        settings = replace(settings, stem_files=needed)
+    return inputs or [again.track], settings
 
 
 def _given(

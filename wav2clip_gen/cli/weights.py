@@ -169,10 +169,10 @@ def fetch_missing(run: Run, weights_dir: Path | None) -> None:
 
 def _fetch_tag(asked: str, weights_dir: Path | None, *, precision: str = "fp32", offline: bool = False) -> None:
     """Let open_clip fetch `ARCHITECTURE/TAG` with its own client and progress."""
+    from wav2clip_gen.environment import asked_to_stay_offline
     from wav2clip_gen.errors import WeightsError
     from wav2clip_gen.models.choice import tag_file
     from wav2clip_gen.models.convert import fetch_tag
-    from wav2clip_gen.models.fetch import asked_to_stay_offline
 
     if offline or asked_to_stay_offline():
         raise WeightsError(f"{asked} cannot be fetched offline", hint="leave out --offline and W2C_OFFLINE")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import checkpoints, store
+from wav2clip_gen.files import hash_file
+from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.checkpoints import Header
 from wav2clip_gen.models.clip import Perceptor, silent_log
 from wav2clip_gen.models.structures import recognise
@@ -71,7 +72,7 @@ def convert(
             hint=f"this seems to be {guess}" if guess else f"give a {role} of the kind that --as or its YAML names",
         )
     checkpoints.fill(_inside(network), tensors)
-    made_of = {"file": original.name, "sha256": sha256 or store.hash_file(original)}
+    made_of = {"file": original.name, "sha256": sha256 or hash_file(original)}
     checkpoints.save(network, out, original=made_of, precision=precision)
 
 

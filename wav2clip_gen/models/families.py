@@ -85,9 +85,12 @@ def load_choice(choice: Choice, *, device: str | torch.device = "cpu") -> Family
         if part.original and not part.path.is_file():
             convert(part.original, part.path, role=role, config=read_recipe(recipe_beside(part.original)))
     networks = {role: checkpoints.load(path, part=role).to(device) for role, path in choice.files.items()}
+    wav2clip = cast(Wav2CLIP, networks["wav2clip"])
+    # A quarter less time on a CPU; the networks that paint gain nothing.
+    wav2clip.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Family(
         choice=choice,
-        wav2clip=cast(Wav2CLIP, networks["wav2clip"]),
+        wav2clip=wav2clip,
         clip=cast(Perceptor, networks["clip"]),
         vqgan=cast(VQGAN, networks["vqgan"]),
         prior=cast("Prior | None", networks.get("prior")),

@@ -11,15 +11,14 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2clip_gen import environment
+from wav2clip_gen.environment import asked_to_stay_offline
 from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import store
 from wav2clip_gen.models.disk import disk_errors_told
 from wav2clip_gen.models.download import Downloading, Retrying, SourceError, Wanted, download
 from wav2clip_gen.models.locks import Lock
 from wav2clip_gen.models.manifest import Part
-
-asked_to_stay_offline = environment.asked_to_stay_offline
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def install(
         path.parent.mkdir(parents=True, exist_ok=True)
         convert(original, path, part, precision=precision, sha256=published.sha256 if published else "")
         lock = Lock(folder)
-        lock.record_converted(part.name, path, sha256=store.hash_file(path))
+        lock.record_converted(part.name, path, sha256=hash_file(path))
         if published:  # only now: a file that cannot be converted is not what was published
             size, digest, source = original.stat().st_size, published.sha256, published.source
             lock.record_original(part.name, file=part.file, size=size, sha256=digest, source=source)
@@ -265,7 +264,7 @@ def _checked_hash(path: Path, part: Part, known: str | None) -> str:
         raise _OtherFileError("it is empty")
     if part.size is not None and size != part.size:
         raise _OtherFileError(f"it has {size} bytes instead of {part.size}")
-    found = store.hash_file(path)
+    found = hash_file(path)
     if known not in (None, found):
         raise _OtherFileError(f"its sha256 is {found}, not {known}")
     return found

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wav2clip_gen import files
 from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import manifest
 from wav2clip_gen.models.locks import Lock
 from wav2clip_gen.models.manifest import Part
 
 FAMILIES = ("full", "mini")  # the better one first
-hash_file = files.hash_file
 STATES = ("shipped", "ready", "RANDOM", "fetched", "missing", "damaged")
 
 

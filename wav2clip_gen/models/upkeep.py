@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import choice, store
 from wav2clip_gen.models.disk import disk_errors_told
 from wav2clip_gen.models.locks import Lock
@@ -74,7 +75,7 @@ def verify(part: Part, weights_dir: Path | None = None) -> str:
     shown = []
     if not part.shipped and original.is_file():
         known = part.sha256 or entry.get("original", {}).get("sha256")
-        if known and (found := store.hash_file(original)) != known:
+        if known and (found := hash_file(original)) != known:
             raise WeightsError(f"{original}: its sha256 is {found}, not {known}", hint=again)
         shown.append(f"{part.file} is what was published" if known else f"{part.file} has no known hash")
     if shown and not path.is_file():
@@ -82,7 +83,7 @@ def verify(part: Part, weights_dir: Path | None = None) -> str:
     store.find_part(part.name, folder)
     recorded = entry.get("converted", {}).get("sha256")
     if recorded:
-        if (found := store.hash_file(path)) != recorded:
+        if (found := hash_file(path)) != recorded:
             raise WeightsError(f"{path}: its sha256 is {found}, not {recorded}", hint=again)
         return ", ".join([*shown, "unchanged since it was converted"])
     from wav2clip_gen.models import checkpoints

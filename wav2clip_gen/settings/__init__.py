@@ -9,13 +9,13 @@ from typing import Any
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.settings.drives import DESTINATIONS, FEATURES, MIX, PITCHES, Drive, read_drive
-from wav2clip_gen.settings.groups import Motion, Painting, Picture, Run, Sound, Stem, View
+from wav2clip_gen.settings.groups import SEPARATORS, Motion, Painting, Picture, Run, Sound, Stem, View
 from wav2clip_gen.settings.knobs import Group, describe_range, knobs, merge_group, parse_time, suggestion
 from wav2clip_gen.settings.pulls import Prompt, Pull, StyleImage, read_pull
 
 __all__ = [
-    "DESTINATIONS", "FEATURES", "MIX", "PITCHES", "SECTIONS", "Drive", "Group", "Motion", "Painting", "Picture",
-    "Prompt", "Pull", "Run", "Settings", "Sound", "Stem", "StyleImage", "View", "describe_range", "knobs",
+    "DESTINATIONS", "FEATURES", "MIX", "PITCHES", "SECTIONS", "SEPARATORS", "Drive", "Group", "Motion", "Painting",
+    "Picture", "Prompt", "Pull", "Run", "Settings", "Sound", "Stem", "StyleImage", "View", "describe_range", "knobs",
     "parse_time", "suggestion",
 ]  # fmt: skip
 
@@ -83,8 +83,15 @@ class Settings:
             )
         if self.stem_files and not self.stem_names:
             raise SettingsError("files of stems are given, but no stem is named", hint="add --stems vocals,drums")
+        weighed = [stem.name for stem in self.stems if stem.weight != 1]
+        if self.picture.layout != "single" and weighed:
+            raise SettingsError(
+                f"a layout {self.picture.layout} shows each stem by itself, so the weight of {weighed[0]} says nothing",
+                hint="leave --stem-weight out, or --layout",
+            )
         heard = self.sound.weight > 0 and (not self.stems or any(stem.weight for stem in self.stems))
-        if not heard and not any(pull.weight for pull in self.pulls):
+        pulled = any(pull.weight for pull in self.pulls) or any(drive.pulls for drive in self.maps)
+        if not heard and not pulled:
             raise SettingsError(
                 "nothing steers the picture", hint="give sound.weight, a stem or a prompt a weight above 0"
             )

@@ -62,6 +62,11 @@ class Drive(Group):
         """Which prompt it drives, from 1; None for none, or for all."""
         return int(self.to.removeprefix("prompt.")) if self.to.startswith("prompt.") else None
 
+    @property
+    def pulls(self) -> bool:
+        """Whether it gives prompts a weight, even those that have none by themselves."""
+        return (self.to == "prompt" or self.prompt is not None) and (self.scale, self.offset) != (0, 0)
+
     @classmethod
     def parse(cls, written: str) -> Drive:
         """Read `[STEM.]FEATURE:DESTINATION=SCALE[,offset=X][,attack=SECONDS][,decay=SECONDS]`."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from wav2clip_gen.settings.knobs import Group, knob
 
+SEPARATORS = ("auto", "demucs", "dsp")  # what can be asked for
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stem(Group):
@@ -24,7 +26,7 @@ class Sound(Group):
     window: float = knob(1.0, "how much sound one embedding hears", unit="s", minimum=0.1, maximum=30)
     hop: float = knob(0.1, "time between two embeddings", unit="s", minimum=0.01, maximum=10)
     weight: float = knob(1.0, "the sound's pull beside the prompts'", minimum=0, maximum=100)
-    separator: str = knob("auto", "what takes stems out of the song", choices=("auto", "demucs", "dsp"))
+    separator: str = knob("auto", "what takes stems out of the song", choices=SEPARATORS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,11 @@ def stem_pull(level: Floats, *, full: float, fps: float) -> Floats:
     return np.where(smooth > SILENT * full, smooth, 0.0)
 
 
+def is_silent(level: Floats, song: Floats, *, fps: float) -> bool:
+    """Whether a stem is silent from start to end beside its song; the levels of both, (F,)."""
+    return not stem_pull(level, full=from_zero(song).high, fps=fps).any()
+
+
 def weighted_mean(voices: Iterable[tuple[Tensor, Floats]]) -> Tensor:
     """The mean of embeddings (F, D), each weighted by its pull (F,), (F, D); 0 where nothing pulls."""
     total, weight = torch.zeros(()), torch.zeros(())

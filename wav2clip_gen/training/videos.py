@@ -22,9 +22,9 @@ from torch import Tensor
 
 from wav2clip_gen.audio.track import EAR_RATE
 from wav2clip_gen.errors import OutputError, TrainingError, VideoError
-from wav2clip_gen.files import appear_whole
+from wav2clip_gen.files import appear_whole, hash_file
 from wav2clip_gen.media import ffmpeg
-from wav2clip_gen.models import checkpoints, store
+from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training.clips import CLIP_SECONDS, Clip, find_clips, split
 from wav2clip_gen.training.distributed import ALONE, Group
@@ -74,7 +74,7 @@ class Videos:
         """
         self.source, self.clip, self.group = source, clip, group
         self.clips = find_clips(source)
-        self.clip_digest = store.hash_file(clip)
+        self.clip_digest = hash_file(clip)
         self._cache = cache / f"clips-{self.clip_digest[:12]}"
         self._places = [self._cache / f"{_identity(clip)}.safetensors" for clip in self.clips]
 
