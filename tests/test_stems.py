@@ -131,6 +131,15 @@ def test_the_record_tells_what_is_gone_and_what_to_give_instead(make: Make, tune
         assert option in line
 
 
+def test_the_record_tells_once_of_a_file_that_is_song_and_stems(make: Make, tmp_path: Path) -> None:
+    order = ("mix", "drums", "bass", "other", "vocals")
+    song = write_stem_file([SONG / f"{name}.ogg" for name in order], tmp_path / "tune.stem.mp4")
+    made = make(song)
+    song.unlink()
+    (told,) = record.read(made.record).differences
+    assert told.startswith(f"{song} is gone; name the song")
+
+
 def test_the_record_knows_how_stems_were_separated(
     mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,7 +164,8 @@ def _again(content: dict[str, Any], path: Path, weights_dir: Path | None, demucs
         for role, digest in content["family"]["sha256"].items()
         if parts[role].path.is_file() or parts[role].original is None  # else it is yet to be converted
     ]
-    differences = [told for one in used if (told := one.difference(path.name))]
+    once = {one.path: one for one in reversed(used)}  # a .stem.mp4 is the song and its stems
+    differences = [told for one in reversed(once.values()) if (told := one.difference(path.name))]
     for name, made in {stem["from"]: stem.get("version") for stem in stems.values() if not stem["path"]}.items():
         if separator_version(name, demucs_repo) not in (None, made):
             differences.append(f"{name} separates stems otherwise than it did for {path.name}")
