@@ -116,7 +116,7 @@ def test_each_row_may_be_smoothed_by_a_half_life_of_its_own() -> None:
     peak, rows = np.eye(9)[4], np.arange(9.0)
     np.testing.assert_allclose(smoothed(peak, 3.0 + 1e-9 * rows), smoothed(peak, 3.0), atol=1e-6)
     found = smoothed(peak, np.where(rows < 7, 3.0, 0.0))
-    assert found[7:].tolist() == [0, 0]
+    assert found[7:] == pytest.approx([0, 0], abs=1e-12)
     assert 0 < found[6] < found[5] < found[4]
 
 

@@ -46,7 +46,7 @@ def test_tables_go_to_stdout_to_the_page_and_figures_to_json(toy_data: Path, tmp
     content = json.loads(figures.read_text())
     assert content["parts"]["vqgan"]["pictures"] == 8
     assert content["parts"]["retrieval"]["text_to_sound"]["questions"] == 3
-    assert set(content["family"]["sha256"]) == {"wav2clip", "clip", "vqgan"}
+    assert set(content["family"]["sha256"]) == {"wav2clip", "clip", "vqgan", "prior"}
 
 
 def test_the_data_must_be_given_and_there(tmp_path: Path) -> None:
