@@ -114,7 +114,8 @@ def rendering(
         sources(job, on_progress=on_separation)
     yield clock.begin("hear")
     drives = drive(job)
-    trajectories = {name: hear(job, family, stems, drives=drives) for name, stems in scenes.items()}
+    beside = hear_beside(job, family, drives)
+    trajectories = {name: hear(job, family, stems, drives=drives, beside=beside) for name, stems in scenes.items()}
     silent = {stem for trajectory in trajectories.values() for stem in trajectory.silent}
     if silent:
         yield Silent(tuple(sorted(silent)))
@@ -181,6 +182,7 @@ def hear(
     *,
     windows: Tensor | None = None,
     drives: Drives | None = None,
+    beside: Beside | None = None,
 ) -> Trajectory:
     """Bring what is heard, and words and style images beside it, to one target per frame.
 
@@ -190,6 +192,7 @@ def hear(
         stems: Stems to follow, none for the whole song; by default those of the settings.
         windows: The whole song's, from `embed_sound`, if they are there already.
         drives: From `drive`, if they are there already.
+        beside: From `hear_beside`, if it is there already.
     """
     from wav2clip_gen.synthesis.listening import listen, listen_to_stems
     from wav2clip_gen.synthesis.trajectory import build_trajectory, hold_scenes
@@ -197,6 +200,7 @@ def hear(
     settings, found = job.settings, sources(job)
     stems = settings.stems if stems is None else stems
     drives = drives or drive(job)
+    beside = beside or hear_beside(job, family, drives)
     if stems:
         followed = [(stem, found[stem.name]) for stem in stems]
         heard = listen_to_stems(family.wav2clip, job.track, job.timeline, followed)
@@ -208,12 +212,29 @@ def hear(
         job.timeline,
         half_life=drives.curves["smoothing"],
         sound_weight=settings.sound.weight,
-        prompts=embed_pulls(settings, family) if settings.pulls else None,
-        pulls=pull_curves(job, drives) if settings.pulls else None,
+        prompts=beside.vectors,
+        pulls=beside.curves,
     )
-    if settings.motion.scenes == "sections":
-        trajectory = hold_scenes(trajectory, find_scenes(job), crossfade=settings.motion.crossfade)
+    if beside.scenes:
+        trajectory = hold_scenes(trajectory, beside.scenes, crossfade=settings.motion.crossfade)
     return replace(trajectory, silent=heard.silent)
+
+
+class Beside(NamedTuple):
+    """What all pictures of a film have in common beside the sound that each follows."""
+
+    vectors: Tensor | None  # (P, D) of words and pictures
+    curves: Tensor | None  # (P, F), how much each pulls
+    scenes: list[slice]  # frames that hold one target; none where targets follow each moment
+
+
+def hear_beside(job: Job, family: Family, drives: Drives) -> Beside:
+    """Embed words and style images, and find the sections that a film holds: once, however many pictures it has."""
+    settings = job.settings
+    scenes = find_scenes(job) if settings.motion.scenes == "sections" else []
+    if not settings.pulls:
+        return Beside(None, None, scenes)
+    return Beside(embed_pulls(settings, family), pull_curves(job, drives), scenes)
 
 
 def find_scenes(job: Job) -> list[slice]:

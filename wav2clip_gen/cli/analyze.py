@@ -44,16 +44,7 @@ Plot = Annotated[
     bool,
     typer.Option("--plot", rich_help_panel="Output", help="Write SONG.analysis.png [dim](default, with --json)[/]"),
 ]
-Stems = Annotated[
-    str | None,
-    typer.Option(
-        "--stems",
-        metavar="NAME,NAME",
-        rich_help_panel="Stems",
-        help="Parts of the song that are looked at too, each by itself: vocals, drums, bass, other, or names of files "
-        "given.",
-    ),
-]
+Stems = Annotated[str | None, options.stems_option("Parts of the song that are looked at too, each by itself")]
 Words = Annotated[
     Path | None,
     typer.Option(

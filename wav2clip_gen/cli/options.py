@@ -55,6 +55,14 @@ def knob_option(group: type[Group], name: str, *, panel: str, flag: str = "", **
     )  # fmt: skip
 
 
+def stems_option(meaning: str) -> Any:
+    """`--stems`, for a command in which they mean this."""
+    return typer.Option(
+        "--stems", metavar="NAME,NAME", rich_help_panel="Stems",
+        help=f"{meaning}: vocals, drums, bass, other, or names of files given.",
+    )  # fmt: skip
+
+
 def parse_seconds(written: str) -> float:
     """Read a time as `parse_time` does."""
     try:
@@ -141,15 +149,7 @@ Start = Annotated[float | None, knob_option(Sound, "start", panel="Sound", parse
 Duration = Annotated[float | None, knob_option(Sound, "duration", panel="Sound", parser=parse_seconds, metavar="TIME")]
 Window = Annotated[float | None, knob_option(Sound, "window", panel="Sound")]
 Hop = Annotated[float | None, knob_option(Sound, "hop", panel="Sound")]
-Stems = Annotated[
-    str | None,
-    typer.Option(
-        "--stems",
-        metavar="NAME,NAME",
-        rich_help_panel="Stems",
-        help="Parts of the song that steer instead of the whole: vocals, drums, bass, other, or names of files given.",
-    ),
-]
+Stems = Annotated[str | None, stems_option("Parts of the song that steer instead of the whole")]
 StemFiles = Annotated[
     list[str] | None,
     typer.Option(
