@@ -17,7 +17,9 @@ import pytest
 import soundfile
 import torch
 
+from tests.audio.test_dsp import decibels
 from tests.conftest import ROOT, SAMPLES
+from wav2clip_gen.audio.dsp import DspSeparator
 from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.track import Samples, Track, open_track
 from wav2clip_gen.audio.windows import Timeline, iterate_windows
@@ -57,6 +59,16 @@ def test_separation(table: list[tuple[str, str]], tmp_path: Path, label: str, mi
     words = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
     figure = f"{float(words[0]):.1f} s, {int(words[-2]) // 1024} MiB"
     table.append((f"stems of {label} of stereo (dsp): time, peak memory", figure))
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_quality(table: list[tuple[str, str]], name: str) -> None:
+    mix, stem = (soundfile.read(SAMPLES / "song" / f"{one}.ogg", dtype="float32") for one in ("mix", name))
+    found = DspSeparator().separate(mix[0].T, mix[1])[STEMS.index(name)]
+    before, after = decibels(stem[0].T, mix[0].T), decibels(stem[0].T, found)
+    table.append(
+        (f"{name} of the sample song (dsp): signal to distortion, mix and stem", f"{before:.1f}, {after:.1f} dB")
+    )
 
 
 def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Family) -> None:
