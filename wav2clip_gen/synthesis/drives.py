@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wav2clip_gen.audio.features import Features
 from wav2clip_gen.audio.windows import Timeline
-from wav2clip_gen.settings import DESTINATIONS, PITCHES, Drive, Settings, View
+from wav2clip_gen.config import DESTINATIONS, PITCHES, AudioMap, Settings, View
 from wav2clip_gen.synthesis.motion import Matrix, placement
 
 Floats = NDArray[np.float64]
@@ -79,7 +79,7 @@ def follow_maps(settings: Settings, features: Mapping[str | None, Features], tim
 def _value(settings: Settings, destination: str) -> float:
     """What a setting is while nothing drives it."""
     group, name = DESTINATIONS[destination]
-    holder = View() if group is View else getattr(settings, group.__name__.lower())
+    holder = View() if group is View else getattr(settings, group.__name__.removesuffix("Settings").lower())
     return float(getattr(holder, name))
 
 
@@ -91,7 +91,7 @@ def _within(curve: Floats, destination: str) -> Floats:
     return np.clip(curve, lowest, allowed["maximum"])
 
 
-def _change(one: Drive, features: Features, timeline: Timeline) -> Floats:
+def _change(one: AudioMap, features: Features, timeline: Timeline) -> Floats:
     """What is added to a setting at each frame, (F,)."""
     heard = feature_curve(features, one.feature, timeline)
     return one.scale * follow(heard, float(timeline.fps), attack=one.attack, decay=one.decay) + one.offset

@@ -13,8 +13,8 @@ from wav2clip_gen.audio.curves import Floats, from_zero, smoothed
 from wav2clip_gen.audio.features import levels, loudness
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.audio.windows import Timeline, iterate_windows
+from wav2clip_gen.config import StemWeight
 from wav2clip_gen.models.wav2clip import Wav2CLIP
-from wav2clip_gen.settings import Stem
 from wav2clip_gen.synthesis.trajectory import at_times
 
 LEVEL_SMOOTHING = 0.1  # seconds, half-life of a stem's level: between two strokes of a drum there is still the drum
@@ -41,7 +41,7 @@ def listen(windows: Tensor | None, song: Track, timeline: Timeline) -> Heard:
     return Heard(None if windows is None else _at_frames(windows, timeline), loudness(song, timeline))
 
 
-def listen_to_stems(ear: Wav2CLIP, song: Track, timeline: Timeline, stems: Sequence[tuple[Stem, Track]]) -> Heard:
+def listen_to_stems(ear: Wav2CLIP, song: Track, timeline: Timeline, stems: Sequence[tuple[StemWeight, Track]]) -> Heard:
     """Hear stems in the place of their song.
 
     What a stem has to say depends on the song and on itself, never on another stem: where it is silent, a frame is

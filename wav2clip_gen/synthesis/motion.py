@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wav2clip_gen.settings import View
+from wav2clip_gen.config import View
 from wav2clip_gen.synthesis.cutouts import look_through, saturated
 
 Matrix = NDArray[np.float64]  # (3, 3), from where a point was to where it is, both as (x, y, 1)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.profiler import record_function
 
+from wav2clip_gen.config import Settings, View
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family, computes_in_bf16
 from wav2clip_gen.pictures import read_covering
-from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.cutouts import random_views
 from wav2clip_gen.synthesis.goal import Goal, mismatch, set_goal
 from wav2clip_gen.synthesis.losses import drift, layout_distance, total_variation
@@ -69,7 +69,7 @@ class Painter:
         self._lowest = codes.amin(dim=0).view(1, -1, 1, 1)
         self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
         self._spread = codes.std(dim=0).view(1, -1, 1, 1)
-        self._shown = _RunningAverage(settings.motion.blend * settings.picture.fps)
+        self._shown = _RunningAverage(settings.motion.ema_half_life * settings.picture.fps)
         self._beside: Tensor | None = None  # (1, 3, H, W), what the codes could not hold of a picture that was moved
         self._camera = Camera(picture.width, picture.height, vqgan.stride)
         self._autocast = autocast(settings.run.precision, family.device)
@@ -107,10 +107,10 @@ class Painter:
             cuts = self.settings.painting.cuts
             views = random_views(picture, self.family.clip.size, cuts, generator=self.generator)
         others = torch.zeros((), device=picture.device)  # losses that need no perceptor
-        if self.settings.painting.total_variation:
-            others = others + self.settings.painting.total_variation * total_variation(picture)
+        if self.settings.painting.tv_weight:
+            others = others + self.settings.painting.tv_weight * total_variation(picture)
         if goal.layout is not None:
-            others = others + self.settings.painting.layout * layout_distance(picture, goal.layout)
+            others = others + self.settings.painting.layout_weight * layout_distance(picture, goal.layout)
         if inertia:
             others = others + inertia * drift(self.latent, before, self._spread)
         if self.settings.painting.init_weight:  # VQGAN-CLIP's init_weight
