@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "wav2clip_gen"
 FLOORS = (  # each may import from its own floor and those before it
-    {"environment", "errors", "files", "settings", "configuration", "words", "pictures", "drawing", "__init__"},
+    {"environment", "errors", "files", "fields", "guidance", "config", "prompts", "pictures", "drawing", "__init__"},
     {"media"},
     {"audio"},
     {"models", "video"},
@@ -60,7 +60,7 @@ def test_imports_run_one_way(path: Path) -> None:
         "import wav2clip_gen.cli.evaluate, wav2clip_gen.evaluation.parts, wav2clip_gen.evaluation.tables",
         "import wav2clip_gen.cli.analyze, wav2clip_gen.analysis.plot, wav2clip_gen.analysis.report",
         "import wav2clip_gen.storyboard, wav2clip_gen.contact_sheet, wav2clip_gen.pictures",
-        "import wav2clip_gen.settings, wav2clip_gen.errors, wav2clip_gen.job, wav2clip_gen.record",
+        "import wav2clip_gen.config, wav2clip_gen.errors, wav2clip_gen.job, wav2clip_gen.record",
         "import wav2clip_gen.cli.weights, wav2clip_gen.models.upkeep, wav2clip_gen.models.manifest",
         "import sys; sys.argv = ['w2c-gen', '--help']\nfrom wav2clip_gen.cli.app import main\n"
         "try: main()\nexcept SystemExit: pass",

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from tests.conftest import SAMPLES, Write
 from wav2clip_gen import record
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.estimate import estimate
 from wav2clip_gen.events import Event, Film, Finished, FramePainted
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, render, rendering
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.probe import probe
 
 Tone = NDArray[np.float64]

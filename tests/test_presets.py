@@ -17,13 +17,12 @@ from tests.conftest import SAMPLES
 from tests.readme import README
 from wav2clip_gen.audio.features import measure
 from wav2clip_gen.cli.render import app
-from wav2clip_gen.configuration import PRESETS, preset_names, read_yaml, settings_from
+from wav2clip_gen.config import PRESETS, Settings, preset_names, read_yaml, settings_from
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import drive, hear, pull_curves, render
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.prompts import read_prompts
 from wav2clip_gen.synthesis.trajectory import mean_target
-from wav2clip_gen.words import read_prompts
 
 MIX = SAMPLES / "song" / "mix.ogg"
 LYRICS = SAMPLES / "song.lrc"

@@ -16,6 +16,7 @@ from tests.conftest import Write
 from tests.interruption import interrupted
 from wav2clip_gen.analysis.analyse import Section
 from wav2clip_gen.analysis.words import Meaning, Word
+from wav2clip_gen.config import Settings
 from wav2clip_gen.contact_sheet import MARGIN, Panel, draw
 from wav2clip_gen.drawing import clock, font, wrapped
 from wav2clip_gen.errors import OutputError
@@ -24,7 +25,6 @@ from wav2clip_gen.events import Event, SectionPainted, SheetFinished, Silent
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, pull_curves
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.storyboard import paint_section, storyboarding
 from wav2clip_gen.synthesis.trajectory import Trajectory, mean_target
 

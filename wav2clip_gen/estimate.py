@@ -64,7 +64,7 @@ def _time_painting(painter: Painter, target: Tensor, steps: float) -> tuple[floa
 
     def timed_frame(steps: int) -> float:
         began = time.perf_counter()
-        deque(painter.paint(target, steps=steps, inertia=settings.motion.inertia), maxlen=0)
+        deque(painter.paint(target, steps=steps, inertia=settings.motion.temporal_weight), maxlen=0)
         painter.show_bytes()
         return time.perf_counter() - began
 

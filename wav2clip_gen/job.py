@@ -12,12 +12,12 @@ from wav2clip_gen.audio.given import is_stem_file
 from wav2clip_gen.audio.stems import StemPlan, plan_stems, resolve_input
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_folder, check_output
 from wav2clip_gen.models.choice import Choice, choose, require_one_space
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.pictures import check_pictures
-from wav2clip_gen.settings import MIX, Settings, Sound, Stem
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
 FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
@@ -59,7 +59,7 @@ class Job:
         """
         reader, settings = self.networks.parts["clip"], self.settings
         unknown = note_unknown((prompt.text for prompt in settings.prompts), reader.path, name=reader.name)
-        alone = settings.sound.weight < Sound.weight and not settings.pulls
+        alone = settings.sound.weight < SoundSettings.weight and not settings.guidance
         return (*([unknown] if unknown else []), *([ALONE] if alone else []))
 
 
@@ -84,7 +84,7 @@ def prepare(
     is prepared for `storyboard.storyboarding`. A job whose layout is `separate` is several films: see `films`.
     """
     source, settings = Path(source), settings or Settings()
-    settings.require_steering()
+    settings.require_guidance()
     settings.require_prompts()
     networks = loaded or choose(settings.run, weights_dir)
     if not unfetched:
@@ -133,10 +133,10 @@ def open_song(source: Path, settings: Settings) -> Track:
 
 def plan_song_stems(track: Track, settings: Settings, demucs_repo: Path | None) -> StemPlan | None:
     """Where the stems that the settings need come from; None where they need none. Errors are those of `plan_stems`."""
-    if not settings.stem_names:
+    if not settings.required_stems:
         return None
     given, separator = settings.stem_files, settings.sound.separator
-    return plan_stems(track, settings.stem_names, given=given, separator=separator, demucs_repo=demucs_repo)
+    return plan_stems(track, settings.required_stems, given=given, separator=separator, demucs_repo=demucs_repo)
 
 
 def _check_places(job: Job) -> None:
@@ -179,14 +179,14 @@ def films(job: Job) -> tuple[Job, ...]:
     )
 
 
-def pictures(settings: Settings) -> dict[str, tuple[Stem, ...]]:
+def pictures(settings: Settings) -> dict[str, tuple[StemWeight, ...]]:
     """The pictures of a film by their captions, and the stems that each follows; none means the whole song."""
     if settings.picture.layout == "grid":
         return {MIX: (), **_alone(settings)}
     return {"": settings.stems}
 
 
-def _alone(settings: Settings) -> dict[str, tuple[Stem, ...]]:
+def _alone(settings: Settings) -> dict[str, tuple[StemWeight, ...]]:
     """Each stem by itself."""
     return {stem.name: (stem,) for stem in settings.stems}
 
@@ -226,7 +226,7 @@ def name_film(template: str | Path | None, source: Path, settings: Settings) -> 
 
 def _refuse_own_pictures(folder: Path, settings: Settings) -> None:
     """Raise a SettingsError where a picture that takes part lies in the folder that shall be emptied for new ones."""
-    for file in settings.picture_files:
+    for file in settings.image_files:
         if Path(file).resolve().parent == folder.resolve():
             raise SettingsError(f"{file} lies where the film's pictures shall go", hint="choose another --frames-dir")
 
@@ -241,7 +241,7 @@ def name_sheet(template: str | Path | None, source: Path, settings: Settings) ->
     path = fill(template or SHEET, source, settings)
     if path.suffix.lower() != ".png":
         raise OutputError(f"{path}: a storyboard is a png", hint=f"name it {path.with_suffix('.png').name}")
-    if path.resolve() in {Path(file).resolve() for file in settings.picture_files}:
+    if path.resolve() in {Path(file).resolve() for file in settings.image_files}:
         raise SettingsError(f"{path} is a picture that steers the storyboard", hint="choose another --out")
     return path
 

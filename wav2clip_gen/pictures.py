@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,7 +56,7 @@ def check_pictures(settings: Settings) -> None:
     """
     if settings.painting.init_weight and settings.painting.init_image is None:
         raise SettingsError("an init weight pulls towards an init image, and none is given", hint="add --init-image")
-    for file in settings.picture_files:
+    for file in settings.image_files:
         _read(Path(file))
 
 

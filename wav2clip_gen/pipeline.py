@@ -15,12 +15,12 @@ from wav2clip_gen import record
 from wav2clip_gen.analysis.words import frames_of
 from wav2clip_gen.audio.features import levels, measure, silenced
 from wav2clip_gen.audio.windows import iterate_windows
+from wav2clip_gen.config import MIX, Settings, StemWeight
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Silent, Stage
 from wav2clip_gen.files import appear_whole, empty_folder, scratch_beside
 from wav2clip_gen.job import PICTURES, Job, films, must_separate, pictures, prepare, record_beside, shortened, sources
 from wav2clip_gen.pictures import read_style
-from wav2clip_gen.settings import MIX, Settings, Stem
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.probe import verify_film
@@ -55,7 +55,7 @@ def render(
     Args:
         source: A sound file, or a video file whose sound is taken.
         out: The film; `{stem}` and `{seed}` are filled in. By default the track's name, as mp4, in this folder.
-        settings: What to make; see `wav2clip_gen.settings`.
+        settings: What to make; see `wav2clip_gen.config`.
         family: Networks that are already loaded, to make several films with.
         overwrite: Replace an older film.
         frames_dir: Also keep the pictures, as PNG files, in this folder; it may have the same fields.
@@ -178,7 +178,7 @@ def drive(job: Job) -> Drives:
 def hear(
     job: Job,
     family: Family,
-    stems: Sequence[Stem] | None = None,
+    stems: Sequence[StemWeight] | None = None,
     *,
     windows: Tensor | None = None,
     drives: Drives | None = None,
@@ -232,7 +232,7 @@ def hear_beside(job: Job, family: Family, drives: Drives) -> Beside:
     """Embed words and style images, and find the sections that a film holds: once, however many pictures it has."""
     settings = job.settings
     scenes = find_scenes(job) if settings.motion.scenes == "sections" else []
-    if not settings.pulls:
+    if not settings.guidance:
         return Beside(None, None, scenes)
     return Beside(embed_pulls(settings, family), pull_curves(job, drives), scenes)
 
@@ -251,7 +251,7 @@ def embed_sound(job: Job, family: Family) -> Tensor | None:
 
 
 def pull_curves(job: Job, drives: Drives | None = None) -> Tensor:
-    """How much words and pictures pull at each frame, (P, F), in the order of `settings.pulls`.
+    """How much words and pictures pull at each frame, (P, F), in the order of `settings.guidance`.
 
     What the sound makes of the words' weights is in `drives`; without them, all weights are as they were set.
     """
@@ -261,18 +261,18 @@ def pull_curves(job: Job, drives: Drives | None = None) -> Tensor:
 
     times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
     fade = job.settings.motion.crossfade
-    weights: list[float | NDArray[np.float64]] = [one.weight for one in job.settings.pulls]
+    weights: list[float | NDArray[np.float64]] = [one.weight for one in job.settings.guidance]
     if drives:
         weights[: len(drives.prompts)] = list(drives.prompts)
     curves = [
         pull_curve(weight, times, start=one.start, end=one.end, crossfade=fade)
-        for weight, one in zip(weights, job.settings.pulls, strict=True)
+        for weight, one in zip(weights, job.settings.guidance, strict=True)
     ]
     return torch.stack(curves) if curves else torch.zeros(0, len(times))
 
 
 def embed_pulls(settings: Settings, family: Family) -> Tensor:
-    """Unit vectors (P, D) of what pulls beside the sound, in the order of `settings.pulls`, on the CPU."""
+    """Unit vectors (P, D) of what pulls beside the sound, in the order of `settings.guidance`, on the CPU."""
     import torch
 
     from wav2clip_gen.synthesis.styles import embed_style
@@ -319,7 +319,7 @@ def _paint_picture(painter: Painter, target: Tensor, drives: Drives, index: int)
     steps = painter.paint(
         target,
         steps=drives.steps(index) if index else settings.painting.first_steps,
-        inertia=settings.motion.inertia if index else 0,
+        inertia=settings.motion.temporal_weight if index else 0,
         learning_rate=float(drives.curves["learning-rate"][index]),
     )
     last = deque(steps, maxlen=1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen import __version__
 from wav2clip_gen.audio.stems import separator_version
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError
 from wav2clip_gen.events import Film, FramePainted
 from wav2clip_gen.files import appear_whole
@@ -19,7 +20,6 @@ from wav2clip_gen.job import Job
 from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.models import store
 from wav2clip_gen.models.choice import choose
-from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
     from wav2clip_gen.models.families import Family
@@ -34,7 +34,7 @@ PACKAGES = (
 def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) -> dict[str, Any]:
     """The record of a finished film as plain values."""
     track, folder = job.track, film.path.parent
-    settings = job.settings.with_picture_files(lambda file: _relative(Path(file), folder))
+    settings = job.settings.with_image_files(lambda file: _relative(Path(file), folder))
     return {
         "w2c-gen": {"format": FORMAT, "version": __version__},
         "film": film.path.name,
@@ -49,9 +49,9 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
             "samples": track.samples,
         },
         "settings": settings.to_dict(),
-        "stems": {name: _stem(job, name, folder) for name in settings.stem_names},
+        "stems": {name: _stem(job, name, folder) for name in settings.required_stems},
         "demucs_repo": job.demucs_repo and _relative(job.demucs_repo, folder),
-        "pictures": {file: _hash(folder / file) for file in settings.picture_files},
+        "pictures": {file: _hash(folder / file) for file in settings.image_files},
         "family": {
             "name": family.choice.models,
             "random": family.random,
@@ -147,7 +147,7 @@ def _again(content: dict[str, Any], path: Path, weights_dir: Path | None, demucs
     files = {name: folder / stem["path"] for name, stem in stems.items() if stem["path"]}
     given = {"stem_files": [f"{name}={file}" for name, file in files.items()]}
     settings = Settings().merged(content["settings"] | given)
-    settings = settings.with_picture_files(lambda file: str(folder / file))
+    settings = settings.with_image_files(lambda file: str(folder / file))
     repo = content.get("demucs_repo")
     demucs_repo = demucs_repo or (folder / repo if repo else None)
     parts = choose(settings.run, weights_dir).parts

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wav2clip_gen.analysis.analyse import Analysis, Section, analyse
 from wav2clip_gen.analysis.words import frames_of, read_words
+from wav2clip_gen.config import Guidance, StyleImage
 from wav2clip_gen.contact_sheet import Panel, draw
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.events import Event, Ready, SectionPainted, SheetFinished, Silent, Stage
@@ -16,7 +17,6 @@ from wav2clip_gen.files import written
 from wav2clip_gen.job import Job, must_separate, sources
 from wav2clip_gen.models.choice import hears
 from wav2clip_gen.pipeline import drive, embed_sound, hear, pull_curves
-from wav2clip_gen.settings import Pull, StyleImage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ def paint_section(
         family: Networks.
         section: Of the job's track.
         trajectory: Of the whole track, from `pipeline.hear`.
-        curves: How much each of `settings.pulls` pulls at each frame, (P, F).
+        curves: How much each of `settings.guidance` pulls at each frame, (P, F).
     """
     from wav2clip_gen.synthesis.painter import Painter, generator_for
     from wav2clip_gen.synthesis.trajectory import mean_target
@@ -98,7 +98,7 @@ def paint_section(
     target = mean_target(trajectory, frames).to(family.device)
     last = deque(painter.paint(target, steps=job.settings.painting.first_steps, inertia=0), maxlen=1)
     weights = curves[:, frames].mean(dim=1).tolist()
-    pulls = list(zip(map(_name, job.settings.pulls), weights, strict=True))
+    pulls = list(zip(map(_name, job.settings.guidance), weights, strict=True))
     panel = Panel(
         section=section,
         start=job.track.start + section.start,
@@ -109,9 +109,9 @@ def paint_section(
     return panel, float(last[0].similarity) if last else None
 
 
-def _name(pull: Pull) -> str:
+def _name(pull: Guidance) -> str:
     """What a person knows it by: its words, or the file without its folders."""
-    return Path(pull.held).name if isinstance(pull, StyleImage) else pull.held
+    return Path(pull.content).name if isinstance(pull, StyleImage) else pull.content
 
 
 def _facts(job: Job, analysis: Analysis) -> str:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks.test_speed import SONG, peak_memory
+from wav2clip_gen.config import Settings
 from wav2clip_gen.models.families import Family, load_family
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
@@ -27,7 +27,7 @@ def full(full_weights: Path) -> Family:
 
 
 def artist(family: Family, side: int, cuts: int, cut_batch: int) -> Painter:
-    painting = {"cuts": cuts, "cut_batch": cut_batch, "total_variation": 0.0}
+    painting = {"cuts": cuts, "cut_batch": cut_batch, "tv_weight": 0.0}
     settings = Settings().merged({"picture": {"width": side, "height": side}, "painting": painting})
     return Painter(family, settings, generator=torch.Generator().manual_seed(0))
 

@@ -15,11 +15,11 @@ from wav2clip_gen.audio.curves import Curve
 from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.config import FEATURES, PITCHES, Settings
 from wav2clip_gen.job import prepare
 from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import drive, render
-from wav2clip_gen.settings import FEATURES, PITCHES, Settings
 from wav2clip_gen.synthesis.drives import Drives, feature_curve, follow, follow_maps
 
 Floats = NDArray[np.float64]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from wav2clip_gen.config import Settings, View
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.motion import Camera, Matrix, placement, warp
 from wav2clip_gen.synthesis.painter import Painter
 

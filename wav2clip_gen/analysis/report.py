@@ -14,8 +14,8 @@ from wav2clip_gen import __version__
 from wav2clip_gen.analysis.analyse import Analysis, Section
 from wav2clip_gen.analysis.words import SURE
 from wav2clip_gen.audio.features import Features
+from wav2clip_gen.config import PITCHES
 from wav2clip_gen.files import written
-from wav2clip_gen.settings import PITCHES
 
 FORMAT = 1
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wav2clip_gen.config import MIX
 from wav2clip_gen.errors import SettingsError, SoundError
 from wav2clip_gen.media import streams
-from wav2clip_gen.settings import MIX
 
 MIXES = (MIX, "mixture")  # what the song is called among its stems
 STREAMS = (MIX, "drums", "bass", "other", "vocals")  # of a .stem.mp4, in the order of musdb18

@@ -14,8 +14,8 @@ from wav2clip_gen.audio.separation import STEMS, Separator
 from wav2clip_gen.audio.stem_cache import Entry, check_cache
 from wav2clip_gen.audio.stem_files import MOST_CHANNELS, check_keep, keep_stems
 from wav2clip_gen.audio.track import Track
+from wav2clip_gen.config import SEPARATORS
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError, W2CError
-from wav2clip_gen.settings import SEPARATORS
 
 __all__ = ["STEMS", "StemPlan", "plan_stems", "resolve_input"]
 

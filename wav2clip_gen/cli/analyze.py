@@ -11,8 +11,8 @@ import typer
 
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.config import RunSettings, Settings
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Run, Settings
 
 if TYPE_CHECKING:
     from wav2clip_gen.analysis.analyse import Analysis
@@ -117,7 +117,7 @@ def analyze(
             "run": {"models": models, "device": device},
         }
         settings = Settings().merged(options.given(changes) | options.given_stems(stems, stem_file))
-        settings.require_steering()  # by stems, if files of them are given
+        settings.require_guidance()  # by stems, if files of them are given
         if no_words and words:
             raise SettingsError("--words and --no-words contradict each other", hint="leave one of them out")
         networks = None if no_words else _choose(settings.run, weights_dir)
@@ -138,7 +138,7 @@ def analyze(
     raise typer.Exit(code)
 
 
-def _choose(run: Run, weights_dir: Path | None) -> Choice:
+def _choose(run: RunSettings, weights_dir: Path | None) -> Choice:
     from wav2clip_gen.models.choice import choose
 
     networks = choose(run, weights_dir)

@@ -19,12 +19,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table as RichTable
 
 from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.config import MIX
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
 from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, SectionPainted, Silent, Stage
 from wav2clip_gen.job import Job, films, pictures
-from wav2clip_gen.settings import MIX
 
 EVERY = 5.0  # seconds between two lines of plain progress
 STAGES = {

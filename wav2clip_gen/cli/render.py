@@ -10,9 +10,8 @@ import typer
 
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
-from wav2clip_gen.configuration import family_settings, settings_from
+from wav2clip_gen.config import Prompt, Settings, StyleImage, family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Prompt, Settings, StyleImage
 
 if TYPE_CHECKING:
     import torch
@@ -119,8 +118,8 @@ def render(
     cut_batch: options.CutBatch = None,
     learning_rate: options.LearningRate = None,
     smoothing: options.Smoothing = None,
-    inertia: options.Inertia = None,
-    blend: options.Blend = None,
+    temporal_weight: options.Inertia = None,
+    ema_half_life: options.Blend = None,
     scenes: options.Scenes = None,
     zoom: options.Zoom = None,
     pan_x: options.PanX = None,
@@ -159,7 +158,7 @@ def render(
             "layout": layout},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
             "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
-        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade,
+        "motion": {"smoothing": smoothing, "temporal_weight": temporal_weight, "ema_half_life": ema_half_life, "crossfade": crossfade,
             "scenes": scenes, "zoom": zoom, "pan_x": pan_x, "pan_y": pan_y, "rotate": rotate, "border": border},
         "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
             "precision": precision},
@@ -228,7 +227,7 @@ def _collect(
     base = replace(again.settings, stem_files=()) if inputs else again.settings  # another song has other stems
     settings = settings_from(base, **layers).merged(given)
     if settings.stem_files == base.stem_files:
-        needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.stem_names)
+        needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.required_stems)
         settings = replace(settings, stem_files=needed)
     return inputs or [again.track], settings
 
@@ -237,7 +236,7 @@ def _given(
     changes: dict[str, dict[str, Any]], written: list[str], files: list[Path], styles: list[str]
 ) -> dict[str, Any]:
     """The options that were given, without those that were not; words of files and of options together."""
-    from wav2clip_gen.words import read_prompts
+    from wav2clip_gen.prompts import read_prompts
 
     prompts = [*(prompt for path in files for prompt in read_prompts(path)), *map(Prompt.parse, written)]
     pulls = {"prompts": prompts, "style_images": list(map(StyleImage.parse, styles))}

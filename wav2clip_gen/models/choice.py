@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import SettingsError, WeightsError
 from wav2clip_gen.models import manifest, store
 from wav2clip_gen.models.recipes import read_recipe
-from wav2clip_gen.settings import Run
 
 WITH_SOUND = ("vit-b-32", "mini-clip")  # the perceptors in whose space sounds are embedded
 OWN, TAGS = "own", "open_clip"  # folders of weights made of the user's checkpoints, and of open_clip's names
@@ -51,7 +51,7 @@ class Choice:
                 store.require_file(part.path, hint=part.hint)
 
 
-def choose(run: Run, weights_dir: Path | None = None) -> Choice:
+def choose(run: RunSettings, weights_dir: Path | None = None) -> Choice:
     """The networks that settings name; whether their files are there is left to `Choice.require`.
 
     Raises:

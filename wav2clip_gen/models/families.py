@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.choice import Choice, choose, recipe_beside
@@ -17,7 +18,6 @@ from wav2clip_gen.models.prior import Prior
 from wav2clip_gen.models.recipes import read_recipe
 from wav2clip_gen.models.vqgan import VQGAN
 from wav2clip_gen.models.wav2clip import Wav2CLIP
-from wav2clip_gen.settings import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ def load_family(
         WeightsError: There is no such family or part, or one of its files is missing or damaged.
         SettingsError: A file that was named cannot be used.
     """
-    choice = choose(Run(models=name, perceptor=perceptor, vqgan=vqgan), weights_dir)
+    choice = choose(RunSettings(models=name, perceptor=perceptor, vqgan=vqgan), weights_dir)
     choice.require()
     return load_choice(choice, device=device)
 
