@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.synthesis.trajectory import (
     Trajectory,

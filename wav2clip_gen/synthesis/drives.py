@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.audio.features import Features
-from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.settings import DESTINATIONS, PITCHES, Drive, Settings, View
 from wav2clip_gen.synthesis.motion import Matrix, placement
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wav2clip_gen.audio.curves import Floats, from_zero, smoothed
 from wav2clip_gen.audio.features import levels, loudness
+from wav2clip_gen.audio.smoothing import Floats, normalize_to_peak, zero_phase_smooth
+from wav2clip_gen.audio.timeline import Timeline, iterate_windows
 from wav2clip_gen.audio.track import Track
-from wav2clip_gen.audio.windows import Timeline, iterate_windows
 from wav2clip_gen.models.wav2clip import Wav2CLIP
 from wav2clip_gen.settings import Stem
 from wav2clip_gen.synthesis.trajectory import at_times
@@ -53,7 +53,7 @@ def listen_to_stems(ear: Wav2CLIP, song: Track, timeline: Timeline, stems: Seque
         timeline: Where frames and windows lie.
         stems: What shall be heard, each as long as the song.
     """
-    loud = from_zero(levels(song, timeline))
+    loud = normalize_to_peak(levels(song, timeline))
     steering = [(stem, track) for stem, track in stems if stem.weight]
     if not steering:
         return Heard(None, loud.values)
@@ -78,13 +78,13 @@ def stem_pull(level: Floats, *, full: float, fps: float) -> Floats:
         full: The level of the song's loud places.
         fps: Frames per second.
     """
-    smooth = smoothed(level, LEVEL_SMOOTHING * fps)
+    smooth = zero_phase_smooth(level, LEVEL_SMOOTHING * fps)
     return np.where(smooth > SILENT * full, smooth, 0.0)
 
 
 def is_silent(level: Floats, song: Floats, *, fps: float) -> bool:
     """Whether a stem is silent from start to end beside its song; the levels of both, (F,)."""
-    return not stem_pull(level, full=from_zero(song).high, fps=fps).any()
+    return not stem_pull(level, full=normalize_to_peak(song).high, fps=fps).any()
 
 
 def weighted_mean(voices: Iterable[tuple[Tensor, Floats]]) -> Tensor:
