@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rows import Row, along, sheet
 
 from wav2clip_gen import Settings, load_family
-from wav2clip_gen.audio.track import EAR_RATE, open_track
+from wav2clip_gen.audio.track import ENCODER_RATE, open_track
 from wav2clip_gen.evaluation.film import SECONDS, film, loudest
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.models.families import Family
@@ -50,7 +50,7 @@ def main() -> None:
 
 def read(name: str, path: Path) -> Sound:
     """A sound file as the encoder hears it."""
-    mono = np.concatenate(list(open_track(path).mono_blocks(EAR_RATE)))
+    mono = np.concatenate(list(open_track(path).mono_blocks(ENCODER_RATE)))
     return Sound.of((mono.clip(-1, 1) * 32767).astype(np.int16), key=name, set="samples", label=name)
 
 
@@ -83,8 +83,8 @@ def row(sound: Sound, family: Family) -> Row:
 
 def loudness(sound: Sound, frames: int) -> NDArray[np.float64]:
     """How loud each frame of the film is, as a share of the loudest."""
-    start = round(loudest(sound.samples) * EAR_RATE)
-    heard = sound.samples[start : start + round(SECONDS * EAR_RATE)].astype(np.float64)
+    start = round(loudest(sound.samples) * ENCODER_RATE)
+    heard = sound.samples[start : start + round(SECONDS * ENCODER_RATE)].astype(np.float64)
     levels = np.array([np.sqrt(np.square(part).mean()) for part in np.array_split(heard, frames)])
     return levels / max(levels.max(), 1.0)
 

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "wav2clip_gen"
 FLOORS = (  # each may import from its own floor and those before it
     {"environment", "errors", "files", "fields", "guidance", "config", "prompts", "pictures", "drawing", "__init__"},
-    {"media"},
+    {"ffmpeg"},
     {"audio"},
     {"models", "video"},
     {"synthesis"},

@@ -37,7 +37,7 @@ def film(mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone:
 
 def frames(film: Film) -> list[str]:
     """A hash of each decoded frame."""
-    from wav2clip_gen.media import ffmpeg
+    from wav2clip_gen import ffmpeg
 
     arguments = ["-i", ffmpeg.file_url(film.path), "-map", "0:v", "-f", "framemd5", "pipe:1"]
     listing = ffmpeg.run(arguments, purpose="hash the frames").decode()
@@ -254,7 +254,7 @@ def test_a_failing_disk_leaves_the_old_film_and_no_parts(
 ) -> None:
     made = film()
     old, before = made.path.read_bytes(), set(tmp_path.iterdir())
-    from wav2clip_gen.media.ffmpeg import find_ffmpeg
+    from wav2clip_gen.ffmpeg import find_ffmpeg
 
     broken = tmp_path.parent / "broken-ffmpeg"
     broken.write_text(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from typer.testing import CliRunner
+from wav2clip_gen.synthesis.trajectory import mean_target
 
 from tests.cli.refusals import assert_refused
 from tests.conftest import SAMPLES
@@ -22,7 +23,6 @@ from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import drive, hear, pull_curves, render
 from wav2clip_gen.prompts import read_prompts
-from wav2clip_gen.synthesis.trajectory import mean_target
 
 MIX = SAMPLES / "song" / "mix.ogg"
 LYRICS = SAMPLES / "song.lrc"

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from wav2clip_gen.synthesis.trajectory import Trajectory, mean_target
 
 from tests.conftest import Write
 from tests.interruption import interrupted
@@ -26,7 +27,6 @@ from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, pull_curves
 from wav2clip_gen.storyboard import paint_section, storyboarding
-from wav2clip_gen.synthesis.trajectory import Trajectory, mean_target
 
 Make = Callable[..., Job]
 

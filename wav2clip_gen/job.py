@@ -10,8 +10,8 @@ from pathlib import Path
 
 from wav2clip_gen.audio.given import is_stem_file
 from wav2clip_gen.audio.stems import StemPlan, plan_stems, resolve_input
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
-from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_folder, check_output
@@ -206,7 +206,7 @@ def sources(job: Job, *, on_progress: Callable[[float], None] = lambda share: No
         on_progress: Is told how much of the separation is done, from 0 to 1.
     """
     if job.stems and not job.separated:
-        found = job.stems.tracks(keep=job.keep_stems, overwrite=job.overwrite, on_progress=on_progress)
+        found = job.stems.load(keep=job.keep_stems, overwrite=job.overwrite, on_progress=on_progress)
         job.separated.update(found)
     return {MIX: job.track, **job.separated}
 

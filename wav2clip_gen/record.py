@@ -10,14 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wav2clip_gen import __version__
+from wav2clip_gen import __version__, ffmpeg
 from wav2clip_gen.audio.stems import separator_version
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError
 from wav2clip_gen.events import Film, FramePainted
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.job import Job
-from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.models import store
 from wav2clip_gen.models.choice import choose
 

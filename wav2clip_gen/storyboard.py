@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wav2clip_gen.analysis.analyse import Analysis, Section, analyse
-from wav2clip_gen.analysis.words import frames_of, read_words
+from wav2clip_gen.analysis.words import read_words
 from wav2clip_gen.config import Guidance, StyleImage
 from wav2clip_gen.contact_sheet import Panel, draw
 from wav2clip_gen.drawing import clock
@@ -93,7 +93,7 @@ def paint_section(
     from wav2clip_gen.synthesis.painter import Painter, generator_for
     from wav2clip_gen.synthesis.trajectory import mean_target
 
-    frames = frames_of(job.timeline, section.start, section.stop)
+    frames = job.timeline.frames_between(section.start, section.stop)
     painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
     target = mean_target(trajectory, frames).to(family.device)
     last = deque(painter.paint(target, steps=job.settings.painting.first_steps, inertia=0), maxlen=1)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from wav2clip_gen.synthesis.painter import Painter
 
 from tests.benchmarks.test_speed import SONG, peak_memory
 from wav2clip_gen.config import Settings
 from wav2clip_gen.models.families import Family, load_family
-from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
 GIB = 2**30

@@ -18,12 +18,12 @@ import pytest
 import soundfile
 import torch
 from torch.profiler import ProfilerActivity, profile
+from wav2clip_gen.synthesis.motion import Matrix, placement
+from wav2clip_gen.synthesis.painter import Painter
 
 from tests.conftest import ROOT, SAMPLES
 from wav2clip_gen.config import Settings
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.synthesis.motion import Matrix, placement
-from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
 

@@ -16,18 +16,18 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from wav2clip_gen.synthesis.painter import Painter
 
 from tests.audio.test_dsp import decibels
 from tests.conftest import ROOT, SAMPLES
 from wav2clip_gen.audio.dsp import DspSeparator
 from wav2clip_gen.audio.stems import STEMS, plan_stems
+from wav2clip_gen.audio.timeline import Timeline, iterate_windows
 from wav2clip_gen.audio.track import Samples, Track, open_track
-from wav2clip_gen.audio.windows import Timeline, iterate_windows
 from wav2clip_gen.config import Settings
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear
-from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
 
@@ -38,7 +38,7 @@ from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.track import Samples, Track, open_track
 song = open_track(Path(sys.argv[1]))
 began = time.perf_counter()
-plan_stems(song, STEMS, separator="dsp").tracks(cache=Path(sys.argv[2]))
+plan_stems(song, STEMS, separator="dsp").load(cache=Path(sys.argv[2]))
 print(time.perf_counter() - began, *(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """  # prints seconds and `VmHWM: n kB`, the peak of the process
 
@@ -73,7 +73,7 @@ def test_quality(table: list[tuple[str, str]], name: str) -> None:
 
 def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Family) -> None:
     song = open_track(loop(tmp_path / "song.flac", 4))
-    stems = plan_stems(song, STEMS, separator="dsp").tracks(cache=tmp_path / "cache")
+    stems = plan_stems(song, STEMS, separator="dsp").load(cache=tmp_path / "cache")
     timeline = Timeline.of(song, fps=12)
 
     def windows(track: Track) -> Iterator[Samples]:

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from tests.cli.refusals import assert_refused
 from tests.conftest import SAMPLES, Write, write_stem_file
 from wav2clip_gen.audio.features import measure
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.cli.analyze import app
 
 MIX = SAMPLES / "song" / "mix.ogg"

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from wav2clip_gen.synthesis.listening import LEVEL_SMOOTHING, SILENT, Heard, listen_to_stems, stem_pull, weighted_mean
 
 from tests.conftest import Write
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
-from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.config import StemWeight
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.synthesis.listening import LEVEL_SMOOTHING, SILENT, Heard, listen_to_stems, stem_pull, weighted_mean
 
 RATE, SECONDS, FPS = 16_000, 8, 10
 Sound = NDArray[np.float64]

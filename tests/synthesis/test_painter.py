@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
 
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pictures import read_covering
 from wav2clip_gen.synthesis.losses import layout_distance, reading_distance, total_variation
-from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
 
 
 def painter(mini: Family, settings: Settings, seed: int = 7) -> Painter:

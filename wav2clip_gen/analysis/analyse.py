@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wav2clip_gen.analysis.words import SILENT, Meaning, frames_of, name_spans
-from wav2clip_gen.audio.curves import Floats
+from wav2clip_gen.analysis.words import SILENT, Meaning, name_spans
 from wav2clip_gen.audio.features import Features, measure
+from wav2clip_gen.audio.smoothing import Floats
 from wav2clip_gen.audio.stems import StemPlan
+from wav2clip_gen.audio.timeline import Timeline, iterate_windows
 from wav2clip_gen.audio.track import Track
-from wav2clip_gen.audio.windows import Timeline, iterate_windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,7 @@ def analyse(
     look = _Look(timeline, features, family, words)
     parts = {}
     if stems:
-        for name, stem in stems.tracks(on_progress=on_separation).items():
+        for name, stem in stems.load(on_progress=on_separation).items():
             own = measure(stem, timeline)
             parts[name] = StemAnalysis(stems.origins[name], own, look.sections(stem, own))
     return Analysis(
@@ -112,7 +112,7 @@ class _Look:
             meanings = name_spans(heard.numpy(), self.timeline, edges, loudness, family=self.family, words=self.words)
         found = []
         for start, stop, meaning in zip(edges[:-1].tolist(), edges[1:].tolist(), meanings, strict=True):
-            frames = frames_of(self.timeline, start, stop)
+            frames = self.timeline.frames_between(start, stop)
             found.append(Section(start, stop, _level(features.levels[frames], loudness[frames]), meaning))
         return tuple(found)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def name_spans(
     vocabulary = family.clip.embed_text(list(words)).detach().cpu().numpy()
     centres = np.arange(len(heard)) * timeline.hop
     frames = np.minimum((centres * float(timeline.fps)).astype(np.int64), timeline.frames - 1)
-    firsts = [frames_of(timeline, start, stop).start for start, stop in pairwise(edges.tolist())]
+    firsts = [timeline.frames_between(start, stop).start for start, stop in pairwise(edges.tolist())]
     spans = np.searchsorted(firsts, frames, side="right") - 1
     meanings = []
     for span in range(len(edges) - 1):
@@ -101,13 +101,6 @@ def name_spans(
         length = float(np.linalg.norm(mean))
         meanings.append(Meaning(nearest(mean / length, vocabulary, words) if length > 0 else ()))
     return meanings
-
-
-def frames_of(timeline: Timeline, start: float, stop: float) -> slice:
-    """The frames that lie (mostly) between two seconds, at least one: an attack belongs to what it begins."""
-    first, after = (round(second * float(timeline.fps)) for second in (start, stop))
-    first = min(first, timeline.frames - 1)
-    return slice(first, max(after, first + 1))
 
 
 def nearest(sound: NDArray[np.floating], vocabulary: NDArray[np.floating], words: tuple[str, ...]) -> tuple[Word, ...]:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from wav2clip_gen.audio import spectra
 from wav2clip_gen.audio.beats import onset_times, track_beats
-from wav2clip_gen.audio.curves import Curve, Gathered, between, from_zero, smoothed
 from wav2clip_gen.audio.sections import boundaries
+from wav2clip_gen.audio.smoothing import Curve, Gathered, normalize_range, normalize_to_peak, zero_phase_smooth
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track
-from wav2clip_gen.audio.windows import Timeline
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -58,7 +58,7 @@ def loudness(track: Track, timeline: Timeline) -> Floats:
 
     The root mean square over the frame's samples and all channels, divided by its 99th percentile.
     """
-    return from_zero(levels(track, timeline)).values
+    return normalize_to_peak(levels(track, timeline)).values
 
 
 def levels(track: Track, timeline: Timeline) -> Floats:
@@ -77,7 +77,7 @@ def measure(track: Track, timeline: Timeline) -> Features:
         SoundError: The file changed while it was read.
     """
     level = levels(track, timeline)
-    loud = from_zero(level, unit="of full scale, RMS")
+    loud = normalize_to_peak(level, unit="of full scale, RMS")
     heard = _Hearing(timeline)
     heard.listen(track, gain=1 / loud.high if loud.high > 0 else 0.0)
     strength = heard.strength
@@ -140,23 +140,23 @@ class _Hearing:
         by_ear, bands, magnitude, moment = np.sqrt(tone[:, 0]), np.sqrt(tone[:, 1:4]), tone[:, 4], tone[:, 5]
         heard = self._heard()
         centroid = np.log2(np.where(heard, moment / np.maximum(magnitude, 1e-12), 1))
-        centroid = smoothed(centroid, self._rows(CENTROID_SMOOTHING), np.where(heard, magnitude, 0))
-        bands = smoothed(bands, self._rows(BAND_SMOOTHING))
-        floor = FAINT * max(from_zero(bands[:, band]).high for band in range(3))
+        centroid = zero_phase_smooth(centroid, self._rows(CENTROID_SMOOTHING), np.where(heard, magnitude, 0))
+        bands = zero_phase_smooth(bands, self._rows(BAND_SMOOTHING))
+        floor = FAINT * max(normalize_to_peak(bands[:, band]).high for band in range(3))
         attack = self._attack.values(self._middles, self._times)[:, 0]
         return {
-            "loudness_a": _scaled(from_zero(by_ear, unit="of full scale, A-weighted RMS"), loud),
-            "onset": from_zero(attack, floor=STILL, unit="mean log ratio"),
-            "centroid": between(centroid, heard, span=OCTAVE, unit="log2 of Hz"),
+            "loudness_a": _scaled(normalize_to_peak(by_ear, unit="of full scale, A-weighted RMS"), loud),
+            "onset": normalize_to_peak(attack, floor=STILL, unit="mean log ratio"),
+            "centroid": normalize_range(centroid, heard, span=OCTAVE, unit="log2 of Hz"),
         } | {
-            name: _scaled(from_zero(bands[:, band], floor=floor, unit="of full scale, RMS"), loud)
+            name: _scaled(normalize_to_peak(bands[:, band], floor=floor, unit="of full scale, RMS"), loud)
             for band, name in enumerate(("low", "mid", "high"))
         }
 
     def chroma(self) -> Floats:
         """Pitch classes, (F, 12); see `Features`."""
         pitch, heard = np.sqrt(self._pitch.values(self._middles, self._times)), self._heard()
-        pitch = smoothed(pitch, self._rows(CHROMA_SMOOTHING))
+        pitch = zero_phase_smooth(pitch, self._rows(CHROMA_SMOOTHING))
         strongest = pitch.max(axis=1, keepdims=True)
         tonal = heard[:, None] & (strongest > np.sqrt(QUIET * float(self._power().max())))
         return np.where(tonal, pitch / np.maximum(strongest, 1e-12), 0)

@@ -36,7 +36,7 @@ class StemPlan:
         return self.maker.name if self.maker else None
 
     def check_places(self, *, cache: Path | None = None, keep: Path | None = None, overwrite: bool = False) -> None:
-        """Make sure that the stems can be written, before any work is done; the arguments are those of `tracks`.
+        """Make sure that the stems can be written, before any work is done; the arguments are those of `load`.
 
         Raises:
             OutputError: The cache or `keep` cannot be written to, or holds files that may not be replaced.
@@ -57,7 +57,7 @@ class StemPlan:
             return self.maker is None
         return Entry.of(self.song, self.maker, cache).tracks(self.song) is not None
 
-    def tracks(
+    def load(
         self,
         *,
         cache: Path | None = None,

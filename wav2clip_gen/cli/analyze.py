@@ -180,7 +180,7 @@ def _refuse_same_names(sources: list[Path], request: Request) -> None:
 def _analyze(source: Path, request: Request) -> None:
     """Analyse one track; the paths of what was written go to stdout, the words to stderr."""
     from wav2clip_gen.analysis.analyse import analyse
-    from wav2clip_gen.audio.windows import Timeline
+    from wav2clip_gen.audio.timeline import Timeline
     from wav2clip_gen.cli import console
     from wav2clip_gen.files import check_output
     from wav2clip_gen.job import open_song, plan_song_stems

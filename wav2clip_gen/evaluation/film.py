@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from wav2clip_gen.audio.track import EAR_RATE
+from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.classes import in_words
@@ -149,7 +149,7 @@ def film(family: Family, piece: Sound, settings: Settings, *, seed: int) -> tupl
     settings = settings.merged({"sound": sound, "run": {"seed": seed}})
     with tempfile.TemporaryDirectory(prefix="w2c-") as name:
         folder = Path(name)
-        soundfile.write(folder / "sound.wav", piece.samples, EAR_RATE, subtype="PCM_16")
+        soundfile.write(folder / "sound.wav", piece.samples, ENCODER_RATE, subtype="PCM_16")
         made = render(folder / "sound.wav", folder / "film.mp4", settings, family=family, frames_dir=folder / "frames")
         pictures = [np.array(Image.open(path)) for path in sorted((folder / "frames").glob("*.png"))]
     frames = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
@@ -159,10 +159,10 @@ def film(family: Family, piece: Sound, settings: Settings, *, seed: int) -> tupl
 def loudest(samples: np.ndarray) -> float:
     """Where, in seconds, the loudest `SECONDS` of int16 samples begin; 0 where there are fewer."""
     energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    length = round(SECONDS * EAR_RATE)
-    starts = np.arange(0, max(len(samples) - length, 0) + 1, round(STEP * EAR_RATE))
+    length = round(SECONDS * ENCODER_RATE)
+    starts = np.arange(0, max(len(samples) - length, 0) + 1, round(STEP * ENCODER_RATE))
     ends = np.minimum(starts + length, len(samples))
-    return float(starts[np.argmax(energy[ends] - energy[starts])] / EAR_RATE)
+    return float(starts[np.argmax(energy[ends] - energy[starts])] / ENCODER_RATE)
 
 
 def evenly(pieces: list[Sound]) -> list[Sound]:

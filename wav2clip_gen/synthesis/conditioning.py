@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wav2clip_gen.audio.curves import smoothed
-from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.audio.smoothing import zero_phase_smooth
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.errors import SettingsError
 
 
@@ -164,12 +164,12 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
 def smooth(values: Tensor, half_life: float | np.ndarray, *, weights: Tensor) -> Tensor:
     """Average each row of values (F, D) with its neighbours before and after: the picture does not lag.
 
-    A row `n` rows away counts `2^(-n / half_life)` times its weight (F,); see `audio.curves.smoothed`.
+    A row `n` rows away counts `2^(-n / half_life)` times its weight (F,); see `audio.smoothing.zero_phase_smooth`.
     """
     if not np.any(half_life) or values.shape[0] == 1:
         return values
     result, trust = torch.empty_like(values), weights.double().numpy()
     for columns in torch.arange(values.shape[1]).split(64):  # float64 for a few columns at a time
-        part = smoothed(values[:, columns].double().numpy(), half_life, trust)
+        part = zero_phase_smooth(values[:, columns].double().numpy(), half_life, trust)
         result[:, columns] = torch.from_numpy(part).to(values.dtype)
     return result

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.errors import VideoError
 from wav2clip_gen.files import appear_whole
-from wav2clip_gen.media import ffmpeg, streams
 
 COPIED = frozenset({"aac", "mp3", "alac"})  # what plays from an mp4 wherever mp4 plays
 AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})  # Hz
@@ -84,10 +84,10 @@ def _stored_codec(track: Track) -> str | None:
     if not track.whole:
         return None
     try:
-        stored = streams.read_sound(track.path, copied=True)
+        stored = ffmpeg.read_sound(track.path, copied=True)
         if stored.codec not in COPIED:
             return None
-        played = streams.read_sound(track.path, whole=True)
+        played = ffmpeg.read_sound(track.path, whole=True)
     except VideoError:  # a format that only libsndfile knows
         return None
     same = played.start == 0 and played.samples == track.samples and played.sample_rate == track.sample_rate

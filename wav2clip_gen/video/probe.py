@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.track import EAR_RATE, Track, open_track
+from wav2clip_gen import ffmpeg
+from wav2clip_gen.audio.track import ENCODER_RATE, Track, open_track
 from wav2clip_gen.errors import VideoError
-from wav2clip_gen.media import ffmpeg, streams
 
 LISTEN_SECONDS = 10  # how much sound is compared with the song
 REACH_SECONDS = 0.5  # the largest offset that is looked for
@@ -63,9 +63,9 @@ def probe(path: Path) -> FilmFacts:
     """
     both = ["-map", "0:v:0?", "-map", "0:a:0?", "-fps_mode", "passthrough"]
     decoding = [*both, "-c:v", "rawvideo", "-c:a", "pcm_f32le"]
-    decoded = streams.read_streams(path, decoding, purpose=f"read {path}")
+    decoded = ffmpeg.read_streams(path, decoding, purpose=f"read {path}")
     kinds = {stream.kind: stream for stream in decoded}
-    picture, sound = kinds.get("video"), kinds.get("audio", streams.Stream())
+    picture, sound = kinds.get("video"), kinds.get("audio", ffmpeg.Stream())
     if picture is None or picture.packets == 0:
         raise VideoError(f"{path} has no picture", hint="it is no film")
     described = ffmpeg.describe(path)
@@ -140,12 +140,12 @@ def measure_offset(path: Path, sound: Track) -> float | None:
     likeness = 0.0
     for channel in (None, *range(sound.channels)):  # the mean may be next to nothing where channels oppose each other
         first, song = _first_sound(sound.mono_blocks(channel=channel))
-        if len(song) < SHORTEST_SECONDS * EAR_RATE:
+        if len(song) < SHORTEST_SECONDS * ENCODER_RATE:
             continue
         film = _span(open_track(path).mono_blocks(channel=channel), first, len(song))
-        lag, likeness = _best_lag(np.clip(song, -1, 1), film, round(REACH_SECONDS * EAR_RATE))
+        lag, likeness = _best_lag(np.clip(song, -1, 1), film, round(REACH_SECONDS * ENCODER_RATE))
         if likeness >= SAME_SOUND:
-            return lag / EAR_RATE
+            return lag / ENCODER_RATE
     if likeness:
         raise VideoError(
             f"the sound of {path} is not that of {sound.path} (correlation {likeness:.2f})",
@@ -161,7 +161,7 @@ def _first_sound(blocks: Iterator[Mono]) -> tuple[int, Mono]:
         loud = np.flatnonzero(np.abs(block) > SILENCE)
         if len(loud):
             kept = [block[loud[0] :]]
-            return position + int(loud[0]), _head(kept, blocks, LISTEN_SECONDS * EAR_RATE)
+            return position + int(loud[0]), _head(kept, blocks, LISTEN_SECONDS * ENCODER_RATE)
         position += len(block)
     return position, np.zeros(0, np.float32)
 

@@ -10,9 +10,9 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from wav2clip_gen import ffmpeg
 from wav2clip_gen.errors import SettingsError, VideoError
 from wav2clip_gen.files import appear_whole
-from wav2clip_gen.media import ffmpeg
 
 Picture = NDArray[np.uint8]  # (H, W, 3) red, green, blue
 

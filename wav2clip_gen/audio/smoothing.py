@@ -60,7 +60,7 @@ class Gathered:
         return np.stack([np.interp(times, known, column[filled]) for column in found.T], axis=1)
 
 
-def smoothed(values: Floats, half_life: float | Floats, weights: Floats | None = None) -> Floats:
+def zero_phase_smooth(values: Floats, half_life: float | Floats, weights: Floats | None = None) -> Floats:
     """Average rows (F,) or (F, C) with their neighbours on both sides, so that nothing comes late.
 
     Args:
@@ -96,13 +96,13 @@ def _decayed(rows: Floats, keep: Floats | np.float64) -> Floats:
     return decayed
 
 
-def from_zero(values: Floats, *, floor: float = 0.0, unit: str = "") -> Curve:
+def normalize_to_peak(values: Floats, *, floor: float = 0.0, unit: str = "") -> Curve:
     """Divide by the 99th percentile of the frames, or by `floor` if that is more; 0 stays 0."""
     high = max(float(np.percentile(values, HIGH)) or float(values.max()), floor)
     return Curve(np.clip(values / high, 0, 1) if high > 0 else np.zeros_like(values), 0.0, high, unit)
 
 
-def between(values: Floats, heard: NDArray[np.bool_], *, span: float = 0.0, unit: str = "") -> Curve:
+def normalize_range(values: Floats, heard: NDArray[np.bool_], *, span: float = 0.0, unit: str = "") -> Curve:
     """Bring the percentiles 1 and 99 of the frames that are `heard` to 0 and 1; all 0 where none is.
 
     Args:

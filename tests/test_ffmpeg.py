@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FakeFFmpeg
+from wav2clip_gen import ffmpeg
 from wav2clip_gen.errors import VideoError
-from wav2clip_gen.media import ffmpeg
 
 
 def test_the_bundled_ffmpeg_can_make_films() -> None:

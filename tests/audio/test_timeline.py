@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.windows import Timeline, exact_fps, frame_span, iterate_windows
+from wav2clip_gen.audio.timeline import Timeline, exact_fps, frame_span, iterate_windows
 from wav2clip_gen.errors import SettingsError, SoundError
 
 FPS = st.sampled_from([Fraction(1), Fraction(12), Fraction(24_000, 1001), Fraction(30), Fraction(120), Fraction(7, 3)])

@@ -15,7 +15,7 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.track import EAR_RATE, Track
+from wav2clip_gen.audio.track import ENCODER_RATE, Track
 from wav2clip_gen.errors import SettingsError, SoundError
 
 Samples = NDArray[np.float32]
@@ -93,17 +93,23 @@ class Timeline:
         spans = (frame_span(index, self.fps, self.sample_rate) for index in range(self.frames))
         return np.minimum([0, *(stop for _, stop in spans)], self.samples)
 
+    def frames_between(self, start: float, stop: float) -> slice:
+        """The frames that lie mostly between two times in seconds; at least one."""
+        first, after = (round(second * float(self.fps)) for second in (start, stop))
+        first = min(first, self.frames - 1)
+        return slice(first, max(after, first + 1))
+
     def length_at(self, rate: int) -> int:
         """Number of samples at another rate, the same as `Track.length_at`."""
         return max(1, round(self.duration * rate))
 
-    def window_span(self, index: int, rate: int = EAR_RATE) -> tuple[int, int]:
+    def window_span(self, index: int, rate: int = ENCODER_RATE) -> tuple[int, int]:
         """Samples [start, stop) of window `index` at `rate`; outside the song where it hangs over an edge."""
         length = self.window_length(rate)
         start = round(index * _exact(self.hop) * rate) - length // 2
         return start, start + length
 
-    def window_length(self, rate: int = EAR_RATE) -> int:
+    def window_length(self, rate: int = ENCODER_RATE) -> int:
         """Samples in a window at `rate`; at least 1."""
         return max(1, round(_exact(self.window) * rate))
 
@@ -114,7 +120,7 @@ def frame_span(index: int, fps: Fraction, rate: int) -> tuple[int, int]:
 
 
 def iterate_windows(
-    blocks: Iterator[Samples], timeline: Timeline, *, rate: int = EAR_RATE, batch: int = 64
+    blocks: Iterator[Samples], timeline: Timeline, *, rate: int = ENCODER_RATE, batch: int = 64
 ) -> Iterator[Samples]:
     """Cut a stream into windows, never holding more of it than a window, a hop and a block.
 
