@@ -137,7 +137,7 @@ def test_two_halves_with_different_sounds_get_their_own_targets_and_pictures(min
     assert (first @ second / (first.norm() * second.norm())).item() < 0.97
 
     pictures = _pictures(job, mini)
-    seen = mini.clip.embed_pictures(pictures)  # (F, D)
+    seen = mini.clip.encode_images(pictures)  # (F, D)
     own = (seen * targets).sum(dim=1)
     other = (seen * targets.roll(len(targets) // 2, dims=0)).sum(dim=1)
     for half in (range(2, 10), range(14, 22)):  # away from the change

@@ -78,7 +78,7 @@ def test_dream_goes_on_and_changes_slower_than_the_default(mini: Family, tmp_pat
 
 def test_lyric_follows_the_words_more_than_the_sound(mini: Family, tmp_path: Path) -> None:
     job = job_of("lyric", tmp_path, sound={"start": 4, "duration": 4}, prompts=read_prompts(LYRICS))
-    words = mini.clip.embed_text([prompt.text for prompt in job.settings.prompts]).cpu()
+    words = mini.clip.encode_text([prompt.text for prompt in job.settings.prompts]).cpu()
     followed = (hear(job, mini).targets @ words.T).argmax(dim=1)
     pulls = pull_curves(job)
     alone = pulls.max(dim=0).values == 1  # else two lines cross over

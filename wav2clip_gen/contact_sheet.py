@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from wav2clip_gen.analysis.analyse import Section
 from wav2clip_gen.drawing import FAINT, GROUND, INK, LANE, Colour, clock, font, shortened, wrapped
-from wav2clip_gen.pictures import Picture
+from wav2clip_gen.images import Picture
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw

@@ -27,7 +27,7 @@ def check_output(path: Path, *, overwrite: bool = False, option: str = "--out") 
             raise OutputError(f"the folder {folder} does not exist", hint=f"make it: mkdir -p {folder}")
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists", hint=f"use --overwrite to replace it, or another {option}")
-        with scratch_beside(path) as trial:
+        with scratch_path(path) as trial:
             trial.touch()
     except OSError as error:
         raise OutputError(
@@ -46,7 +46,7 @@ def check_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None
         old = next(folder.glob(pattern), None)
         if old and not overwrite:
             raise OutputError(f"{folder} holds {old.name}", hint="use --overwrite to replace it, or another folder")
-        with scratch_beside(folder / "trial") as trial:
+        with scratch_path(folder / "trial") as trial:
             trial.touch()
 
 
@@ -70,7 +70,7 @@ def _into(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def scratch_beside(path: Path) -> Iterator[Path]:
+def scratch_path(path: Path) -> Iterator[Path]:
     """Give a hidden neighbour of `path` on the same disk, nobody else's; whatever is in it is removed at the end."""
     scratch = path.with_name(f".w2c-{secrets.token_hex(6)}{path.suffix}")
     try:
@@ -86,7 +86,7 @@ def appear_whole(path: Path, *, option: str = "--out") -> Iterator[Path]:
     Raises:
         OutputError: The new file cannot take its place; `option` is how that was chosen.
     """
-    with scratch_beside(path) as part:
+    with scratch_path(path) as part:
         yield part
         try:
             part.replace(path)

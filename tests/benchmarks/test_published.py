@@ -34,7 +34,7 @@ def artist(family: Family, side: int, cuts: int, cut_batch: int) -> Painter:
 
 def test_full_step_on_a_cpu(table: list[tuple[str, str]], full: Family) -> None:
     painter = artist(full, 256, 32, 0)
-    target = full.clip.embed_text(["a dog"])[0]
+    target = full.clip.encode_text(["a dog"])[0]
 
     def step() -> float:
         began = time.perf_counter()
@@ -97,7 +97,7 @@ class Kept:
 def test_full_activations(table: list[tuple[str, str]], full: Family, side: int, cuts: int, cut_batch: int) -> None:
     """What a GPU must hold: the weights, and at most so much for the way back; fp32, as measured on the CPU."""
     painter = artist(full, side, cuts, cut_batch)
-    target = full.clip.embed_text(["a dog"])[0]
+    target = full.clip.encode_text(["a dog"])[0]
     weights = {p.data_ptr(): p.nbytes for n in (full.wav2clip, full.clip, full.vqgan) for p in n.parameters()}
     with Held() as held:
         for parameter in (*full.clip.parameters(), *full.vqgan.parameters()):

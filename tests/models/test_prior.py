@@ -43,7 +43,7 @@ def test_the_layout_of_a_mixture_is_mixed(colours: Prior) -> None:
 @pytest.mark.parametrize("concept", ["sea", "violin", "dog", "airplane"])
 def test_the_small_family_reads_its_own_words(concept: str, mini: Family) -> None:
     assert mini.prior is not None
-    reading = mini.prior.read(mini.clip.embed_text([f"a {concept}"])[0], mini.clip.scale)
+    reading = mini.prior.read(mini.clip.encode_text([f"a {concept}"])[0], mini.clip.scale)
     assert mini.prior.concepts[int(reading.argmax())] == concept
 
 

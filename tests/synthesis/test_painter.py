@@ -17,7 +17,7 @@ from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.pictures import read_covering
+from wav2clip_gen.images import read_covering
 from wav2clip_gen.synthesis.losses import layout_distance, reading_distance, total_variation
 
 
@@ -26,7 +26,7 @@ def painter(mini: Family, settings: Settings, seed: int = 7) -> Painter:
 
 
 def target(mini: Family, words: str = "a dog") -> Tensor:
-    return mini.clip.embed_text([words])[0]
+    return mini.clip.encode_text([words])[0]
 
 
 def without_prior(mini: Family) -> Family:
@@ -153,7 +153,7 @@ def test_a_picture_comes_to_be_read_as_its_target_is(mini: Family, tiny: Setting
         paint(artist, goal, 16)
         with torch.no_grad():
             view = F.interpolate(artist.show()[None], size=(mini.clip.size, mini.clip.size), mode="area")
-            return reading_distance(prior.read(mini.clip.embed_pictures(view), mini.clip.scale), shares).item()
+            return reading_distance(prior.read(mini.clip.encode_images(view), mini.clip.scale), shares).item()
 
     assert wrong(10.0) < wrong(0.0) - 1
 

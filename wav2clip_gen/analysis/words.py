@@ -88,7 +88,7 @@ def name_spans(
         family: Networks that hear and read.
         words: The vocabulary.
     """
-    vocabulary = family.clip.embed_text(list(words)).detach().cpu().numpy()
+    vocabulary = family.clip.encode_text(list(words)).detach().cpu().numpy()
     centres = np.arange(len(heard)) * timeline.hop
     frames = np.minimum((centres * float(timeline.fps)).astype(np.int64), timeline.frames - 1)
     firsts = [timeline.frames_between(start, stop).start for start, stop in pairwise(edges.tolist())]

@@ -51,7 +51,7 @@ class Request:
 
         return prepare(
             source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems,
+            weights_dir=self.weights_dir, allow_missing_weights=unfetched, keep_stems=self.keep_stems,
             demucs_repo=self.demucs_repo, storyboard=self.storyboard,
         )  # fmt: skip
 
@@ -61,7 +61,7 @@ class Request:
 
         networks = choose(job.settings.run, self.weights_dir)
         networks.require()
-        return replace(job, networks=networks)
+        return replace(job, selection=networks)
 
 
 class Loader:
@@ -74,7 +74,7 @@ class Loader:
         """The networks on a device; see `load_choice`."""
         from wav2clip_gen.models.families import load_choice
 
-        if self._family is None or (self._family.choice, self._family.device) != (networks, device):
+        if self._family is None or (self._family.selection, self._family.device) != (networks, device):
             self._family = load_choice(networks, device=device)
         return self._family
 
@@ -253,34 +253,28 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
 
 
 def _make(job: Job, request: Request, listener: Listener, loader: Loader) -> None:
-    """Make what is wanted of a track, or tell what it would cost; paths go to stdout."""
-    from wav2clip_gen.job import films
-
-    if request.dry_run:
-        from wav2clip_gen.estimate import estimate
-
-        with listener.following(job):
-            listener.estimated(estimate(job))
-        return
-    for film in films(job):
-        _make_one(film, listener, loader)
-
-
-def _make_one(job: Job, listener: Listener, loader: Loader) -> None:
-    """Make one film or storyboard."""
+    """Make the films or the storyboard of a track, or estimate their cost; paths go to stdout."""
     from wav2clip_gen.cli.interrupt import GentleStop
-    from wav2clip_gen.events import Finished
-    from wav2clip_gen.pipeline import rendering
-    from wav2clip_gen.storyboard import storyboarding
+    from wav2clip_gen.pipeline import render_job
+    from wav2clip_gen.progress import Progress
 
     with listener.following(job), GentleStop() as stop:
-        if job.storyboard:
-            events = storyboarding(job, load=loader, on_separation=listener.separated)
+
+        def show(progress: Progress) -> None:
+            stop.follow(progress)
+            listener.show(progress)
+
+        if request.dry_run:
+            from wav2clip_gen.preview import estimate
+
+            listener.show_estimate(estimate(job, on_progress=show))
+        elif job.storyboard:
+            from wav2clip_gen.preview import make_storyboard
+
+            typer.echo(make_storyboard(job, load=loader, on_progress=show).path)
         else:
-            events = rendering(job, load=loader, stop=stop, on_separation=listener.separated)
-        for event in events:
-            stop.follow(event)
-            listener.show(event)
-    typer.echo(event.film.path if isinstance(event, Finished) else job.out)
+            for film in render_job(job, load=loader, stop=stop, on_progress=show):
+                listener.show_film(film)
+                typer.echo(film.path)
     if stop():
         raise typer.Exit(INTERRUPTED)

@@ -192,7 +192,7 @@ def from_mean(scores: Tensor) -> Tensor:
 def _look(family: Family, frames: Tensor) -> Tensor:
     """What the family's image tower sees in frames (F, 3, H, W): unit vectors (F, D), on the CPU."""
     size = family.clip.size
-    return family.clip.embed_pictures(F.interpolate(frames, size=(size, size), mode="area")).cpu()
+    return family.clip.encode_images(F.interpolate(frames, size=(size, size), mode="area")).cpu()
 
 
 def _counted(heard: list[str], chosen: list[str]) -> dict[str, dict[str, int]]:

@@ -30,15 +30,15 @@ class Part:
 class Choice:
     """The networks of a film, by role."""
 
-    parts: dict[str, Part]
-    models: str  # the family
+    components: dict[str, Part]
+    family: str
     perceptor: str | None = None  # as it was asked for, where it is not the family's
     vqgan: str | None = None  # likewise
 
     @property
     def files(self) -> dict[str, Path]:
         """Role -> weights file."""
-        return {role: part.path for role, part in self.parts.items()}
+        return {role: part.path for role, part in self.components.items()}
 
     def require(self) -> None:
         """Make sure that all files are in place.
@@ -46,7 +46,7 @@ class Choice:
         Raises:
             WeightsError: One is not.
         """
-        for part in self.parts.values():
+        for part in self.components.values():
             if part.original is None:
                 store.require_file(part.path, hint=part.hint)
 
@@ -115,7 +115,7 @@ def require_one_space(choice: Choice, *, sound: bool) -> None:
     Raises:
         SettingsError: They do not.
     """
-    perceptor = choice.parts["clip"]
+    perceptor = choice.components["clip"]
     if sound and not hears(perceptor):
         raise SettingsError(
             f"sound cannot steer the perceptor {perceptor.name}: Wav2CLIP lives in the space of ViT-B/32",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wav2clip_gen.audio.features import Features
 from wav2clip_gen.audio.timeline import Timeline
-from wav2clip_gen.config import DESTINATIONS, PITCHES, AudioMap, Settings, View
+from wav2clip_gen.config import DESTINATIONS, MIX, PITCHES, AudioMap, Settings, View
 from wav2clip_gen.synthesis.camera import Matrix, similarity_transform
 
 Floats = NDArray[np.float64]
@@ -59,7 +59,7 @@ def modulate(settings: Settings, features: Mapping[str, Features], timeline: Tim
         features: By source name, for each source that a map names.
         timeline: Times of frames.
     """
-    changes = [(one, _change(one, features[one.source_name], timeline)) for one in settings.maps]
+    changes = [(one, _change(one, features[one.stem or MIX], timeline)) for one in settings.maps]
 
     def curve_of(destination: str, value: float, prompt: int = 0) -> Floats:
         curve = np.full(timeline.frames, float(value))

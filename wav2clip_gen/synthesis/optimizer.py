@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -93,18 +94,25 @@ class FrameOptimizer:
         """Make frame `index` (from 0, in order) for a conditioning vector (D,)."""
         painting, motion = self.settings.painting, self.settings.motion
         self.move(parameters.camera_move(index))
-        step = None
-        for step in self.optimize(
+        step = self.optimize(
             target,
             steps=parameters.steps(index) if index else painting.first_steps,
             temporal_weight=motion.temporal_weight if index else 0,
             learning_rate=float(parameters.curves["learning-rate"][index]),
-        ):
-            pass
+        )
         loss, similarity = (float(step.loss), float(step.similarity)) if step else (None, None)
         return Frame(self.decode_bytes(parameters.view(index)), loss, similarity)
 
     def optimize(
+        self, target: Tensor, *, steps: int, temporal_weight: float, learning_rate: float | None = None
+    ) -> Step | None:
+        """Take all steps of `iterate`; return the last."""
+        last = deque(
+            self.iterate(target, steps=steps, temporal_weight=temporal_weight, learning_rate=learning_rate), maxlen=1
+        )
+        return last[0] if last else None
+
+    def iterate(
         self, target: Tensor, *, steps: int, temporal_weight: float, learning_rate: float | None = None
     ) -> Iterator[Step]:
         """Take `steps` towards a conditioning vector (D,); the temporal loss refers to the latent as it is now.

@@ -324,7 +324,7 @@ def concept_means(
         part = needed[start : start + 64]
         pictures = pixels[part].to(perceptor.device).float() / 255
         pictures = F.interpolate(pictures, size=(perceptor.size, perceptor.size), mode="area")
-        embedded.update(zip(part, perceptor.embed_pictures(pictures).cpu(), strict=True))
+        embedded.update(zip(part, perceptor.encode_images(pictures).cpu(), strict=True))
     dimensions = next(iter(embedded.values())).shape[0]
     means, known = torch.zeros(count, dimensions), torch.zeros(count, dtype=torch.bool)
     for row, these in members.items():

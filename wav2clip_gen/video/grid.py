@@ -39,7 +39,7 @@ class Grid:
             self._ground[top : top + head, left : left + width] = _caption(caption, (width, head), letters)
             self._places.append((slice(top + head, top + head + height), slice(left, left + width)))
 
-    def joined(self, pictures: Sequence[Picture]) -> Picture:
+    def join(self, pictures: Sequence[Picture]) -> Picture:
         """One picture of all, (height, width, 3), in the order of the captions."""
         whole = self._ground.copy()
         for place, picture in zip(self._places, pictures, strict=True):

@@ -48,7 +48,7 @@ def read_style(path: str | Path) -> Picture:
     return np.array(picture)
 
 
-def check_pictures(settings: Settings) -> None:
+def check_images(settings: Settings) -> None:
     """Make sure that the pictures which settings name can be read.
 
     Raises:
