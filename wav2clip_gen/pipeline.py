@@ -12,7 +12,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from wav2clip_gen import record
-from wav2clip_gen.analysis.words import frames_of
 from wav2clip_gen.audio.features import levels, measure, silenced
 from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.errors import SettingsError
@@ -240,7 +239,7 @@ def hear_beside(job: Job, family: Family, drives: Drives) -> Beside:
 def find_scenes(job: Job) -> list[slice]:
     """The frames of each section of the song."""
     edges = measure(job.track, job.timeline).sections.tolist()
-    return [frames_of(job.timeline, start, stop) for start, stop in pairwise(edges)]
+    return [job.timeline.frames_between(start, stop) for start, stop in pairwise(edges)]
 
 
 def embed_sound(job: Job, family: Family) -> Tensor | None:

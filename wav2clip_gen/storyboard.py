@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wav2clip_gen.analysis.analyse import Analysis, Section, analyse
-from wav2clip_gen.analysis.words import frames_of, read_words
+from wav2clip_gen.analysis import Section, Vocabulary, find_sections, label_sections, read_labels, relative_level
+from wav2clip_gen.audio.features import measure
+from wav2clip_gen.audio.windows import iterate_windows
 from wav2clip_gen.contact_sheet import Panel, draw
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.events import Event, Ready, SectionPainted, SheetFinished, Silent, Stage
@@ -54,8 +55,14 @@ def storyboarding(
         sources(job, on_progress=on_separation)
     yield Stage("hear")
     windows = embed_sound(job, family)
-    understood = family if hears(job.networks.parts["clip"]) else None  # else words and sounds cannot be compared
-    analysis = analyse(job.track, job.timeline, family=understood, words=read_words(), heard=windows)
+    features = measure(job.track, job.timeline)
+    sections = find_sections(features, job.timeline, song=features)
+    labelled = hears(job.networks.parts["clip"])  # else labels and sounds cannot be compared
+    if labelled:
+        if (embeddings := windows) is None:  # the sound has no weight
+            embeddings = family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
+        levels, vocabulary = relative_level(features, features), Vocabulary.encode(read_labels(), family)
+        sections = label_sections(sections, embeddings, levels, job.timeline, vocabulary)
     drives = drive(job)
     trajectory = hear(job, family, windows=windows, drives=drives)
     if trajectory.silent:
@@ -64,17 +71,17 @@ def storyboarding(
     yield Stage("paint")
     panels: list[Panel] = []
     pulls = pull_curves(job, drives)
-    for section in analysis.sections:
+    for section in sections:
         panel, similarity = paint_section(job, family, section, trajectory, pulls)
         panels.append(panel)
-        words = tuple(word.text for word in section.meaning.words) if section.meaning else ()
-        guessing = bool(words and section.meaning and section.meaning.guessing)
-        total = len(analysis.sections)
-        yield SectionPainted(len(panels) - 1, total, panel.start, panel.stop, words, guessing, similarity)
+        words = tuple(label.text for label in section.labels or ())
+        guessing = bool(words) and section.uncertain
+        yield SectionPainted(len(panels) - 1, len(sections), panel.start, panel.stop, words, guessing, similarity)
 
     yield Stage("draw")
     with written(job.out) as part:
-        draw(panels, title=job.track.title or job.track.path.stem, facts=_facts(job, analysis)).save(part)
+        facts = _facts(job, len(sections), family.name if labelled else None)
+        draw(panels, title=job.track.title or job.track.path.stem, facts=facts).save(part)
     yield SheetFinished(job.out, len(panels))
 
 
@@ -93,7 +100,7 @@ def paint_section(
     from wav2clip_gen.synthesis.painter import Painter, generator_for
     from wav2clip_gen.synthesis.trajectory import mean_target
 
-    frames = frames_of(job.timeline, section.start, section.stop)
+    frames = job.timeline.frames_between(section.start, section.stop)
     painter = Painter(family, job.settings, generator=generator_for(job.seed, family.device))
     target = mean_target(trajectory, frames).to(family.device)
     last = deque(painter.paint(target, steps=job.settings.painting.first_steps, inertia=0), maxlen=1)
@@ -103,7 +110,7 @@ def paint_section(
         section=section,
         start=job.track.start + section.start,
         stop=job.track.start + section.stop,
-        pulls=tuple((name, weight) for name, weight in pulls if abs(weight) >= FAINTEST),
+        guidance=tuple((name, weight) for name, weight in pulls if abs(weight) >= FAINTEST),
         picture=painter.show_bytes(),
     )
     return panel, float(last[0].similarity) if last else None
@@ -114,8 +121,8 @@ def _name(pull: Pull) -> str:
     return Path(pull.held).name if isinstance(pull, StyleImage) else pull.held
 
 
-def _facts(job: Job, analysis: Analysis) -> str:
-    parts = "1 section" if len(analysis.sections) == 1 else f"{len(analysis.sections)} sections"
+def _facts(job: Job, count: int, labeller: str | None) -> str:
+    sections = "1 section" if count == 1 else f"{count} sections"
     stems = f", stems {', '.join(stem.name for stem in job.settings.stems)}" if job.settings.stems else ""
-    by = f", words by {analysis.family}" if analysis.family else ""
-    return f"{job.track.path.name}, {clock(job.track.duration)}, {parts}{stems}, seed {job.seed}{by}"
+    by = f", labels by {labeller}" if labeller else ""
+    return f"{job.track.path.name}, {clock(job.track.duration)}, {sections}{stems}, seed {job.seed}{by}"

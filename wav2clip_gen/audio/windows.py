@@ -93,6 +93,12 @@ class Timeline:
         spans = (frame_span(index, self.fps, self.sample_rate) for index in range(self.frames))
         return np.minimum([0, *(stop for _, stop in spans)], self.samples)
 
+    def frames_between(self, start: float, stop: float) -> slice:
+        """The frames that lie mostly between two times in seconds; at least one."""
+        first, after = (round(second * float(self.fps)) for second in (start, stop))
+        first = min(first, self.frames - 1)
+        return slice(first, max(after, first + 1))
+
     def length_at(self, rate: int) -> int:
         """Number of samples at another rate, the same as `Track.length_at`."""
         return max(1, round(self.duration * rate))
