@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from wav2clip_gen.estimate import estimate
+from wav2clip_gen.events import Event, Film, Finished, FramePainted
 
 from tests.conftest import SAMPLES, Write
 from wav2clip_gen import record
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
-from wav2clip_gen.estimate import estimate
-from wav2clip_gen.events import Event, Film, Finished, FramePainted
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, render, rendering

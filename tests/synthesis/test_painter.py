@@ -16,8 +16,8 @@ from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
 
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.models.families import Family
 from wav2clip_gen.images import read_covering
+from wav2clip_gen.models.families import Family
 from wav2clip_gen.synthesis.losses import layout_distance, reading_distance, total_variation
 
 

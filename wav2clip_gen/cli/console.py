@@ -277,8 +277,8 @@ def tell_analysis(analysis: Analysis) -> None:
     features, path = analysis.features, analysis.track.path
     tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
     parts = "1 section" if len(analysis.sections) == 1 else f"{len(analysis.sections)} sections"
-    words = f"; words by models {analysis.family}, the nearest of {analysis.vocabulary}" if analysis.family else ""
-    head = f"{path.name}: {clock(analysis.track.duration)}, {tempo}, {len(features.onsets)} onsets, {parts}{words}"
+    labels = f"; labels by models {analysis.family}, the nearest of {analysis.vocabulary}" if analysis.family else ""
+    head = f"{path.name}: {clock(analysis.track.duration)}, {tempo}, {len(features.onsets)} onsets, {parts}{labels}"
     stderr.print(head, markup=False)
     if analysis.stems:
         origins = (f"{name} ({stem.origin})" for name, stem in analysis.stems.items())
@@ -288,7 +288,7 @@ def tell_analysis(analysis: Analysis) -> None:
         for row in rows:
             stderr.print("  ".join(cell for cell in row if cell), markup=False)
         return
-    table = RichTable("time", *(["stem"] if analysis.stems else []), "level", "heard (cosine, margin)", "")
+    table = RichTable("time", *(["stem"] if analysis.stems else []), "level", "labels (cosine, margin)", "")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     stderr.print(table)
@@ -309,13 +309,13 @@ def _section_rows(analysis: Analysis) -> list[tuple[str, ...]]:
 
 
 def _section_row(section: Section) -> tuple[str, str, str, str]:
-    """Time, level, words, and whether they are guessed."""
+    """Time, level, labels, and whether they are uncertain."""
     level = "silent" if section.level is None else f"{section.level:.1f} dB"
-    meaning = section.meaning
-    words = (
-        ", ".join(f"{word.text} ({word.cosine:.2f}, {word.margin:+.1f} sd)" for word in meaning.words)
-        if meaning
-        else ""
+    labels = section.labels or ()
+    shown = ", ".join(f"{label.text} ({label.cosine:.2f}, {label.margin:+.1f} sd)" for label in labels)
+    return (
+        f"{clock(section.start)}-{clock(section.stop)}",
+        level,
+        shown,
+        "uncertain" if labels and section.uncertain else "",
     )
-    guessing = "guessing" if meaning and meaning.words and meaning.guessing else ""
-    return f"{clock(section.start)}-{clock(section.stop)}", level, words, guessing
