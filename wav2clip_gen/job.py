@@ -21,7 +21,7 @@ from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
 FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
 PICTURES = "[0-9]*.png"  # of a film, in its folder
-NO_PROMPTS = "the audio weight is below 1, but there are no prompts: audio alone conditions the film; add -p or --prompts"
+NO_PROMPTS = "the audio weight is below 1 but there are no prompts, so it has no effect; add -p or --prompts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +77,8 @@ def prepare(
 ) -> Job:
     """Check everything that can be checked before a network is loaded; draw the seed, choose family and separator.
 
-    Arguments and errors are those of `pipeline.render`, and:
-
-    Args:
-        selection: Networks that are loaded already.
-        allow_missing_weights: Do not require the weights to be in place.
-        storyboard: Prepare a storyboard instead of a film.
+    Arguments and errors are those of `pipeline.render`. `selection`: networks that are loaded already;
+    `allow_missing_weights`: the weights may be fetched later; `storyboard`: prepare that instead of a film.
     """
     source, settings = Path(source), settings or Settings()
     settings.require_guidance()

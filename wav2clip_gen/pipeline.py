@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -316,7 +316,7 @@ def _film_writer(path: Path, job: Job) -> FilmWriter:
     return FilmWriter(path, size=size, fps=job.timeline.fps, upscale=picture.upscale, frames_dir=job.frames_dir)
 
 
-def note_silent_stems(conditioning: Sequence[Conditioning], stages: StageClock) -> None:
+def note_silent_stems(conditioning: Iterable[Conditioning], stages: StageClock) -> None:
     """Report stems that condition a picture but are silent from start to end."""
     silent = sorted({stem for one in conditioning for stem in one.silent})
     if silent:

@@ -171,19 +171,21 @@ def _analyze(source: Path, plan: AnalysisPlan) -> None:
     from wav2clip_gen.files import check_output
     from wav2clip_gen.job import open_song, plan_song_stems
     from wav2clip_gen.plot import write_plot
+    from wav2clip_gen.progress import Progress
 
     settings = plan.settings
     track = open_song(source, settings)
     outputs = plan.outputs(source)
     for path in outputs.values():
         check_output(path, overwrite=plan.overwrite, option="--out-dir")
+    listener = console.PlainListener()
     found = analysis.analyze(
         track,
         Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop),
         stems=plan_song_stems(track, settings, plan.demucs_repo),
         family=plan.family,
         labels=plan.labels,
-        on_separation=console.PlainListener().separated,
+        on_separation=lambda share: listener.show(Progress(stage="separate", done=round(100 * share), total=100)),
     )
     writers = {"json": analysis.write_json, "csv": analysis.write_csv, "png": write_plot}
     for name, path in outputs.items():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.job import Job
     from wav2clip_gen.models.choice import Choice
     from wav2clip_gen.models.families import Family
-    from wav2clip_gen.record import Again
+    from wav2clip_gen.record import Replay
 
 
 app = typer.Typer(
@@ -196,7 +196,7 @@ def render(
     raise typer.Exit(code)
 
 
-def _read_again(path: Path | None, weights_dir: Path | None, demucs_repo: Path | None) -> Again | None:
+def _read_again(path: Path | None, weights_dir: Path | None, demucs_repo: Path | None) -> Replay | None:
     """What a run record says, if one is given; what is no longer as it was is told."""
     if path is None:
         return None
@@ -210,7 +210,7 @@ def _read_again(path: Path | None, weights_dir: Path | None, demucs_repo: Path |
 
 def _collect(
     inputs: list[Path],
-    again: Again | None,
+    again: Replay | None,
     layers: dict[str, Any],
     given: dict[str, Any],
     weights_dir: Path | None,
@@ -229,7 +229,7 @@ def _collect(
     if settings.stem_files == base.stem_files:
         needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.required_stems)
         settings = replace(settings, stem_files=needed)
-    return inputs or [again.track], settings
+    return inputs or [again.source], settings
 
 
 def _given(

@@ -157,7 +157,7 @@ def fetch_missing(run: RunSettings, weights_dir: Path | None) -> None:
     from wav2clip_gen.models import manifest
     from wav2clip_gen.models.choice import choose
 
-    for part in choose(run, weights_dir).parts.values():
+    for part in choose(run, weights_dir).components.values():
         if part.original or part.name == str(part.path):  # of the user's own
             continue
         if "/" in part.name:

@@ -24,7 +24,9 @@ REACH = 0.5  # of a latent cell: the largest offset before the picture is encode
 TAPS = 2  # pixels beyond an edge that bicubic interpolation reads
 
 
-def similarity_transform(zoom: float = 1, pan_x: float = 0, pan_y: float = 0, rotate: float = 0, *, aspect: float = 1) -> Matrix:
+def similarity_transform(
+    zoom: float = 1, pan_x: float = 0, pan_y: float = 0, rotate: float = 0, *, aspect: float = 1
+) -> Matrix:
     """The transform that scales and rotates about the centre, then translates.
 
     Args:

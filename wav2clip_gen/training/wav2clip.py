@@ -342,4 +342,4 @@ def piece_embedding(encoder: Wav2CLIP, samples: Any, *, most: int = 16) -> Tenso
     windows = windows[torch.linspace(0, len(windows) - 1, min(most, len(windows))).long()]
     loudness = windows.square().mean(dim=1).sqrt()
     windows = windows[loudness >= 0.1 * loudness.max()]
-    return F.normalize(encoder.embed(lambda: [windows]).mean(dim=0), dim=0)
+    return F.normalize(encoder.encode_windows(lambda: [windows]).mean(dim=0), dim=0)
