@@ -67,22 +67,22 @@ def test_weights_come_along(tmp_path: Path) -> None:
 
 WRONG = [
     ("a.srt", "1\n00:00:01,500 -> 00:00:04,000\na sea\n", 1, "has no times"),
-    ("a.srt", "1\n00:00:01,500 --> later\na sea\n", 2, "'later' is no time"),
-    ("a.srt", "1\n00:00:04,000 --> 00:00:01,500\na sea\n", 2, "before it begins"),
-    ("a.vtt", "WEBVTT\n\n00:01.500 -->\na sea\n", 3, "no two times"),
-    ("a.lrc", "[00:01.00]a sea\na sky\n", 2, "has no time"),
+    ("a.srt", "1\n00:00:01,500 --> later\na sea\n", 2, "'later' is not a time"),
+    ("a.srt", "1\n00:00:04,000 --> 00:00:01,500\na sea\n", 2, "before it starts"),
+    ("a.vtt", "WEBVTT\n\n00:01.500 -->\na sea\n", 3, "not contain two times"),
+    ("a.lrc", "[00:01.00]a sea\na sky\n", 2, "no time stamp before"),
     ("a.csv", "start,end\n1,2\n", 1, "column `text`"),
-    ("a.csv", "start,text\n1,a sea\nsoon,a sky\n", 3, "'soon' is no time"),
-    ("a.csv", "start,text\n1,\n", 2, "has no words"),
-    ("a.json", '[{"start": 1}]', 1, "has no words"),
-    ("a.csv", "text,weight\na sea,heavy\n", 2, "'heavy' is no weight"),
-    ("a.csv", "text,colour\na sea,blue\n", 2, "no field 'colour'"),
+    ("a.csv", "start,text\n1,a sea\nsoon,a sky\n", 3, "'soon' is not a time"),
+    ("a.csv", "start,text\n1,\n", 2, "has no text"),
+    ("a.json", '[{"start": 1}]', 1, "has no text"),
+    ("a.csv", "text,weight\na sea,heavy\n", 2, "weight must be float, not 'heavy'"),
+    ("a.csv", "text,colour\na sea,blue\n", 2, "no setting is called prompts.colour"),
     ("a.json", '["a sea",\n"a sky"\n', 3, "not valid JSON"),
     ("a.json", '[\n"a sea",\n{"text": "a sky", "weight": 1000}\n]', 3, "weight cannot be 1000"),
     ("a.json", '{"words": 3}', 1, "no list of prompts"),
     ("a.yaml", "- a sea\n- {text: a sky\n", 3, "expected"),
-    ("a.yaml", "- a sea\n- 4\n", 2, "a prompt is words"),
-    ("a.txt", "a sea\n0:30-0:12 a sky\n", 2, "before it begins"),
+    ("a.yaml", "- a sea\n- 4\n", 2, "a prompt is a text"),
+    ("a.txt", "a sea\n0:30-0:12 a sky\n", 2, "before it starts"),
 ]
 
 
@@ -100,8 +100,8 @@ def test_what_is_wrong_is_told_with_its_line(name: str, text: str, line: int, wh
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("a.doc", b"a sea", "no prompts are read from such a file"),
-        ("a.txt", b"", "holds no prompts"),
+        ("a.doc", b"a sea", "cannot be read from this file format"),
+        ("a.txt", b"", "contains no prompts"),
         ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
         ("a.srt", None, "cannot be read"),
     ],

@@ -146,7 +146,7 @@ def _again(content: dict[str, Any], path: Path, weights_dir: Path | None, demucs
     stems = content.get("stems", {})
     files = {name: folder / stem["path"] for name, stem in stems.items() if stem["path"]}
     given = {"stem_files": [f"{name}={file}" for name, file in files.items()]}
-    settings = Settings().merged(content["settings"] | given)
+    settings = Settings.from_record(content["settings"] | given)
     settings = settings.with_image_files(lambda file: str(folder / file))
     repo = content.get("demucs_repo")
     demucs_repo = demucs_repo or (folder / repo if repo else None)

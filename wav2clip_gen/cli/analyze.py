@@ -80,27 +80,20 @@ class Request:
 
 
 @app.command()
+@options.with_options(
+    "start", "duration", "fps", "stem_file", "separator", "demucs_repo", "models", "weights_dir", "device", "debug"
+)
 def analyze(
     *,
-    inputs: options.Inputs = None,
     out_dir: OutDir = Path(),
     json: Json = False,
     csv: Csv = False,
     plot: Plot = False,
     overwrite: Overwrite = False,
-    start: options.Start = None,
-    duration: options.Duration = None,
-    fps: options.Fps = None,
     stems: Stems = None,
-    stem_file: options.StemFiles = None,
-    separator: options.Separator = None,
-    demucs_repo: options.DemucsRepo = None,
     words: Words = None,
     no_words: NoWords = False,
-    models: options.Models = None,
-    weights_dir: options.WeightsDir = None,
-    device: options.Device = None,
-    debug: options.Debug = False,
+    **shared: Any,
 ) -> None:
     """Tell what is heard in a track and its stems: loudness, onsets, beats, brightness, bands, chroma, sections, words.
 
@@ -110,26 +103,22 @@ def analyze(
     from wav2clip_gen.cli import console
 
     kinds = tuple(kind for kind, wanted in (("json", json), ("csv", csv), ("png", plot)) if wanted) or ("json", "png")
-    with console.errors_shown(debug=debug):
-        changes: dict[str, dict[str, Any]] = {
-            "sound": {"start": start, "duration": duration, "separator": separator},
-            "picture": {"fps": fps},
-            "run": {"models": models, "device": device},
-        }
-        settings = Settings().merged(options.given(changes) | options.given_stems(stems, stem_file))
+    inputs: list[Path] = shared["inputs"] or []
+    with console.errors_shown(debug=shared["debug"]):
+        settings = Settings().merged(options.settings_given(shared | {"stems": stems}))
         settings.require_guidance()  # by stems, if files of them are given
         if no_words and words:
             raise SettingsError("--words and --no-words contradict each other", hint="leave one of them out")
-        networks = None if no_words else _choose(settings.run, weights_dir)
+        networks = None if no_words else _choose(settings.run, shared["weights_dir"])
         request = Request(
-            settings, demucs_repo, kinds, out_dir, overwrite, () if no_words else _vocabulary(words), networks,
-            _loader(networks, settings.run.device),
+            settings, shared["demucs_repo"], kinds, out_dir, overwrite, () if no_words else _vocabulary(words),
+            networks, _loader(networks, settings.run.device),
         )  # fmt: skip
-        _refuse_same_names(inputs or [], request)
+        _refuse_same_names(inputs, request)
     code = 0
-    for source in inputs or []:
+    for source in inputs:
         try:
-            with console.errors_shown(debug=debug):
+            with console.errors_shown(debug=shared["debug"]):
                 _analyze(source, request)
         except typer.Exit as left:  # one track that fails does not stop the others
             code = max(code, left.exit_code)

@@ -1,4 +1,4 @@
-"""The bare form: `w2c-gen song.wav --out film.mp4`."""
+"""The bare form: `w2c-gen song.wav --out video.mp4`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
-from wav2clip_gen.config import Prompt, Settings, StyleImage, family_settings, settings_from
+from wav2clip_gen.config import Settings, family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -32,8 +31,8 @@ app = typer.Typer(
 
 
 @dataclass(frozen=True)
-class Request:
-    """What shall be made of each track."""
+class RenderRequest:
+    """What is made of each track."""
 
     settings: Settings
     out: str | None
@@ -46,7 +45,7 @@ class Request:
     weights_dir: Path | None
 
     def prepare(self, source: Path, *, unfetched: bool = False) -> Job:
-        """Check all of it for one track; see `wav2clip_gen.job`."""
+        """Check everything for one track; see `wav2clip_gen.job`."""
         from wav2clip_gen.job import prepare
 
         return prepare(
@@ -55,8 +54,8 @@ class Request:
             demucs_repo=self.demucs_repo, storyboard=self.storyboard,
         )  # fmt: skip
 
-    def renew(self, job: Job) -> Job:
-        """A job that was prepared unfetched, with the networks that are there by now: what is in them has a say."""
+    def with_fetched_models(self, job: Job) -> Job:
+        """A job that was prepared before its weights were downloaded, with the models that are now available."""
         from wav2clip_gen.models.choice import choose
 
         networks = choose(job.settings.run, self.weights_dir)
@@ -64,14 +63,14 @@ class Request:
         return replace(job, networks=networks)
 
 
-class Loader:
-    """Loads networks, once for all tracks that want the same."""
+class ModelLoader:
+    """Loads models, once for all tracks that need the same."""
 
     def __init__(self) -> None:
         self._family: Family | None = None
 
     def __call__(self, networks: Choice, *, device: torch.device) -> Family:
-        """The networks on a device; see `load_choice`."""
+        """The models on a device; see `load_choice`."""
         from wav2clip_gen.models.families import load_choice
 
         if self._family is None or (self._family.choice, self._family.device) != (networks, device):
@@ -79,181 +78,105 @@ class Loader:
         return self._family
 
 
-EPILOG = "\n\n".join(  # which Typer makes one line each
+EPILOG = "\n\n".join(  # Typer shows each paragraph as a line
     ["Other commands:", *(f"[bold]w2c-gen {word:<8}[/] {what}" for word, what in COMMANDS.items())]
 )
 
 
 @app.command(epilog=EPILOG)
-def render(
-    *,
-    inputs: options.Inputs = None,
-    out: options.Out = None,
-    overwrite: options.Overwrite = False,
-    frames_dir: options.FramesDir = None,
-    upscale: options.Upscale = None,
-    start: options.Start = None,
-    duration: options.Duration = None,
-    window: options.Window = None,
-    hop: options.Hop = None,
-    stems: options.Stems = None,
-    stem_file: options.StemFiles = None,
-    stem_weight: options.StemWeights = None,
-    separator: options.Separator = None,
-    demucs_repo: options.DemucsRepo = None,
-    keep_stems: options.KeepStems = None,
-    layout: options.Layout = None,
-    prompt: options.Prompts = None,
-    prompt_files: options.PromptFiles = None,
-    audio_weight: options.AudioWeight = None,
-    crossfade: options.Crossfade = None,
-    style_image: options.StyleImages = None,
-    init_image: options.InitImage = None,
-    init_weight: options.InitWeight = None,
-    size: options.Size = None,
-    fps: options.Fps = None,
-    steps: options.Steps = None,
-    first_steps: options.FirstSteps = None,
-    cuts: options.Cuts = None,
-    cut_batch: options.CutBatch = None,
-    learning_rate: options.LearningRate = None,
-    smoothing: options.Smoothing = None,
-    temporal_weight: options.Inertia = None,
-    ema_half_life: options.Blend = None,
-    scenes: options.Scenes = None,
-    zoom: options.Zoom = None,
-    pan_x: options.PanX = None,
-    pan_y: options.PanY = None,
-    rotate: options.Rotate = None,
-    border: options.Border = None,
-    maps: options.Maps = None,
-    models: options.Models = None,
-    perceptor: options.Perceptor = None,
-    vqgan: options.VQGAN = None,
-    weights_dir: options.WeightsDir = None,
-    fetch: options.Fetch = False,
-    seed: options.Seed = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    preset: options.Preset = None,
-    config: options.Config = None,
-    assignments: options.Assignments = None,
-    from_record: options.FromRecord = None,
-    storyboard: options.Storyboard = False,
-    dry_run: options.DryRun = False,
-    progress: options.ProgressKind = None,
-    debug: options.Debug = False,
-    version: options.Version = False,
-) -> None:
-    """Sound in, film out: paint what a track sounds like.
+@options.with_options(*options.OPTIONS, everyday=True)
+def render(**given: Any) -> None:
+    """Generate a music video from audio.
 
-    Wav2CLIP hears each moment of the track, and VQGAN-CLIP paints it, frame by frame.
+    Wav2CLIP embeds each moment of the track in CLIP's space, and VQGAN-CLIP optimizes each frame towards the embedding.
     """
     from wav2clip_gen.cli import console
 
-    changes = {
-        "sound": {"start": start, "duration": duration, "window": window, "hop": hop, "weight": audio_weight,
-            "separator": separator},
-        "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale,
-            "layout": layout},
-        "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
-            "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
-        "motion": {"smoothing": smoothing, "temporal_weight": temporal_weight, "ema_half_life": ema_half_life, "crossfade": crossfade,
-            "scenes": scenes, "zoom": zoom, "pan_x": pan_x, "pan_y": pan_y, "rotate": rotate, "border": border},
-        "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
-            "precision": precision},
-    }  # fmt: skip
+    debug, progress = given["debug"], given["progress"]
     with console.errors_shown(debug=debug):
-        layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
-        pulls = _given(changes, prompt or [], prompt_files or [], style_image or [])
-        given = {**pulls, **options.given_stems(stems, stem_file), **({"maps": maps} if maps else {})}
-        again = _read_again(from_record, weights_dir, demucs_repo)
-        sources, settings = _collect(inputs or [], again, layers, given, weights_dir)
-        settings = settings.with_stem_weights(dict(stem_weight or []))
-        _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)
-        request = Request(
-            settings, out, overwrite, frames_dir, keep_stems, again.demucs_repo if again else demucs_repo, dry_run,
-            storyboard, weights_dir,
-        )  # fmt: skip
-        ready: dict[Path, Job] = {}
-        if fetch:
-            from wav2clip_gen.cli.weights import fetch_missing
-
-            for source in sources:  # what cannot become a film is not worth a gigabyte
-                ready[source] = request.prepare(source, unfetched=True)
-            fetch_missing(settings.run, weights_dir)
-    listener, loader = console.listener(progress.value if progress else None), Loader()
+        with options.deprecations_shown():
+            sources, request = _read_request(given)
+        fetched = _fetch_models(sources, request) if given["fetch"] else {}
+    listener, loader = console.listener(progress.value if progress else None), ModelLoader()
     code = 0
     for source in sources:
         try:
             with console.errors_shown(debug=debug):
-                job = request.renew(ready.pop(source)) if source in ready else request.prepare(source)
+                prepared = fetched.get(source)
+                job = request.with_fetched_models(prepared) if prepared else request.prepare(source)
                 _make(job, request, listener, loader)
-        except typer.Exit as left:  # one track that fails does not stop the others
-            code = max(code, left.exit_code)
-            if left.exit_code == INTERRUPTED:
+        except typer.Exit as error:  # the other tracks are still rendered
+            code = max(code, error.exit_code)
+            if error.exit_code == INTERRUPTED:
                 break
     raise typer.Exit(code)
 
 
-def _read_again(path: Path | None, weights_dir: Path | None, demucs_repo: Path | None) -> Again | None:
-    """What a run record says, if one is given; what is no longer as it was is told."""
-    if path is None:
+def _read_request(given: dict[str, Any]) -> tuple[list[Path], RenderRequest]:
+    """The tracks, and what is made of each."""
+    replay = _read_record(given)
+    sources, settings = _merge(given, replay)
+    settings = settings.with_stem_weights(dict(given["stem_weight"] or []))
+    _refuse_same_names(sources, (given["out"] or "{stem}.mp4", given["frames_dir"], given["keep_stems"]), settings)
+    names = ("out", "overwrite", "frames_dir", "keep_stems", "demucs_repo", "dry_run", "storyboard", "weights_dir")
+    values = {name: given[name] for name in names}
+    if replay:
+        values["demucs_repo"] = replay.demucs_repo
+    return sources, RenderRequest(settings=settings, **values)
+
+
+def _read_record(given: dict[str, Any]) -> Again | None:
+    """The run record, if one is given; differences between then and now are reported."""
+    if given["from_record"] is None:
         return None
     from wav2clip_gen import record
 
-    again = record.read(path, weights_dir, demucs_repo)
-    for difference in again.differences:
+    replay = record.read(given["from_record"], given["weights_dir"], given["demucs_repo"])
+    for difference in replay.differences:
         typer.echo(f"note: {difference}", err=True)
-    return again
+    return replay
 
 
-def _collect(
-    inputs: list[Path],
-    again: Again | None,
-    layers: dict[str, Any],
-    given: dict[str, Any],
-    weights_dir: Path | None,
-) -> tuple[list[Path], Settings]:
-    """Tracks and settings: from a record or the family's own, then presets and files, then options."""
-    if again is None:
+def _merge(given: dict[str, Any], replay: Again | None) -> tuple[list[Path], Settings]:
+    """Tracks and settings: those of a record or of the family of models, then preset and files, then options."""
+    inputs, changes = given["inputs"] or [], options.settings_given(given)
+    layers = {"preset": given["preset"], "config": given["config"], "assignments": tuple(given["set"] or ())}
+    if replay is None:
         if not inputs:
             raise SettingsError("no track was given", hint="w2c-gen song.wav, or w2c-gen --help")
         from wav2clip_gen.models import store
 
-        asked = settings_from(**layers).merged(given)
-        base = family_settings(store.resolve(asked.run.models, weights_dir))
-        return inputs, settings_from(base, **layers).merged(given)
-    base = replace(again.settings, stem_files=()) if inputs else again.settings  # another song has other stems
-    settings = settings_from(base, **layers).merged(given)
+        asked = settings_from(**layers).merged(changes)
+        base = family_settings(store.resolve(asked.run.models, given["weights_dir"]))
+        return inputs, settings_from(base, **layers).merged(changes)
+    base = replace(replay.settings, stem_files=()) if inputs else replay.settings  # another song has other stems
+    settings = settings_from(base, **layers).merged(changes)
     if settings.stem_files == base.stem_files:
         needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.required_stems)
         settings = replace(settings, stem_files=needed)
-    return inputs or [again.track], settings
-
-
-def _given(
-    changes: dict[str, dict[str, Any]], written: list[str], files: list[Path], styles: list[str]
-) -> dict[str, Any]:
-    """The options that were given, without those that were not; words of files and of options together."""
-    from wav2clip_gen.prompts import read_prompts
-
-    prompts = [*(prompt for path in files for prompt in read_prompts(path)), *map(Prompt.parse, written)]
-    pulls = {"prompts": prompts, "style_images": list(map(StyleImage.parse, styles))}
-    return {**options.given(changes), **{name: values for name, values in pulls.items() if values}}
+    return inputs or [replay.track], settings
 
 
 def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, ...], settings: Settings) -> None:
-    """Raise a SettingsError where two tracks would go to the same place."""
+    """Raise a SettingsError if two tracks would have the same output."""
     from wav2clip_gen.job import fill
 
     for template in templates:
         if template and len({fill(template, source, settings) for source in sources}) < len(sources):
-            raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: films/{stem}.mp4")
+            raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: videos/{stem}.mp4")
 
 
-def _make(job: Job, request: Request, listener: Listener, loader: Loader) -> None:
-    """Make what is wanted of a track, or tell what it would cost; paths go to stdout."""
+def _fetch_models(sources: list[Path], request: RenderRequest) -> dict[Path, Job]:
+    """Download missing weights, after everything else has been checked for each track."""
+    from wav2clip_gen.cli.weights import fetch_missing
+
+    jobs = {source: request.prepare(source, unfetched=True) for source in sources}
+    fetch_missing(request.settings.run, request.weights_dir)
+    return jobs
+
+
+def _make(job: Job, request: RenderRequest, listener: Listener, loader: ModelLoader) -> None:
+    """Make all outputs of a track, or estimate what they cost; paths go to stdout."""
     from wav2clip_gen.job import films
 
     if request.dry_run:
@@ -266,8 +189,8 @@ def _make(job: Job, request: Request, listener: Listener, loader: Loader) -> Non
         _make_one(film, listener, loader)
 
 
-def _make_one(job: Job, listener: Listener, loader: Loader) -> None:
-    """Make one film or storyboard."""
+def _make_one(job: Job, listener: Listener, loader: ModelLoader) -> None:
+    """Make one video or storyboard."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.events import Finished
     from wav2clip_gen.pipeline import rendering
