@@ -10,12 +10,14 @@ from wav2clip_gen.cli import options
 from wav2clip_gen.config import (
     DESTINATIONS,
     FEATURES,
+    PRESETS,
     SECTIONS,
     AudioMap,
     Prompt,
     StemWeight,
     StyleImage,
     describe_range,
+    preset_names,
 )
 from wav2clip_gen.models import manifest
 
@@ -82,12 +84,22 @@ def list_tables() -> str:
     return "\n\n".join([*sections, f"Features of maps: {features}.", f"Settings that maps modulate: {targets}."])
 
 
+def presets_table() -> str:
+    """The presets, as a Markdown table; the first line of each file, a comment, describes it."""
+    rows = []
+    for name in preset_names():
+        comment, *content = (PRESETS / f"{name}.yaml").read_text().splitlines()
+        rows.append((f"`{name}`", comment.removeprefix("# "), "<br>".join(f"`{line}`" for line in content)))
+    return table(("preset", "meaning", "settings"), *rows)
+
+
 def options_page() -> str:
     """The content of docs/options.md."""
     parts = [INTRODUCTION.rstrip(), "## Settings"]
     for section, group in SECTIONS.items():
         parts.append(f"### {section}\n\n{(group.__doc__ or '').strip()}\n\n{settings_table(section)}")
-    parts += ["## Lists of settings", list_tables(), "## Other options", options_table()]
+    parts += ["## Lists of settings", list_tables(), "## Presets", presets_table()]
+    parts += ["## Other options", options_table()]
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,7 +9,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -62,13 +62,13 @@ class Option:
     everyday: bool = False  # shown by --help, not only by --help-all
     default: Any = None
     key: str = ""  # of the setting, such as picture.fps; empty: it is not a single setting
-    details: tuple[tuple[str, Any], ...] = ()  # further arguments of typer.Option
+    details: dict[str, Any] = field(default_factory=dict)  # further arguments of typer.Option
 
     def parameter(self, *, hidden: bool = False) -> inspect.Parameter:
         """The option as a parameter of a command."""
         info = typer.Option(
             *self.flags, help=self.help, rich_help_panel=self.panel or None, show_default=False, hidden=hidden,
-            **dict(self.details),
+            **self.details,
         )  # fmt: skip
         return _parameter(self.name, Annotated[self.annotation, info], self.default)
 
@@ -113,7 +113,8 @@ def _size(written: str) -> tuple[int, int]:
 
 def describe_default(item: Field[Any]) -> str:
     """The default of a setting, in words."""
-    return item.metadata["default_text"] or f"{item.default} {item.metadata['unit']}".replace(".0 ", " ").strip()
+    value = f"{item.default:g}" if isinstance(item.default, float) else item.default
+    return item.metadata["default_text"] or f"{value} {item.metadata['unit']}".strip()
 
 
 def _setting_option(section: str, group: type[SettingsGroup], item: Field[Any]) -> Option:
@@ -121,7 +122,7 @@ def _setting_option(section: str, group: type[SettingsGroup], item: Field[Any]) 
     about = item.metadata
     flags = about["flags"] or (f"--{item.name.replace('_', '-')}",)
     bounds = "; ".join(part for part in (describe_range(item), f"default: {describe_default(item)}") if part)
-    details = {"metavar": about["metavar"]}
+    details: dict[str, Any] = {"metavar": about["metavar"]}
     if about["metavar"] == "TIME":
         details["parser"] = _seconds
     if about["choices"]:
@@ -134,7 +135,7 @@ def _setting_option(section: str, group: type[SettingsGroup], item: Field[Any]) 
         panel=about["panel"] or group.PANEL,
         everyday=about["everyday"],
         key=f"{section}.{item.name}",
-        details=tuple(details.items()),
+        details=details,
     )
 
 
@@ -167,7 +168,7 @@ def _other(name: str, annotation: Any, panel: str, text: str, **details: Any) ->
     everyday = details.pop("everyday", False)
     default = False if annotation is bool else None
     kind = annotation if annotation is bool else annotation | None
-    return Option(name, kind, flags, text, panel, everyday, default, details=tuple(details.items()))
+    return Option(name, kind, flags, text, panel, everyday, default, details=details)
 
 
 STEM_NAMES = "vocals, drums, bass, other, or names of stem files"

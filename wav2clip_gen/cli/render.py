@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,39 +30,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-
-
-@dataclass(frozen=True)
-class RenderRequest:
-    """What is made of each track."""
-
-    settings: Settings
-    out: str | None
-    overwrite: bool
-    frames_dir: Path | None
-    keep_stems: Path | None
-    demucs_repo: Path | None
-    dry_run: bool
-    storyboard: bool
-    weights_dir: Path | None
-
-    def prepare(self, source: Path, *, unfetched: bool = False) -> Job:
-        """Check everything for one track; see `wav2clip_gen.job`."""
-        from wav2clip_gen.job import prepare
-
-        return prepare(
-            source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems,
-            demucs_repo=self.demucs_repo, storyboard=self.storyboard,
-        )  # fmt: skip
-
-    def with_fetched_models(self, job: Job) -> Job:
-        """A job that was prepared before its weights were downloaded, with the models that are now available."""
-        from wav2clip_gen.models.choice import choose
-
-        networks = choose(job.settings.run, self.weights_dir)
-        networks.require()
-        return replace(job, networks=networks)
 
 
 class ModelLoader:
@@ -95,34 +64,23 @@ def render(**given: Any) -> None:
     debug, progress = given["debug"], given["progress"]
     with console.errors_shown(debug=debug):
         with options.deprecations_shown():
-            sources, request = _read_request(given)
-        fetched = _fetch_models(sources, request) if given["fetch"] else {}
+            replay = _read_record(given)
+            sources, settings = _merge(given, replay)
+        prepare = _preparation(given, settings, replay)
+        _refuse_same_names(sources, (given["out"] or "{stem}.mp4", given["frames_dir"], given["keep_stems"]), settings)
+        fetched = _fetch_models(sources, prepare, settings, given["weights_dir"]) if given["fetch"] else {}
     listener, loader = console.listener(progress.value if progress else None), ModelLoader()
     code = 0
     for source in sources:
         try:
             with console.errors_shown(debug=debug):
-                prepared = fetched.get(source)
-                job = request.with_fetched_models(prepared) if prepared else request.prepare(source)
-                _make(job, request, listener, loader)
+                job = fetched.get(source) or prepare(source)
+                _make(job, listener, loader, dry_run=given["dry_run"])
         except typer.Exit as error:  # the other tracks are still rendered
             code = max(code, error.exit_code)
             if error.exit_code == INTERRUPTED:
                 break
     raise typer.Exit(code)
-
-
-def _read_request(given: dict[str, Any]) -> tuple[list[Path], RenderRequest]:
-    """The tracks, and what is made of each."""
-    replay = _read_record(given)
-    sources, settings = _merge(given, replay)
-    settings = settings.with_stem_weights(dict(given["stem_weight"] or []))
-    _refuse_same_names(sources, (given["out"] or "{stem}.mp4", given["frames_dir"], given["keep_stems"]), settings)
-    names = ("out", "overwrite", "frames_dir", "keep_stems", "demucs_repo", "dry_run", "storyboard", "weights_dir")
-    values = {name: given[name] for name in names}
-    if replay:
-        values["demucs_repo"] = replay.demucs_repo
-    return sources, RenderRequest(settings=settings, **values)
 
 
 def _read_record(given: dict[str, Any]) -> Again | None:
@@ -140,6 +98,7 @@ def _read_record(given: dict[str, Any]) -> Again | None:
 def _merge(given: dict[str, Any], replay: Again | None) -> tuple[list[Path], Settings]:
     """Tracks and settings: those of a record or of the family of models, then preset and files, then options."""
     inputs, changes = given["inputs"] or [], options.settings_given(given)
+    weights = dict(given["stem_weight"] or [])
     layers = {"preset": given["preset"], "config": given["config"], "assignments": tuple(given["set"] or ())}
     if replay is None:
         if not inputs:
@@ -148,13 +107,13 @@ def _merge(given: dict[str, Any], replay: Again | None) -> tuple[list[Path], Set
 
         asked = settings_from(**layers).merged(changes)
         base = family_settings(store.resolve(asked.run.models, given["weights_dir"]))
-        return inputs, settings_from(base, **layers).merged(changes)
+        return inputs, settings_from(base, **layers).merged(changes).with_stem_weights(weights)
     base = replace(replay.settings, stem_files=()) if inputs else replay.settings  # another song has other stems
     settings = settings_from(base, **layers).merged(changes)
     if settings.stem_files == base.stem_files:
         needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.required_stems)
         settings = replace(settings, stem_files=needed)
-    return inputs or [replay.track], settings
+    return inputs or [replay.track], settings.with_stem_weights(weights)
 
 
 def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, ...], settings: Settings) -> None:
@@ -166,20 +125,36 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
             raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: videos/{stem}.mp4")
 
 
-def _fetch_models(sources: list[Path], request: RenderRequest) -> dict[Path, Job]:
-    """Download missing weights, after everything else has been checked for each track."""
+def _preparation(given: dict[str, Any], settings: Settings, replay: Again | None) -> Callable[..., Job]:
+    """`wav2clip_gen.job.prepare` with everything but the track."""
+    from wav2clip_gen.job import prepare
+
+    names = ("out", "overwrite", "frames_dir", "weights_dir", "keep_stems", "demucs_repo", "storyboard")
+    values = {name: given[name] for name in names}
+    if replay:
+        values["demucs_repo"] = replay.demucs_repo
+    return partial(prepare, settings=settings, **values)
+
+
+def _fetch_models(
+    sources: list[Path], prepare: Callable[..., Job], settings: Settings, weights_dir: Path | None
+) -> dict[Path, Job]:
+    """Check everything but the models of each track, then download missing weights; gives the finished jobs."""
     from wav2clip_gen.cli.weights import fetch_missing
+    from wav2clip_gen.models.choice import choose
 
-    jobs = {source: request.prepare(source, unfetched=True) for source in sources}
-    fetch_missing(request.settings.run, request.weights_dir)
-    return jobs
+    jobs = {source: prepare(source, unfetched=True) for source in sources}
+    fetch_missing(settings.run, weights_dir)
+    networks = choose(settings.run, weights_dir)
+    networks.require()
+    return {source: replace(job, networks=networks) for source, job in jobs.items()}
 
 
-def _make(job: Job, request: RenderRequest, listener: Listener, loader: ModelLoader) -> None:
+def _make(job: Job, listener: Listener, loader: ModelLoader, *, dry_run: bool) -> None:
     """Make all outputs of a track, or estimate what they cost; paths go to stdout."""
     from wav2clip_gen.job import films
 
-    if request.dry_run:
+    if dry_run:
         from wav2clip_gen.estimate import estimate
 
         with listener.following(job):
