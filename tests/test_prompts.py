@@ -1,4 +1,4 @@
-"""Prompts from files: every format gives the same words and times; what is wrong is told with its line."""
+"""Prompts from files: all formats give the same prompts, and errors name the line."""
 
 from __future__ import annotations
 
@@ -34,14 +34,9 @@ SAME = {
 }
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> Path:
-    return tmp_path / "words"
-
-
 @pytest.mark.parametrize("name", SAME)
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_all_formats_say_the_same(name: str, ends: str, tmp_path: Path) -> None:
+def test_all_formats_give_the_same_prompts(name: str, ends: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"\xef\xbb\xbf" + SAME[name].replace("\n", ends).encode())
     assert read_prompts(path) == (SEA, NIGHT)
@@ -51,7 +46,7 @@ def test_every_format_is_tested() -> None:
     assert {Path(name).suffix for name in SAME} == set(READERS)
 
 
-def test_a_line_sung_twice_pulls_twice_and_an_offset_moves_all(tmp_path: Path) -> None:
+def test_a_lyric_with_two_time_stamps_is_repeated_and_an_offset_moves_all(tmp_path: Path) -> None:
     path = tmp_path / "song.lrc"
     path.write_text("[offset:+500]\n[00:02.00][00:06.00]the sea\n[00:04.00]the sky\n")
     assert [(one.text, one.start, one.end) for one in read_prompts(path)] == [
@@ -59,7 +54,7 @@ def test_a_line_sung_twice_pulls_twice_and_an_offset_moves_all(tmp_path: Path) -
     ]  # fmt: skip
 
 
-def test_weights_come_along(tmp_path: Path) -> None:
+def test_weights_are_read(tmp_path: Path) -> None:
     path = tmp_path / "song.csv"
     path.write_text("text,weight\na crowd,-0.5\nnight,\n")
     assert [one.weight for one in read_prompts(path)] == [-0.5, 1.0]
@@ -87,7 +82,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "text", "line", "what"), WRONG)
-def test_what_is_wrong_is_told_with_its_line(name: str, text: str, line: int, what: str, tmp_path: Path) -> None:
+def test_errors_name_the_line(name: str, text: str, line: int, what: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(SettingsError) as caught:
         read_prompts(tmp_path / name)
@@ -106,7 +101,7 @@ def test_what_is_wrong_is_told_with_its_line(name: str, text: str, line: int, wh
         ("a.srt", None, "cannot be read"),
     ],
 )
-def test_other_files_are_told(name: str, content: bytes | None, what: str, tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(name: str, content: bytes | None, what: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(SettingsError, match=what):

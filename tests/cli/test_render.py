@@ -1,4 +1,4 @@
-"""The bare form, as a person types it."""
+"""The bare form `w2c-gen song.wav`, with its options."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_progress_of_the_separation_is_reported(tmp_path: Path, song: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "what"),
     [
         (["none.wav"], 1, "no such file"),
         (["."], 1, "without a mix"),
@@ -263,8 +263,8 @@ def test_progress_of_the_separation_is_reported(tmp_path: Path, song: Path) -> N
         ([], 2, "no track"),
     ],
 )  # fmt: skip
-def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
-    arguments: list[str], code: int, says: str, song: Path, monkeypatch: pytest.MonkeyPatch
+def test_invalid_input_gives_a_clear_error_and_changes_no_file(
+    arguments: list[str], code: int, what: str, song: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = song.parent
     monkeypatch.chdir(folder)
@@ -274,12 +274,12 @@ def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
     (folder / "taken.mp4").write_text("an old film")
     soundfile.write(folder / "nan.wav", np.array([0.0, np.nan, 0.0]), 16_000, subtype="FLOAT")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert_refused(run(*arguments), says, code=code)
+    assert_refused(run(*arguments), what, code=code)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "what"),
     [
         (["song.wav", "--size", "big"], "WIDTHxHEIGHT"),
         (["song.wav", "--start", "noon"], "not a time"),
@@ -290,13 +290,13 @@ def test_wrong_input_gets_a_clear_line_and_nothing_is_lost(
         (["song.wav", "--such"], "--such"),
     ],
 )
-def test_wrong_options_are_usage_errors(arguments: list[str], says: str) -> None:
+def test_wrong_options_are_usage_errors(arguments: list[str], what: str) -> None:
     done = run(*arguments)
     assert done.exit_code == 2
-    assert says in done.stderr
+    assert what in done.stderr
 
 
-def test_missing_weights_and_ffmpeg_are_told_before_any_work(
+def test_missing_weights_and_ffmpeg_are_reported_first(
     song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as without:
@@ -310,7 +310,7 @@ def test_missing_weights_and_ffmpeg_are_told_before_any_work(
     assert not (tmp_path / "film.mp4").exists()
 
 
-def test_damaged_weights_are_one_clear_line(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_weights_give_one_clear_line(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = tmp_path / "weights" / "mini"
     family.mkdir(parents=True)
     for role, part in store.members("mini").items():
@@ -323,7 +323,7 @@ def test_damaged_weights_are_one_clear_line(song: Path, tmp_path: Path, monkeypa
     assert "Traceback" not in done.stderr
 
 
-def test_what_should_not_happen_is_told_and_debug_shows_where(
+def test_a_bug_is_reported_and_debug_shows_the_traceback(
     song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object, **options: object) -> None:
@@ -393,14 +393,14 @@ def test_show_completion_prints_a_script_for_bash() -> None:
     assert "complete -o default -F _w2c_gen_completion w2c-gen" in done.stdout
 
 
-def test_the_version_is_told() -> None:
+def test_version() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "wav2clip_gen", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout == f"w2c-gen {__version__}\n"
 
 
-def test_ctrl_c_keeps_what_was_painted_as_a_playable_film(song: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_finished_frames_as_a_playable_video(song: Path, tmp_path: Path) -> None:
     slow = ("--size", "64x64", "--fps", "60", "--first-steps", "1", "--steps", "20")
     code, stdout, stderr = interrupted(
         song, "-o", tmp_path / "film.mp4", *slow, when=lambda line: line["event"] == "FramePainted"
