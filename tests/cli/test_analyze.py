@@ -188,7 +188,7 @@ def test_several_songs_one_of_which_fails(here: Path, write_sound: Write) -> Non
         (["other"], 1, "a folder without a mix"),
         (["song.wav", "--stems", "drumz", "--no-words", "--csv"], 2, "no stem is called 'drumz'"),
         (["song.wav", "--stems", "drums,drums"], 2, "named twice"),
-        (["song.wav", "--stems", "", "--csv"], 2, "is no name of a stem"),
+        (["song.wav", "--stems", "", "--csv"], 2, "a stem has no name"),
         (["song.wav", "--stems", "mix", "--csv"], 2, "mix is the song"),
         (["song.wav", "--stem-file", "drums=song.wav"], 2, "no stem is named"),
         (["song.wav", "--stems", "drums", "--stem-file", "drums=none.wav", "--csv"], 1, "none.wav: no such file"),
