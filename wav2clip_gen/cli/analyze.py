@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-OUTPUT, LABELS = {"rich_help_panel": "Output"}, {"rich_help_panel": "Labels"}
+OUTPUT_PANEL, LABELS_PANEL = {"rich_help_panel": "Output"}, {"rich_help_panel": "Labels"}
 JSON_HELP = "Write SONG.analysis.json [dim](default, with --plot)[/]"
 CSV_HELP = "Write SONG.analysis.csv, a row for each frame."
 PLOT_HELP = "Write SONG.analysis.png [dim](default, with --json; needs the extra `plot`)[/]"
@@ -66,11 +66,11 @@ class AnalysisPlan:
 def analyze(
     *,
     inputs: options.Inputs = None,
-    out_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.", **OUTPUT)] = Path(),
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP, **OUTPUT)] = False,
-    csv: Annotated[bool, typer.Option("--csv", help=CSV_HELP, **OUTPUT)] = False,
-    plot: Annotated[bool, typer.Option("--plot", help=PLOT_HELP, **OUTPUT)] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.", **OUTPUT)] = False,
+    out_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.", **OUTPUT_PANEL)] = Path(),
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP, **OUTPUT_PANEL)] = False,
+    csv: Annotated[bool, typer.Option("--csv", help=CSV_HELP, **OUTPUT_PANEL)] = False,
+    plot: Annotated[bool, typer.Option("--plot", help=PLOT_HELP, **OUTPUT_PANEL)] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.", **OUTPUT_PANEL)] = False,
     start: options.Start = None,
     duration: options.Duration = None,
     fps: options.Fps = None,
@@ -79,9 +79,9 @@ def analyze(
     separator: options.Separator = None,
     demucs_repo: options.DemucsRepo = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", "--words", metavar="FILE", help=FILE_HELP, **LABELS)
+        Path | None, typer.Option("--labels", "--words", metavar="FILE", help=FILE_HELP, **LABELS_PANEL)
     ] = None,
-    no_labels: Annotated[bool, typer.Option("--no-labels", "--no-words", help=NO_LABELS_HELP, **LABELS)] = False,
+    no_labels: Annotated[bool, typer.Option("--no-labels", "--no-words", help=NO_LABELS_HELP, **LABELS_PANEL)] = False,
     models: options.Models = None,
     weights_dir: options.WeightsDir = None,
     device: options.Device = None,
@@ -92,7 +92,9 @@ def analyze(
     The labels are the concepts nearest to the sound embedding of each section, with their margins: a look at what the
     sound would ask a film for, before it is made.
     """
+    from wav2clip_gen import analysis
     from wav2clip_gen.cli import console
+    from wav2clip_gen.models.choice import choose
 
     formats = tuple(name for name, wanted in (("json", json), ("csv", csv), ("png", plot)) if wanted)
     with console.errors_shown(debug=debug):
@@ -105,14 +107,17 @@ def analyze(
         settings.require_steering()  # by stems, if files of them are given
         if no_labels and labels:
             raise SettingsError("--labels and --no-labels contradict each other", hint="leave one of them out")
+        networks = None if no_labels else choose(settings.run, weights_dir)
+        if networks:
+            networks.require()
         plan = AnalysisPlan(
             settings=settings,
             demucs_repo=demucs_repo,
             formats=_check_formats(formats),
             folder=out_dir,
             overwrite=overwrite,
-            networks=None if no_labels else _choose_networks(settings, weights_dir),
-            labels=() if no_labels else _read_labels(labels),
+            networks=networks,
+            labels=() if no_labels else analysis.read_labels(labels or analysis.LABELS),
         )
         _check_names(inputs or [], plan)
     code = 0
@@ -137,20 +142,6 @@ def _check_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
         typer.echo("note: no plot without matplotlib: pip install 'wav2clip-gen[plot]'", err=True)
         return ("json",)
     return formats or ("json", "png")
-
-
-def _choose_networks(settings: Settings, weights_dir: Path | None) -> Choice:
-    from wav2clip_gen.models.choice import choose
-
-    networks = choose(settings.run, weights_dir)
-    networks.require()
-    return networks
-
-
-def _read_labels(path: Path | None) -> tuple[str, ...]:
-    from wav2clip_gen import analysis
-
-    return analysis.read_labels(path or analysis.LABELS)
 
 
 def _check_names(sources: list[Path], plan: AnalysisPlan) -> None:

@@ -124,8 +124,8 @@ def _table(**figures: Any) -> Table:
     by_class = ", ".join(f"{name} {found.get(name, 0)}/{sum(found.values())}" for name, found in chosen)
     notes = [
         f"{films} of {figures['held_out']} held-out sounds, from {figures['classes_present']} classes, a film of the"
-        f" loudest {SECONDS:g} s of each ({figures['settings']}). EfficientNet-Lite0, which no part of the family was"
-        f" trained with, chooses among {classes} classes of ESC-50 that ImageNet has, from the last {JUDGED:g} s of"
+        f" loudest {SECONDS:g} s of each ({figures['settings']}). EfficientNet-Lite0, which took no part in training"
+        f" the family, chooses among {classes} classes of ESC-50 that ImageNet has, from the last {JUDGED:g} s of"
         f" frames. The sound encoder: {figures['supervision']}.",
         "Summed: the probabilities of all ImageNet labels of a class, which favours classes of many labels (dog: 118)."
         " Relative: each class relative to its own mean log probability over all films, which uses no labels of the"

@@ -1,4 +1,4 @@
-"""The judge: a classifier of pictures that no part of a family is trained with, EfficientNet-Lite0 for ImageNet.
+"""The judge: EfficientNet-Lite0, a classifier for ImageNet that no network of a family is trained with.
 
 Weights and architecture come with the `evaluate` extra (Apache 2.0).
 """
