@@ -1,6 +1,6 @@
-"""Sound in, film out: Wav2CLIP hears a track, VQGAN-CLIP paints what it heard.
+"""Music videos from audio: Wav2CLIP embeds a track, and VQGAN-CLIP generates frames that match the embeddings.
 
-Importing this package loads no torch; its names are found when they are first used.
+Importing this package does not import torch; its names are imported on first use.
 """
 
 from __future__ import annotations

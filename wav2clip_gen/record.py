@@ -154,7 +154,7 @@ def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demuc
     stems = content.get("stems", {})
     stem_files = {name: folder / stem["path"] for name, stem in stems.items() if stem["path"]}
     given = {"stem_files": [f"{name}={file}" for name, file in stem_files.items()]}
-    settings = Settings().merged(content["settings"] | given)
+    settings = Settings.from_record(content["settings"] | given)
     settings = settings.with_image_files(lambda file: str(folder / file))
     repo = content.get("demucs_repo")
     demucs_repo = demucs_repo or (folder / repo if repo else None)

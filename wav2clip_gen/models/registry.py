@@ -7,4 +7,15 @@ from wav2clip_gen.models.families import Family as Models
 from wav2clip_gen.models.families import choose_device, computes_in_bf16, load_family
 from wav2clip_gen.models.families import load_choice as load_models
 
-__all__ = ["Component", "ModelSelection", "Models", "choose_device", "computes_in_bf16", "load_family", "load_models", "require_shared_space", "select_models", "supports_audio"]
+__all__ = [
+    "Component",
+    "ModelSelection",
+    "Models",
+    "choose_device",
+    "computes_in_bf16",
+    "load_family",
+    "load_models",
+    "require_shared_space",
+    "select_models",
+    "supports_audio",
+]
