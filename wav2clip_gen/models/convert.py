@@ -91,7 +91,7 @@ def read_tensors(path: Path, *, role: str) -> dict[str, Tensor]:
         return checkpoints.read_tensors(path)
     if role == "clip" and is_torchscript(path):
         return _openai_tensors(path)
-    from wav2clip_gen.models.pickles import read_state_dict
+    from wav2clip_gen.models.torch_files import read_state_dict
 
     return read_state_dict(path)
 
