@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import SAMPLES
-from wav2clip_gen.models.families import Family, load_family
+from wav2clip_gen.models.registry import Models, load_family
 from wav2clip_gen.pipeline import render
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.painter import Painter
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available()
 
 
 @pytest.fixture(scope="module")
-def full(full_weights: Path) -> Family:
+def full(full_weights: Path) -> Models:
     return load_family("full", device="cuda", weights_dir=full_weights)
 
 
@@ -40,16 +40,16 @@ def test_networks_compute_what_they_compute_on_a_cpu(name: str, full_weights: Pa
     pictures = torch.rand(1, 3, here.clip.size, here.clip.size, generator=torch.Generator().manual_seed(1))
     codes = here.vqgan.quantize.codes[:16].T.reshape(1, -1, 4, 4)
     for expected, found in (
-        (here.wav2clip.embed(lambda: [windows]), there.wav2clip.embed(lambda: [windows])),
-        (here.clip.embed_pictures(pictures), there.clip.embed_pictures(pictures.cuda())),
-        (here.clip.embed_text(["a dog"]), there.clip.embed_text(["a dog"])),
+        (here.wav2clip.encode_windows(lambda: [windows]), there.wav2clip.encode_windows(lambda: [windows])),
+        (here.clip.encode_images(pictures), there.clip.encode_images(pictures.cuda())),
+        (here.clip.encode_text(["a dog"]), there.clip.encode_text(["a dog"])),
         (here.vqgan.decode(codes), there.vqgan.decode(codes.cuda())),
     ):
         torch.testing.assert_close(found.cpu(), expected, atol=5e-3, rtol=5e-3)  # TF32 convolutions
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_film_of_published_size_is_made(precision: str, full: Family, tmp_path: Path) -> None:
+def test_a_film_of_published_size_is_made(precision: str, full: Models, tmp_path: Path) -> None:
     torch.cuda.reset_peak_memory_stats()
     film = render(SAMPLES / "africa.ogg", tmp_path / "film.mp4", settings(precision), family=full)
     assert film.frames == 20
@@ -57,9 +57,9 @@ def test_a_film_of_published_size_is_made(precision: str, full: Family, tmp_path
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_no_step_waits_for_the_host(precision: str, full: Family) -> None:
+def test_no_step_waits_for_the_host(precision: str, full: Models) -> None:
     painter = Painter(full, settings(precision), generator=torch.Generator("cuda").manual_seed(0))
-    target = full.clip.embed_text(["a dog"])[0]
+    target = full.clip.encode_text(["a dog"])[0]
     list(painter.paint(target, steps=2, inertia=0.1))  # the first steps find their algorithms
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -68,8 +68,8 @@ def test_no_step_waits_for_the_host(precision: str, full: Family) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_bf16_paints_what_fp32_paints(full: Family) -> None:
-    target = full.clip.embed_text(["a dog"])[0]
+def test_bf16_paints_what_fp32_paints(full: Models) -> None:
+    target = full.clip.encode_text(["a dog"])[0]
 
     def picture(precision: str) -> torch.Tensor:
         painter = Painter(full, settings(precision), generator=torch.Generator("cuda").manual_seed(0))

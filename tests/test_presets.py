@@ -19,7 +19,7 @@ from wav2clip_gen.audio.features import measure
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.configuration import PRESETS, preset_names, read_yaml, settings_from
 from wav2clip_gen.job import Job, prepare
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import drive, hear, pull_curves, render
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.trajectory import mean_target
@@ -43,7 +43,7 @@ def job_of(name: str, tmp_path: Path, **changes: Any) -> Job:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_every_preset_makes_a_film_with_what_it_says(name: str, mini: Family, tmp_path: Path) -> None:
+def test_every_preset_makes_a_film_with_what_it_says(name: str, mini: Models, tmp_path: Path) -> None:
     settings = small(name, sound={"start": 7.5, "duration": 1}, prompts=read_prompts(LYRICS))
     film = render(MIX, tmp_path / "film.mp4", settings, family=mini)
     assert film.frames == 4
@@ -67,7 +67,7 @@ def test_pulse_punches_the_zoom_where_something_sets_in(tmp_path: Path) -> None:
         assert curves[name][onset > 0.5].mean() - curves[name][onset < 0.1].mean() > 0.05
 
 
-def test_dream_goes_on_and_changes_slower_than_the_default(mini: Family, tmp_path: Path) -> None:
+def test_dream_goes_on_and_changes_slower_than_the_default(mini: Models, tmp_path: Path) -> None:
     def turns(name: str) -> float:
         trajectory = hear(job_of(name, tmp_path, sound={"start": 3, "duration": 3}), mini)
         cosines = (trajectory.targets[1:] * trajectory.targets[:-1]).sum(dim=1)
@@ -77,9 +77,9 @@ def test_dream_goes_on_and_changes_slower_than_the_default(mini: Family, tmp_pat
     assert settings_from(preset="dream").motion.zoom > 0
 
 
-def test_lyric_follows_the_words_more_than_the_sound(mini: Family, tmp_path: Path) -> None:
+def test_lyric_follows_the_words_more_than_the_sound(mini: Models, tmp_path: Path) -> None:
     job = job_of("lyric", tmp_path, sound={"start": 4, "duration": 4}, prompts=read_prompts(LYRICS))
-    words = mini.clip.embed_text([prompt.text for prompt in job.settings.prompts]).cpu()
+    words = mini.clip.encode_text([prompt.text for prompt in job.settings.prompts]).cpu()
     followed = (hear(job, mini).targets @ words.T).argmax(dim=1)
     pulls = pull_curves(job)
     alone = pulls.max(dim=0).values == 1  # else two lines cross over
@@ -98,7 +98,7 @@ def test_lyric_without_words_says_so_before_the_work(tmp_path: Path) -> None:
     assert "note:" not in planned("-p", "a forest")
 
 
-def test_storyboard_holds_the_mean_of_each_section(mini: Family, tmp_path: Path) -> None:
+def test_storyboard_holds_the_mean_of_each_section(mini: Models, tmp_path: Path) -> None:
     moments = hear(job_of("storyboard", tmp_path, motion={"scenes": "moments"}), mini)
     job = job_of("storyboard", tmp_path)
     held = hear(job, mini).targets

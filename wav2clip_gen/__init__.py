@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 __all__ = ["Settings", "Wav2CLIP", "load_family", "render"]
 
 if TYPE_CHECKING:
-    from wav2clip_gen.models.families import load_family
+    from wav2clip_gen.models.registry import load_family
     from wav2clip_gen.models.wav2clip import Wav2CLIP
     from wav2clip_gen.pipeline import render
     from wav2clip_gen.settings import Settings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Settings": "wav2clip_gen.settings",
     "Wav2CLIP": "wav2clip_gen.models.wav2clip",
-    "load_family": "wav2clip_gen.models.families",
+    "load_family": "wav2clip_gen.models.registry",
     "render": "wav2clip_gen.pipeline",
 }
 

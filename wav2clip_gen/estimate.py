@@ -15,22 +15,22 @@ from wav2clip_gen.pipeline import drive, hear
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
     from wav2clip_gen.synthesis.painter import Painter
 
 SEPARATION = {"dsp": 0.1, "demucs": 1.5}  # seconds of work per second of song, on two cores
 
 
-def estimate(job: Job, *, family: Family | None = None) -> Estimate:
+def estimate(job: Job, *, family: Models | None = None) -> Estimate:
     """Time some steps and frames of a film or storyboard, and tell what all of it would cost.
 
     Several films of one song, and several pictures in one film, are told as a whole. Nothing is separated.
     """
-    from wav2clip_gen.models.families import choose_device, load_choice
+    from wav2clip_gen.models.registry import choose_device, load_models
     from wav2clip_gen.synthesis.painter import Painter, generator_for
 
     began = time.perf_counter()
-    family = family or load_choice(job.networks, device=choose_device(job.settings.run.device))
+    family = family or load_models(job.networks, device=choose_device(job.settings.run.device))
     made = films(job)
     film = _with_stand_ins(made[0])
     scenes = pictures(film.settings)

@@ -14,7 +14,7 @@ from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_folder, check_output
-from wav2clip_gen.models.choice import Choice, choose, require_one_space
+from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.pictures import check_pictures
 from wav2clip_gen.settings import MIX, Settings, Sound, Stem
@@ -33,7 +33,7 @@ class Job:
     source: Path  # as it was given: the track's file, or the folder of its stems
     timeline: Timeline
     settings: Settings  # with its seed drawn
-    networks: Choice
+    networks: ModelSelection
     out: Path
     sound: SoundPlan  # how the sound will get into the film
     frames_dir: Path | None = None
@@ -57,7 +57,7 @@ class Job:
         Raises:
             WeightsError: The vocabulary beside the perceptor is damaged.
         """
-        reader, settings = self.networks.parts["clip"], self.settings
+        reader, settings = self.networks.components["clip"], self.settings
         unknown = note_unknown((prompt.text for prompt in settings.prompts), reader.path, name=reader.name)
         alone = settings.sound.weight < Sound.weight and not settings.pulls
         return (*([unknown] if unknown else []), *([ALONE] if alone else []))
@@ -70,7 +70,7 @@ def prepare(
     *,
     overwrite: bool = False,
     frames_dir: str | Path | None = None,
-    loaded: Choice | None = None,
+    loaded: ModelSelection | None = None,
     weights_dir: Path | None = None,
     unfetched: bool = False,
     keep_stems: str | Path | None = None,
@@ -86,10 +86,10 @@ def prepare(
     source, settings = Path(source), settings or Settings()
     settings.require_steering()
     settings.require_prompts()
-    networks = loaded or choose(settings.run, weights_dir)
+    networks = loaded or select_models(settings.run, weights_dir)
     if not unfetched:
         networks.require()
-    require_one_space(networks, sound=settings.sound.weight > 0)
+    require_shared_space(networks, sound=settings.sound.weight > 0)
     settings = _settled(settings, networks)
     if storyboard and (frames_dir or settings.picture.layout != "single"):
         raise SettingsError(
@@ -113,11 +113,11 @@ def prepare(
     return job
 
 
-def _settled(settings: Settings, networks: Choice) -> Settings:
+def _settled(settings: Settings, networks: ModelSelection) -> Settings:
     """The settings with seed and family decided."""
     run = settings.run
     seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
-    run = replace(run, seed=seed, models=networks.models, perceptor=networks.perceptor, vqgan=networks.vqgan)
+    run = replace(run, seed=seed, models=networks.family, perceptor=networks.perceptor, vqgan=networks.vqgan)
     return replace(settings, run=run)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
     from wav2clip_gen.synthesis.drives import Drives
     from wav2clip_gen.synthesis.painter import Painter
     from wav2clip_gen.synthesis.trajectory import Trajectory
@@ -42,7 +42,7 @@ def render(
     out: str | Path | None = None,
     settings: Settings | None = None,
     *,
-    family: Family | None = None,
+    family: Models | None = None,
     overwrite: bool = False,
     frames_dir: str | Path | None = None,
     weights_dir: Path | None = None,
@@ -67,7 +67,7 @@ def render(
     Raises:
         W2CError: The track, a setting, the weights or the output cannot be used, or the finished film is wrong.
     """
-    loaded = family.choice if family else None
+    loaded = family.selection if family else None
     job = prepare(
         source, out, settings, overwrite=overwrite, frames_dir=frames_dir, loaded=loaded, weights_dir=weights_dir,
         keep_stems=keep_stems, demucs_repo=demucs_repo,
@@ -85,7 +85,7 @@ def render(
 def rendering(
     job: Job,
     *,
-    load: Callable[..., Family] | None = None,
+    load: Callable[..., Models] | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_separation: Callable[[float], None] = lambda share: None,
 ) -> Iterator[Event]:
@@ -93,16 +93,16 @@ def rendering(
 
     Args:
         job: One of `films`.
-        load: Gives the networks, as `load_choice` does; who makes several films loads them once.
+        load: Gives the networks, as `load_models` does; who makes several films loads them once.
         stop: Asked after each frame; when it says so the film ends there, as `NAME.partial.mp4`.
         on_separation: Is told how much of the song is separated into stems, from 0 to 1, in the stage "separate".
     """
-    from wav2clip_gen.models.families import choose_device, load_choice
+    from wav2clip_gen.models.registry import choose_device, load_models
     from wav2clip_gen.synthesis.painter import Painter, generator_for
 
     clock = _Clock()
     yield clock.begin("load")
-    family = (load or load_choice)(job.networks, device=choose_device(job.settings.run.device))
+    family = (load or load_models)(job.networks, device=choose_device(job.settings.run.device))
     scenes = pictures(job.settings)
     painters = {
         name: Painter(family, job.settings, generator=generator_for(job.seed, family.device)) for name in scenes
@@ -137,7 +137,7 @@ def rendering(
 
 
 def _finish(
-    job: Job, family: Family, picture: Path, painted: list[FramePainted], clock: _Clock
+    job: Job, family: Models, picture: Path, painted: list[FramePainted], clock: _Clock
 ) -> Generator[Event, None, Film]:
     """Join what was painted and the sound, check that they agree, and write the run record."""
     planned = job.timeline.frames
@@ -177,7 +177,7 @@ def drive(job: Job) -> Drives:
 
 def hear(
     job: Job,
-    family: Family,
+    family: Models,
     stems: Sequence[Stem] | None = None,
     *,
     windows: Tensor | None = None,
@@ -228,7 +228,7 @@ class Beside(NamedTuple):
     scenes: list[slice]  # frames that hold one target; none where targets follow each moment
 
 
-def hear_beside(job: Job, family: Family, drives: Drives) -> Beside:
+def hear_beside(job: Job, family: Models, drives: Drives) -> Beside:
     """Embed words and style images, and find the sections that a film holds: once, however many pictures it has."""
     settings = job.settings
     scenes = find_scenes(job) if settings.motion.scenes == "sections" else []
@@ -243,11 +243,11 @@ def find_scenes(job: Job) -> list[slice]:
     return [frames_of(job.timeline, start, stop) for start, stop in pairwise(edges)]
 
 
-def embed_sound(job: Job, family: Family) -> Tensor | None:
+def embed_sound(job: Job, family: Models) -> Tensor | None:
     """Unit vectors (W, D) of the track's windows, on the CPU; None where sound does not steer."""
     if not job.settings.sound.weight:
         return None
-    return family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
+    return family.wav2clip.encode_windows(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
 
 
 def pull_curves(job: Job, drives: Drives | None = None) -> Tensor:
@@ -271,14 +271,14 @@ def pull_curves(job: Job, drives: Drives | None = None) -> Tensor:
     return torch.stack(curves) if curves else torch.zeros(0, len(times))
 
 
-def embed_pulls(settings: Settings, family: Family) -> Tensor:
+def embed_pulls(settings: Settings, family: Models) -> Tensor:
     """Unit vectors (P, D) of what pulls beside the sound, in the order of `settings.pulls`, on the CPU."""
     import torch
 
     from wav2clip_gen.synthesis.styles import embed_style
 
     words = [prompt.text for prompt in settings.prompts]
-    read = [family.clip.embed_text(words).cpu()] if words else []
+    read = [family.clip.encode_text(words).cpu()] if words else []
     seen = [embed_style(read_style(image.file), family.clip).cpu()[None] for image in settings.style_images]
     return torch.cat([*read, *seen])
 

@@ -17,12 +17,12 @@ from wav2clip_gen.events import Film, FramePainted
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.job import Job
 from wav2clip_gen.media import ffmpeg
-from wav2clip_gen.models import store
-from wav2clip_gen.models.choice import choose
+from wav2clip_gen.models import registry
+from wav2clip_gen.models.registry import select_models
 from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
 
 FORMAT = 1
 PACKAGES = (
@@ -31,7 +31,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) -> dict[str, Any]:
+def describe(job: Job, family: Models, film: Film, painted: list[FramePainted]) -> dict[str, Any]:
     """The record of a finished film as plain values."""
     track, folder = job.track, film.path.parent
     settings = job.settings.with_picture_files(lambda file: _relative(Path(file), folder))
@@ -53,10 +53,10 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
         "demucs_repo": job.demucs_repo and _relative(job.demucs_repo, folder),
         "pictures": {file: _hash(folder / file) for file in settings.picture_files},
         "family": {
-            "name": family.choice.models,
+            "name": family.selection.family,
             "random": family.random,
             "device": str(family.device),
-            "sha256": {part: store.sha256(path) for part, path in family.files.items()},
+            "sha256": {part: registry.weights_sha256(path) for part, path in family.files.items()},
         },
         "versions": versions(),
         "sound": asdict(job.sound),
@@ -86,7 +86,7 @@ def _picture(name: str, painted: list[FramePainted]) -> dict[str, list[float | N
     return {"loss": [*map(_short, losses)], "similarity": [*map(_short, similarities)]}
 
 
-def summary(job: Job, family: Family) -> str:
+def summary(job: Job, family: Models) -> str:
     """One line for the film's own metadata."""
     picture, painting = job.settings.picture, job.settings.painting
     return (
@@ -150,7 +150,8 @@ def _again(content: dict[str, Any], path: Path, weights_dir: Path | None, demucs
     settings = settings.with_picture_files(lambda file: str(folder / file))
     repo = content.get("demucs_repo")
     demucs_repo = demucs_repo or (folder / repo if repo else None)
-    parts = choose(settings.run, weights_dir).parts
+    components = select_models(settings.run, weights_dir).components
+    old = content["w2c-gen"]["version"].startswith("0.1.")  # then an own checkpoint's hash is of its conversion
     used = [_Used(folder / track["path"], track["sha256"], "name the song itself, as in w2c-gen song.wav --from")]
     used += [
         _Used(file, stems[name]["sha256"], f"give another with --stem-file {name}=FILE") for name, file in files.items()
@@ -160,9 +161,9 @@ def _again(content: dict[str, Any], path: Path, weights_dir: Path | None, demucs
         for file, digest in content.get("pictures", {}).items()
     ]
     used += [
-        _Used(parts[role].path, digest, parts[role].hint)
+        _Used(components[role].path, digest, components[role].hint)
         for role, digest in content["family"]["sha256"].items()
-        if parts[role].path.is_file() or parts[role].original is None  # else it is yet to be converted
+        if not (old and components[role].is_checkpoint)
     ]
     once = {one.path: one for one in reversed(used)}  # a .stem.mp4 is the song and its stems
     differences = [told for one in reversed(once.values()) if (told := one.difference(path.name))]
@@ -215,7 +216,7 @@ def _relative(path: Path, folder: Path) -> str:
 def _hash(path: Path) -> str | None:
     """The hash of a file; None when it was moved away meanwhile."""
     try:
-        return store.sha256(path)
+        return registry.weights_sha256(path)
     except OSError:
         return None
 

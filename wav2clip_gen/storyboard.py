@@ -14,14 +14,14 @@ from wav2clip_gen.drawing import clock
 from wav2clip_gen.events import Event, Ready, SectionPainted, SheetFinished, Silent, Stage
 from wav2clip_gen.files import written
 from wav2clip_gen.job import Job, must_separate, sources
-from wav2clip_gen.models.choice import hears
+from wav2clip_gen.models.registry import supports_audio
 from wav2clip_gen.pipeline import drive, embed_sound, hear, pull_curves
 from wav2clip_gen.settings import Pull, StyleImage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
     from wav2clip_gen.synthesis.trajectory import Trajectory
 
 FAINTEST = 0.005  # mean weight of what is still named below a picture
@@ -30,23 +30,23 @@ FAINTEST = 0.005  # mean weight of what is still named below a picture
 def storyboarding(
     job: Job,
     *,
-    load: Callable[..., Family] | None = None,
+    load: Callable[..., Models] | None = None,
     on_separation: Callable[[float], None] = lambda share: None,
 ) -> Iterator[Event]:
     """Paint the sections of a song and lay them out, telling of each step; the last event is `SheetFinished`.
 
     Args:
         job: From `prepare` with `storyboard`.
-        load: Gives the networks, as `load_choice` does.
+        load: Gives the networks, as `load_models` does.
         on_separation: Is told how much of the song is separated into stems, from 0 to 1.
 
     Raises:
         W2CError: The track, a setting, the weights or the output cannot be used.
     """
-    from wav2clip_gen.models.families import choose_device, load_choice
+    from wav2clip_gen.models.registry import choose_device, load_models
 
     yield Stage("load")
-    family = (load or load_choice)(job.networks, device=choose_device(job.settings.run.device))
+    family = (load or load_models)(job.networks, device=choose_device(job.settings.run.device))
     yield Ready(family.name, str(family.device))
 
     if must_separate(job):
@@ -54,7 +54,9 @@ def storyboarding(
         sources(job, on_progress=on_separation)
     yield Stage("hear")
     windows = embed_sound(job, family)
-    understood = family if hears(job.networks.parts["clip"]) else None  # else words and sounds cannot be compared
+    understood = (
+        family if supports_audio(job.networks.components["clip"]) else None
+    )  # else words and sounds cannot be compared
     analysis = analyse(job.track, job.timeline, family=understood, words=read_words(), heard=windows)
     drives = drive(job)
     trajectory = hear(job, family, windows=windows, drives=drives)
@@ -79,7 +81,7 @@ def storyboarding(
 
 
 def paint_section(
-    job: Job, family: Family, section: Section, trajectory: Trajectory, curves: Tensor
+    job: Job, family: Models, section: Section, trajectory: Trajectory, curves: Tensor
 ) -> tuple[Panel, float | None]:
     """Paint the mean of a section's targets as a film's first frame is painted; also tell how near it came.
 

@@ -11,7 +11,7 @@ from wav2clip_gen.audio.features import loudness
 from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.audio.windows import Timeline, iterate_windows
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 
 def test_everyday_words_are_many_and_different() -> None:
@@ -36,14 +36,14 @@ def test_a_meaning_is_a_guess_below_the_threshold() -> None:
     assert not Meaning((Word("rain", 0.2, SURE),)).guessing
 
 
-def test_each_span_has_words_of_its_own_and_silence_has_none(mini: Family, write_sound: Write) -> None:
+def test_each_span_has_words_of_its_own_and_silence_has_none(mini: Models, write_sound: Write) -> None:
     rng = np.random.default_rng(0)
     t = np.arange(16_000 * 4) / 16_000
     tone = 0.3 * np.sin(2 * np.pi * 440 * t)
     track = open_track(write_sound(np.concatenate([0.3 * rng.standard_normal(len(t)), tone, 0 * t])))
     timeline = Timeline.of(track, fps=12)
     edges, words = np.array([0.0, 4.0, 8.0, 12.0]), read_words()
-    windows = mini.wav2clip.embed(lambda: iterate_windows(track.mono_blocks(), timeline)).numpy()
+    windows = mini.wav2clip.encode_windows(lambda: iterate_windows(track.mono_blocks(), timeline)).numpy()
     heard = name_spans(windows, timeline, edges, loudness(track, timeline), family=mini, words=words)
     assert heard[0].words[0].text != heard[1].words[0].text
     assert heard[2].words == ()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks.test_speed import SONG, peak_memory
-from wav2clip_gen.models.families import Family, load_family
+from wav2clip_gen.models.registry import Models, load_family
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.painter import Painter
 
@@ -22,19 +22,19 @@ GIB = 2**30
 
 
 @pytest.fixture(scope="module")
-def full(full_weights: Path) -> Family:
+def full(full_weights: Path) -> Models:
     return load_family("full", weights_dir=full_weights)
 
 
-def artist(family: Family, side: int, cuts: int, cut_batch: int) -> Painter:
+def artist(family: Models, side: int, cuts: int, cut_batch: int) -> Painter:
     painting = {"cuts": cuts, "cut_batch": cut_batch, "total_variation": 0.0}
     settings = Settings().merged({"picture": {"width": side, "height": side}, "painting": painting})
     return Painter(family, settings, generator=torch.Generator().manual_seed(0))
 
 
-def test_full_step_on_a_cpu(table: list[tuple[str, str]], full: Family) -> None:
+def test_full_step_on_a_cpu(table: list[tuple[str, str]], full: Models) -> None:
     painter = artist(full, 256, 32, 0)
-    target = full.clip.embed_text(["a dog"])[0]
+    target = full.clip.encode_text(["a dog"])[0]
 
     def step() -> float:
         began = time.perf_counter()
@@ -94,10 +94,10 @@ class Kept:
 
 
 @pytest.mark.parametrize(("side", "cuts", "cut_batch"), [(256, 32, 0), (512, 32, 0), (512, 32, 8)])
-def test_full_activations(table: list[tuple[str, str]], full: Family, side: int, cuts: int, cut_batch: int) -> None:
+def test_full_activations(table: list[tuple[str, str]], full: Models, side: int, cuts: int, cut_batch: int) -> None:
     """What a GPU must hold: the weights, and at most so much for the way back; fp32, as measured on the CPU."""
     painter = artist(full, side, cuts, cut_batch)
-    target = full.clip.embed_text(["a dog"])[0]
+    target = full.clip.encode_text(["a dog"])[0]
     weights = {p.data_ptr(): p.nbytes for n in (full.wav2clip, full.clip, full.vqgan) for p in n.parameters()}
     with Held() as held:
         for parameter in (*full.clip.parameters(), *full.vqgan.parameters()):

@@ -20,7 +20,7 @@ from tests.conftest import ROOT, SAMPLES, Write
 from tests.interruption import interrupted
 from wav2clip_gen import __version__
 from wav2clip_gen.cli.render import app
-from wav2clip_gen.models import store
+from wav2clip_gen.models import manifest, registry
 from wav2clip_gen.video.probe import probe
 
 QUICK = ["--size", "64x48", "--fps", "4", "--first-steps", "1", "--steps", "1", "--cuts", "2"]
@@ -320,9 +320,10 @@ def test_missing_weights_and_ffmpeg_are_told_before_any_work(
 def test_damaged_weights_are_one_clear_line(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     family = tmp_path / "weights" / "mini"
     family.mkdir(parents=True)
-    for role, part in store.members("mini").items():
-        content = store.locate_part(part).read_bytes()
-        (family / f"{role}.safetensors").write_bytes(content[: len(content) // 2] if role == "vqgan" else content)
+    for part in manifest.expand("mini"):
+        content = registry.locate(part).read_bytes()
+        cut = len(content) // 2 if part.role == "vqgan" else len(content)
+        (family / f"{part.role}.safetensors").write_bytes(content[:cut])
     monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path / "weights"))
     done = run(song, "-o", tmp_path / "film.mp4")
     assert done.exit_code == 1

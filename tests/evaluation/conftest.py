@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tests.training.conftest import COLOURS, ToySentences, add, write_pictures, write_table, write_text
 from wav2clip_gen.evaluation.classes import AUDIOSET
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training import anchors
 
 HEARD = ("dog", "cat", "sea_waves")  # and as many steps up from 300 Hz, two octaves each
@@ -95,7 +95,7 @@ class _Stub:
             found.append(int(np.argmin([abs(np.log(max(hertz, 1) / (300 * 4**at))) for at in range(len(HEARD))])))
         return self._axes(found)
 
-    def embed_text(self, texts: list[str]) -> Tensor:
+    def encode_text(self, texts: list[str]) -> Tensor:
         """By what they end with; all else lies far from the sounds."""
         words = [name.replace("_", " ") for name in HEARD]
         synonyms = {"bark": 0, "meow": 1, "ocean": 2}
@@ -105,7 +105,7 @@ class _Stub:
             found.append(words.index(name) if name in words else synonyms.get(name, 100 + len(found) % 400))
         return self._axes(found)
 
-    def embed_pictures(self, pictures: Tensor) -> Tensor:
+    def encode_images(self, pictures: Tensor) -> Tensor:
         """By colour."""
         known = {"dog": 0, "cat": 1, "drum": 90, "sea": 2}
         colours = torch.tensor(list(COLOURS.values())) / 255
@@ -113,18 +113,18 @@ class _Stub:
         return self._axes(known[list(COLOURS)[at]] for at in nearest)
 
 
-def _family(mini: Family, *, knows: bool) -> Family:
+def _family(mini: Models, *, knows: bool) -> Models:
     stub = cast(Any, _Stub(knows=knows))
-    return Family(choice=mini.choice, wav2clip=stub, clip=stub, vqgan=mini.vqgan)
+    return Models(selection=mini.selection, wav2clip=stub, clip=stub, vqgan=mini.vqgan)
 
 
 @pytest.fixture
-def oracle(mini: Family) -> Family:
+def oracle(mini: Models) -> Models:
     """A family that knows what everything is."""
     return _family(mini, knows=True)
 
 
 @pytest.fixture
-def numb(mini: Family) -> Family:
+def numb(mini: Models) -> Models:
     """A family to which everything is the same."""
     return _family(mini, knows=False)

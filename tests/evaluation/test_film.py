@@ -14,7 +14,7 @@ from wav2clip_gen.evaluation import film, suite
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.evaluation.judge import SEEN_AS
 from wav2clip_gen.evaluation.parts import Advanced, Began, Event, Measured
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.training.sounds import Sound
 
@@ -46,7 +46,7 @@ def piece(label: str, group: str) -> Sound:
     return Sound.of(np.zeros(1, np.int16), key=f"{label} {group}", set="esc", label=label, group=group)
 
 
-def test_the_judge_looks_at_the_last_second_of_each_film(mini: Family, toy_data: Path, judge: DogJudge) -> None:
+def test_the_judge_looks_at_the_last_second_of_each_film(mini: Models, toy_data: Path, judge: DogJudge) -> None:
     told: list[Event] = []
     found = suite.evaluate(mini, toy_data, parts=("film",), limit=3, on_event=told.append)
     figures = found["film"]
@@ -64,7 +64,7 @@ def test_the_judge_looks_at_the_last_second_of_each_film(mini: Family, toy_data:
     assert [type(event) for event in told] == [Began, Advanced, Advanced, Advanced, Measured]
 
 
-def test_the_same_seed_makes_the_same_films(mini: Family, toy_data: Path, tiny: Settings) -> None:
+def test_the_same_seed_makes_the_same_films(mini: Models, toy_data: Path, tiny: Settings) -> None:
     sound = HeldOut(toy_data).sounds[0]
     (first, _), (again, _), (other, _) = (film.film(mini, sound, tiny, seed=seed) for seed in (1, 1, 2))
     assert first.shape == (8, 3, 48, 64)

@@ -15,7 +15,7 @@ from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.evaluation.retrieval import measure_retrieval
 from wav2clip_gen.evaluation.vqgan import measure_vqgan
 from wav2clip_gen.evaluation.wav2clip import measure_wav2clip
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 
 def quiet(done: int, total: int) -> None:
@@ -51,7 +51,7 @@ def test_a_missing_folder_names_the_option_and_the_page(tmp_path: Path) -> None:
         HeldOut(tmp_path)
 
 
-def test_who_knows_every_sound_names_it(oracle: Family, numb: Family, held_out: HeldOut) -> None:
+def test_who_knows_every_sound_names_it(oracle: Models, numb: Models, held_out: HeldOut) -> None:
     known, unknown = (measure_wav2clip(family, held_out, on_progress=quiet) for family in (oracle, numb))
     assert (known.esc50.questions, known.esc50.candidates, known.classes) == (6, 50, 3)
     assert known.esc50.hits == known.joined.hits == {1: 6, 5: 6}
@@ -63,7 +63,7 @@ def test_who_knows_every_sound_names_it(oracle: Family, numb: Family, held_out: 
     assert "supervised labels" in " ".join(known.table().notes)
 
 
-def test_who_knows_all_finds_all(oracle: Family, numb: Family, held_out: HeldOut) -> None:
+def test_who_knows_all_finds_all(oracle: Models, numb: Models, held_out: HeldOut) -> None:
     known, unknown = (measure_retrieval(family, held_out, on_progress=quiet) for family in (oracle, numb))
     for ranking in (known.text_to_sound, known.sound_to_image):
         assert ranking.share(1) == 1
@@ -74,7 +74,7 @@ def test_who_knows_all_finds_all(oracle: Family, numb: Family, held_out: HeldOut
     assert unknown.sound_to_image.median == 7  # the two right pictures are put last
 
 
-def test_the_image_tower_is_asked_clean_and_attacked(mini: Family, held_out: HeldOut) -> None:
+def test_the_image_tower_is_asked_clean_and_attacked(mini: Models, held_out: HeldOut) -> None:
     figures = measure_clip(mini, held_out, on_progress=quiet)
     assert (figures.radius, figures.adversary) == (2.0, "the one the tower was trained against")
     assert set(figures.clean) == set(figures.robust) == {"natural", "tiny"}
@@ -85,7 +85,7 @@ def test_the_image_tower_is_asked_clean_and_attacked(mini: Family, held_out: Hel
     assert figures.clean["natural"].questions == 8
 
 
-def test_the_adversary_misleads_a_network_that_it_knows(mini: Family, held_out: HeldOut) -> None:
+def test_the_adversary_misleads_a_network_that_it_knows(mini: Models, held_out: HeldOut) -> None:
     from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
     from wav2clip_gen.training.loop import step_generator
 
@@ -94,13 +94,13 @@ def test_the_adversary_misleads_a_network_that_it_knows(mini: Family, held_out: 
     pictures = recipe.validation.parts[0].pixels[:8].float() / 255
     changed = recipe.attack(mini.clip, pictures, targets, step_generator(0, -2))
     before, after = (
-        ((mini.clip.embed_pictures(shown) @ recipe.anchors.T) * targets).sum() for shown in (pictures, changed)
+        ((mini.clip.encode_images(shown) @ recipe.anchors.T) * targets).sum() for shown in (pictures, changed)
     )
     assert after < before
     assert torch.linalg.vector_norm((changed - pictures).flatten(1), dim=1).max() <= 1.0 + 1e-4  # 2 in [-1, 1]
 
 
-def test_the_painter_is_measured(mini: Family, held_out: HeldOut) -> None:
+def test_the_painter_is_measured(mini: Models, held_out: HeldOut) -> None:
     figures = measure_vqgan(mini, held_out, on_progress=quiet)
     assert (figures.pictures, figures.size, figures.codes) == (8, 128, 4096)
     assert 10 < figures.psnr < 40
@@ -109,7 +109,7 @@ def test_the_painter_is_measured(mini: Family, held_out: HeldOut) -> None:
     assert figures.lattice >= 1
 
 
-def test_a_painter_of_one_code_has_perplexity_one(mini: Family, held_out: HeldOut) -> None:
+def test_a_painter_of_one_code_has_perplexity_one(mini: Models, held_out: HeldOut) -> None:
     vqgan = copy.deepcopy(mini.vqgan)
     vqgan.quantize.codes[:] = vqgan.quantize.codes.mean(dim=0)
     figures = measure_vqgan(dataclasses.replace(mini, vqgan=vqgan), held_out, on_progress=quiet)
@@ -122,7 +122,7 @@ def test_a_painter_of_one_code_has_perplexity_one(mini: Family, held_out: HeldOu
     assert figures.distance > whole.distance
 
 
-def test_a_lattice_shows(mini: Family) -> None:
+def test_a_lattice_shows(mini: Models) -> None:
     from wav2clip_gen.evaluation.vqgan import _steps
 
     even = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))

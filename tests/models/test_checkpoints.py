@@ -38,7 +38,7 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     path = tmp_path / "wav2clip.safetensors"
     network = Wav2CLIP(Wav2CLIPConfig(width=8)).eval()
     checkpoints.save(network, path, training={"steps": 3})
-    loaded = checkpoints.load(path, part="wav2clip")
+    loaded = checkpoints.load(path, role="wav2clip")
     assert isinstance(loaded, Wav2CLIP)
     assert loaded.config == network.config
     assert not loaded.training
@@ -51,7 +51,7 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 def test_a_digest_is_of_the_tensors_alone(weights: Path, tmp_path: Path) -> None:
     before = checkpoints.digest(weights)
     told = tmp_path / "told.safetensors"
-    checkpoints.save(checkpoints.load(weights, part="wav2clip"), told, training={"steps": 4, "threads": 2})
+    checkpoints.save(checkpoints.load(weights, role="wav2clip"), told, training={"steps": 4, "threads": 2})
     assert told.read_bytes() != weights.read_bytes()
     assert checkpoints.digest(told) == before
     rewrite(weights, lambda tensors: next(iter(tensors.values())).view(-1)[:1].add_(1))
@@ -88,7 +88,7 @@ def test_values_that_are_too_large_for_a_precision_are_told(tmp_path: Path) -> N
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    expect(tmp_path / "clip.safetensors", "no such weights file", part="clip")
+    expect(tmp_path / "clip.safetensors", "no such weights file", role="clip")
 
 
 def test_a_truncated_file_is_told(weights: Path) -> None:
@@ -107,7 +107,7 @@ def test_weights_of_others_are_told(weights: Path) -> None:
 
 
 def test_another_part_is_told(weights: Path) -> None:
-    expect(weights, "holds a wav2clip, not a vqgan", part="vqgan")
+    expect(weights, "holds a wav2clip, not a vqgan", role="vqgan")
 
 
 def test_a_later_format_is_told(weights: Path) -> None:
@@ -136,10 +136,10 @@ def test_values_that_are_no_numbers_are_told(weights: Path) -> None:
     expect(weights, "audio_encoder.bn1.weight is not finite")
 
 
-def expect(path: Path, words: str, *, part: str = "wav2clip") -> None:
+def expect(path: Path, words: str, *, role: str = "wav2clip") -> None:
     """Loading fails in one line with `words`, and says what to do."""
     with pytest.raises(WeightsError) as caught:
-        checkpoints.load(path, part=part)
+        checkpoints.load(path, role=role)
     assert words in caught.value.what
     assert "\n" not in caught.value.what
     assert caught.value.hint

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import manifest, store
+from wav2clip_gen.models import manifest, registry
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 
@@ -30,7 +30,7 @@ parts:
 
 def test_all_that_the_families_need_is_there() -> None:
     found = manifest.published()
-    assert tuple(found.families) == store.FAMILIES
+    assert tuple(found.families) == registry.FAMILIES
     assert [part.name for part in manifest.expand("full")] == ["wav2clip", "vit-b-32", "imagenet-16384"]
     assert all(part.shipped for part in manifest.expand("mini"))
 

@@ -9,10 +9,10 @@ import pytest
 
 from wav2clip_gen.analysis.words import read_words as everyday
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import store
+from wav2clip_gen.models import manifest
 from wav2clip_gen.models.vocabulary import FILE, note_unknown, read_words, words_in, write_words
 
-MINI = store.find_part("mini-clip")
+MINI = manifest.shipped_folder() / "mini" / "clip.safetensors"
 
 
 def note(*texts: str, weights: Path = MINI) -> str:

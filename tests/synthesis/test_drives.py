@@ -17,7 +17,7 @@ from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.job import prepare
 from wav2clip_gen.media import ffmpeg
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import drive, render
 from wav2clip_gen.settings import FEATURES, PITCHES, Settings
 from wav2clip_gen.synthesis.drives import Drives, feature_curve, follow, follow_maps
@@ -99,16 +99,18 @@ def test_every_feature_can_be_had_by_its_name() -> None:
     assert feature_curve(features, "onsets", span).sum() == len(features.onsets) > 5
 
 
-def test_a_stem_that_only_drives_is_heard_and_does_not_steer(mini: Family, tmp_path: Path) -> None:
+def test_a_stem_that_only_drives_is_heard_and_does_not_steer(mini: Models, tmp_path: Path) -> None:
     changes = {"maps": ["drums.onset:zoom=0.1"], "sound": {"start": 4, "duration": 3}}
-    job = prepare(SAMPLES / "song" / "mix.ogg", tmp_path / "film.mp4", Settings().merged(changes), loaded=mini.choice)
+    job = prepare(
+        SAMPLES / "song" / "mix.ogg", tmp_path / "film.mp4", Settings().merged(changes), loaded=mini.selection
+    )
     drums = open_track(SAMPLES / "song" / "drums.ogg", start=4, duration=3)
     onset = measure(drums, job.timeline).curves["onset"].values
     np.testing.assert_allclose(drive(job).curves["zoom"], 1 + 0.1 * onset, atol=1e-6)
     assert job.settings.stems == ()
 
 
-def test_a_stem_that_is_silent_beside_its_song_drives_nothing(mini: Family, tmp_path: Path) -> None:
+def test_a_stem_that_is_silent_beside_its_song_drives_nothing(mini: Models, tmp_path: Path) -> None:
     """What a separator leaves where nothing plays is hiss: by its own measure it would drive at full range."""
     rate = 16_000
     hiss = np.random.default_rng(0).standard_normal(3 * rate)
@@ -127,7 +129,7 @@ def test_a_stem_that_is_silent_beside_its_song_drives_nothing(mini: Family, tmp_
 
     def driven(level: float) -> Drives:
         soundfile.write(tmp_path / "vocals.wav", level * hiss, rate, subtype="FLOAT")
-        return drive(prepare(tmp_path / "song.wav", tmp_path / "film.mp4", settings, loaded=mini.choice))
+        return drive(prepare(tmp_path / "song.wav", tmp_path / "film.mp4", settings, loaded=mini.selection))
 
     silent, faint = driven(7e-6), driven(7e-4)
     for name in ("zoom", "brightness", "steps"):
@@ -152,7 +154,7 @@ def frames_of(film: Path, side: int) -> Floats:
     return np.frombuffer(raw, np.uint8).reshape(-1, side, side).astype(np.float64)
 
 
-def test_the_zoom_seen_in_the_film_rises_at_the_onsets(mini: Family, tmp_path: Path) -> None:
+def test_the_zoom_seen_in_the_film_rises_at_the_onsets(mini: Models, tmp_path: Path) -> None:
     song, film = SAMPLES / "song" / "drums.ogg", tmp_path / "film.mp4"
     settings = Settings().merged(
         {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.conftest import Write
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.audio.windows import Timeline
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.settings import Stem
 from wav2clip_gen.synthesis.listening import LEVEL_SMOOTHING, SILENT, Heard, listen_to_stems, stem_pull, weighted_mean
 
@@ -38,7 +38,7 @@ def tracks(write_sound: Write) -> dict[str, Track]:
 
 
 @pytest.fixture
-def heard(mini: Family, tracks: dict[str, Track]) -> dict[str, Heard]:
+def heard(mini: Models, tracks: dict[str, Track]) -> dict[str, Heard]:
     """What is heard of drums and vocals, of drums with muted vocals, and of each alone."""
     line = Timeline.of(tracks["song"], fps=FPS)
 

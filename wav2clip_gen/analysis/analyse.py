@@ -19,7 +19,7 @@ from wav2clip_gen.audio.windows import Timeline, iterate_windows
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def analyse(
     track: Track,
     timeline: Timeline,
     *,
-    family: Family | None = None,
+    family: Models | None = None,
     words: tuple[str, ...] = (),
     heard: Tensor | None = None,
     stems: StemPlan | None = None,
@@ -98,7 +98,7 @@ class _Look:
 
     timeline: Timeline
     song: Features
-    family: Family | None
+    family: Models | None
     words: tuple[str, ...]
 
     def sections(self, sound: Track, features: Features, heard: Tensor | None = None) -> tuple[Section, ...]:
@@ -108,7 +108,7 @@ class _Look:
         meanings: list[Meaning] | list[None] = [None] * (len(edges) - 1)
         if self.family is not None:
             if heard is None:
-                heard = self.family.wav2clip.embed(lambda: iterate_windows(sound.mono_blocks(), self.timeline))
+                heard = self.family.wav2clip.encode_windows(lambda: iterate_windows(sound.mono_blocks(), self.timeline))
             meanings = name_spans(heard.numpy(), self.timeline, edges, loudness, family=self.family, words=self.words)
         found = []
         for start, stop, meaning in zip(edges[:-1].tolist(), edges[1:].tolist(), meanings, strict=True):

@@ -14,7 +14,7 @@ from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import SettingsError
 
 if TYPE_CHECKING:
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
 
 EVERYDAY = Path(__file__).with_name("everyday.txt")  # sounds, scenes and instruments, most of them known to `mini`
 FEWEST = 10  # words in a vocabulary, for a margin to mean something
@@ -75,7 +75,7 @@ def name_spans(
     edges: NDArray[np.float64],
     loudness: NDArray[np.float64],
     *,
-    family: Family,
+    family: Models,
     words: tuple[str, ...],
 ) -> list[Meaning]:
     """Put each span of a track into words, from the windows that a film would be painted after.
@@ -88,7 +88,7 @@ def name_spans(
         family: Networks that hear and read.
         words: The vocabulary.
     """
-    vocabulary = family.clip.embed_text(list(words)).detach().cpu().numpy()
+    vocabulary = family.clip.encode_text(list(words)).detach().cpu().numpy()
     centres = np.arange(len(heard)) * timeline.hop
     frames = np.minimum((centres * float(timeline.fps)).astype(np.int64), timeline.frames - 1)
     firsts = [frames_of(timeline, start, stop).start for start, stop in pairwise(edges.tolist())]

@@ -16,8 +16,7 @@ from wav2clip_gen.settings import Run, Settings
 
 if TYPE_CHECKING:
     from wav2clip_gen.analysis.analyse import Analysis
-    from wav2clip_gen.models.choice import Choice
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models, ModelSelection
 
 app = typer.Typer(
     add_completion=False,
@@ -69,8 +68,8 @@ class Request:
     folder: Path
     overwrite: bool
     words: tuple[str, ...]  # none: no network is asked
-    networks: Choice | None
-    load: Callable[[], Family]
+    networks: ModelSelection | None
+    load: Callable[[], Models]
 
     def outputs(self, source: Path) -> dict[str, Path]:
         """Kind -> file of a track."""
@@ -138,24 +137,24 @@ def analyze(
     raise typer.Exit(code)
 
 
-def _choose(run: Run, weights_dir: Path | None) -> Choice:
-    from wav2clip_gen.models.choice import choose
+def _choose(run: Run, weights_dir: Path | None) -> ModelSelection:
+    from wav2clip_gen.models.registry import select_models
 
-    networks = choose(run, weights_dir)
+    networks = select_models(run, weights_dir)
     networks.require()
     return networks
 
 
-def _loader(networks: Choice | None, device: str) -> Callable[[], Family]:
+def _loader(networks: ModelSelection | None, device: str) -> Callable[[], Models]:
     """What loads the networks when they are first needed, once for all tracks."""
-    loaded: list[Family] = []
+    loaded: list[Models] = []
 
-    def load() -> Family:
-        from wav2clip_gen.models.families import choose_device, load_choice
+    def load() -> Models:
+        from wav2clip_gen.models.registry import choose_device, load_models
 
         if not loaded:
             assert networks is not None
-            loaded.append(load_choice(networks, device=choose_device(device)))
+            loaded.append(load_models(networks, device=choose_device(device)))
         return loaded[0]
 
     return load

@@ -19,7 +19,7 @@ from wav2clip_gen.files import appear_whole, check_output
 
 if TYPE_CHECKING:
     from wav2clip_gen.evaluation.tables import Figures
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
 
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
@@ -54,7 +54,7 @@ def evaluate(
 ) -> None:
     """Measure what a family is worth on data it was not trained on, against chance."""
     from wav2clip_gen.cli import console
-    from wav2clip_gen.models import store
+    from wav2clip_gen.models import registry
 
     with console.errors_shown(debug=debug):
         parts = parts_of.chosen_parts(only)
@@ -63,14 +63,14 @@ def evaluate(
                 "no data to evaluate on", hint="give its folder with --data; weights/README.md describes it"
             )
         if write:
-            tables.check_sections(write, [f"{store.resolve(family)} {part}" for part in parts])
+            tables.check_sections(write, [f"{registry.resolve_family(family)} {part}" for part in parts])
         if json_file:
             check_output(json_file, overwrite=True)
 
         import torch
 
         from wav2clip_gen.evaluation import suite
-        from wav2clip_gen.models.families import choose_device, load_family
+        from wav2clip_gen.models.registry import choose_device, load_family
 
         if threads:
             torch.set_num_threads(threads)
@@ -101,7 +101,7 @@ class _Teller:
             typer.echo(f"{event.part}: {event.done}/{event.total}", err=True)
 
 
-def _write_page(path: Path, found: dict[str, Figures], family: Family, *, seed: int) -> None:
+def _write_page(path: Path, found: dict[str, Figures], family: Models, *, seed: int) -> None:
     """Put each table into its section, with what it was measured on."""
     weights = ", ".join(f"{part} {digest[:8]}" for part, digest in _digests(family).items())
     by = f"Measured by version {__version__}, seed {seed}, on weights {weights} (SHA-256)."
@@ -114,7 +114,7 @@ def _write_page(path: Path, found: dict[str, Figures], family: Family, *, seed: 
     typer.echo(f"wrote {path}", err=True)
 
 
-def _write_json(path: Path, found: dict[str, Figures], family: Family, about: dict[str, Any]) -> None:
+def _write_json(path: Path, found: dict[str, Figures], family: Models, about: dict[str, Any]) -> None:
     content = {
         "w2c-gen": {"version": __version__},
         "family": {"name": family.name, "sha256": _digests(family)},
@@ -126,7 +126,7 @@ def _write_json(path: Path, found: dict[str, Figures], family: Family, about: di
     typer.echo(f"wrote {path}", err=True)
 
 
-def _digests(family: Family) -> dict[str, str]:
-    from wav2clip_gen.models import store
+def _digests(family: Models) -> dict[str, str]:
+    from wav2clip_gen.models import registry
 
-    return {part: store.sha256(path) for part, path in family.files.items()}
+    return {part: registry.weights_sha256(path) for part, path in family.files.items()}

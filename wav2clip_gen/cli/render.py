@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from wav2clip_gen.cli.console import Listener
     from wav2clip_gen.job import Job
-    from wav2clip_gen.models.choice import Choice
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models, ModelSelection
     from wav2clip_gen.record import Again
 
 
@@ -58,9 +57,9 @@ class Request:
 
     def renew(self, job: Job) -> Job:
         """A job that was prepared unfetched, with the networks that are there by now: what is in them has a say."""
-        from wav2clip_gen.models.choice import choose
+        from wav2clip_gen.models.registry import select_models
 
-        networks = choose(job.settings.run, self.weights_dir)
+        networks = select_models(job.settings.run, self.weights_dir)
         networks.require()
         return replace(job, networks=networks)
 
@@ -69,14 +68,14 @@ class Loader:
     """Loads networks, once for all tracks that want the same."""
 
     def __init__(self) -> None:
-        self._family: Family | None = None
+        self._family: Models | None = None
 
-    def __call__(self, networks: Choice, *, device: torch.device) -> Family:
-        """The networks on a device; see `load_choice`."""
-        from wav2clip_gen.models.families import load_choice
+    def __call__(self, networks: ModelSelection, *, device: torch.device) -> Models:
+        """The networks on a device; see `load_models`."""
+        from wav2clip_gen.models.registry import load_models
 
-        if self._family is None or (self._family.choice, self._family.device) != (networks, device):
-            self._family = load_choice(networks, device=device)
+        if self._family is None or (self._family.selection, self._family.device) != (networks, device):
+            self._family = load_models(networks, device=device)
         return self._family
 
 
@@ -220,10 +219,10 @@ def _collect(
     if again is None:
         if not inputs:
             raise SettingsError("no track was given", hint="w2c-gen song.wav, or w2c-gen --help")
-        from wav2clip_gen.models import store
+        from wav2clip_gen.models import registry
 
         asked = settings_from(**layers).merged(given)
-        base = family_settings(store.resolve(asked.run.models, weights_dir))
+        base = family_settings(registry.resolve_family(asked.run.models, weights_dir))
         return inputs, settings_from(base, **layers).merged(given)
     base = replace(again.settings, stem_files=()) if inputs else again.settings  # another song has other stems
     settings = settings_from(base, **layers).merged(given)

@@ -14,7 +14,7 @@ from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.ranks import Ranking, rank
 from wav2clip_gen.evaluation.tables import Table, hit_rows
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
 from wav2clip_gen.training.loop import step_generator
 
@@ -52,7 +52,7 @@ class ClipFigures:
         )
 
 
-def measure_clip(family: Family, held_out: HeldOut, *, on_progress: OnProgress) -> ClipFigures:
+def measure_clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> ClipFigures:
     """Ask the image tower for the concept of validation pictures that show one.
 
     Raises:
@@ -99,7 +99,7 @@ def measure_clip(family: Family, held_out: HeldOut, *, on_progress: OnProgress) 
     return ClipFigures(clean=clean, robust=robust, radius=radius, adversary=own, remarks=recipe.notes)
 
 
-def _training(family: Family) -> dict[str, float]:
+def _training(family: Models) -> dict[str, float]:
     """The settings that the image tower was trained with, where its file tells them."""
     training = checkpoints.read_header(family.files["clip"]).training
     return training.get("image", training).get("settings", {})
@@ -113,5 +113,5 @@ def _pictures(recipe: ImageRecipe, places: list[int], size: int) -> Tensor:
 
 
 @torch.no_grad()
-def _likeness(family: Family, pictures: Tensor, anchors: Tensor) -> Tensor:
-    return (family.clip.embed_pictures(pictures) @ anchors.T).cpu()
+def _likeness(family: Models, pictures: Tensor, anchors: Tensor) -> Tensor:
+    return (family.clip.encode_images(pictures) @ anchors.T).cpu()

@@ -23,7 +23,7 @@ from wav2clip_gen.evaluation.judge import SEEN_AS, class_of, class_probabilities
 from wav2clip_gen.evaluation.judging import Choices, JudgeFigures, judge_pictures, weigh
 from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.tables import Table, counted, percent
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render
 from wav2clip_gen.settings import Settings
 from wav2clip_gen.training.sounds import Sound
@@ -97,7 +97,7 @@ class FilmFigures:
         )
 
 
-def measure_film(family: Family, held_out: HeldOut, *, on_progress: OnProgress) -> FilmFigures:
+def measure_film(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> FilmFigures:
     """Film held-out sounds by the path that `w2c-gen` takes, and let the judge look.
 
     Raises:
@@ -143,7 +143,7 @@ def measure_film(family: Family, held_out: HeldOut, *, on_progress: OnProgress) 
     )
 
 
-def film(family: Family, piece: Sound, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
+def film(family: Models, piece: Sound, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
     """Film the loudest place of a piece: frames (F, 3, H, W) in [0, 1], and the seconds its sound is late."""
     sound = {"start": loudest(piece.samples), "duration": SECONDS}
     settings = settings.merged({"sound": sound, "run": {"seed": seed}})
@@ -189,10 +189,10 @@ def from_mean(scores: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _look(family: Family, frames: Tensor) -> Tensor:
+def _look(family: Models, frames: Tensor) -> Tensor:
     """What the family's image tower sees in frames (F, 3, H, W): unit vectors (F, D), on the CPU."""
     size = family.clip.size
-    return family.clip.embed_pictures(F.interpolate(frames, size=(size, size), mode="area")).cpu()
+    return family.clip.encode_images(F.interpolate(frames, size=(size, size), mode="area")).cpu()
 
 
 def _counted(heard: list[str], chosen: list[str]) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.anchors import Concepts, load_anchors, picture_concepts, wanted_by_pictures
 from wav2clip_gen.training.data import Pictures, load_pictures
 from wav2clip_gen.training.loop import step_generator
@@ -88,18 +88,18 @@ class HeldOut:
 
 
 @torch.no_grad()
-def embed_sounds(family: Family, pieces: tuple[Sound, ...]) -> Tensor:
+def embed_sounds(family: Models, pieces: tuple[Sound, ...]) -> Tensor:
     """Unit vectors (N, D), on the CPU, of whole pieces."""
     return torch.stack([piece_embedding(family.wav2clip, piece.samples) for piece in pieces])
 
 
 @torch.no_grad()
-def embed_words(family: Family, texts: list[str]) -> Tensor:
+def embed_words(family: Models, texts: list[str]) -> Tensor:
     """Unit vectors (N, D), on the CPU, of texts."""
-    return torch.cat([family.clip.embed_text(texts[start : start + 128]).cpu() for start in range(0, len(texts), 128)])
+    return torch.cat([family.clip.encode_text(texts[start : start + 128]).cpu() for start in range(0, len(texts), 128)])
 
 
-def supervision(family: Family) -> str:
+def supervision(family: Models) -> str:
     """In what sense the family's sound encoder has not heard the held-out sounds, in words."""
     training = checkpoints.read_header(family.files["wav2clip"]).training
     if "esc" in training.get("sets", ()):

@@ -11,7 +11,7 @@ from torch import Tensor
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.evaluation.judge import Judge
 from wav2clip_gen.evaluation.tables import counted, percent
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.data import Pictures
 from wav2clip_gen.training.loop import step_generator
 
@@ -70,7 +70,7 @@ class JudgeFigures:
 
 
 @torch.no_grad()
-def judge_pictures(judge: Judge, family: Family, held_out: HeldOut) -> JudgeFigures:
+def judge_pictures(judge: Judge, family: Models, held_out: HeldOut) -> JudgeFigures:
     """Try the judge on the validation pictures whose label is one of ImageNet's."""
 
     def painted(pictures: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from wav2clip_gen.evaluation.held_out import HeldOut, embed_sounds, embed_words,
 from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.ranks import Ranking, rank
 from wav2clip_gen.evaluation.tables import Table, hit_rows
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 WITHIN = (1, 5, 10)
 BATCH = 64
@@ -48,7 +48,7 @@ class RetrievalFigures:
 
 
 @torch.no_grad()
-def measure_retrieval(family: Family, held_out: HeldOut, *, on_progress: OnProgress) -> RetrievalFigures:
+def measure_retrieval(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> RetrievalFigures:
     """Find held-out sounds by words, and validation photographs by held-out sounds.
 
     Raises:
@@ -66,7 +66,7 @@ def measure_retrieval(family: Family, held_out: HeldOut, *, on_progress: OnProgr
     for start in range(0, len(pictures), BATCH):
         part = pictures.pixels[start : start + BATCH].to(family.device).float() / 255
         part = F.interpolate(part, size=(family.clip.size, family.clip.size), mode="area")
-        seen.append(family.clip.embed_pictures(part).cpu())
+        seen.append(family.clip.encode_images(part).cpu())
         on_progress(len(pieces) + start + len(part), total)
     shown, wanted = held_out.shown(pictures), held_out.seen_where_heard(pieces)
     right = torch.tensor([[bool(rows & these) for these in shown] for rows in wanted])

@@ -15,7 +15,7 @@ from wav2clip_gen.evaluation.retrieval import measure_retrieval
 from wav2clip_gen.evaluation.tables import Figures
 from wav2clip_gen.evaluation.vqgan import measure_vqgan
 from wav2clip_gen.evaluation.wav2clip import measure_wav2clip
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 MEASURES: dict[str, Callable[..., Figures]] = {
     "vqgan": measure_vqgan,
@@ -27,7 +27,7 @@ MEASURES: dict[str, Callable[..., Figures]] = {
 
 
 def evaluate(
-    family: Family,
+    family: Models,
     data: Path,
     *,
     parts: tuple[str, ...] = tuple(PARTS),

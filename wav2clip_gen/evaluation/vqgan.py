@@ -10,7 +10,7 @@ from torch import Tensor
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.tables import Table
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.painter import autocast
 from wav2clip_gen.training.reconstruction import PerceptualFeatures
 
@@ -58,7 +58,7 @@ class VQGANFigures:
 
 
 @torch.no_grad()
-def measure_vqgan(family: Family, held_out: HeldOut, *, on_progress: OnProgress) -> VQGANFigures:
+def measure_vqgan(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> VQGANFigures:
     """Draw the validation photographs again and compare."""
     vqgan, pictures = family.vqgan, held_out.pictures
     features = _features(family)
@@ -96,7 +96,7 @@ def measure_vqgan(family: Family, held_out: HeldOut, *, on_progress: OnProgress)
     )
 
 
-def _features(family: Family) -> PerceptualFeatures | None:
+def _features(family: Models) -> PerceptualFeatures | None:
     """The features of the image tower's stages, where it is a tower of stages."""
     if not hasattr(getattr(family.clip.model.visual, "trunk", None), "forward_intermediates"):
         return None

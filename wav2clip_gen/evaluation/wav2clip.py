@@ -12,7 +12,7 @@ from wav2clip_gen.evaluation.held_out import HeldOut, embed_sounds, embed_words,
 from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.ranks import Ranking, rank
 from wav2clip_gen.evaluation.tables import Table, hit_rows, percent
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Wav2CLIPFigures:
         )
 
 
-def measure_wav2clip(family: Family, held_out: HeldOut, *, on_progress: OnProgress) -> Wav2CLIPFigures:
+def measure_wav2clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Wav2CLIPFigures:
     """Ask for the names of held-out sounds.
 
     Raises:

@@ -98,7 +98,7 @@ def weighted_mean(voices: Iterable[tuple[Tensor, Floats]]) -> Tensor:
 
 def _embedded(ear: Wav2CLIP, track: Track, timeline: Timeline) -> Tensor:
     """What is heard of a track in each frame, (F, D) unit vectors."""
-    return _at_frames(ear.embed(lambda: iterate_windows(track.mono_blocks(), timeline)), timeline)
+    return _at_frames(ear.encode_windows(lambda: iterate_windows(track.mono_blocks(), timeline)), timeline)
 
 
 def _at_frames(windows: Tensor, timeline: Timeline) -> Tensor:

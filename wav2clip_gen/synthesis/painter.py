@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.models.families import Family, computes_in_bf16
+from wav2clip_gen.models.registry import Models, computes_in_bf16
 from wav2clip_gen.pictures import read_covering
 from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.cutouts import random_views
@@ -42,7 +42,7 @@ class Painter:
     latent is held near the one before it.
     """
 
-    def __init__(self, family: Family, settings: Settings, *, generator: torch.Generator) -> None:
+    def __init__(self, family: Models, settings: Settings, *, generator: torch.Generator) -> None:
         """Start from the picture that was given, or from soft colours drawn at random; with a prior, from its own.
 
         Args:
@@ -132,7 +132,7 @@ class Painter:
         distance, similarity = torch.zeros_like(others), torch.zeros_like(others)
         for part in seen_by.split(self.settings.painting.cut_batch or len(views)):
             with record_function("perceptor"), self._autocast():
-                seen = self.family.clip.embed_pictures(part)  # (b, D)
+                seen = self.family.clip.encode_images(part)  # (b, D)
             share = mismatch(seen, goal, self.family, self.settings.painting).sum() / len(views)
             with record_function("backward"):
                 share.backward()

@@ -21,4 +21,4 @@ def embed_style(picture: Picture, clip: Perceptor) -> Tensor:
     """
     whole = torch.from_numpy(picture).to(clip.device).permute(2, 0, 1).unsqueeze(0) / 255  # (1, 3, H, W)
     views = random_views(whole, clip.size, VIEWS, generator=torch.Generator(clip.device).manual_seed(0))
-    return F.normalize(clip.embed_pictures(views).mean(dim=0), dim=0)
+    return F.normalize(clip.encode_images(views).mean(dim=0), dim=0)
