@@ -1,4 +1,4 @@
-"""`--models full` from the command line, as somebody without, and somebody with the weights meets it."""
+"""`--models full` from the command line, with and without its weights."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.cli.weights import app as weights_app
 from wav2clip_gen.models import manifest, random_weights, registry
+from wav2clip_gen.models.download import Progress
 from wav2clip_gen.models.registry import tag_file
 from wav2clip_gen.settings import Run
 
@@ -43,7 +44,7 @@ def test_without_the_weights_one_command_is_named(write_sound: Write, tone: obje
     assert not (tmp_path / "film.mp4").exists()
 
 
-def test_random_weights_are_told_and_recorded(
+def test_random_weights_are_reported_and_recorded(
     write_sound: Write, tone: object, small_full: Path, tmp_path: Path
 ) -> None:
     song = write_sound(tone)
@@ -141,10 +142,10 @@ def test_what_is_missing_is_fetched_and_the_film_made(
         opened.append(path)
         return open_track(path, **span)
 
-    def bring(part: manifest.Part, folder: Path, **options: object) -> list[fetch.Progress]:
+    def bring(part: manifest.Part, folder: Path, **options: object) -> list[Progress]:
         asked.append(part.name)
         path = folder / part.name / f"{part.role}.safetensors"
-        return [fetch.Progress(part=part.name, stage="done", message=str(path))]
+        return [Progress(part=part.name, stage="done", message=str(path))]
 
     monkeypatch.setattr(fetch, "fetch", bring)
     monkeypatch.setattr("wav2clip_gen.job.open_track", opening)
@@ -152,7 +153,7 @@ def test_what_is_missing_is_fetched_and_the_film_made(
     done = film(song, tmp_path / "a.mp4", "--models", "full", "--fetch", "--weights-dir", small_full)
     assert done.exit_code == 0, done.output
     assert asked == ["wav2clip", "vit-b-32", "imagenet-16384"]
-    assert opened == [song]  # once: all of a track may have to be decoded to tell its length
+    assert opened == [song]  # once: all of a track may have to be decoded to know its length
 
 
 def test_fetched_weights_decide_which_networks_are_used(

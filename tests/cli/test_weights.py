@@ -88,7 +88,7 @@ def test_the_list_for_programs() -> None:
 
 @pytest.fixture
 def extras(folder: Path) -> dict[str, Path]:
-    """What a checkpoint of one's own, one of open_clip's names and a conversion that was cut off left behind."""
+    """Weights outside the manifest: from a user's checkpoint, from open_clip, and from a conversion that was cut off."""
     kept = {
         "own/mine-0123456789ab": folder / "own" / "mine-0123456789ab",
         "ViT-B-16/some--tag": folder / "open_clip" / "ViT-B-16--some--tag",
@@ -147,7 +147,7 @@ def test_one_part_that_fails_does_not_stop_the_others(tiny: Server) -> None:
     assert [registry.status(part).state for part in manifest.expand("full")] == ["missing", "ready", "ready"]
 
 
-def test_an_interrupted_fetch_says_how_to_go_on(tiny: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_fetch_prints_how_to_resume(tiny: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object, **options: object) -> Any:
         yield Progress(part="ears", stage="source", message="from 127.0.0.1")
         raise KeyboardInterrupt
@@ -222,7 +222,7 @@ def test_paths(tiny: Server, folder: Path) -> None:
     assert len(run("path", "full").stdout.splitlines()) == 3
 
 
-def test_a_checkpoint_of_ones_own_is_converted(tiny: Server, folder: Path, tmp_path: Path, converter: Any) -> None:
+def test_a_users_checkpoint_is_converted(tiny: Server, folder: Path, tmp_path: Path, converter: Any) -> None:
     mine = tmp_path / "mine.pt"
     mine.write_bytes(b"PK mine")
     done = run("convert", mine, "--as", "eyes", "--precision", "bf16")
@@ -240,7 +240,7 @@ def test_a_checkpoint_of_ones_own_is_converted(tiny: Server, folder: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (("fetch", "nothing"), "no part is called 'nothing'"),
         (("convert", "nowhere.pt", "--as", "eyes"), "nowhere.pt: no such file"),
@@ -249,9 +249,9 @@ def test_a_checkpoint_of_ones_own_is_converted(tiny: Server, folder: Path, tmp_p
         (("remove", "nothing"), "no part is called 'nothing'"),
     ],
 )
-def test_what_cannot_be_done_is_one_clear_line(tiny: Server, arguments: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_done_is_one_clear_line(tiny: Server, arguments: tuple[str, ...], expected: str) -> None:
     done = run(*arguments)
-    assert_refused(done, says)
+    assert_refused(done, expected)
     assert done.stderr.count("\n") == 2
 
 

@@ -170,7 +170,7 @@ def tiny_openai_clip() -> Any:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A CLIP as OpenAI publishes it: a TorchScript archive, with three numbers beside the weights."""
+    """A CLIP as OpenAI publishes it: a TorchScript archive, with three numbers besides the weights."""
     model = tiny_openai_clip()
     model.__dict__["attn_mask"] = model._buffers.pop("attn_mask")  # a constant in OpenAI's archives
     for name, value in {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}.items():
@@ -214,7 +214,7 @@ def test_openais_archive_is_read_through_open_clip(archive: Path, tiny_architect
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_a_damaged_archive_is_told(archive: Path, tiny_architecture: str, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_reported(archive: Path, tiny_architecture: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as whole:
         entries = {name: whole.read(name) for name in whole.namelist()}
     with zipfile.ZipFile(archive, "w") as damaged:

@@ -191,14 +191,14 @@ def test_an_empty_answer_is_no_file(server: Server, folder: Path) -> None:
     fails(unknown(server.plan("/eyes.pt", Answer(body=b""))), folder, "it is empty")
 
 
-def test_another_file_is_told_by_its_hash(server: Server, folder: Path) -> None:
+def test_another_file_is_reported_by_its_hash(server: Server, folder: Path) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=OTHER)))
     fails(part, folder, "gives another file: its sha256 is", HASH)
     assert registry.status(part, folder).partial == 0
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_login_is_told(server: Server, folder: Path, status: int) -> None:
+def test_a_login_is_reported(server: Server, folder: Path, status: int) -> None:
     fails(unknown(server.plan("/eyes.pt", Answer(status=status))), folder, f"asks for a login or refuses ({status})")
     assert len(server.asked) == 1
 
@@ -211,7 +211,7 @@ def test_a_login_is_told(server: Server, folder: Path, status: int) -> None:
         ("application/octet-stream", b"\xef\xbb\xbf \n<!DOCTYPE html><html>sign in</html>"),
     ],
 )
-def test_a_page_instead_of_the_file_is_told(server: Server, folder: Path, kind: str, body: bytes) -> None:
+def test_a_page_instead_of_the_file_is_reported(server: Server, folder: Path, kind: str, body: bytes) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(body=body, headers={"Content-Type": kind})))
     fails(part, folder, "gives a web page instead of the file")
     assert len(server.asked) == 1
@@ -234,7 +234,7 @@ def test_a_redirect_to_plain_http_needs_a_known_hash(
     assert converter.given[0][0] == BODY
 
 
-def test_redirects_that_do_not_end_are_told(server: Server, folder: Path) -> None:
+def test_redirects_that_do_not_end_are_reported(server: Server, folder: Path) -> None:
     fails(unknown(server.plan("/a", Answer(status=302, headers={"Location": "/a"}))), folder, "TooManyRedirects")
 
 
@@ -266,7 +266,7 @@ def test_a_server_that_does_not_answer_is_given_up(
     fails(unknown(server.plan("/eyes.pt", Answer(body=BODY, wait=0.4))), folder, "no answer within")
 
 
-def test_a_full_disk_is_told_before_the_start(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_start(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9, 8, 1000))
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
@@ -276,7 +276,7 @@ def test_a_full_disk_is_told_before_the_start(server: Server, folder: Path, monk
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_disk_that_fills_up_is_told(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_reported(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
     arrived = registry.locate_original(part, folder).with_name("eyes.pt.part")
     arrived.parent.mkdir(parents=True)

@@ -107,7 +107,7 @@ def test_gone_from_all_sources_is_one_clear_line(server: Server, folder: Path) -
     assert str(registry.locate_original(part, folder)) in error.hint
 
 
-def test_no_network_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     with servers.running() as closed:
         url = f"{closed.url}/eyes.pt"
@@ -139,7 +139,7 @@ def test_a_file_copied_there_by_hand_is_taken_offline(folder: Path, converter: A
     assert converter.given[0][0] == BODY
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fails(
         part_from("https://nowhere.invalid/x"), tmp_path / "file" / "weights", "cannot be written to", kind=OutputError
@@ -147,13 +147,13 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_told(folder: Path) -> None:
+def test_a_read_only_folder_is_reported(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o500)
     fails(part_from("https://nowhere.invalid/x"), folder, "cannot be written to", kind=OutputError)
 
 
-def test_a_read_only_disk_is_told(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_disk_is_reported(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path, *arguments: object, **options: object) -> None:
         raise OSError(30, "Read-only file system", str(self))
 
@@ -187,7 +187,7 @@ def test_the_hash_of_the_first_fetch_holds_ever_after(server: Server, folder: Pa
 
 
 def test_a_file_that_cannot_be_converted_is_not_remembered(server: Server, folder: Path, converter: Any) -> None:
-    part = unknown(server.plan("/eyes.pt", Answer(body=BODY[:HALF], length=-1)))  # cut off, and nothing tells
+    part = unknown(server.plan("/eyes.pt", Answer(body=BODY[:HALF], length=-1)))  # cut off unnoticed
     converter.refuses = True
     with pytest.raises(WeightsError, match="holds no clip") as caught:
         run(part, folder)

@@ -21,7 +21,7 @@ from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import unpickle
 from wav2clip_gen.models.torch_files import read_state_dict
 
-UNUSED = "this"  # a module of the standard library that prints when imported, which nobody imports
+UNUSED = "this"  # a module of the standard library that prints when imported, which nothing imports
 W = torch.arange(4.0)
 STREAM_HEAD = b"".join(
     pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
@@ -38,7 +38,7 @@ class Reduces:
         return self.reduced
 
     def __call__(self) -> None:
-        """Pickle wants what it is told to call to be callable."""
+        """Pickle only takes callables to call."""
 
 
 def touching(marker: Path) -> str:
@@ -71,7 +71,7 @@ def attacks(marker: Path) -> dict[str, object]:
 
 @FORMATS
 @pytest.mark.parametrize("name", sorted(attacks(Path())))
-def test_nothing_runs_and_the_tensors_beside_it_are_read(tmp_path: Path, name: str, as_zip: bool) -> None:
+def test_nothing_runs_and_the_other_tensors_are_read(tmp_path: Path, name: str, as_zip: bool) -> None:
     marker = tmp_path / "mark"
     state = {"before": W, "attack": attacks(marker)[name], "after": W + 1}
     path = save({"state_dict": state}, tmp_path / "x.pt", as_zip=as_zip, pickle_protocol=4)
@@ -115,7 +115,7 @@ def tensor(offset: str = "K\x00", shape: str = "K\x04\x85", stride: str = "K\x01
     return f"ctorch._utils\n_rebuild_tensor_v2\n({storage}{offset}{shape}{stride}\x89Ntq\x01R".encode("latin-1")
 
 
-BESIDE = b"X\x01\x00\x00\x00w" + tensor() + b"s"  # {..., "w": tensor}
+TENSOR = b"X\x01\x00\x00\x00w" + tensor() + b"s"  # {..., "w": tensor}
 CALLS = [
     b"cbuiltins\nexec\n(VCODE\ntR",
     b"(VCODE\nibuiltins\nexec\n",
@@ -142,7 +142,7 @@ CALLS = [
 def test_hand_made_opcodes_run_nothing(tmp_path: Path, call: bytes) -> None:
     marker = tmp_path / "mark"
     code = touching(marker)
-    content = b"\x80\x02}" + b"X\x01\x00\x00\x00x" + call.replace(b"CODE", code.encode()) + b"s" + BESIDE + b"."
+    content = b"\x80\x02}" + b"X\x01\x00\x00\x00x" + call.replace(b"CODE", code.encode()) + b"s" + TENSOR + b"."
     before = set(sys.modules)
     found = read_state_dict(with_pickle(tmp_path / "x.pt", content))
     assert list(found) == ["w"]
@@ -180,12 +180,12 @@ NUMBER = "\x8a\x08" + struct.pack("<q", 1 << 62).decode("latin-1")
         (b"X\xff\xff\xff\xff", ""),
     ],
 )
-def test_tensors_that_cannot_be_are_told(tmp_path: Path, made: bytes, words: str) -> None:
-    content = b"\x80\x02}" + BESIDE + b"X\x01\x00\x00\x00x" + made + b"s."
+def test_tensors_that_cannot_be_are_reported(tmp_path: Path, made: bytes, words: str) -> None:
+    content = b"\x80\x02}" + TENSOR + b"X\x01\x00\x00\x00x" + made + b"s."
     expect_error(with_pickle(tmp_path / "x.pt", content), words)
 
 
-STARTED = b"\x80\x02}" + BESIDE + b"X\x01\x00\x00\x00x"
+STARTED = b"\x80\x02}" + TENSOR + b"X\x01\x00\x00\x00x"
 TUPLES = b")q\x020" + b"h\x02h\x02\x86q\x020" * 200  # to hash the last of them takes 2^200 steps
 DICTS = b"}q\x020" + b"}(Va\nh\x02Vb\nh\x02uq\x020" * 60  # the last of them holds 2^60 dicts
 
@@ -218,7 +218,7 @@ def test_a_dict_of_pairs_as_python_2_wrote_it_is_read_once(tmp_path: Path) -> No
 LARGE = b"X" + struct.pack("<I", unpickle.LARGEST_PICKLE) + bytes(unpickle.LARGEST_PICKLE)
 
 
-def test_what_is_without_measure_is_told(tmp_path: Path) -> None:
+def test_what_is_without_measure_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     expect_error(with_pickle(path, STARTED + LARGE + b"s."), "a pickle of more than 8 MiB")
     path.write_bytes(STREAM_HEAD + b"\x80\x02" + LARGE + b".")
@@ -310,7 +310,7 @@ def test_entries_that_overlap_are_refused(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_damaged_storage_is_told(checkpoint: Path, method: int) -> None:
+def test_a_damaged_storage_is_reported(checkpoint: Path, method: int) -> None:
     repack(checkpoint, lambda entries: None, method)
     content = bytearray(checkpoint.read_bytes())
     content[content.index(b"x/data/0") + 8 + 5] ^= 1

@@ -72,7 +72,7 @@ def test_a_perceptor_of_another_space_has_no_use_for_the_prior(tmp_path: Path) -
     assert "prior" in registry.select_models(Run(models="mini", perceptor="vit-b-32"), tmp_path).components
 
 
-def test_a_damaged_prior_is_told(tmp_path: Path) -> None:
+def test_a_damaged_prior_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "prior.safetensors"
     path.write_bytes((manifest.shipped_folder() / "mini" / "prior.safetensors").read_bytes()[:9000])
     with pytest.raises(WeightsError, match="not a readable safetensors file"):

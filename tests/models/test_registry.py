@@ -80,7 +80,7 @@ def test_what_is_missing_is_one_command_away(folder: Path) -> None:
     assert caught.value.hint == "run `w2c-gen weights fetch coco`"
 
 
-def test_unknown_names_are_told() -> None:
+def test_unknown_names_are_reported() -> None:
     with pytest.raises(WeightsError, match="no family of models is called 'huge'") as caught:
         registry.resolve_family("huge")
     assert caught.value.hint == "choose from: auto, full, mini"
@@ -155,7 +155,7 @@ def test_a_damaged_lock_file_is_one_clear_line(tmp_path: Path, content: str) -> 
     assert caught.value.hint
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("a file")
     with pytest.raises(OutputError, match="cannot be written"):
         LockFile(tmp_path / "weights").record_original("coco", file="f", size=1, sha256="s", source="u")
@@ -190,7 +190,7 @@ def test_the_published_family_says_how_to_get_it(tmp_path: Path) -> None:
     assert "weights fetch ViT-B-16/laion2b" in refused(Run(perceptor="ViT-B-16/laion2b"), tmp_path).hint
 
 
-def test_unknown_and_misplaced_parts_are_told(tmp_path: Path) -> None:
+def test_unknown_and_misplaced_parts_are_reported(tmp_path: Path) -> None:
     assert "no part is called" in refused(Run(vqgan="picasso"), tmp_path).what
     assert "vit-b-32 is a clip, not a vqgan" in refused(Run(vqgan="vit-b-32"), tmp_path).what
     assert "no such weights file" in refused(Run(vqgan=str(tmp_path / "none.ckpt")), tmp_path).what
@@ -245,7 +245,7 @@ def test_a_checkpoint_of_ones_own_paints(config: dict[str, Any], inside: bool, t
     assert not (tmp_path / "cache").exists()  # loading writes nothing
 
 
-def test_a_checkpoint_without_its_configuration_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_configuration_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mine.ckpt").write_bytes(b"x")
     error = refused(Run(vqgan=str(tmp_path / "mine.ckpt")), tmp_path)
     assert "the size of its network is not known" in error.what
@@ -260,7 +260,7 @@ def test_a_checkpoint_without_its_configuration_is_told(tmp_path: Path) -> None:
         (lambda content: content["model"]["params"]["ddconfig"].update(out_ch=1), "out_ch is 1"),
     ],
 )
-def test_a_configuration_of_something_else_is_told(change: Any, words: str, tmp_path: Path) -> None:
+def test_a_configuration_of_something_else_is_reported(change: Any, words: str, tmp_path: Path) -> None:
     content = taming_yaml(SMALL)
     change(content)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))

@@ -36,7 +36,7 @@ def save(value: object, path: Path, *, as_zip: bool = True, **more: Any) -> Path
 
 
 def expect_error(path: Path, words: str) -> None:
-    """Reading fails in one line with `words`, and says what to do."""
+    """Reading fails in one line with `words`, with a hint."""
     with pytest.raises(WeightsError) as caught:
         read_state_dict(path)
     assert words in caught.value.what
@@ -277,7 +277,7 @@ def lfs(path: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_what_is_no_checkpoint_is_told(tmp_path: Path, write: Callable[[Path], object], words: str) -> None:
+def test_what_is_no_checkpoint_is_reported(tmp_path: Path, write: Callable[[Path], object], words: str) -> None:
     write(tmp_path / "x.pt")
     expect_error(tmp_path / "x.pt", words)
 

@@ -24,7 +24,7 @@ from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | ConceptPrior
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_DAMAGED = "the file is damaged: `w2c-gen weights verify` tells more; fetch it again, or reinstall w2c-gen"
+_DAMAGED = "the file is damaged: run `w2c-gen weights verify`, fetch it again, or reinstall w2c-gen"
 
 
 def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
@@ -141,7 +141,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def digest(path: Path) -> str:
-    """A SHA-256, hexadecimal, of the tensors in a weights file, whatever its header says.
+    """A SHA-256, hexadecimal, of the tensors in a weights file, independent of its header.
 
     Raises:
         WeightsError: The file is missing, truncated, or no safetensors file.

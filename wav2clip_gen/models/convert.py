@@ -1,7 +1,7 @@
 """Published checkpoint -> a network, or one of our weights files: read safely, compared tensor by tensor.
 
 The tensors of each published network (names, types, shapes) are data in `structures/`, one per line, written from
-reference code by `python -m tests.structures`. They tell what else a user may have given.
+reference code by `python -m tests.structures`. An error names the one that a file resembles.
 """
 
 from __future__ import annotations

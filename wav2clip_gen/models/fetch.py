@@ -187,7 +187,7 @@ def _download_checked(
 
 
 class _OtherFileError(Exception):
-    """A file is not the published one; the message says what shows it."""
+    """A file is not the published one; the message gives the evidence."""
 
 
 def _checked_hash(path: Path, part: Part, known: str | None) -> str:

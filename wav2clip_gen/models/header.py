@@ -31,7 +31,7 @@ def require_file(path: Path, hint: str) -> Path:
     """Make sure that a weights file is there, and return it.
 
     Raises:
-        WeightsError: It is not; `hint` says what to do then.
+        WeightsError: It is not; `hint` is what to do then.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file", hint=hint)

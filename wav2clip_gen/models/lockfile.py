@@ -26,7 +26,7 @@ Entries = dict[str, dict[str, Any]]
 
 @contextmanager
 def translate_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong with files in `folder` into an `OutputError` that says what to do."""
+    """Turn errors of files in `folder` into an `OutputError` with a hint."""
     try:
         yield
     except OSError as error:
@@ -62,7 +62,7 @@ class LockFile:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, AttributeError, KeyError, TypeError, ValueError):
-            hint = "delete it; the weights beside it stay as they are"
+            hint = "delete it; the weights next to it stay as they are"
             raise WeightsError(f"{self.path}: cannot be read", hint=hint) from None
 
     def original_hash(self, name: str) -> str | None:

@@ -62,7 +62,7 @@ def verify(part: Part, weights_dir: Path | None = None) -> str:
     """Read the files of a part to their ends; return what was verified, in words.
 
     Weights whose hash was recorded when they were converted must have it still. Others (those that ship, and those
-    put there by hand) must build their network. A published file that was kept must have its hash too.
+    that the user put there) must build their network. A published file that was kept must have its hash too.
 
     Raises:
         WeightsError: A file is damaged, or there is none.

@@ -1,4 +1,4 @@
-"""What the YAML file of a taming-transformers checkpoint says about its network. Imports no torch."""
+"""The configuration of a VQGAN in the YAML file of a taming-transformers checkpoint. Imports no torch."""
 
 from __future__ import annotations
 
