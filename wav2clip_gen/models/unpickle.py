@@ -13,6 +13,7 @@ sets (nested tuples take exponential time), nor from allocating whatever a file 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class StoredTensor:
     offset: int  # elements into the storage's range
     shape: tuple[int, ...]
     stride: tuple[int, ...]  # elements
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements, each counted once per place in the shape."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Inert:
@@ -233,8 +239,6 @@ RestrictedUnpickler.dispatch = {
     **{code[0]: _load_extension(size) for code, size in ((pickle.EXT1, 1), (pickle.EXT2, 2), (pickle.EXT4, 4))},
 }
 
-TOO_LARGE = f"a pickle of more than {LARGEST_PICKLE >> 20} MiB"
-
 
 def _refuse(_: Any) -> Any:
     raise UnpicklingError("a storage where none belongs")
@@ -243,10 +247,6 @@ def _refuse(_: Any) -> Any:
 def unpickle(data: bytes, persistent: Callable[[Any], Any] = _refuse) -> tuple[Any, int]:
     """The value of the pickle at the start of `data`, and its length in bytes.
 
-    Args:
-        data: The pickle and anything after it.
-        persistent: Gives the value of a persistent id.
-
     Raises:
         UnpicklingError: It is damaged or too large. Wrong bytes also provoke other errors of the standard library.
     """
@@ -254,4 +254,6 @@ def unpickle(data: bytes, persistent: Callable[[Any], Any] = _refuse) -> tuple[A
     try:
         return RestrictedUnpickler(file, persistent).load(), file.tell()
     except EOFError:
-        raise UnpicklingError(TOO_LARGE if len(data) > LARGEST_PICKLE else "the pickle has no end") from None
+        if len(data) > LARGEST_PICKLE:
+            raise UnpicklingError(f"a pickle of more than {LARGEST_PICKLE >> 20} MiB") from None
+        raise UnpicklingError("the pickle has no end") from None
