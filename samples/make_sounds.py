@@ -20,7 +20,7 @@ from wav2clip_gen import Settings, load_family
 from wav2clip_gen.audio.track import ENCODER_RATE, open_track
 from wav2clip_gen.evaluation.film import SECONDS, loudest_start, render_sound
 from wav2clip_gen.evaluation.held_out import HeldOut
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.sounds import Sound
 
 HERE = Path(__file__).parent
@@ -60,7 +60,7 @@ def held_out(data: Path) -> list[Sound]:
     return [next(piece for piece in pieces if piece.label == label) for label in HELD_OUT]
 
 
-def save(sounds: Iterable[Sound], family: Family, path: Path) -> None:
+def save(sounds: Iterable[Sound], family: Models, path: Path) -> None:
     """Render each sound and write the sheet."""
     rows = []
     for sound in sounds:
@@ -72,7 +72,7 @@ def save(sounds: Iterable[Sound], family: Family, path: Path) -> None:
     print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB")
 
 
-def row(sound: Sound, family: Family) -> Row:
+def row(sound: Sound, family: Models) -> Row:
     """Render the loudest stretch of a sound."""
     frames, _ = render_sound(family, sound, SETTINGS, seed=SEED)
     shown = along(len(frames))

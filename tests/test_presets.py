@@ -19,7 +19,7 @@ from wav2clip_gen.audio.features import measure
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.config import PRESETS, Settings, preset_names, read_yaml, settings_from
 from wav2clip_gen.job import Job, prepare
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import drive, hear, pull_curves, render
 from wav2clip_gen.prompts import read_prompts
 
@@ -41,7 +41,7 @@ def job_of(name: str, tmp_path: Path, **changes: Any) -> Job:
 
 
 @pytest.mark.parametrize("name", ["dream", "full", "lyric", "pulse", "storyboard"])  # others only set what SMALL does
-def test_presets_render_with_their_settings(name: str, mini: Family, tmp_path: Path) -> None:
+def test_presets_render_with_their_settings(name: str, mini: Models, tmp_path: Path) -> None:
     settings = small(name, sound={"start": 7.5, "duration": 1}, prompts=read_prompts(LYRICS))
     film = render(MIX, tmp_path / "film.mp4", settings, family=mini)
     assert film.frames == 4
@@ -63,7 +63,7 @@ def test_pulse_zooms_at_onsets(tmp_path: Path) -> None:
         assert curves[name][onset > 0.5].mean() - curves[name][onset < 0.1].mean() > 0.05
 
 
-def test_dream_moves_and_changes_slower_than_the_default(mini: Family, tmp_path: Path) -> None:
+def test_dream_moves_and_changes_slower_than_the_default(mini: Models, tmp_path: Path) -> None:
     def turns(name: str) -> float:
         trajectory = hear(job_of(name, tmp_path, sound={"start": 3, "duration": 3}), mini)
         cosines = (trajectory.targets[1:] * trajectory.targets[:-1]).sum(dim=1)
@@ -73,7 +73,7 @@ def test_dream_moves_and_changes_slower_than_the_default(mini: Family, tmp_path:
     assert settings_from(preset="dream").motion.zoom > 0
 
 
-def test_lyric_follows_prompts_more_than_audio(mini: Family, tmp_path: Path) -> None:
+def test_lyric_follows_prompts_more_than_audio(mini: Models, tmp_path: Path) -> None:
     job = job_of("lyric", tmp_path, sound={"start": 4, "duration": 4}, prompts=read_prompts(LYRICS))
     words = mini.clip.encode_text([prompt.text for prompt in job.settings.prompts]).cpu()
     followed = (hear(job, mini).targets @ words.T).argmax(dim=1)
@@ -90,7 +90,7 @@ def test_lyric_without_prompts_is_noted_before_the_render(tmp_path: Path) -> Non
     assert not job_of("lyric", tmp_path, prompts=["a forest"]).notes
 
 
-def test_storyboard_targets_the_mean_of_each_section(mini: Family, tmp_path: Path) -> None:
+def test_storyboard_targets_the_mean_of_each_section(mini: Models, tmp_path: Path) -> None:
     moments = hear(job_of("storyboard", tmp_path, motion={"scenes": "moments"}), mini)
     job = job_of("storyboard", tmp_path)
     held = hear(job, mini).targets

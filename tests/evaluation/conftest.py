@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tests.training.conftest import COLOURS, ToySentences, add, write_pictures, write_table, write_text
 from wav2clip_gen.evaluation.classes import AUDIOSET
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training import anchors
 
 LABELS = ("dog", "cat", "sea_waves")  # and as many steps up from 300 Hz, two octaves each
@@ -113,18 +113,18 @@ class _Stub:
         return self._axes(known[list(COLOURS)[at]] for at in nearest)
 
 
-def _family(mini: Family, *, recognizes: bool) -> Family:
+def _family(mini: Models, *, recognizes: bool) -> Models:
     stub = cast(Any, _Stub(recognizes=recognizes))
-    return Family(choice=mini.choice, wav2clip=stub, clip=stub, vqgan=mini.vqgan)
+    return Models(choice=mini.choice, wav2clip=stub, clip=stub, vqgan=mini.vqgan)
 
 
 @pytest.fixture
-def oracle(mini: Family) -> Family:
+def oracle(mini: Models) -> Models:
     """A family that recognizes everything."""
     return _family(mini, recognizes=True)
 
 
 @pytest.fixture
-def constant(mini: Family) -> Family:
+def constant(mini: Models) -> Models:
     """A family to which everything is the same."""
     return _family(mini, recognizes=False)

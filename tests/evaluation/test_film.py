@@ -13,7 +13,7 @@ from tests.evaluation.conftest import LOUD_FROM
 from wav2clip_gen.config import Settings
 from wav2clip_gen.evaluation import film, judge, suite
 from wav2clip_gen.evaluation.held_out import HeldOut
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.sounds import Sound
 
 
@@ -35,7 +35,7 @@ def piece(label: str, group: str) -> Sound:
 
 
 def test_the_judge_classifies_the_end_of_each_film(
-    mini: Family, toy_data: Path, tiny: Settings, monkeypatch: pytest.MonkeyPatch
+    mini: Models, toy_data: Path, tiny: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = DogJudge()
     for module in (film, judge):

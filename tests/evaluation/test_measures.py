@@ -13,7 +13,7 @@ from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation import clip, retrieval, vqgan, wav2clip
 from wav2clip_gen.evaluation.held_out import HeldOut, batches
 from wav2clip_gen.evaluation.tables import Table
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.clip import adversarial_step
 
 
@@ -27,7 +27,7 @@ def held_out(toy_data: Path) -> HeldOut:
 
 
 @pytest.fixture(scope="module")
-def reconstruction(mini: Family, held_out: HeldOut) -> Table:
+def reconstruction(mini: Models, held_out: HeldOut) -> Table:
     return vqgan.measure(mini, held_out, on_progress=check_progress)
 
 
@@ -55,7 +55,7 @@ def test_a_missing_folder_names_the_option_and_the_page(tmp_path: Path) -> None:
         HeldOut(tmp_path)
 
 
-def test_sounds_are_classified_by_name(oracle: Family, constant: Family, held_out: HeldOut) -> None:
+def test_sounds_are_classified_by_name(oracle: Models, constant: Models, held_out: HeldOut) -> None:
     table = wav2clip.measure(oracle, held_out, on_progress=check_progress)
     known = table.figures
     assert (known["esc50"].questions, known["esc50"].candidates, known["classes"]) == (6, 50, 3)
@@ -69,7 +69,7 @@ def test_sounds_are_classified_by_name(oracle: Family, constant: Family, held_ou
     assert unknown["esc50"].hits == unknown["audioset"].hits == {1: 0, 5: 0}
 
 
-def test_sounds_and_photographs_are_retrieved(oracle: Family, constant: Family, held_out: HeldOut) -> None:
+def test_sounds_and_photographs_are_retrieved(oracle: Models, constant: Models, held_out: HeldOut) -> None:
     known, unknown = (
         retrieval.measure(family, held_out, on_progress=check_progress).figures for family in (oracle, constant)
     )
@@ -83,7 +83,7 @@ def test_sounds_and_photographs_are_retrieved(oracle: Family, constant: Family, 
     assert unknown["sound_to_image"].median == 7  # the two right pictures come last
 
 
-def test_pictures_are_classified_clean_and_adversarial(mini: Family, held_out: HeldOut) -> None:
+def test_pictures_are_classified_clean_and_adversarial(mini: Models, held_out: HeldOut) -> None:
     figures = clip.measure(mini, held_out, on_progress=check_progress).figures
     assert (figures["radius"], figures["adversary"]) == (2.0, "the one the tower was trained against")
     clean, robust = figures["clean"], figures["robust"]
@@ -95,7 +95,7 @@ def test_pictures_are_classified_clean_and_adversarial(mini: Family, held_out: H
     assert clean["natural"].questions == 8
 
 
-def test_the_adversary_misleads_the_network(mini: Family, held_out: HeldOut) -> None:
+def test_the_adversary_misleads_the_network(mini: Models, held_out: HeldOut) -> None:
     anchors = torch.nn.functional.normalize(torch.randn(4, 512, generator=torch.Generator().manual_seed(0)), dim=1)
     right = torch.eye(4, dtype=torch.bool).repeat(2, 1)
     (pictures,) = batches(held_out.all_pictures("natural"), mini.device, batch=8, size=mini.clip.size)
@@ -115,7 +115,7 @@ def test_photographs_are_reconstructed(reconstruction: Table) -> None:
     assert [row[0] for row in reconstruction.rows][:2] == ["PSNR", "LPIPS-like distance"]
 
 
-def test_a_codebook_of_one_code_has_perplexity_one(mini: Family, held_out: HeldOut, reconstruction: Table) -> None:
+def test_a_codebook_of_one_code_has_perplexity_one(mini: Models, held_out: HeldOut, reconstruction: Table) -> None:
     collapsed = copy.deepcopy(mini.vqgan)
     collapsed.quantize.codes[:] = collapsed.quantize.codes.mean(dim=0)
     family = dataclasses.replace(mini, vqgan=collapsed)

@@ -18,7 +18,7 @@ from wav2clip_gen.files import appear_whole, check_output
 
 if TYPE_CHECKING:
     from wav2clip_gen.evaluation.tables import Table
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
 
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
@@ -49,7 +49,7 @@ def evaluate(
 ) -> None:
     """Measure a family on held-out data, against chance."""
     from wav2clip_gen.cli import console
-    from wav2clip_gen.models import store
+    from wav2clip_gen.models import registry
 
     with console.errors_shown(debug=debug):
         measures = suite.select_measures(only)
@@ -58,13 +58,13 @@ def evaluate(
                 "no data to evaluate on", hint="give its folder with --data; weights/README.md describes it"
             )
         if write:
-            tables.fill_sections(write, {f"{store.resolve(family)} {name}": "" for name in measures})
+            tables.fill_sections(write, {f"{registry.resolve_family(family)} {name}": "" for name in measures})
         if json_file:
             check_output(json_file, overwrite=True)
 
         import torch
 
-        from wav2clip_gen.models.families import choose_device, load_family
+        from wav2clip_gen.models.registry import choose_device, load_family
 
         if threads:
             torch.set_num_threads(threads)
@@ -103,7 +103,7 @@ class _Progress:
             typer.echo(f"{measure}: {done}/{total}", err=True)
 
 
-def _write_page(path: Path, found: dict[str, Table], family: Family, *, seed: int) -> None:
+def _write_page(path: Path, found: dict[str, Table], family: Models, *, seed: int) -> None:
     """Write each table into its section, with the version and the weights."""
     weights = ", ".join(f"{name} {digest[:8]}" for name, digest in _digests(family).items())
     origin = f"Measured by version {__version__}, seed {seed}, on weights {weights} (SHA-256)."
@@ -115,7 +115,7 @@ def _write_page(path: Path, found: dict[str, Table], family: Family, *, seed: in
     typer.echo(f"wrote {path}", err=True)
 
 
-def _write_json(path: Path, found: dict[str, Table], family: Family, run: dict[str, Any]) -> None:
+def _write_json(path: Path, found: dict[str, Table], family: Models, run: dict[str, Any]) -> None:
     content = {
         "w2c-gen": {"version": __version__},
         "family": {"name": family.name, "sha256": _digests(family)},
@@ -127,7 +127,7 @@ def _write_json(path: Path, found: dict[str, Table], family: Family, run: dict[s
     typer.echo(f"wrote {path}", err=True)
 
 
-def _digests(family: Family) -> dict[str, str]:
-    from wav2clip_gen.models import store
+def _digests(family: Models) -> dict[str, str]:
+    from wav2clip_gen.models import registry
 
-    return {component: store.sha256(path) for component, path in family.files.items()}
+    return {component: registry.weights_sha256(path) for component, path in family.files.items()}

@@ -102,10 +102,10 @@ def _merge(given: dict[str, Any], replay: Replay | None) -> tuple[list[Path], Se
     if replay is None:
         if not inputs:
             raise SettingsError("no track was given", hint="w2c-gen song.wav, or w2c-gen --help")
-        from wav2clip_gen.models import store
+        from wav2clip_gen.models.registry import resolve_family
 
         asked = settings_from(**layers).merged(changes)
-        base = family_settings(store.resolve(asked.run.models, given["weights_dir"]))
+        base = family_settings(resolve_family(asked.run.models, given["weights_dir"]))
         return inputs, settings_from(base, **layers).merged(changes).with_stem_weights(weights)
     base = replace(replay.settings, stem_files=()) if inputs else replay.settings  # another song has other stems
     settings = settings_from(base, **layers).merged(changes)

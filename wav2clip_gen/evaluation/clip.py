@@ -14,7 +14,7 @@ from wav2clip_gen.evaluation.ranking import Ranking, rank
 from wav2clip_gen.evaluation.tables import Row, Table
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.clip import adversarial_step
 
 BATCH = 64
@@ -23,7 +23,7 @@ RADIUS, RADIUS_SIZE = 2.0, 64  # of the adversary if the weights file tells none
 MAX_SCALE = 100.0  # of the logits, as in CLIP
 
 
-def measure(family: Family, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
+def measure(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
     """Rank the concepts that validation pictures show among all concepts that training pictures show.
 
     Raises:
@@ -106,7 +106,7 @@ def _multi_hot(shown: list[list[int]], columns: int) -> Tensor:
     return right
 
 
-def _training_settings(family: Family) -> dict[str, float]:
+def _training_settings(family: Models) -> dict[str, float]:
     """The settings that the image tower was trained with, if its file tells them."""
     training = checkpoints.read_header(family.files["clip"]).training
     return training.get("image", training).get("settings", {})

@@ -37,7 +37,7 @@ from wav2clip_gen.evaluation.judge import (
 )
 from wav2clip_gen.evaluation.ranking import Classification, classify
 from wav2clip_gen.evaluation.tables import Row, Table, format_share, percent
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render
 from wav2clip_gen.training.sounds import Sound
 
@@ -46,7 +46,7 @@ JUDGED = 1.0  # seconds at the film's end that are classified
 STEP = 0.1  # seconds between the places where the loudest stretch may begin
 
 
-def measure(family: Family, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
+def measure(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
     """Render films of held-out sounds as `w2c-gen` does, and classify them with the judge.
 
     Raises:
@@ -137,7 +137,7 @@ def _table(**figures: Any) -> Table:
     return Table(title="Films of sounds, classified by an independent judge", rows=rows, notes=notes, figures=figures)
 
 
-def render_sound(family: Family, piece: Sound, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
+def render_sound(family: Models, piece: Sound, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
     """Render the loudest stretch of a piece: frames (F, 3, H, W) in [0, 1], and the delay of its sound in seconds."""
     sound = {"start": loudest_start(piece.samples), "duration": SECONDS}
     settings = settings.merged({"sound": sound, "run": {"seed": seed}})

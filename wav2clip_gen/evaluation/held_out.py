@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training import anchors
 from wav2clip_gen.training.anchors import Concepts
 from wav2clip_gen.training.clip import Labelled
@@ -122,31 +122,31 @@ def batches(pictures: Pictures, device: torch.device, *, batch: int, size: int |
 
 
 @torch.no_grad()
-def encode_images(family: Family, pictures: Tensor) -> Tensor:
+def encode_images(family: Models, pictures: Tensor) -> Tensor:
     """Unit vectors (B, D), on the CPU, of pictures (B, 3, H, W) in [0, 1]."""
     size = family.clip.size
     return family.clip.encode_images(F.interpolate(pictures, size=(size, size), mode="area")).cpu()
 
 
 @torch.no_grad()
-def embed_sounds(family: Family, pieces: Sequence[Sound]) -> Tensor:
+def embed_sounds(family: Models, pieces: Sequence[Sound]) -> Tensor:
     """Unit vectors (N, D), on the CPU, of whole pieces."""
     return torch.stack([piece_embedding(family.wav2clip, piece.samples) for piece in pieces])
 
 
 @torch.no_grad()
-def encode_texts(family: Family, texts: list[str]) -> Tensor:
+def encode_texts(family: Models, texts: list[str]) -> Tensor:
     """Unit vectors (N, D), on the CPU."""
     chunks = (texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS))
     return torch.cat([family.clip.encode_text(chunk).cpu() for chunk in chunks])
 
 
-def embed_sound_names(family: Family, names: Sequence[str]) -> Tensor:
+def embed_sound_names(family: Models, names: Sequence[str]) -> Tensor:
     """Text embeddings (N, D), on the CPU, of `the sound of NAME`."""
     return encode_texts(family, [f"the sound of {name.replace('_', ' ').lower()}" for name in names])
 
 
-def supervision(family: Family) -> str:
+def supervision(family: Models) -> str:
     """Whether the sound encoder was trained on labels of the same kind, for the notes of a table."""
     training = checkpoints.read_header(family.files["wav2clip"]).training
     if "esc" in training.get("sets", ()):

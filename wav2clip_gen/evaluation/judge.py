@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.held_out import HeldOut, batches
 from wav2clip_gen.evaluation.tables import Row, format_share, percent
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 SIZE = 224  # pixels along each side
 MEAN, DEVIATION = 127 / 255, 128 / 255  # what the Lite networks were trained with, instead of ImageNet's per channel
@@ -126,7 +126,7 @@ class JudgeFigures:
 
 
 @torch.no_grad()
-def evaluate_judge(judge: Judge, family: Family, held_out: HeldOut) -> JudgeFigures:
+def evaluate_judge(judge: Judge, family: Models, held_out: HeldOut) -> JudgeFigures:
     """Measure the judge on the validation pictures whose label is one of ImageNet's."""
 
     def accuracy(kind: str, change: Callable[[Tensor], Tensor] = lambda pictures: pictures) -> tuple[int, int]:

@@ -10,13 +10,13 @@ from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation import held_out as data
 from wav2clip_gen.evaluation.ranking import rank
 from wav2clip_gen.evaluation.tables import Row, Table
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 WITHIN = (1, 5, 10)
 BATCH = 64
 
 
-def measure(family: Family, held_out: data.HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
+def measure(family: Models, held_out: data.HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
     """Rank the sounds of a label, and the photographs of what is visible where a sound occurs.
 
     Raises:

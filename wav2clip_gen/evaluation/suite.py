@@ -13,7 +13,7 @@ from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.evaluation.tables import Table
 
 if TYPE_CHECKING:
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
 
 MEASURES = {  # the module of this package that has the function `measure`, and what that measures
     "vqgan": "reconstruction of photographs, and use of the codebook",
@@ -40,7 +40,7 @@ def select_measures(names: str | None) -> tuple[str, ...]:
 
 
 def evaluate(
-    family: Family,
+    family: Models,
     data: Path,
     *,
     measures: tuple[str, ...] = tuple(MEASURES),

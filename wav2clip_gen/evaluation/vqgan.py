@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wav2clip_gen.evaluation.held_out import HeldOut, batches
 from wav2clip_gen.evaluation.tables import Row, Table, format_share
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.optimizer import autocast
 from wav2clip_gen.training.reconstruction import PerceptualFeatures
 
@@ -18,7 +18,7 @@ BATCH = 8
 
 
 @torch.no_grad()
-def measure(family: Family, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
+def measure(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
     """Encode, quantize and decode the validation photographs, and compare them with the originals."""
     vqgan, pictures = family.vqgan, held_out.photographs
     features = _features(family)
@@ -76,7 +76,7 @@ def _table(**figures: Any) -> Table:
     return Table(title=title, header=header, rows=rows, notes=[note], figures=figures)
 
 
-def _features(family: Family) -> PerceptualFeatures | None:
+def _features(family: Models) -> PerceptualFeatures | None:
     """The features of the image tower's stages, if it has stages."""
     if not hasattr(getattr(family.clip.model.visual, "trunk", None), "forward_intermediates"):
         return None

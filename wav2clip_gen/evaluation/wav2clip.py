@@ -12,7 +12,7 @@ from wav2clip_gen.evaluation.classes import AUDIOSET, ESC_50
 from wav2clip_gen.evaluation.held_out import HeldOut, embed_sound_names, embed_sounds, supervision
 from wav2clip_gen.evaluation.ranking import rank
 from wav2clip_gen.evaluation.tables import Table, percent
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 NOTE = (
     "Held out: recordings (fold 4 of ESC-50, a quarter of the other recordings). The sound encoder: {}. The prompt is"
@@ -22,7 +22,7 @@ NOTE = (
 )
 
 
-def measure(family: Family, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
+def measure(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
     """Rank a sound's own name among ESC-50's and AudioSet's names.
 
     Raises:
