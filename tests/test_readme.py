@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 import shlex
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -24,10 +26,15 @@ REMOVED = {"--teacher"}  # named by the model card
 pages = pytest.mark.parametrize("page", readme.WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
 
 
+def command_line(command: str) -> Any:
+    """A command as Typer builds it."""
+    return get_command(import_module(f"wav2clip_gen.cli.{command}").app)
+
+
 @cache
 def options_of(command: str, subcommand: str = "") -> set[str]:
     """All options of a command, hidden ones too."""
-    found = get_command(import_module(f"wav2clip_gen.cli.{command}").app)
+    found = command_line(command)
     if subcommand:
         found = found.commands[subcommand]
     return EVERYWHERE | {flag for one in found.params for flag in (*one.opts, *one.secondary_opts)}
@@ -36,8 +43,7 @@ def options_of(command: str, subcommand: str = "") -> set[str]:
 @cache
 def all_options() -> set[str]:
     names = [(command, "") for command in ("render", *COMMANDS)]
-    for group in ("train", "weights"):
-        names += [(group, name) for name in get_command(import_module(f"wav2clip_gen.cli.{group}").app).commands]
+    names += [(group, name) for group in ("train", "weights") for name in command_line(group).commands]
     return set().union(*(options_of(*name) for name in names))
 
 
@@ -98,6 +104,15 @@ def test_python_blocks_compile_and_their_imports_exist(page: Path) -> None:
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
             elif isinstance(node, ast.Import):
                 assert all(find_spec(alias.name) for alias in node.names)
+
+
+@pages
+def test_names_of_the_package_in_the_text_exist(page: Path) -> None:
+    for name in re.findall(r"`(wav2clip_gen[\w./]*)`", page.read_text()):
+        if "/" in name:
+            assert (ROOT / name).exists(), name
+        else:
+            pkgutil.resolve_name(name)
 
 
 @pytest.mark.slow
