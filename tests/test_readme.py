@@ -120,5 +120,7 @@ def test_names_of_the_package_in_the_text_exist(page: Path) -> None:
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "song.wav").symlink_to(SAMPLES / "africa.ogg")
     monkeypatch.chdir(tmp_path)
+    done = [] if page == readme.README else readme.blocks(readme.README, "python")
     for block in readme.blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), {"__name__": "__main__"})
+        if block not in done:
+            exec(compile(block, str(page), "exec"), {"__name__": "__main__"})
