@@ -154,6 +154,9 @@ def merge(base: AnyGroup | type[AnyGroup], section: str, changes: Any) -> AnyGro
     for name in changes:
         if name not in known:
             raise SettingsError(f"no setting is called {section}.{name}", hint=suggestion(str(name), list(known)))
+    for name, value in changes.items():
+        if known[name].metadata["metavar"] == "TIME" and isinstance(value, str):
+            changes[name] = parse_time(value)
     literal = {name: value for name, value in changes.items() if isinstance(value, str) and "${" in value}
     values = {name: value for name, value in changes.items() if name not in literal}
     try:
