@@ -314,7 +314,12 @@ class MotionSettings(SettingsGroup):
         deprecated="inertia",
     )
     crossfade: float = setting(
-        1.0, "duration over which prompts fade in and out", unit="s", minimum=0, maximum=60, panel="Prompts and images"
+        1.0,
+        "duration of the crossfade between prompts, images or scenes",
+        unit="s",
+        minimum=0,
+        maximum=60,
+        panel="Prompts and images",
     )
     ema_half_life: float = setting(
         0.1,

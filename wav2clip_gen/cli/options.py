@@ -190,7 +190,7 @@ OTHERS = (
     _other("prompts", list[Path], "Prompts and images", "Prompts with times from a .srt, .vtt, .lrc, .csv, .json, "
         ".yaml or .txt file; repeatable.", metavar="FILE", everyday=True),
     _other("style_image", list[str], "Prompts and images", "Image that guides the picture by its CLIP embedding, "
-        "written as a prompt is; repeatable.", metavar="[TIME-TIME] FILE[:WEIGHT]", everyday=True),
+        "with optional times and weight; repeatable.", metavar="[TIME-TIME] FILE[:WEIGHT]", everyday=True),
     _other("size", str, "Video", "Size of the generated frames, a multiple of the size of a latent cell [dim](px; "
         f"default: {PictureSettings.width}x{PictureSettings.height})[/]", flags=("--size", "-s"), metavar="WxH",
         everyday=True),
