@@ -105,4 +105,4 @@ def test_steering(table: list[tuple[str, str]], tmp_path: Path, mini: Models) ->
 
     cost(())  # the first time finds its algorithms
     (song, frame), (stems, _) = cost(()), cost(STEMS)
-    table.append(("steering by four stems, beside a frame's painting", f"+{(stems - song) / frame:.1%}"))
+    table.append(("conditioning on four stems, relative to optimizing a frame", f"+{(stems - song) / frame:.1%}"))
