@@ -26,8 +26,7 @@ def setting(
     meaning: str,
     *,
     unit: str = "",
-    minimum: float | None = None,
-    maximum: float | None = None,
+    limits: tuple[float | None, float | None] = (None, None),
     above: float | None = None,
     choices: tuple[Any, ...] = (),
     default_text: str = "",
@@ -43,8 +42,7 @@ def setting(
         default: The default value.
         meaning: What it sets, for help and documentation.
         unit: Unit of the value.
-        minimum: Smallest value allowed.
-        maximum: Largest value allowed.
+        limits: Smallest and largest value allowed.
         above: Largest value that is too small.
         choices: All values allowed, if they are few.
         default_text: The default in words, where the value is not clear by itself.
@@ -54,7 +52,8 @@ def setting(
         flags: Names of the option; by default the setting's own. Empty: it has no option.
         metavar: What the help shows for the value; TIME also accepts minutes, as in 1:15.
     """
-    return field(default=default, metadata={name: value for name, value in locals().items() if name != "default"})
+    about = {name: value for name, value in locals().items() if name not in ("default", "limits")}
+    return field(default=default, metadata=about | {"minimum": limits[0], "maximum": limits[1]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +191,9 @@ class SoundSettings(SettingsGroup):
 
     PANEL = "Audio"
 
-    start: float = setting(0.0, "start of the video in the track", unit="s", minimum=0, everyday=True, metavar="TIME")
+    start: float = setting(
+        0.0, "start of the video in the track", unit="s", limits=(0, None), everyday=True, metavar="TIME"
+    )
     duration: float | None = setting(
         None,
         "duration of the video",
@@ -202,13 +203,12 @@ class SoundSettings(SettingsGroup):
         everyday=True,
         metavar="TIME",
     )
-    window: float = setting(1.0, "length of the audio window of one embedding", unit="s", minimum=0.1, maximum=30)
-    hop: float = setting(0.1, "time between two embeddings", unit="s", minimum=0.01, maximum=10)
+    window: float = setting(1.0, "length of the audio window of one embedding", unit="s", limits=(0.1, 30))
+    hop: float = setting(0.1, "time between two embeddings", unit="s", limits=(0.01, 10))
     weight: float = setting(
         1.0,
         "weight of the audio, relative to prompts and style images",
-        minimum=0,
-        maximum=100,
+        limits=(0, 100),
         panel="Prompts and images",
         everyday=True,
         flags=("--audio-weight",),
@@ -228,9 +228,9 @@ class PictureSettings(SettingsGroup):
 
     PANEL = "Video"
 
-    width: int = setting(128, "width of the generated frames", unit="px", minimum=32, maximum=4096, flags=())
-    height: int = setting(128, "height of the generated frames", unit="px", minimum=32, maximum=4096, flags=())
-    fps: float = setting(12.0, "frames per second", minimum=1, maximum=120, everyday=True)
+    width: int = setting(128, "width of the generated frames", unit="px", limits=(32, 4096), flags=())
+    height: int = setting(128, "height of the generated frames", unit="px", limits=(32, 4096), flags=())
+    fps: float = setting(12.0, "frames per second", limits=(1, 120), everyday=True)
     upscale: int = setting(
         1, "factor by which finished frames are enlarged (Lanczos)", choices=(1, 2, 4), everyday=True
     )
@@ -248,31 +248,25 @@ class PaintingSettings(SettingsGroup):
 
     PANEL = "Optimization"
 
-    first_steps: int = setting(40, "optimization steps for the first frame", minimum=0, maximum=10_000)
-    steps: int = setting(4, "optimization steps for each later frame", minimum=0, maximum=10_000, everyday=True)
-    cuts: int = setting(8, "random cutouts that CLIP sees at each step", minimum=1, maximum=1024, everyday=True)
-    cut_batch: int = setting(0, "cutouts in one CLIP batch, to save memory; 0: all", minimum=0, maximum=1024)
+    first_steps: int = setting(40, "optimization steps for the first frame", limits=(0, 10_000))
+    steps: int = setting(4, "optimization steps for each later frame", limits=(0, 10_000), everyday=True)
+    cuts: int = setting(8, "random cutouts that CLIP sees at each step", limits=(1, 1024), everyday=True)
+    cut_batch: int = setting(0, "cutouts in one CLIP batch, to save memory; 0: all", limits=(0, 1024))
     tv_weight: float = setting(
         5.0,
         "weight of the total variation loss, which smooths the picture",
-        minimum=0,
-        maximum=1000,
+        limits=(0, 1000),
         deprecated="total_variation",
     )
-    learning_rate: float = setting(0.2, "learning rate of Adam", above=0, maximum=10)
+    learning_rate: float = setting(0.2, "learning rate of Adam", above=0, limits=(None, 10))
     concept_weight: float = setting(
-        10.0,
-        "weight of the concept loss, for models with a concept prior",
-        minimum=0,
-        maximum=100,
-        deprecated="recognition",
+        10.0, "weight of the concept loss, for models with a concept prior", limits=(0, 100), deprecated="recognition"
     )
     layout_weight: float = setting(
         3.0,
         "weight of the loss towards the color layout that the concept prior expects; above 0, the first frame "
         "also starts from it",
-        minimum=0,
-        maximum=100,
+        limits=(0, 100),
         deprecated="layout",
     )
     init_image: str | None = setting(
@@ -284,11 +278,7 @@ class PaintingSettings(SettingsGroup):
         everyday=True,
     )
     init_weight: float = setting(
-        0.0,
-        "weight of the loss towards the init image, in every frame",
-        minimum=0,
-        maximum=100,
-        panel="Prompts and images",
+        0.0, "weight of the loss towards the init image, in every frame", limits=(0, 100), panel="Prompts and images"
     )
 
 
@@ -299,34 +289,23 @@ class MotionSettings(SettingsGroup):
     PANEL = "Motion"
 
     smoothing: float = setting(
-        0.15,
-        "half-life of the zero-phase smoothing of the targets; 0: none",
-        unit="s",
-        minimum=0,
-        maximum=60,
-        everyday=True,
+        0.15, "half-life of the zero-phase smoothing of the targets; 0: none", unit="s", limits=(0, 60), everyday=True
     )
     temporal_weight: float = setting(
-        0.05,
-        "weight of the loss towards the latent of the previous frame",
-        minimum=0,
-        maximum=100,
-        deprecated="inertia",
+        0.05, "weight of the loss towards the latent of the previous frame", limits=(0, 100), deprecated="inertia"
     )
     crossfade: float = setting(
         1.0,
         "duration of the crossfade between prompts, images or scenes",
         unit="s",
-        minimum=0,
-        maximum=60,
+        limits=(0, 60),
         panel="Prompts and images",
     )
     ema_half_life: float = setting(
         0.1,
         "half-life of the moving average of the latents that are shown; 0: no average",
         unit="s",
-        minimum=0,
-        maximum=10,
+        limits=(0, 10),
         deprecated="blend",
     )
     scenes: str = setting(
@@ -335,14 +314,12 @@ class MotionSettings(SettingsGroup):
         choices=("moments", "sections"),
         everyday=True,
     )
-    zoom: float = setting(0.0, "zoom speed; 0.1: 10 % per second", unit="1/s", minimum=-0.9, maximum=9, everyday=True)
+    zoom: float = setting(0.0, "zoom speed; 0.1: 10 % per second", unit="1/s", limits=(-0.9, 9), everyday=True)
     pan_x: float = setting(
-        0.0, "horizontal pan speed, in frame widths, positive: to the right", unit="1/s", minimum=-10, maximum=10
+        0.0, "horizontal pan speed, in frame widths, positive: to the right", unit="1/s", limits=(-10, 10)
     )
-    pan_y: float = setting(
-        0.0, "vertical pan speed, in frame heights, positive: down", unit="1/s", minimum=-10, maximum=10
-    )
-    rotate: float = setting(0.0, "rotation speed, positive: clockwise", unit="degrees/s", minimum=-3600, maximum=3600)
+    pan_y: float = setting(0.0, "vertical pan speed, in frame heights, positive: down", unit="1/s", limits=(-10, 10))
+    rotate: float = setting(0.0, "rotation speed, positive: clockwise", unit="degrees/s", limits=(-3600, 3600))
     border: str = setting(
         "reflect",
         "what fills the border when the camera moves: the mirrored picture, or its opposite side",
@@ -354,12 +331,12 @@ class MotionSettings(SettingsGroup):
 class View(SettingsGroup):
     """Camera and color of a shown frame, which only audio maps change; see `AudioMap`."""
 
-    zoom: float = setting(1.0, "zoom factor", minimum=0.1, maximum=10)
-    pan_x: float = setting(0.0, "offset to the right, in frame widths", minimum=-10, maximum=10)
-    pan_y: float = setting(0.0, "offset down, in frame heights", minimum=-10, maximum=10)
-    rotate: float = setting(0.0, "clockwise rotation", unit="degrees", minimum=-36_000, maximum=36_000)
-    brightness: float = setting(1.0, "brightness factor", minimum=0, maximum=10)
-    saturation: float = setting(1.0, "saturation factor", minimum=0, maximum=10)
+    zoom: float = setting(1.0, "zoom factor", limits=(0.1, 10))
+    pan_x: float = setting(0.0, "offset to the right, in frame widths", limits=(-10, 10))
+    pan_y: float = setting(0.0, "offset down, in frame heights", limits=(-10, 10))
+    rotate: float = setting(0.0, "clockwise rotation", unit="degrees", limits=(-36_000, 36_000))
+    brightness: float = setting(1.0, "brightness factor", limits=(0, 10))
+    saturation: float = setting(1.0, "saturation factor", limits=(0, 10))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,12 +367,7 @@ class RunSettings(SettingsGroup):
         metavar="MODEL",
     )
     seed: int | None = setting(
-        None,
-        "seed of all random numbers",
-        minimum=0,
-        maximum=2**63 - 1,
-        default_text="random, and reported",
-        everyday=True,
+        None, "seed of all random numbers", limits=(0, 2**63 - 1), default_text="random, and reported", everyday=True
     )
     device: str = setting("auto", "device that runs the models: auto, cpu, cuda, cuda:1, mps", everyday=True)
     precision: str = setting("auto", "floating-point precision of the models", choices=("auto", "fp32", "bf16"))

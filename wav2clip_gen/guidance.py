@@ -67,19 +67,19 @@ class StemWeight(ListItem):
     KEY, KIND, CONTENT, EXAMPLE = "stems", "stem", "name", "vocals"
 
     name: str = setting("", "vocals, drums, bass, other, or the name of a stem file")
-    weight: float = setting(1.0, "weight relative to the other stems", minimum=0, maximum=100)
+    weight: float = setting(1.0, "weight relative to the other stems", limits=(0, 100))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance(ListItem):
     """A prompt or an image that guides the picture towards it, or away from it if its weight is negative."""
 
-    weight: float = setting(1.0, "weight relative to the audio; negative: away from it", minimum=-100, maximum=100)
+    weight: float = setting(1.0, "weight relative to the audio; negative: away from it", limits=(-100, 100))
     start: float | None = setting(
         None,
         "time in the track at which its effect starts",
         unit="s",
-        minimum=0,
+        limits=(0, None),
         default_text="the start",
         metavar="TIME",
     )
@@ -157,10 +157,10 @@ class AudioMap(ListItem):
 
     source: str = setting("", "FEATURE of the track, or STEM.FEATURE")
     to: str = setting("", "setting that is modulated")
-    scale: float = setting(1.0, "amount added where the feature is 1", minimum=-10_000, maximum=10_000)
-    offset: float = setting(0.0, "amount added at all times", minimum=-10_000, maximum=10_000)
-    attack: float = setting(0.0, "half-life of a rise", unit="s", minimum=0, maximum=60)
-    decay: float = setting(0.0, "half-life of a fall", unit="s", minimum=0, maximum=60)
+    scale: float = setting(1.0, "amount added where the feature is 1", limits=(-10_000, 10_000))
+    offset: float = setting(0.0, "amount added at all times", limits=(-10_000, 10_000))
+    attack: float = setting(0.0, "half-life of a rise", unit="s", limits=(0, 60))
+    decay: float = setting(0.0, "half-life of a fall", unit="s", limits=(0, 60))
 
     def __post_init__(self) -> None:
         super().__post_init__()
