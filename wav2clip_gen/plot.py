@@ -89,7 +89,7 @@ class _Sheet:
         self.duration, self.fps = float(analysis.timeline.duration), float(analysis.timeline.fps)
         self.height = HEIGHT + len(analysis.stems) * (STRIP + STEM + GAP)
         self.figure = Figure((WIDTH / DPI, self.height / DPI), dpi=DPI, facecolor=BACKGROUND)
-        self._renderer = FigureCanvasAgg(self.figure).get_renderer()  # type: ignore[no-untyped-call]
+        self._renderer = FigureCanvasAgg(self.figure).get_renderer()
         self._top = TOP
         self._lanes: list[Axes] = []
         track, features = analysis.track, analysis.features
