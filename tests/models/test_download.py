@@ -266,7 +266,9 @@ def test_a_server_that_does_not_answer_is_given_up(
     fails(unknown(server.plan("/eyes.pt", Answer(body=BODY, wait=0.4))), folder, "no answer within")
 
 
-def test_a_full_disk_is_reported_before_the_start(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_start(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9, 8, 1000))
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
