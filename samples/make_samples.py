@@ -15,8 +15,8 @@ from rows import Picture, Row, along, sheet
 
 from wav2clip_gen import Settings, load_family, render
 from wav2clip_gen.audio.features import loudness
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.audio.windows import Timeline
 
 HERE = Path(__file__).parent
 SONGS = {"africa.ogg": HERE / "africa.ogg", "song/mix.ogg": HERE / "song" / "mix.ogg"}
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def paint_words(text: str, folder: Path, family: object) -> Picture:
-    """One picture of some words, with no say for the sound."""
+    """A picture of a text, with the sound at weight 0."""
     settings = Settings().merged(
         {
             "sound": {"weight": 0, "duration": 0.1},

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
     from tests.models.server import Server
@@ -80,7 +80,7 @@ def tone() -> NDArray[np.float64]:
 
 def write_stem_file(sounds: list[Path], path: Path) -> Path:
     """Put sounds into one file, a stream each, lossless, as a .stem.mp4 has them."""
-    from wav2clip_gen.media import ffmpeg
+    from wav2clip_gen import ffmpeg
 
     inputs = [word for sound in sounds for word in ("-i", ffmpeg.file_url(sound))]
     chosen = [word for number in range(len(sounds)) for word in ("-map", f"{number}:a")]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from wav2clip_gen.synthesis.painter import Painter
 
 from tests.conftest import SAMPLES
+from wav2clip_gen.config import Settings
 from wav2clip_gen.models.registry import Models, load_family
 from wav2clip_gen.pipeline import render
-from wav2clip_gen.settings import Settings
-from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
 

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from wav2clip_gen.estimate import estimate
+from wav2clip_gen.events import Event, Film, Finished, FramePainted
 
 from tests.conftest import SAMPLES, Write
 from wav2clip_gen import record
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
-from wav2clip_gen.estimate import estimate
-from wav2clip_gen.events import Event, Film, Finished, FramePainted
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import hear, render, rendering
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.probe import probe
 
 Tone = NDArray[np.float64]
@@ -37,7 +37,7 @@ def film(mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone:
 
 def frames(film: Film) -> list[str]:
     """A hash of each decoded frame."""
-    from wav2clip_gen.media import ffmpeg
+    from wav2clip_gen import ffmpeg
 
     arguments = ["-i", ffmpeg.file_url(film.path), "-map", "0:v", "-f", "framemd5", "pipe:1"]
     listing = ffmpeg.run(arguments, purpose="hash the frames").decode()
@@ -254,7 +254,7 @@ def test_a_failing_disk_leaves_the_old_film_and_no_parts(
 ) -> None:
     made = film()
     old, before = made.path.read_bytes(), set(tmp_path.iterdir())
-    from wav2clip_gen.media.ffmpeg import find_ffmpeg
+    from wav2clip_gen.ffmpeg import find_ffmpeg
 
     broken = tmp_path.parent / "broken-ffmpeg"
     broken.write_text(

@@ -12,17 +12,17 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from wav2clip_gen.estimate import estimate
+from wav2clip_gen.events import Estimate, Event, Film, Silent, Stage
 
 from tests.conftest import SAMPLES, write_stem_file
 from wav2clip_gen import record
 from wav2clip_gen.audio.stems import STEMS
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
-from wav2clip_gen.estimate import estimate
-from wav2clip_gen.events import Estimate, Event, Film, Silent, Stage
 from wav2clip_gen.job import fill, films, prepare, sources
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import hear, render, rendering
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.probe import probe
 
 SONG = SAMPLES / "song"
@@ -312,25 +312,25 @@ def test_an_estimate_measures_once_for_a_grid_and_knows_stems_from_before(
     ("changes", "says", "helps"),
     [
         ({"stems": ["vocal"]}, "no stem is called 'vocal'", "did you mean vocals"),
-        ({"stems": ["vocals", ""]}, "no name of a stem", "vocals"),
+        ({"stems": ["vocals", ""]}, "a stem has no name", "vocals"),
         ({"stems": ["mix"]}, "the song, not a stem", "vocals"),
         ({"stems": ["drums", "drums"]}, "drums is named twice", "once"),
         ({"stems": [{"name": "drums", "weight": -1}]}, "weight cannot be -1", "from 0"),
         ({"stems": [{"name": "drums", "loud": 1}]}, "stems.loud", "weight"),
-        ({"stems": [{"weight": 1}]}, "a stem is a name", "stems: [vocals"),
-        ({"stems": [3]}, "a stem is a name", "stems: [vocals"),
-        ({"stems": [{"name": "drums", "weight": 0}]}, "nothing steers", "a stem"),
+        ({"stems": [{"weight": 1}]}, "a stem has no name", "vocals"),
+        ({"stems": [3]}, "a stem is a text", 'stems: ["vocals'),
+        ({"stems": [{"name": "drums", "weight": 0}]}, "nothing guides", "a stem"),
         ({"stem_files": [3]}, "NAME=FILE", "drums=d.wav"),
         ({"stem_files": ["bass=b.wav"]}, "which is not used", "--stems vocals,drums,bass"),
         ({"stem_files": ["vocals=none.wav"]}, "no such file", "spelling"),
         ({"stems": [], "stem_files": ["drums=d.wav"]}, "no stem is named", "--stems"),
-        ({"stems": [], "picture": {"layout": "grid"}}, "made of stems", "--stems"),
-        ({"stems": [], "picture": {"layout": "separate"}}, "made of stems", "--stems"),
+        ({"stems": [], "picture": {"layout": "grid"}}, "needs stems", "--stems"),
+        ({"stems": [], "picture": {"layout": "separate"}}, "needs stems", "--stems"),
         ({"stems": [{"name": "drums", "weight": 2}], "picture": {"layout": "grid"}}, "weight of drums", "--layout"),
         ({"stems": [{"name": "drums", "weight": 0}], "picture": {"layout": "separate"}}, "weight of drums", "--layout"),
         ({"picture": {"layout": "mosaic"}}, "layout cannot be mosaic", "grid"),
         ({"sound": {"separator": "magic"}}, "separator cannot be magic", "dsp"),
-        ({"sound": {"weight": 0}, "prompts": ["a sea"]}, "no stem steers", "sound.weight"),
+        ({"sound": {"weight": 0}, "prompts": ["a sea"]}, "the stems have no effect", "sound.weight"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(

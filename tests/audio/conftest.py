@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from wav2clip_gen.media import ffmpeg
+from wav2clip_gen import ffmpeg
 
 Save = Callable[..., Path]
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from tests.conftest import SAMPLES
 from wav2clip_gen.audio import features, spectra
-from wav2clip_gen.audio.curves import smoothed
 from wav2clip_gen.audio.dsp import DspSeparator
 from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.separation import STEMS
+from wav2clip_gen.audio.smoothing import zero_phase_smooth
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.audio.windows import Timeline
 
 Floats = NDArray[np.floating]
 
@@ -110,7 +110,7 @@ def test_the_songs_beats_are_those_of_its_score() -> None:
 def test_the_centroid_is_librosas(heard: Heard) -> None:
     centroid = np.log2(librosa.feature.spectral_centroid(S=heard.magnitudes, sr=RATE)[0] + 1e-9)
     half_life = features.CENTROID_SMOOTHING * COLUMNS
-    theirs = heard.at_frames(smoothed(centroid, half_life, heard.magnitudes.sum(axis=0)))[heard.audible]
+    theirs = heard.at_frames(zero_phase_smooth(centroid, half_life, heard.magnitudes.sum(axis=0)))[heard.audible]
     curve = heard.found.curves["centroid"]
     ours = (curve.low + curve.values * (curve.high - curve.low))[heard.audible]
     assert likeness(ours, theirs) >= 0.99  # measured: 0.9998 and 0.9999
@@ -127,7 +127,7 @@ def test_the_level_is_librosas(heard: Heard) -> None:
 
 def test_chroma_is_librosas(heard: Heard) -> None:
     power = librosa.feature.chroma_stft(S=heard.magnitudes**2, sr=RATE, tuning=0, norm=None, octwidth=None)
-    rows = smoothed(np.sqrt(power.T), features.CHROMA_SMOOTHING * COLUMNS)
+    rows = zero_phase_smooth(np.sqrt(power.T), features.CHROMA_SMOOTHING * COLUMNS)
     theirs = np.stack([heard.at_frames(row) for row in rows.T], axis=1)
     lengths = np.linalg.norm(heard.found.chroma, axis=1) * np.linalg.norm(theirs, axis=1)
     cosines = (heard.found.chroma * theirs).sum(axis=1)[heard.audible] / lengths[heard.audible]

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from tests.audio.conftest import Save, noise
 from wav2clip_gen.audio.beats import onset_times, track_beats
 from wav2clip_gen.audio.features import Features, measure
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.audio.windows import Timeline
 
 RATE = 44_100
 

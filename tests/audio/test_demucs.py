@@ -85,7 +85,7 @@ def test_a_local_repository_separates(suffix: str, channels: int, repo: MakeRepo
     song = open_track(save("song.wav", noise(0.7, RATE, channels), RATE))
     plan = plan_stems(song, STEMS, separator="demucs", demucs_repo=repo(suffix=suffix))
     assert plan.origins == dict.fromkeys(STEMS, "demucs")
-    tracks = plan.tracks()
+    tracks = plan.load()
     assert list(tracks) == list(STEMS)
     for track in tracks.values():
         assert (track.samples, track.sample_rate, track.channels) == (song.samples, RATE, channels)
@@ -114,7 +114,7 @@ def test_the_same_song_gives_the_same_stems_and_other_weights_others(
 ) -> None:
     def heard(cache: str) -> np.ndarray:
         plan = plan_stems(song, ["drums"], separator="demucs", demucs_repo=tmp_path / "repo")
-        return plan.tracks(cache=tmp_path / cache)["drums"].read()
+        return plan.load(cache=tmp_path / cache)["drums"].read()
 
     folder = repo()
     first = heard("one")
@@ -133,7 +133,7 @@ def test_what_a_network_of_six_stems_hears_goes_to_other(repo: MakeRepo) -> None
 
 def test_a_single_file_needs_no_list(repo: MakeRepo, song: Track) -> None:
     plan = plan_stems(song, ["bass"], separator="demucs", demucs_repo=repo(bag=False))
-    assert plan.tracks()["bass"].samples == song.samples
+    assert plan.load()["bass"].samples == song.samples
 
 
 def test_auto_is_demucs_where_its_weights_are_at_hand(
@@ -177,7 +177,7 @@ def test_weights_are_fetched_only_where_demucs_is_asked_for(
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda _, name: str(folder / name))
     plan = plan_stems(song, ["drums"], separator="demucs")
     assert not plan.is_separated()  # told without fetching anything
-    assert plan.tracks()["drums"].samples == song.samples
+    assert plan.load()["drums"].samples == song.samples
     assert plan_stems(song, ["drums"]).separator == "dsp"
 
 
@@ -290,7 +290,7 @@ def test_bad_weights_get_a_clear_line(
 
             save_file({}, file, {"klass": "os.system", "args": '["touch ran"]', "kwargs": "{}"})
     with pytest.raises(W2CError) as caught:
-        plan_stems(song, ["drums"], separator="demucs", demucs_repo=folder).tracks()
+        plan_stems(song, ["drums"], separator="demucs", demucs_repo=folder).load()
     line = caught.value.what + caught.value.hint
     assert caught.match(words)
     assert caught.value.hint

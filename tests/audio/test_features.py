@@ -7,10 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.audio.conftest import Save, noise
-from wav2clip_gen.audio.curves import smoothed
 from wav2clip_gen.audio.features import Features, loudness, measure
+from wav2clip_gen.audio.smoothing import zero_phase_smooth
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
-from wav2clip_gen.audio.windows import Timeline
 
 
 def test_loudness_follows_the_music(save: Save) -> None:
@@ -104,18 +104,18 @@ def test_an_onset_is_strong_in_the_frame_where_it_sounds(save: Save) -> None:
 def test_smoothing_does_not_come_late() -> None:
     peak = np.zeros(101)
     peak[50] = 1
-    found = smoothed(peak, 3.0)
+    found = zero_phase_smooth(peak, 3.0)
     assert found.argmax() == 50
     np.testing.assert_allclose(found, found[::-1], atol=1e-12)
     assert found[53] / found[50] == pytest.approx(0.5, rel=1e-4)
-    np.testing.assert_allclose(smoothed(np.full((9, 2), 0.7), 5.0), 0.7)
-    assert smoothed(np.array([1.0, 5.0]), 1.0, np.array([1.0, 0.0]))[1] == pytest.approx(1.0)
+    np.testing.assert_allclose(zero_phase_smooth(np.full((9, 2), 0.7), 5.0), 0.7)
+    assert zero_phase_smooth(np.array([1.0, 5.0]), 1.0, np.array([1.0, 0.0]))[1] == pytest.approx(1.0)
 
 
 def test_each_row_may_be_smoothed_by_a_half_life_of_its_own() -> None:
     peak, rows = np.eye(9)[4], np.arange(9.0)
-    np.testing.assert_allclose(smoothed(peak, 3.0 + 1e-9 * rows), smoothed(peak, 3.0), atol=1e-6)
-    found = smoothed(peak, np.where(rows < 7, 3.0, 0.0))
+    np.testing.assert_allclose(zero_phase_smooth(peak, 3.0 + 1e-9 * rows), zero_phase_smooth(peak, 3.0), atol=1e-6)
+    found = zero_phase_smooth(peak, np.where(rows < 7, 3.0, 0.0))
     assert found[7:] == pytest.approx([0, 0], abs=1e-12)
     assert 0 < found[6] < found[5] < found[4]
 

@@ -10,8 +10,8 @@ import pytest
 from tests.audio.conftest import Save, noise
 from tests.conftest import SAMPLES, write_stem_file
 from wav2clip_gen.audio.stems import STEMS, plan_stems, resolve_input
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
-from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import W2CError
 
 SONG = SAMPLES / "song"
@@ -58,13 +58,13 @@ def test_a_named_file_is_that_stem(song: Track, save: Save) -> None:
     path = save("d.wav", stem("drums"), RATE)
     plan = plan_stems(song, ["drums"], given=[f"drums={path}"])
     assert (plan.separator, plan.origins) == (None, {"drums": str(path)})
-    assert same(plan.tracks()["drums"], "drums")
+    assert same(plan.load()["drums"], "drums")
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".m4a"])
 def test_a_folder_of_stems_is_understood(suffix: str, song: Track, album: Album) -> None:
     plan = plan_stems(song, ["drums", "vocals"], given=[album(*STEMS, suffix=suffix)])
-    tracks = plan.tracks()
+    tracks = plan.load()
     assert list(tracks) == ["drums", "vocals"]
     assert plan.separator is None
     for name, track in tracks.items():
@@ -73,13 +73,13 @@ def test_a_folder_of_stems_is_understood(suffix: str, song: Track, album: Album)
 
 
 def test_capitals_in_a_folder_do_not_matter(song: Track, album: Album) -> None:
-    assert same(plan_stems(song, ["vocals"], given=[album("Vocals")]).tracks()["vocals"], "vocals")
+    assert same(plan_stems(song, ["vocals"], given=[album("Vocals")]).load()["vocals"], "vocals")
 
 
 def test_the_streams_of_a_stem_file_are_told_apart(song: Track, stem_file: Path) -> None:
     for given in [str(stem_file)], [f"{name}={stem_file}" for name in STEMS]:
         plan = plan_stems(song, STEMS, given=given)
-        tracks = plan.tracks()
+        tracks = plan.load()
         assert list(tracks) == list(STEMS)
         assert plan.origins["vocals"] == f"{stem_file}, stream 4"
         for name, track in tracks.items():
@@ -96,7 +96,7 @@ def stem_file(album: Album, tmp_path: Path) -> Path:
 
 def test_a_song_that_is_a_stem_file_brings_its_stems(stem_file: Path) -> None:
     track = open_track(stem_file, start=0.5, duration=1.25)
-    tracks = plan_stems(track, STEMS).tracks()
+    tracks = plan_stems(track, STEMS).load()
     assert all(one.samples == track.samples for one in tracks.values())
     np.testing.assert_allclose(sum(map(sound, tracks.values())), sound(track), atol=1e-3)
 
@@ -108,7 +108,7 @@ def test_a_mix_beside_its_stems_brings_them(mix: str, album: Album) -> None:
     plan = plan_stems(track, STEMS)
     assert plan.separator is None
     assert plan.origins["drums"] == str(folder / "drums.wav")
-    np.testing.assert_allclose(sum(map(sound, plan.tracks().values())), sound(track), atol=1e-3)
+    np.testing.assert_allclose(sum(map(sound, plan.load().values())), sound(track), atol=1e-3)
 
 
 def test_a_separator_asked_for_by_name_leaves_what_lies_beside_alone(album: Album) -> None:
@@ -131,7 +131,7 @@ def test_a_file_goes_before_a_folder_and_that_before_what_lies_beside(album: Alb
     mine = save("mine.wav", stem("guitar"), RATE)
     track = open_track(folder / "mix.wav")
     given: list[str | Path] = [folder.parent / "more", f"drums={mine}"]
-    tracks = plan_stems(track, ["vocals", "drums", "bass"], given=given).tracks()
+    tracks = plan_stems(track, ["vocals", "drums", "bass"], given=given).load()
     assert same(tracks["vocals"], "other")
     assert same(tracks["drums"], "guitar")
     assert same(tracks["bass"], "bass")
@@ -139,15 +139,15 @@ def test_a_file_goes_before_a_folder_and_that_before_what_lies_beside(album: Alb
 
 def test_a_given_stem_may_have_any_name(song: Track, save: Save) -> None:
     path = save("g.wav", stem("guitar"), RATE)
-    assert same(plan_stems(song, ["guitar"], given=[f"guitar={path}"]).tracks()["guitar"], "guitar")
+    assert same(plan_stems(song, ["guitar"], given=[f"guitar={path}"]).load()["guitar"], "guitar")
 
 
 def test_an_equals_sign_in_a_path_is_only_a_character(song: Track, album: Album) -> None:
     folder = album("drums")
     odd = folder.rename(folder.with_name("a=b"))
-    assert same(plan_stems(song, ["drums"], given=[str(odd)]).tracks()["drums"], "drums")
+    assert same(plan_stems(song, ["drums"], given=[str(odd)]).load()["drums"], "drums")
     given = [f"drums={odd / 'drums.wav'}"]
-    assert same(plan_stems(song, ["drums"], given=given).tracks()["drums"], "drums")
+    assert same(plan_stems(song, ["drums"], given=given).load()["drums"], "drums")
 
 
 @pytest.mark.parametrize("rate", [7_350, 8_000, 11_025, 44_100, 48_000])
@@ -157,7 +157,7 @@ def test_another_rate_does_not_matter(rate: int, channels: int, save: Save) -> N
     song = open_track(save("song.wav", 0.3 * np.sin(2 * np.pi * 400 * t)[:, None], 44_100), start=1.37, duration=1.0)
     t = np.arange(3 * rate) / rate
     tone = np.repeat(0.3 * np.sin(2 * np.pi * 400 * t)[:, None], channels, axis=1)
-    track = plan_stems(song, ["bass"], given=[f"bass={save('bass.wav', tone, rate)}"]).tracks()["bass"]
+    track = plan_stems(song, ["bass"], given=[f"bass={save('bass.wav', tone, rate)}"]).load()["bass"]
     assert (track.sample_rate, track.channels, track.samples) == (44_100, channels, song.samples)
     assert Timeline.of(track, fps=12) == Timeline.of(song, fps=12)
     assert sum(map(len, track.mono_blocks())) == song.length_at(16_000)
@@ -169,7 +169,7 @@ def test_another_rate_does_not_matter(rate: int, channels: int, save: Save) -> N
 def test_a_little_too_short_or_too_long_is_made_to_fit(seconds: float, given: float, rate: int, save: Save) -> None:
     song = open_track(save("song.wav", np.zeros((round(seconds * RATE), 1), np.float32), RATE))
     stem = np.full((round(given * rate), 1), 0.25, np.float32)
-    heard = sound(plan_stems(song, ["bass"], given=[f"bass={save('bass.wav', stem, rate)}"]).tracks()["bass"])
+    heard = sound(plan_stems(song, ["bass"], given=[f"bass={save('bass.wav', stem, rate)}"]).load()["bass"])
     assert len(heard) == song.samples
     edge = 50  # samples near an end, where a resampled step rings
     end = min(song.samples, round(given * RATE))
@@ -180,13 +180,13 @@ def test_a_little_too_short_or_too_long_is_made_to_fit(seconds: float, given: fl
 def test_a_span_finds_the_stems_own_span(save: Save) -> None:
     song, drums = save("song.wav", stem("other"), RATE), save("drums.wav", stem("drums"), RATE)
     span = open_track(song, start=0.7, duration=1.1)
-    track = plan_stems(span, ["drums"], given=[f"drums={drums}"]).tracks()["drums"]
+    track = plan_stems(span, ["drums"], given=[f"drums={drums}"]).load()["drums"]
     np.testing.assert_array_equal(sound(track), stem("drums")[5_600 : 5_600 + 8_800, 0])
 
 
 def test_blocks_of_a_fitted_stem_are_those_asked_for(song: Track, save: Save) -> None:
     path = save("drums.wav", stem("drums", 2.5, rate=16_000), 16_000)
-    track = plan_stems(song, ["drums"], given=[f"drums={path}"]).tracks()["drums"]
+    track = plan_stems(song, ["drums"], given=[f"drums={path}"]).load()["drums"]
     blocks = list(track.blocks(seconds=0.3))
     assert {block.shape[1] for block in blocks} <= set(range(1, 2_401))
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), track.read())
@@ -197,7 +197,7 @@ def test_blocks_of_a_fitted_stem_are_those_asked_for(song: Track, save: Save) ->
 def test_a_stem_that_shrinks_meanwhile_is_noticed(song: Track, save: Save) -> None:
     for rate in (RATE, 16_000):
         path = save("drums.wav", stem("drums", rate=rate), rate)
-        track = plan_stems(song, ["drums"], given=[f"drums={path}"]).tracks()["drums"]
+        track = plan_stems(song, ["drums"], given=[f"drums={path}"]).load()["drums"]
         save("drums.wav", stem("drums", 2.0, rate=rate), rate)
         with pytest.raises(W2CError, match="samples earlier"):
             track.read()

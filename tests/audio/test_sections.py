@@ -6,8 +6,8 @@ from tests.audio.conftest import Save, noise
 from tests.conftest import SAMPLES
 from wav2clip_gen.audio.features import measure
 from wav2clip_gen.audio.sections import boundaries
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.audio.windows import Timeline
 
 
 def sections(save: Save, song: np.ndarray) -> np.ndarray:

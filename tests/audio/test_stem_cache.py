@@ -41,7 +41,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def separated(song: Track, names: tuple[str, ...] = STEMS, **options: Any) -> dict[str, Track]:
-    return plan_stems(song, names, separator="dsp").tracks(**options)
+    return plan_stems(song, names, separator="dsp").load(**options)
 
 
 def sum_of(tracks: dict[str, Track]) -> np.ndarray:
@@ -102,7 +102,7 @@ def test_given_and_separated_stems_go_together(song: Track, save: Save) -> None:
     drums = 0.1 * noise(3.0, RATE, channels=1)
     plan = plan_stems(song, ["bass", "drums"], given=[f"drums={save('d.wav', drums, RATE)}"])
     assert plan.origins["bass"] == plan.separator == "dsp"
-    tracks = plan.tracks()
+    tracks = plan.load()
     assert list(tracks) == ["bass", "drums"]
     np.testing.assert_array_equal(tracks["drums"].read()[0], drums[:, 0])
 
@@ -246,7 +246,7 @@ def test_kept_stems_are_not_overwritten(song: Track, tmp_path: Path, count: list
     old.parent.mkdir()
     old.write_text("mine")
     plan = plan_stems(song, STEMS, separator="dsp")
-    for check in (lambda: plan.check_places(keep=old.parent), lambda: plan.tracks(keep=old.parent)):
+    for check in (lambda: plan.check_places(keep=old.parent), lambda: plan.load(keep=old.parent)):
         with pytest.raises(OutputError, match=r"bass.flac exists") as caught:
             check()
         assert "--overwrite" in caught.value.hint
@@ -264,7 +264,7 @@ def test_what_is_heard_is_not_replaced_by_stems_that_are_kept(which: str, save: 
     old = drums.read_bytes()
     plan = plan_stems(song, ["drums", "vocals"], given=[f"drums={drums}"] if which == "given" else [], separator="dsp")
     with pytest.raises(OutputError, match=r"drums.flac is heard in this film") as caught:
-        plan.tracks(keep=tmp_path, overwrite=True)
+        plan.load(keep=tmp_path, overwrite=True)
     assert "--keep-stems" in caught.value.hint
     assert drums.read_bytes() == old
 
@@ -329,5 +329,5 @@ def test_a_song_that_shrinks_meanwhile_leaves_no_stems(song: Track, save: Save, 
     plan = plan_stems(song, STEMS, separator="dsp")
     save("song.wav", noise(2.0, RATE), RATE)
     with pytest.raises(SoundError, match="samples earlier"):
-        plan.tracks(cache=tmp_path / "cache")
+        plan.load(cache=tmp_path / "cache")
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []

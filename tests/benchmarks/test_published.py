@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from wav2clip_gen.synthesis.painter import Painter
 
 from tests.benchmarks.test_speed import SONG, peak_memory
+from wav2clip_gen.config import Settings
 from wav2clip_gen.models.registry import Models, load_family
-from wav2clip_gen.settings import Settings
-from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
 GIB = 2**30
@@ -27,7 +27,7 @@ def full(full_weights: Path) -> Models:
 
 
 def artist(family: Models, side: int, cuts: int, cut_batch: int) -> Painter:
-    painting = {"cuts": cuts, "cut_batch": cut_batch, "total_variation": 0.0}
+    painting = {"cuts": cuts, "cut_batch": cut_batch, "tv_weight": 0.0}
     settings = Settings().merged({"picture": {"width": side, "height": side}, "painting": painting})
     return Painter(family, settings, generator=torch.Generator().manual_seed(0))
 
@@ -105,5 +105,5 @@ def test_full_activations(table: list[tuple[str, str]], full: Models, side: int,
         held.now = held.most = 0
         list(painter.paint(target, steps=1, inertia=0.1))
     batch = f", --cut-batch {cut_batch}" if cut_batch else ""
-    figure = f"{held.most / GIB:.2f} GiB, beside {sum(weights.values()) / GIB:.2f} GiB of weights"
+    figure = f"{held.most / GIB:.2f} GiB, plus {sum(weights.values()) / GIB:.2f} GiB of weights"
     table.append((f"full: activations of a step at {side}x{side}, {cuts} cuts{batch}", figure))

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from wav2clip_gen.synthesis.drives import Drives, feature_curve, follow, follow_maps
 
 from tests.conftest import SAMPLES
-from wav2clip_gen.audio.curves import Curve
+from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.features import Features, measure
+from wav2clip_gen.audio.smoothing import Curve
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.config import FEATURES, PITCHES, Settings
 from wav2clip_gen.job import prepare
-from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import drive, render
-from wav2clip_gen.settings import FEATURES, PITCHES, Settings
-from wav2clip_gen.synthesis.drives import Drives, feature_curve, follow, follow_maps
 
 Floats = NDArray[np.float64]
 

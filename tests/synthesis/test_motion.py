@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-
-from wav2clip_gen.models.registry import Models
-from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.motion import Camera, Matrix, placement, warp
 from wav2clip_gen.synthesis.painter import Painter
+
+from wav2clip_gen.config import Settings, View
+from wav2clip_gen.models.registry import Models
 
 STILL = np.eye(3)
 

@@ -8,10 +8,10 @@ import pytest
 from tests.audio.conftest import Save, noise
 from tests.conftest import FakeFFmpeg
 from tests.video.conftest import Film
+from wav2clip_gen import ffmpeg
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
-from wav2clip_gen.audio.windows import Timeline
 from wav2clip_gen.errors import VideoError
-from wav2clip_gen.media import ffmpeg, streams
 from wav2clip_gen.video.mux import SoundPlan, mux, plan_sound
 from wav2clip_gen.video.probe import SyncReport, probe, verify_film
 
@@ -139,7 +139,7 @@ def test_silence_becomes_a_film_whose_offset_cannot_be_told(save: Save, film: Fi
 
 def test_title_and_settings_are_in_the_film(save: Save, film: Film) -> None:
     out, _, _ = make(open_track(save("song.mp3", noise(0.5), 44_100, "-metadata", "title=Another")), film)
-    assert streams.read_title(out) == "Song"
+    assert ffmpeg.read_title(out) == "Song"
     assert "seed=7" in ffmpeg.describe(out)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.audio.conftest import Save, noise
 from tests.video.conftest import Film
+from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.errors import VideoError
-from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.probe import probe, verify_film
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from tests.conftest import FakeFFmpeg
 from tests.video.conftest import picture
-from wav2clip_gen.audio.windows import exact_fps
+from wav2clip_gen import ffmpeg
+from wav2clip_gen.audio.timeline import exact_fps
 from wav2clip_gen.errors import SettingsError, VideoError
-from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.video.probe import probe
 from wav2clip_gen.video.writer import FilmWriter
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from wav2clip_gen.audio import spectra
 from wav2clip_gen.audio.beats import onset_times, track_beats
-from wav2clip_gen.audio.curves import Curve, Gathered, between, from_zero, smoothed
+from wav2clip_gen.audio.decode import DecodedTrack
 from wav2clip_gen.audio.sections import boundaries
-from wav2clip_gen.audio.track import Track
-from wav2clip_gen.audio.windows import Timeline
+from wav2clip_gen.audio.smoothing import Curve, Gathered, normalize_range, normalize_to_peak, zero_phase_smooth
+from wav2clip_gen.audio.timeline import Timeline
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -53,33 +53,17 @@ class Features:
     spectrogram: Floats  # (columns, rows) dB below the loudest; rows from LOWEST to RATE / 2 Hz, in equal ratios
 
 
-def loudness(track: Track, timeline: Timeline) -> Floats:
-    """How loud each frame is against the loud places of its own song, (F,) in [0, 1]; silence is 0.
+def measure(signal: DecodedTrack, timeline: Timeline) -> Features:
+    """Measure everything; memory does not grow with its samples, but with its frames.
 
-    The root mean square over the frame's samples and all channels, divided by its 99th percentile.
+    Args:
+        signal: Decoded at `spectra.RATE`.
+        timeline: Times of frames.
     """
-    return from_zero(levels(track, timeline)).values
-
-
-def levels(track: Track, timeline: Timeline) -> Floats:
-    """The root mean square over each frame's samples and all channels, (F,); 1 is full scale."""
-    energies, counts = _frame_energies(track, timeline)
-    level = np.sqrt(energies / np.maximum(counts, 1))
-    if counts[-1] == 0:  # the last frame may begin less than half a sample before the end
-        level[-1] = level[-2]
-    return level
-
-
-def measure(track: Track, timeline: Timeline) -> Features:
-    """Measure everything, in two passes over the file; memory does not grow with its samples, but with its frames.
-
-    Raises:
-        SoundError: The file changed while it was read.
-    """
-    level = levels(track, timeline)
-    loud = from_zero(level, unit="of full scale, RMS")
+    level = signal.levels
+    loud = normalize_to_peak(level, unit="of full scale, RMS")
     heard = _Hearing(timeline)
-    heard.listen(track, gain=1 / loud.high if loud.high > 0 else 0.0)
+    heard.listen(signal, gain=1 / loud.high if loud.high > 0 else 0.0)
     strength = heard.strength
     tempo, beats = track_beats(strength)
     beats, duration = beats + EARLY, float(timeline.duration)
@@ -123,9 +107,9 @@ class _Hearing:
         self._harmony = Gathered(cells, int(cells[-1]) + 1, 12)
         self._picture = Gathered(numbers * width // count, width, SPECTROGRAM_ROWS)
 
-    def listen(self, track: Track, *, gain: float) -> None:
+    def listen(self, signal: DecodedTrack, *, gain: float) -> None:
         """Hear the track; `gain` brings its loud places to a level of 1, so that thresholds suit every track."""
-        blocks = (np.float32(gain) * block for block in track.mono_blocks(spectra.RATE))
+        blocks = (np.float32(gain) * block for block in signal.mono_blocks(spectra.RATE))
         short, long = spectra.Spectrum(FLUX_SIZE), spectra.Spectrum(TONE_SIZE)
         hear_attack, hear_tone = self._attack_hearer(), self._tone_hearer()
         for block in blocks:
@@ -140,23 +124,23 @@ class _Hearing:
         by_ear, bands, magnitude, moment = np.sqrt(tone[:, 0]), np.sqrt(tone[:, 1:4]), tone[:, 4], tone[:, 5]
         heard = self._heard()
         centroid = np.log2(np.where(heard, moment / np.maximum(magnitude, 1e-12), 1))
-        centroid = smoothed(centroid, self._rows(CENTROID_SMOOTHING), np.where(heard, magnitude, 0))
-        bands = smoothed(bands, self._rows(BAND_SMOOTHING))
-        floor = FAINT * max(from_zero(bands[:, band]).high for band in range(3))
+        centroid = zero_phase_smooth(centroid, self._rows(CENTROID_SMOOTHING), np.where(heard, magnitude, 0))
+        bands = zero_phase_smooth(bands, self._rows(BAND_SMOOTHING))
+        floor = FAINT * max(normalize_to_peak(bands[:, band]).high for band in range(3))
         attack = self._attack.values(self._middles, self._times)[:, 0]
         return {
-            "loudness_a": _scaled(from_zero(by_ear, unit="of full scale, A-weighted RMS"), loud),
-            "onset": from_zero(attack, floor=STILL, unit="mean log ratio"),
-            "centroid": between(centroid, heard, span=OCTAVE, unit="log2 of Hz"),
+            "loudness_a": _scaled(normalize_to_peak(by_ear, unit="of full scale, A-weighted RMS"), loud),
+            "onset": normalize_to_peak(attack, floor=STILL, unit="mean log ratio"),
+            "centroid": normalize_range(centroid, heard, span=OCTAVE, unit="log2 of Hz"),
         } | {
-            name: _scaled(from_zero(bands[:, band], floor=floor, unit="of full scale, RMS"), loud)
+            name: _scaled(normalize_to_peak(bands[:, band], floor=floor, unit="of full scale, RMS"), loud)
             for band, name in enumerate(("low", "mid", "high"))
         }
 
     def chroma(self) -> Floats:
         """Pitch classes, (F, 12); see `Features`."""
         pitch, heard = np.sqrt(self._pitch.values(self._middles, self._times)), self._heard()
-        pitch = smoothed(pitch, self._rows(CHROMA_SMOOTHING))
+        pitch = zero_phase_smooth(pitch, self._rows(CHROMA_SMOOTHING))
         strongest = pitch.max(axis=1, keepdims=True)
         tonal = heard[:, None] & (strongest > np.sqrt(QUIET * float(self._power().max())))
         return np.where(tonal, pitch / np.maximum(strongest, 1e-12), 0)
@@ -253,17 +237,3 @@ def _scaled(curve: Curve, factor: float) -> Curve:
 
 def _inside(seconds: Floats, duration: float) -> Floats:
     return np.clip(seconds[seconds < duration], 0, None)
-
-
-def _frame_energies(track: Track, timeline: Timeline) -> tuple[Floats, Indices]:
-    """Sum over each frame of the channels' mean square, (F,), and the number of samples summed, (F,)."""
-    edges = timeline.frame_edges()
-    energies = np.zeros(timeline.frames)
-    first = 0
-    for block in track.blocks():
-        squares = np.square(block, dtype=np.float64).mean(axis=0)
-        owners = np.searchsorted(edges, first + np.arange(len(squares)), side="right") - 1
-        sums = np.bincount(owners - owners[0], weights=squares)
-        energies[owners[0] : owners[0] + len(sums)] += sums
-        first += len(squares)
-    return energies, np.diff(edges)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wav2clip_gen import ffmpeg
+from wav2clip_gen.config import MIX
 from wav2clip_gen.errors import SettingsError, SoundError
-from wav2clip_gen.media import streams
-from wav2clip_gen.settings import MIX
 
 MIXES = (MIX, "mixture")  # what the song is called among its stems
 STREAMS = (MIX, "drums", "bass", "other", "vocals")  # of a .stem.mp4, in the order of musdb18
@@ -84,7 +84,7 @@ def find_beside(names: Sequence[str], song: Path) -> dict[str, Given]:
         SoundError: A stem lies there twice.
     """
     if is_stem_file(song):
-        return _streams(song, names) if streams.count_sounds(song) == len(STREAMS) else {}
+        return _streams(song, names) if ffmpeg.count_sounds(song) == len(STREAMS) else {}
     return _members(song.parent, names) if song.stem.casefold() in MIXES else {}
 
 
@@ -110,7 +110,7 @@ def _collection(path: Path, names: Sequence[str]) -> dict[str, Given]:
         if not found:
             raise SoundError(f"{path} holds no {' or '.join(names)}", hint=f"name its files {names[0]}.wav and so on")
         return found
-    if (count := streams.count_sounds(path)) != len(STREAMS):
+    if (count := ffmpeg.count_sounds(path)) != len(STREAMS):
         raise SoundError(
             f"{path} holds {count} sound streams instead of {len(STREAMS)}",
             hint=f"a .stem.mp4 has these, in this order: {', '.join(STREAMS)}",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wav2clip_gen import ffmpeg
 from wav2clip_gen.errors import SoundError, VideoError
-from wav2clip_gen.media import ffmpeg, streams
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -129,13 +129,13 @@ class FFmpegReader:
         """
         ffmpeg.find_ffmpeg()  # a missing ffmpeg is no fault of the file
         try:
-            sound = streams.read_sound(path, stream=stream)
+            sound = ffmpeg.read_sound(path, stream=stream)
         except VideoError as error:
-            raise _not_sound(path, error.what) from error
+            raise _not_sound(path, error) from error
         if sound.channels == 0:
             raise SoundError(f"{path} holds no samples (0 s of sound)", hint="copy or export the sound again")
         layout = sound.header.get("channel_layout_name", "")
-        return cls(path, sound.sample_rate, sound.channels, streams.read_title(path), layout, stream)
+        return cls(path, sound.sample_rate, sound.channels, ffmpeg.read_title(path), layout, stream)
 
     def blocks(self, first: int, stop: int | None, size: int) -> Iterator[NDArray[np.float32]]:
         """See `Reader`."""
@@ -155,11 +155,12 @@ class FFmpegReader:
             raise DamagedSoundError(error.what, hint="the file seems damaged: copy or export it again") from error
 
 
-def _not_sound(path: Path, what: str) -> SoundError:
-    if "matches no streams" in what:
+def _not_sound(path: Path, error: VideoError) -> SoundError:
+    message = error.message if isinstance(error, ffmpeg.FFmpegError) else error.what
+    if "matches no streams" in message:
         return SoundError(f"{path} holds no sound", hint="give a sound file, or a video file with sound")
     return SoundError(
-        f"{path} is not a sound file that can be read ({what.rpartition('said: ')[2]})",
+        f"{path} is not a sound file that can be read ({message})",
         hint="give a wav, flac, ogg, mp3, m4a, opus or video file",
     )
 

@@ -27,7 +27,7 @@ from wav2clip_gen.audio.separation import STEMS, Separator, separated
 from wav2clip_gen.audio.stem_files import file_of, write_flac, writing_told
 from wav2clip_gen.audio.track import Samples, Track
 from wav2clip_gen.errors import SoundError
-from wav2clip_gen.files import appear_whole, hash_file, scratch_beside
+from wav2clip_gen.files import appear_whole, hash_file, scratch_path
 
 LIMIT = 4 << 30  # bytes of all stems; a song of four minutes takes about 130 MB
 HEADROOM = 2.0
@@ -160,7 +160,7 @@ def check_cache(cache: Path | None = None) -> None:
     folder = _folder_of_all(cache)
     with writing_told(folder, OTHER_CACHE):
         there = next(place for place in (folder, *folder.parents) if place.exists())
-        with scratch_beside(there / "trial") as trial:
+        with scratch_path(there / "trial") as trial:
             trial.touch()
 
 

@@ -14,8 +14,8 @@ from wav2clip_gen.audio.separation import STEMS, Separator
 from wav2clip_gen.audio.stem_cache import Entry, check_cache
 from wav2clip_gen.audio.stem_files import MOST_CHANNELS, check_keep, keep_stems
 from wav2clip_gen.audio.track import Track
+from wav2clip_gen.config import SEPARATORS
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError, W2CError
-from wav2clip_gen.settings import SEPARATORS
 
 __all__ = ["STEMS", "StemPlan", "plan_stems", "resolve_input"]
 
@@ -36,7 +36,7 @@ class StemPlan:
         return self.maker.name if self.maker else None
 
     def check_places(self, *, cache: Path | None = None, keep: Path | None = None, overwrite: bool = False) -> None:
-        """Make sure that the stems can be written, before any work is done; the arguments are those of `tracks`.
+        """Make sure that the stems can be written, before any work is done; the arguments are those of `load`.
 
         Raises:
             OutputError: The cache or `keep` cannot be written to, or holds files that may not be replaced.
@@ -57,7 +57,7 @@ class StemPlan:
             return self.maker is None
         return Entry.of(self.song, self.maker, cache).tracks(self.song) is not None
 
-    def tracks(
+    def load(
         self,
         *,
         cache: Path | None = None,

@@ -15,7 +15,7 @@ from wav2clip_gen.errors import SoundError
 
 Samples = NDArray[np.float32]
 
-EAR_RATE = 16_000  # Hz, what Wav2CLIP hears
+ENCODER_RATE = 16_000  # Hz, what Wav2CLIP hears
 BLOCK_SECONDS = 10.0
 
 
@@ -53,7 +53,7 @@ class Track:
                 hint="the file changed while it was read: leave it in peace and start again",
             )
 
-    def mono_blocks(self, rate: int = EAR_RATE, *, channel: int | None = None) -> Iterator[Samples]:
+    def mono_blocks(self, rate: int = ENCODER_RATE, *, channel: int | None = None) -> Iterator[Samples]:
         """Stream the channels' mean, or one channel, at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
 
         Sample-aligned: what sounds at t seconds in the file is at sample `t * rate`.

@@ -44,8 +44,8 @@ def _packages() -> list[tuple[bool, str]]:
 
 
 def _ffmpeg() -> list[tuple[bool, str]]:
+    from wav2clip_gen import ffmpeg
     from wav2clip_gen.errors import VideoError
-    from wav2clip_gen.media import ffmpeg
 
     try:
         found = [(True, f"{ffmpeg.version()}, {ffmpeg.find_ffmpeg()}")]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from wav2clip_gen.config import RunSettings
     from wav2clip_gen.models.download import Progress
     from wav2clip_gen.models.maintenance import Extra
     from wav2clip_gen.models.manifest import Part
     from wav2clip_gen.models.registry import Status
-    from wav2clip_gen.settings import Run
 
 app = typer.Typer(
     help="The published models. Nothing is fetched unless you ask for it.",
@@ -257,7 +257,7 @@ def remove(
             typer.echo(f"{name}: {_size(maintenance.remove_extra(extras[name]))} freed", err=True)
 
 
-def fetch_missing(run: Run, weights_dir: Path | None) -> None:
+def fetch_missing(run: RunSettings, weights_dir: Path | None) -> None:
     """Fetch what the networks of a render still lack."""
     from wav2clip_gen.models import manifest
     from wav2clip_gen.models.registry import select_models
@@ -325,13 +325,13 @@ def _show_bar(events: Iterable[Progress]) -> None:
 
 def _show_lines(events: Iterable[Progress]) -> None:
     """Lines some seconds apart, for logs and pipes."""
-    from wav2clip_gen.cli.console import EVERY, stderr
+    from wav2clip_gen.cli.console import INTERVAL, stderr
     from wav2clip_gen.drawing import clock
 
     shown = time.monotonic()
     for event in events:
         message = event.message
-        if not message and (time.monotonic() - shown >= EVERY or event.done == event.total):
+        if not message and (time.monotonic() - shown >= INTERVAL or event.done == event.total):
             shown = time.monotonic()
             of = f" of {event.total / 2**20:.1f}" if event.total else ""
             left = f", {clock((event.total - event.done) / event.rate)} left" if event.total and event.rate else ""

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wav2clip_gen.config import suggestion
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.checkpoints import Network
 from wav2clip_gen.models.clip import Perceptor, silent_log
 from wav2clip_gen.models.torch_files import read_state_dict
-from wav2clip_gen.settings import suggestion
 
 STRUCTURES = Path(__file__).with_name("structures")
 KNOWN = {

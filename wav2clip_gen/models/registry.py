@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import SettingsError, WeightsError
 from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import manifest
@@ -24,7 +25,6 @@ from wav2clip_gen.models.header import read_header, require_file
 from wav2clip_gen.models.lockfile import LockFile
 from wav2clip_gen.models.manifest import Part
 from wav2clip_gen.models.taming_config import config_of
-from wav2clip_gen.settings import Run
 
 if TYPE_CHECKING:
     import torch
@@ -177,7 +177,7 @@ def _is_complete(family: str, weights_dir: Path | None) -> bool:
     return all(status(part, weights_dir).state not in ("missing", "fetched", "RANDOM") for part in needed)
 
 
-def select_models(run: Run, weights_dir: Path | None = None) -> ModelSelection:
+def select_models(run: RunSettings, weights_dir: Path | None = None) -> ModelSelection:
     """The networks that settings name; whether their files are there is left to `ModelSelection.require`.
 
     Raises:
@@ -314,7 +314,7 @@ def load_family(
         WeightsError: There is no such family or part, or one of its files is missing or damaged.
         SettingsError: A file that was named cannot be used.
     """
-    selection = select_models(Run(models=name, perceptor=perceptor, vqgan=vqgan), weights_dir)
+    selection = select_models(RunSettings(models=name, perceptor=perceptor, vqgan=vqgan), weights_dir)
     selection.require()
     return load_models(selection, device=device)
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wav2clip_gen.audio.track import EAR_RATE
+from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.training.anchors import Concepts, Deriver
 from wav2clip_gen.training.decoding import Array, Decoded, Reading
@@ -157,10 +157,10 @@ def _decode(encoded: bytes) -> Array | None:
             # libsndfile does not scale what is stored as floats when it is asked for integers
             kind = "float32" if file.subtype in ("FLOAT", "DOUBLE") else "int16"
             samples, rate = file.read(LONGEST * file.samplerate, dtype=kind, always_2d=True), file.samplerate
-        if len(samples) == 0 or (samples.dtype == np.int16 and samples.shape[1] == 1 and rate == EAR_RATE):
+        if len(samples) == 0 or (samples.dtype == np.int16 and samples.shape[1] == 1 and rate == ENCODER_RATE):
             return samples[:, 0] if len(samples) else None
         mono = samples.mean(axis=1) / (32768 if samples.dtype == np.int16 else 1)
-        resampled = soxr.resample(mono, rate, EAR_RATE)
+        resampled = soxr.resample(mono, rate, ENCODER_RATE)
     except Exception:  # the libraries raise whatever the damage leads to
         return None
     return (np.nan_to_num(resampled).clip(-1, 1) * 32767).astype(np.int16) if len(resampled) else None

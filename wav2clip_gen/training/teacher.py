@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wav2clip_gen.audio.track import EAR_RATE, open_track
+from wav2clip_gen.audio.track import ENCODER_RATE, open_track
 from wav2clip_gen.errors import SoundError, TrainingError, VideoError
 from wav2clip_gen.training.anchors import Concepts
 from wav2clip_gen.training.sounds import Sound, Sounds
@@ -62,7 +62,7 @@ def load_unlabelled(folder: Path) -> Sounds:
     pieces, skipped = [], []
     for path in paths:
         try:
-            blocks = list(open_track(path, duration=LONGEST).mono_blocks(EAR_RATE))
+            blocks = list(open_track(path, duration=LONGEST).mono_blocks(ENCODER_RATE))
         except (SoundError, VideoError):
             skipped.append(path.name)
             continue

@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from wav2clip_gen.audio.track import EAR_RATE
+from wav2clip_gen import ffmpeg
+from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.errors import OutputError, TrainingError, VideoError
 from wav2clip_gen.files import appear_whole, hash_file
-from wav2clip_gen.media import ffmpeg
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training.clips import CLIP_SECONDS, Clip, find_clips, split
@@ -33,7 +33,7 @@ from wav2clip_gen.training.plan import Prepared
 
 FRAME_RATE = 1  # frames a second that CLIP sees
 CLIP_BYTES = 360_000  # of a clip in the cache, at the most
-SHORTEST = EAR_RATE  # samples of sound that a clip must have
+SHORTEST = ENCODER_RATE  # samples of sound that a clip must have
 REPORT_EVERY = 10  # clips
 
 
@@ -138,7 +138,7 @@ def decode(clip: Clip, size: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]
         TrainingError: It has no frame, or no second of sound that is not silence.
     """
     span = ["-ss", str(clip.start), "-t", str(CLIP_SECONDS), "-i", ffmpeg.file_url(clip.path)]
-    wanted = ["-map", "0:a:0", "-ac", "1", "-ar", str(EAR_RATE), "-f", "s16le", "pipe:1"]
+    wanted = ["-map", "0:a:0", "-ac", "1", "-ar", str(ENCODER_RATE), "-f", "s16le", "pipe:1"]
     heard = ffmpeg.run([*span, *wanted], purpose=f"read the sound of {clip.path}")
     sound = np.frombuffer(heard[: len(heard) // 2 * 2], dtype="<i2").astype(np.int16)
     if len(sound) < SHORTEST or not sound.any():

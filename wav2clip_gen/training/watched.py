@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wav2clip_gen.audio.track import EAR_RATE
+from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.errors import SettingsError, TrainingError
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.clips import CLIP_SECONDS
@@ -31,7 +31,7 @@ from wav2clip_gen.training.videos import Pair, Videos
 
 LOSSES = ("clip_loss", "clip_loss_x")
 TRAINING_PRECISIONS = ("fp32", "bf16")
-CONTEXT = round(CLIP_SECONDS * EAR_RATE)  # samples that the statistics are taken from: the whole clip
+CONTEXT = round(CLIP_SECONDS * ENCODER_RATE)  # samples that the statistics are taken from: the whole clip
 MOST_VALIDATED = 1024  # clips held out that an evaluation uses
 CHUNK = 32  # clips at a time in an evaluation
 
@@ -213,7 +213,7 @@ class WatchedRecipe(Recipe[Distillation]):
 
     def _heard(self, pairs: list[Pair], places: list[float]) -> Tensor:
         """Standardised spectrograms of an excerpt of each clip, `places` between its start (0) and its end (1)."""
-        length = round(self.settings.seconds * EAR_RATE)
+        length = round(self.settings.seconds * ENCODER_RATE)
         contexts = torch.stack([_filled(pair.sound(0, CONTEXT), CONTEXT) for pair in pairs])
         starts = [
             int(place * (max(min(pair.samples, CONTEXT) - length, 0) + 1))

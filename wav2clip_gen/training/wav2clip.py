@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wav2clip_gen.audio.track import EAR_RATE
+from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
@@ -38,8 +38,8 @@ from wav2clip_gen.training.sounds import Sound, Sounds, excerpt, joined_labels, 
 from wav2clip_gen.training.teacher import Teacher, load_unlabelled, without_label
 
 MINI = Wav2CLIPConfig(width=32)
-WINDOW = EAR_RATE  # samples, 1 s
-CONTEXT = 4 * EAR_RATE  # samples that the statistics are taken from, as in use from the whole track
+WINDOW = ENCODER_RATE  # samples, 1 s
+CONTEXT = 4 * ENCODER_RATE  # samples that the statistics are taken from, as in use from the whole track
 FEWEST_PICTURES = 8  # for which a label's pictures have a mean worth aiming at
 SHARPENING = 0.5  # how much of what all pictures share is taken off a label's mean: the rest draws more clearly
 MOST_PICTURES = 400  # that a label's mean is taken over

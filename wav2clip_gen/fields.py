@@ -1,0 +1,401 @@
+"""The settings: each is written once, with its meaning, unit, range, default and command-line option."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import typing
+import warnings
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, ClassVar, TypeVar
+
+from wav2clip_gen.errors import SettingsError
+
+SEPARATORS = ("auto", "demucs", "dsp")
+TIME = r"(?:\d+:){0,2}\d+(?:\.\d*)?|\.\d+"  # 75, 75.5, 1:15.5, 0:01:15.5
+
+
+class DeprecatedNameWarning(FutureWarning):
+    """A setting was given under a name that has been replaced."""
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    choices: tuple[Any, ...] = (),
+    default_text: str = "",
+    deprecated: str = "",
+    panel: str = "",
+    everyday: bool = False,
+    flags: tuple[str, ...] | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """A dataclass field for one setting.
+
+    Args:
+        default: The default value.
+        meaning: What it sets, for help and documentation.
+        unit: Unit of the value.
+        minimum: Smallest value allowed.
+        maximum: Largest value allowed.
+        above: Largest value that is too small.
+        choices: All values allowed, if they are few.
+        default_text: The default in words, where the value is not clear by itself.
+        deprecated: An earlier name, which is still accepted.
+        panel: Panel of the help in which the option is shown.
+        everyday: Whether `--help` shows the option, or only `--help-all`.
+        flags: Names of the option; by default the setting's own. Empty: it has no option.
+        metavar: What the help shows for the value; TIME also accepts minutes, as in 1:15.
+    """
+    return field(default=default, metadata={name: value for name, value in locals().items() if name != "default"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsGroup:
+    """Base of all groups of settings; checks the type and range of every value."""
+
+    PANEL: ClassVar[str] = ""  # of the help, where a setting names no other
+
+    def __post_init__(self) -> None:
+        kinds = typing.get_type_hints(type(self))
+        for item in fields(self):
+            _check(item, kinds[item.name], getattr(self, item.name))
+
+
+def _check(item: Field[Any], kind: Any, value: Any) -> None:
+    """Raise a SettingsError unless `value` is a `kind` (an int is a float too) within the setting's range."""
+    whole_number = type(value) is int and isinstance(0.0, kind)
+    if isinstance(value, bool) or not (isinstance(value, kind) or whole_number):
+        raise wrong_type(item, kind, value)
+    if value is None:
+        return
+    allowed, unit = item.metadata, f" {item.metadata['unit']}" if item.metadata["unit"] else ""
+    if allowed["choices"] and value not in allowed["choices"]:
+        hint = f"choose from: {', '.join(map(str, allowed['choices']))}"
+        raise SettingsError(f"{_label(item)} cannot be {value}", hint=hint)
+    if isinstance(value, (int, float)) and not _within(value, allowed):
+        hint = f"{allowed['meaning']}; {describe_range(item)}"
+        shown = f"{value:g}" if isinstance(value, float) else value
+        raise SettingsError(f"{_label(item)} cannot be {shown}{unit}", hint=hint)
+
+
+def wrong_type(item: Field[Any], kind: Any, value: Any) -> SettingsError:
+    """The error for a value of another type than `kind`."""
+    names = " or ".join("empty" if one is type(None) else one.__name__ for one in typing.get_args(kind) or (kind,))
+    return SettingsError(f"{_label(item)} must be {names}, not {value!r}", hint=item.metadata["meaning"])
+
+
+def _label(item: Field[Any]) -> str:
+    return item.name.replace("_", " ")
+
+
+def _within(value: float, allowed: Mapping[str, Any]) -> bool:
+    return (
+        (isinstance(value, int) or math.isfinite(value))
+        and (allowed["minimum"] is None or value >= allowed["minimum"])
+        and (allowed["maximum"] is None or value <= allowed["maximum"])
+        and (allowed["above"] is None or value > allowed["above"])
+    )
+
+
+def describe_range(item: Field[Any]) -> str:
+    """The range of a setting in words, such as "from 1 to 120 1/s"."""
+    allowed = item.metadata
+    if allowed["choices"]:
+        return ", ".join(map(str, allowed["choices"]))
+    low = f"above {allowed['above']:g}" if allowed["above"] is not None else ""
+    low = f"from {allowed['minimum']:g}" if allowed["minimum"] is not None else low
+    high = f"to {allowed['maximum']:g}" if allowed["maximum"] is not None and allowed["maximum"] < 2**62 else ""
+    return " ".join(part for part in (low, high, allowed["unit"]) if part)
+
+
+def parse_time(written: str) -> float:
+    """Read `75`, `75.5`, `1:15.5` or `0:01:15.5` as seconds.
+
+    Raises:
+        SettingsError: It is not a time.
+    """
+    if not re.fullmatch(TIME, written):
+        raise SettingsError(f"{written!r} is not a time", hint="write 75.5 or 1:15.5")
+    seconds = 0.0
+    for part in written.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
+
+
+AnyGroup = TypeVar("AnyGroup", bound=SettingsGroup)
+
+
+def merge(base: AnyGroup | type[AnyGroup], section: str, changes: Any) -> AnyGroup:
+    """Merge `changes` ({name: value}) into a group of settings, or into the defaults of its class, with OmegaConf.
+
+    Args:
+        base: The group or its class.
+        section: Its key in a settings file, for messages.
+        changes: The new values.
+
+    Raises:
+        SettingsError: A name is unknown, or a value has the wrong type or is out of range.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ValidationError
+
+    if not isinstance(changes, Mapping):
+        raise SettingsError(f"{section} is a group of settings, not {changes!r}", hint=f"write `{section}: {{...}}`")
+    known = {item.name: item for item in fields(base)}
+    changes = _current_names(known, section, changes)
+    for name in changes:
+        if name not in known:
+            raise SettingsError(f"no setting is called {section}.{name}", hint=suggestion(str(name), list(known)))
+    for name, value in changes.items():
+        if known[name].metadata["metavar"] == "TIME" and isinstance(value, str):
+            changes[name] = parse_time(value)
+    literal = {name: value for name, value in changes.items() if isinstance(value, str) and "${" in value}
+    values = {name: value for name, value in changes.items() if name not in literal}
+    try:
+        merged: AnyGroup = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), values))  # type: ignore[assignment]
+    except ValidationError as error:
+        name = str(error.key)
+        kind = typing.get_type_hints(base if isinstance(base, type) else type(base))[name]
+        raise wrong_type(known[name], kind, changes[name]) from None
+    return replace(merged, **literal) if literal else merged
+
+
+def _current_names(known: Mapping[str, Field[Any]], section: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace deprecated names in `changes`, each with a warning."""
+    current = {item.metadata["deprecated"]: name for name, item in known.items() if item.metadata["deprecated"]}
+    renamed = {}
+    for name, value in changes.items():
+        if name in current:
+            message = f"{section}.{name} is deprecated; use {section}.{current[name]}"
+            warnings.warn(message, DeprecatedNameWarning, stacklevel=3)
+        renamed[current.get(name, name)] = value
+    return renamed
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """A hint for a name that is not among `known`."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"choose from: {', '.join(known)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundSettings(SettingsGroup):
+    """Which part of the track is used, and how it is embedded."""
+
+    PANEL = "Audio"
+
+    start: float = setting(0.0, "start of the video in the track", unit="s", minimum=0, everyday=True, metavar="TIME")
+    duration: float | None = setting(
+        None,
+        "duration of the video",
+        unit="s",
+        above=0,
+        default_text="to the end of the track",
+        everyday=True,
+        metavar="TIME",
+    )
+    window: float = setting(1.0, "length of the audio window of one embedding", unit="s", minimum=0.1, maximum=30)
+    hop: float = setting(0.1, "time between two embeddings", unit="s", minimum=0.01, maximum=10)
+    weight: float = setting(
+        1.0,
+        "weight of the audio, relative to prompts and style images",
+        minimum=0,
+        maximum=100,
+        panel="Prompts and images",
+        everyday=True,
+        flags=("--audio-weight",),
+    )
+    separator: str = setting(
+        "auto",
+        "method that separates stems",
+        choices=SEPARATORS,
+        panel="Stems",
+        default_text="auto: demucs if it and its weights are installed, else dsp",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSettings(SettingsGroup):
+    """Size and frame rate of the video."""
+
+    PANEL = "Video"
+
+    width: int = setting(128, "width of the generated frames", unit="px", minimum=32, maximum=4096, flags=())
+    height: int = setting(128, "height of the generated frames", unit="px", minimum=32, maximum=4096, flags=())
+    fps: float = setting(12.0, "frames per second", minimum=1, maximum=120, everyday=True)
+    upscale: int = setting(
+        1, "factor by which finished frames are enlarged (Lanczos)", choices=(1, 2, 4), everyday=True
+    )
+    layout: str = setting(
+        "single",
+        "one picture; a grid with a picture of the mix and of each stem; or a separate video for each stem",
+        choices=("single", "grid", "separate"),
+        panel="Stems",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintingSettings(SettingsGroup):
+    """How each frame is optimized (VQGAN-CLIP, arXiv 2204.08583)."""
+
+    PANEL = "Optimization"
+
+    first_steps: int = setting(40, "optimization steps for the first frame", minimum=0, maximum=10_000)
+    steps: int = setting(4, "optimization steps for each later frame", minimum=0, maximum=10_000, everyday=True)
+    cuts: int = setting(8, "random cutouts that CLIP sees at each step", minimum=1, maximum=1024, everyday=True)
+    cut_batch: int = setting(0, "cutouts in one CLIP batch, to save memory; 0: all", minimum=0, maximum=1024)
+    tv_weight: float = setting(
+        5.0,
+        "weight of the total variation loss, which smooths the picture",
+        minimum=0,
+        maximum=1000,
+        deprecated="total_variation",
+    )
+    learning_rate: float = setting(0.2, "learning rate of Adam", above=0, maximum=10)
+    concept_weight: float = setting(
+        10.0,
+        "weight of the concept loss, for models with a concept prior",
+        minimum=0,
+        maximum=100,
+        deprecated="recognition",
+    )
+    layout_weight: float = setting(
+        3.0,
+        "weight of the loss towards the color layout that the concept prior expects; above 0, the first frame "
+        "also starts from it",
+        minimum=0,
+        maximum=100,
+        deprecated="layout",
+    )
+    init_image: str | None = setting(
+        None,
+        "image that the first frame starts from, cropped to the aspect ratio of the video",
+        metavar="FILE",
+        default_text="none",
+        panel="Prompts and images",
+        everyday=True,
+    )
+    init_weight: float = setting(
+        0.0,
+        "weight of the loss towards the init image, in every frame",
+        minimum=0,
+        maximum=100,
+        panel="Prompts and images",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionSettings(SettingsGroup):
+    """How fast the picture changes, and how the camera moves."""
+
+    PANEL = "Motion"
+
+    smoothing: float = setting(
+        0.15,
+        "half-life of the zero-phase smoothing of the targets; 0: none",
+        unit="s",
+        minimum=0,
+        maximum=60,
+        everyday=True,
+    )
+    temporal_weight: float = setting(
+        0.05,
+        "weight of the loss towards the latent of the previous frame",
+        minimum=0,
+        maximum=100,
+        deprecated="inertia",
+    )
+    crossfade: float = setting(
+        1.0,
+        "duration of the crossfade between prompts, images or scenes",
+        unit="s",
+        minimum=0,
+        maximum=60,
+        panel="Prompts and images",
+    )
+    ema_half_life: float = setting(
+        0.1,
+        "half-life of the moving average of the latents that are shown; 0: no average",
+        unit="s",
+        minimum=0,
+        maximum=10,
+        deprecated="blend",
+    )
+    scenes: str = setting(
+        "moments",
+        "what the targets follow: each moment, or the mean of each section of the song, with crossfades",
+        choices=("moments", "sections"),
+        everyday=True,
+    )
+    zoom: float = setting(0.0, "zoom speed; 0.1: 10 % per second", unit="1/s", minimum=-0.9, maximum=9, everyday=True)
+    pan_x: float = setting(
+        0.0, "horizontal pan speed, in frame widths, positive: to the right", unit="1/s", minimum=-10, maximum=10
+    )
+    pan_y: float = setting(
+        0.0, "vertical pan speed, in frame heights, positive: down", unit="1/s", minimum=-10, maximum=10
+    )
+    rotate: float = setting(0.0, "rotation speed, positive: clockwise", unit="degrees/s", minimum=-3600, maximum=3600)
+    border: str = setting(
+        "reflect",
+        "what fills the border when the camera moves: the mirrored picture, or its opposite side",
+        choices=("reflect", "wrap"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class View(SettingsGroup):
+    """Camera and color of a shown frame, which only audio maps change; see `AudioMap`."""
+
+    zoom: float = setting(1.0, "zoom factor", minimum=0.1, maximum=10)
+    pan_x: float = setting(0.0, "offset to the right, in frame widths", minimum=-10, maximum=10)
+    pan_y: float = setting(0.0, "offset down, in frame heights", minimum=-10, maximum=10)
+    rotate: float = setting(0.0, "clockwise rotation", unit="degrees", minimum=-36_000, maximum=36_000)
+    brightness: float = setting(1.0, "brightness factor", minimum=0, maximum=10)
+    saturation: float = setting(1.0, "saturation factor", minimum=0, maximum=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(SettingsGroup):
+    """Models, seed and device."""
+
+    PANEL = "Run"
+
+    models: str = setting(
+        "auto",
+        "family of models; auto: full if its weights are installed, else mini",
+        panel="Models",
+        everyday=True,
+        choices=("auto", "full", "mini"),
+    )
+    perceptor: str | None = setting(
+        None,
+        "another CLIP model: the name of a published part, ARCHITECTURE/TAG of open_clip, or a weights file",
+        default_text="the one of the family",
+        panel="Models",
+        metavar="MODEL",
+    )
+    vqgan: str | None = setting(
+        None,
+        "another VQGAN: the name of a published part, a weights file, or a .ckpt with its .yaml in the same folder",
+        default_text="the one of the family",
+        panel="Models",
+        metavar="MODEL",
+    )
+    seed: int | None = setting(
+        None,
+        "seed of all random numbers",
+        minimum=0,
+        maximum=2**63 - 1,
+        default_text="random, and reported",
+        everyday=True,
+    )
+    device: str = setting("auto", "device that runs the models: auto, cpu, cuda, cuda:1, mps", everyday=True)
+    precision: str = setting("auto", "floating-point precision of the models", choices=("auto", "fp32", "bf16"))

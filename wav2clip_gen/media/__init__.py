@@ -1,1 +1,0 @@
-"""Media files through ffmpeg: the fence round the program, and what is in a file."""
