@@ -15,7 +15,7 @@ from tests.models.test_convert import SMALL
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.cli.weights import app as weights_app
-from wav2clip_gen.config import Run
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.models import manifest, random_weights, registry
 from wav2clip_gen.models.download import Progress
 from wav2clip_gen.models.registry import tag_file
@@ -162,7 +162,7 @@ def test_fetched_weights_decide_which_networks_are_used(
     """Only a perceptor that is there can be seen to be of the prior's space."""
     from wav2clip_gen.cli import weights
 
-    def bring(run: Run, folder: Path) -> None:
+    def bring(run: RunSettings, folder: Path) -> None:
         place = tag_file("ViT-B-32/openai", folder)
         place.parent.mkdir(parents=True)
         shutil.copyfile(registry.locate(manifest.part("mini-clip")), place)

@@ -88,7 +88,7 @@ def test_the_list_for_programs() -> None:
 
 @pytest.fixture
 def extras(folder: Path) -> dict[str, Path]:
-    """Weights outside the manifest: of a user, of open_clip, and of a conversion that was cut off."""
+    """Weights outside the manifest: of a user's checkpoint, of open_clip, and of a conversion that was cut off."""
     kept = {
         "own/mine-0123456789ab": folder / "own" / "mine-0123456789ab",
         "ViT-B-16/some--tag": folder / "open_clip" / "ViT-B-16--some--tag",

@@ -87,7 +87,7 @@ class _Stub:
     def _axes(self, numbers: Iterable[int]) -> Tensor:
         return F.one_hot(torch.tensor([number if self._recognizes else 511 for number in numbers]), 512).float()
 
-    def embed(self, windows: Callable[[], list[Tensor]]) -> Tensor:
+    def encode_windows(self, windows: Callable[[], list[Tensor]]) -> Tensor:
         """By pitch."""
         found = []
         for window in torch.cat(windows()):
@@ -115,7 +115,7 @@ class _Stub:
 
 def _family(mini: Models, *, recognizes: bool) -> Models:
     stub = cast(Any, _Stub(recognizes=recognizes))
-    return Models(choice=mini.choice, wav2clip=stub, clip=stub, vqgan=mini.vqgan)
+    return Models(selection=mini.selection, wav2clip=stub, clip=stub, vqgan=mini.vqgan)
 
 
 @pytest.fixture

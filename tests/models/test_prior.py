@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.models.tiny import write_weights
-from wav2clip_gen.config import Run
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import checkpoints, manifest, registry
 from wav2clip_gen.models.prior import ConceptPrior
@@ -62,14 +62,14 @@ def test_a_family_without_its_prior_is_whole(tmp_path: Path) -> None:
         (tmp_path / "mini" / f"{role}.safetensors").symlink_to(
             manifest.shipped_folder() / "mini" / f"{role}.safetensors"
         )
-    assert "prior" not in registry.select_models(Run(models="mini"), tmp_path).components
+    assert "prior" not in registry.select_models(RunSettings(models="mini"), tmp_path).components
     assert load_family("mini", weights_dir=tmp_path).prior is None
 
 
 def test_a_perceptor_of_another_space_has_no_use_for_the_prior(tmp_path: Path) -> None:
     write_weights(tmp_path / "vit-l-14" / "clip.safetensors")
-    assert "prior" not in registry.select_models(Run(models="mini", perceptor="vit-l-14"), tmp_path).components
-    assert "prior" in registry.select_models(Run(models="mini", perceptor="vit-b-32"), tmp_path).components
+    assert "prior" not in registry.select_models(RunSettings(models="mini", perceptor="vit-l-14"), tmp_path).components
+    assert "prior" in registry.select_models(RunSettings(models="mini", perceptor="vit-b-32"), tmp_path).components
 
 
 def test_a_damaged_prior_is_reported(tmp_path: Path) -> None:

@@ -101,7 +101,9 @@ def test_every_feature_can_be_had_by_its_name() -> None:
 
 def test_a_stem_that_only_drives_is_heard_and_does_not_steer(mini: Models, tmp_path: Path) -> None:
     changes = {"maps": ["drums.onset:zoom=0.1"], "sound": {"start": 4, "duration": 3}}
-    job = prepare(SAMPLES / "song" / "mix.ogg", tmp_path / "film.mp4", Settings().merged(changes), loaded=mini.choice)
+    job = prepare(
+        SAMPLES / "song" / "mix.ogg", tmp_path / "film.mp4", Settings().merged(changes), loaded=mini.selection
+    )
     drums = open_track(SAMPLES / "song" / "drums.ogg", start=4, duration=3)
     onset = measure(drums, job.timeline).curves["onset"].values
     np.testing.assert_allclose(drive(job).curves["zoom"], 1 + 0.1 * onset, atol=1e-6)
@@ -127,7 +129,7 @@ def test_a_stem_that_is_silent_beside_its_song_drives_nothing(mini: Models, tmp_
 
     def driven(level: float) -> Drives:
         soundfile.write(tmp_path / "vocals.wav", level * hiss, rate, subtype="FLOAT")
-        return drive(prepare(tmp_path / "song.wav", tmp_path / "film.mp4", settings, loaded=mini.choice))
+        return drive(prepare(tmp_path / "song.wav", tmp_path / "film.mp4", settings, loaded=mini.selection))
 
     silent, faint = driven(7e-6), driven(7e-4)
     for name in ("zoom", "brightness", "steps"):

@@ -24,6 +24,7 @@ from requests.exceptions import ProxyError, RequestException, SSLError, Timeout
 from wav2clip_gen import __version__
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.models.lockfile import OTHER_FOLDER, translate_disk_errors
+from wav2clip_gen.models.manifest import Part
 
 CHUNK = 64 * 1024  # bytes
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two packets
@@ -48,12 +49,11 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A published file and where it is downloaded to."""
+    """The published file of a part and where it is downloaded to."""
 
-    part: str
+    part: Part
     path: Path  # of the whole file; the caller puts it there once it is checked
-    size: int | None = None
-    hash_is_known: bool = False  # the caller would notice a file joined from two
+    sha256: str | None  # where it is known, the caller notices a file joined from two
 
     @property
     def arrived(self) -> Path:
@@ -73,6 +73,10 @@ class Target:
         """Start over."""
         self.arrived.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
+
+    def report(self, stage: str, message: str) -> Progress:
+        """Progress in words."""
+        return Progress(part=self.part.name, stage=stage, message=message)
 
 
 class SourceError(WeightsError):
@@ -112,8 +116,7 @@ def download(
                 if failures >= TRIES:
                     raise SourceError(url, str(error), unreachable=error.unreachable) from None
                 pause = min(2.0 ** (failures - 1) if error.wait is None else error.wait, LONGEST_WAIT)
-                message = f"{urlsplit(url).hostname}: {error}; again in {pause:.0f} s"
-                yield Progress(part=target.part, stage="retry", message=message)
+                yield target.report("retry", f"{urlsplit(url).hostname}: {error}; again in {pause:.0f} s")
                 sleep(pause)
             else:
                 return resumed
@@ -124,7 +127,7 @@ def _try(session: requests.Session, url: str, target: Target) -> Generator[Progr
     start = target.length()
     validator = _validator(url, target)
     headers = {"Accept-Encoding": "identity", "User-Agent": f"w2c-gen/{__version__}"}
-    if start and (validator or target.hash_is_known):
+    if start and (validator or target.sha256):
         headers |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
     try:
         response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
@@ -134,7 +137,7 @@ def _try(session: requests.Session, url: str, target: Target) -> Generator[Progr
         raise SourceError(url, f"cannot be asked: {error} (see REQUESTS_CA_BUNDLE)") from None
     with response:
         _check_status(url, response)
-        if url.startswith("https:") and not response.url.startswith("https:") and not target.hash_is_known:
+        if url.startswith("https:") and not response.url.startswith("https:") and not target.sha256:
             raise SourceError(url, "leads to plain http, and no hash is known that would show a forgery")
         first, total = _range(response)
         if response.status_code == 416 and total == start:  # nothing is missing
@@ -145,8 +148,8 @@ def _try(session: requests.Session, url: str, target: Target) -> Generator[Progr
             target.discard()
             raise _TryError("the file has changed there", wait=0)
         start = start if response.status_code == 206 else 0
-        if total is not None and target.size is not None and total != target.size:
-            raise SourceError(url, f"has a file of {total} bytes instead of {target.size}")
+        if total is not None and target.part.size is not None and total != target.part.size:
+            raise SourceError(url, f"has a file of {total} bytes instead of {target.part.size}")
         _check_room(target, total)
         yield from _write(url, response, target, start=start, total=total)
     return start > 0
@@ -156,11 +159,11 @@ def _write(
     url: str, response: requests.Response, target: Target, *, start: int, total: int | None
 ) -> Generator[Progress, None, None]:
     began = reported = time.monotonic()
-    done = start
+    done, size, name = start, target.part.size, target.part.name
 
     def progress() -> Progress:
         rate = (done - start) / max(time.monotonic() - began, 1e-6)
-        return Progress(part=target.part, stage="downloading", done=done, total=total or target.size, rate=rate)
+        return Progress(part=name, stage="downloading", done=done, total=total or size, rate=rate)
 
     note = {"url": url, "etag": response.headers.get("ETag"), "modified": response.headers.get("Last-Modified")}
     with translate_disk_errors(target.path.parent):
@@ -172,8 +175,8 @@ def _write(
                 if not done and chunk.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
                     raise SourceError(url, _PAGE)
                 done += len(chunk)
-                if target.size is not None and done > target.size:
-                    raise SourceError(url, f"gives more than the {target.size} bytes of the published file")
+                if size is not None and done > size:
+                    raise SourceError(url, f"gives more than the {size} bytes of the published file")
                 file.write(chunk)
                 if time.monotonic() - reported >= EVERY:
                     reported = time.monotonic()
@@ -223,7 +226,7 @@ def _check_room(target: Target, total: int | None) -> None:
     folder = target.path.parent
     with translate_disk_errors(folder):
         free = shutil.disk_usage(folder).free
-    needed = (total or target.size or 0) - target.length()  # what is there is resumed or makes room
+    needed = (total or target.part.size or 0) - target.length()  # what is there is resumed or makes room
     if needed > free:
         raise OutputError(
             f"{folder}: {needed / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free",

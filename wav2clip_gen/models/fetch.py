@@ -140,11 +140,11 @@ def _require_original(
 ) -> Generator[Progress, None, Published]:
     """Make sure that the published file is there and is the right one."""
     path = registry.locate_original(part, folder)
-    known = part.sha256 or LockFile(folder).original_hash(part.name)
+    target = Target(part=part, path=path, sha256=part.sha256 or LockFile(folder).original_hash(part.name))
     if path.is_file():
-        yield Progress(part=part.name, stage="checking", message="checking")
+        yield target.report("checking", "checking")
         try:
-            return Published(str(path), _checked_hash(path, part, known))
+            return Published(str(path), _checked_hash(path, target))
         except _OtherFileError as other:
             hint = f"delete it, then run `w2c-gen weights fetch {part.name}`"
             raise WeightsError(f"{path}: {other}", hint=hint) from None
@@ -154,27 +154,24 @@ def _require_original(
             hint=f"leave out --offline and W2C_OFFLINE, or copy {part.file} to {path} and run this again",
         )
     failures = []
-    target = Target(part=part.name, path=path, size=part.size, hash_is_known=known is not None)
     for source in part.sources:
-        yield Progress(part=part.name, stage="source", message=f"from {urlsplit(source).hostname}")
+        yield target.report("source", f"from {urlsplit(source).hostname}")
         try:
-            return Published(source, (yield from _download_checked(source, target, part, known, sleep)))
+            return Published(source, (yield from _download_checked(source, target, sleep)))
         except SourceError as failed:
             failures.append(failed)
-            yield Progress(part=part.name, stage="failed", message=failed.what)
-    raise _no_source_left(part, path, failures, known)
+            yield target.report("failed", failed.what)
+    raise _no_source_left(target, failures)
 
 
-def _download_checked(
-    source: str, target: Target, part: Part, known: str | None, sleep: Callable[[float], None]
-) -> Generator[Progress, None, str]:
+def _download_checked(source: str, target: Target, sleep: Callable[[float], None]) -> Generator[Progress, None, str]:
     """Download from one source, check, and return the hash; a resumed file that is wrong is fetched once more."""
     for _ in range(2):
         resumed = yield from download(source, target, sleep=sleep)
-        yield Progress(part=part.name, stage="checking", message="checking")
+        yield target.report("checking", "checking")
         with translate_disk_errors(target.path.parent):
             try:
-                found = _checked_hash(target.arrived, part, known)
+                found = _checked_hash(target.arrived, target)
                 target.arrived.replace(target.path)
                 target.discard()
                 return found
@@ -190,7 +187,7 @@ class _OtherFileError(Exception):
     """A file is not the published one; the message gives the evidence."""
 
 
-def _checked_hash(path: Path, part: Part, known: str | None) -> str:
+def _checked_hash(path: Path, target: Target) -> str:
     """The hash of a published file: all of it is read here, and nowhere again.
 
     Raises:
@@ -199,19 +196,20 @@ def _checked_hash(path: Path, part: Part, known: str | None) -> str:
     size = path.stat().st_size
     if size == 0:
         raise _OtherFileError("it is empty")
-    if part.size is not None and size != part.size:
-        raise _OtherFileError(f"it has {size} bytes instead of {part.size}")
+    if target.part.size not in (None, size):
+        raise _OtherFileError(f"it has {size} bytes instead of {target.part.size}")
     found = hash_file(path)
-    if known not in (None, found):
-        raise _OtherFileError(f"its sha256 is {found}, not {known}")
+    if target.sha256 not in (None, found):
+        raise _OtherFileError(f"its sha256 is {found}, not {target.sha256}")
     return found
 
 
-def _no_source_left(part: Part, path: Path, failures: list[SourceError], known: str | None) -> WeightsError:
+def _no_source_left(target: Target, failures: list[SourceError]) -> WeightsError:
+    part, path = target.part, target.path
     reasons = "; ".join(dict.fromkeys(failure.what for failure in failures))
     if all(failure.unreachable for failure in failures):
         hint = f"is there a network (HTTPS_PROXY)? or copy {part.file} from elsewhere to {path} and run this again"
-    elif part.sha256 is None and known is not None and "sha256" in reasons:
+    elif part.sha256 is None and target.sha256 is not None and "sha256" in reasons:
         hint = f"it has changed since it was first fetched; to accept it: `w2c-gen weights remove {part.name} --forget`"
     else:
         hint = f"try again later, or get {part.file} from elsewhere, copy it to {path} and run this again"

@@ -10,7 +10,6 @@ import sys
 import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from pickle import UnpicklingError
@@ -51,14 +50,14 @@ def read_state_dict(path: Path, needed: Callable[[str], bool] = lambda name: Tru
         if size == 0:
             raise WeightsError(f"{path}: empty", hint=_DAMAGED)
         with path.open("rb") as file:
-            checkpoint = _open(path, file, size)
-            stored = _find_tensors(checkpoint.root)
+            root, read = _open(path, file, size)
+            stored = _find_tensors(root)
             if not stored:
                 hint = "save the state_dict() of a network, not the network"
                 raise WeightsError(f"{path}: holds no tensors", hint=hint)
             if sum(tensor.nbytes for tensor in stored.values()) > _unfolded_limit(size):
                 raise UnpicklingError(f"its tensors claim to be larger than a file of {size} bytes allows")
-            return _fill(stored, checkpoint.read, needed)
+            return _fill(stored, read, needed)
     except WeightsError:
         raise
     except FileNotFoundError:
@@ -73,12 +72,7 @@ def read_state_dict(path: Path, needed: Callable[[str], bool] = lambda name: Tru
         raise WeightsError(f"{path}: not a readable checkpoint ({what})", hint=_DAMAGED) from None
 
 
-@dataclass(frozen=True)
-class _Checkpoint:
-    """The value of a checkpoint's pickle, and how the bytes of a storage are read."""
-
-    root: Any
-    read: Callable[[Key], bytes]
+_Checkpoint = tuple[Any, Callable[[Key], bytes]]  # the value of its pickle, and what reads a storage
 
 
 def _open(path: Path, file: BufferedReader, size: int) -> _Checkpoint:
@@ -143,7 +137,7 @@ def _read_zip(path: Path, file: BufferedReader, size: int) -> _Checkpoint:
 
     if "byteorder" in entries:
         _check_byte_order(read("byteorder").decode("ascii"))
-    return _Checkpoint(unpickle(read("data.pkl"), persistent)[0], lambda key: read(f"data/{key}"))
+    return unpickle(read("data.pkl"), persistent)[0], lambda key: read(f"data/{key}")
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
@@ -211,7 +205,7 @@ def _read_stream(file: BufferedReader, size: int) -> _Checkpoint:
         raise UnpicklingError(f"storage {missing.pop()} is missing")
     if any(place + announced[key].nbytes > size for key, place in places.items()):
         raise UnpicklingError("the file ends within a storage")
-    return _Checkpoint(root, read)
+    return root, read
 
 
 def _storage_places(

@@ -200,44 +200,35 @@ class RestrictedUnpickler(pickle._Unpickler):
 
 
 def _load_dict(machine: Any) -> None:
-    items = machine.pop_mark()
-    made = _Dict()
+    made, items = _Dict(), machine.pop_mark()
     for key, value in zip(items[::2], items[1::2], strict=True):
         made[key] = value
     machine.append(made)
 
 
-def _replace_marked(machine: Any) -> None:
-    machine.pop_mark()
+def _load_frozen_set(machine: Any) -> None:
+    machine.pop_mark()  # replaces `machine.append`, which so must be looked up after it
     machine.append(Inert())
 
 
 def _load_extension(size: int) -> Callable[[Any], None]:
     def load(machine: Any) -> None:
-        machine.read(size)  # a number that stands for a registered class
+        machine.read(size)  # the number of a registered class
         machine.append(Inert)
 
     return load
 
 
-def _push(make: Callable[[], Any]) -> Callable[[Any], None]:
-    return lambda machine: machine.append(make())
-
-
-def _drop_state(machine: Any) -> None:
-    machine.stack.pop()
-
-
-RestrictedUnpickler.dispatch = {
-    **pickle._Unpickler.dispatch,
-    pickle.EMPTY_DICT[0]: _push(_Dict),
+_OVERRIDES: dict[int, Callable[[Any], None]] = {
+    pickle.EMPTY_DICT[0]: lambda machine: machine.append(_Dict()),
     pickle.DICT[0]: _load_dict,
-    pickle.EMPTY_SET[0]: _push(Inert),
-    pickle.FROZENSET[0]: _replace_marked,
-    pickle.BUILD[0]: _drop_state,  # which would become attributes
+    pickle.EMPTY_SET[0]: lambda machine: machine.append(Inert()),
+    pickle.FROZENSET[0]: _load_frozen_set,
+    pickle.BUILD[0]: lambda machine: machine.stack.pop(),  # the state, which would become attributes
     pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # which allocates no more than it reads
     **{code[0]: _load_extension(size) for code, size in ((pickle.EXT1, 1), (pickle.EXT2, 2), (pickle.EXT4, 4))},
 }
+RestrictedUnpickler.dispatch = {**pickle._Unpickler.dispatch, **_OVERRIDES}
 
 
 def _refuse(_: Any) -> Any:
