@@ -60,6 +60,12 @@ def tiny() -> Settings:
     )
 
 
+@pytest.fixture(scope="session")
+def small(tiny: Settings) -> Settings:
+    """As `tiny`, with smaller frames."""
+    return tiny.merged({"picture": {"width": 32, "height": 32}})
+
+
 @pytest.fixture
 def write_sound(tmp_path: Path) -> Write:
     """Write samples (n,) or (n, C) as a wav file."""

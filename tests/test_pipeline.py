@@ -124,7 +124,9 @@ def test_the_seed_decides_the_film(made: Made, render_tone: Callable[..., Film])
     assert frame_hashes(other) != frame_hashes(made.film)
 
 
-def test_a_replay_makes_the_same_film_and_notices_another_song(mini: Models, tiny: Settings, made: Made, tmp_path: Path) -> None:
+def test_a_replay_makes_the_same_film_and_notices_another_song(
+    mini: Models, tiny: Settings, made: Made, tmp_path: Path
+) -> None:
     settings = tiny.merged({"prompts": ["a dog:0.5"], "run": {"seed": None}})
     song = Path(shutil.copy(made.song, tmp_path))
     film = render(song, tmp_path / "film.mp4", settings, family=mini)
@@ -258,7 +260,7 @@ def test_a_song_is_decoded_a_few_times_only(
 ) -> None:  # fmt: skip
     """To count its samples, to analyze it and to encode it; verifying needs only its first seconds."""
     song = write_sound(0.1 * np.random.default_rng(0).standard_normal(8_000 * 25), rate=8_000)
-    still = {"picture": {"fps": 1}, "painting": {"first_steps": 0, "steps": 0}}
+    still = {"sound": {"hop": 1}, "picture": {"fps": 1}, "painting": {"first_steps": 0, "steps": 0}}
     render(song, tmp_path / "film.mp4", tiny.merged(still).merged(changes), family=mini)
     assert 2 < decodes[song] <= most
 

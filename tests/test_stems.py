@@ -27,7 +27,7 @@ from wav2clip_gen.progress import Film, Progress, ignore
 from wav2clip_gen.video.probe import probe
 
 SONG = SAMPLES / "song"
-SPAN = {"sound": {"start": 7, "duration": 1.5}}  # drums and vocals play
+SPAN = {"sound": {"start": 7, "duration": 1}}  # drums and vocals play
 ORDER = (MIX, "drums", "bass", "other", "vocals")  # of the streams of a .stem.mp4
 
 
@@ -53,9 +53,9 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def settings(tiny: Settings) -> Settings:
-    """Six frames, conditioned by vocals and drums."""
-    return tiny.merged({**SPAN, "stems": ["vocals", "drums"]})
+def settings(small: Settings) -> Settings:
+    """Four frames, conditioned by vocals and drums."""
+    return small.merged({**SPAN, "stems": ["vocals", "drums"]})
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,7 @@ def given(mini: Models, settings: Settings, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def separated(
-    mini: Models, settings: Settings, tune: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Made:
+def separated(mini: Models, settings: Settings, tune: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A film of given drums and separated vocals, all separated stems kept."""
     folder, progress = tmp_path_factory.mktemp("separated"), list[Progress]()
     changes = {
@@ -134,7 +132,7 @@ def test_files_folders_and_streams_condition_alike(
     assert (targets(tune, stems=[]) - expected).abs().max() > 0.05
 
     film = render(streams, tmp_path / "film.mp4", settings, family=mini)
-    assert probe(film.path).frames == 6
+    assert probe(film.path).frames == 4
     assert {stem["from"] for stem in json.loads(film.record.read_text())["stems"].values()} == {"given"}
     streams.unlink()
     (difference,) = record.read(film.record).differences  # one line for a file that is song and stems
@@ -211,11 +209,9 @@ def test_a_replay_names_missing_inputs_and_what_to_give_instead(given: Made, tmp
 # Silence
 
 
-def test_muting_a_stem_changes_targets_only_where_it_was_audible(
-    mini: Models, tiny: Settings, tmp_path: Path
-) -> None:
+def test_muting_a_stem_changes_targets_only_where_it_was_audible(mini: Models, tiny: Settings, tmp_path: Path) -> None:
     """The choir of the sample sings from 6 s to 12 s; drums play from 4 s on, the guitar all along."""
-    settings = tiny.merged({"stems": ["vocals", "drums", "other"], "picture": {"fps": 10}})
+    settings = tiny.merged({"stems": ["vocals", "drums", "other"], "picture": {"fps": 10}, "sound": {"hop": 0.25}})
     mute = tmp_path / "mute.wav"
     samples, rate = soundfile.read(SONG / "vocals.ogg")
     soundfile.write(mute, np.zeros_like(samples), rate)
@@ -250,7 +246,7 @@ def test_a_silent_stem_is_noted_and_conditions_nothing(mini: Models, settings: S
     assert np.isfinite(frame_values(film.path)["loss"]).all()
     torch.testing.assert_close(targets(muted), targets(settings.merged({"stems": ["drums"]})), atol=1e-5, rtol=0)
     alone = targets(muted.merged({"stems": ["vocals"]}))
-    torch.testing.assert_close(alone.norm(dim=1), torch.ones(6))
+    torch.testing.assert_close(alone.norm(dim=1), torch.ones(4))
 
 
 # Grids and separate films
@@ -258,12 +254,12 @@ def test_a_silent_stem_is_noted_and_conditions_nothing(mini: Models, settings: S
 
 def test_a_grid_is_a_film_of_the_mix_and_every_stem(grid: Made) -> None:
     facts = probe(grid.film.path)
-    assert facts.frames == 6
-    assert (facts.width, facts.height) == (2 * (3 * 64 + 8), 2 * (2 * (16 + 48) + 4))
+    assert facts.frames == 4
+    assert (facts.width, facts.height) == (2 * (3 * 32 + 8), 2 * (2 * (16 + 32) + 4))
     values = grid.record["frames"]
     assert list(values["pictures"]) == [MIX, *STEMS]
     for picture in values["pictures"].values():
-        assert len(picture["loss"]) == len(picture["similarity"]) == 6
+        assert len(picture["loss"]) == len(picture["similarity"]) == 4
     assert values["loss"][-1] == pytest.approx(
         np.mean([picture["loss"][-1] for picture in values["pictures"].values()]), abs=1e-5
     )
@@ -289,8 +285,8 @@ def test_separate_films_share_a_separation_and_are_replayed_one_by_one(
     assert begun.count("separate") == 1
     assert begun.count("optimize") == begun.count("mux") == 2
     for film, name in zip(made, ("vocals", "drums"), strict=True):
-        assert probe(film.path).sound_seconds == pytest.approx(1.5, abs=0.05)
-        assert len(list((tmp_path / "frames" / name).glob("*.png"))) == 6
+        assert probe(film.path).sound_seconds == pytest.approx(1, abs=0.05)
+        assert len(list((tmp_path / "frames" / name).glob("*.png"))) == 4
         assert [stem.name for stem in record.read(film.record).settings.stems] == [name]
     replay = record.read(made[1].record)
     again = render(replay.source, tmp_path / "again.mp4", replay.settings, family=mini)
@@ -315,8 +311,8 @@ def test_all_names_of_separate_films_are_checked_before_any_work(
 
 def test_a_film_never_replaces_one_of_its_stems(mini: Models, settings: Settings, tmp_path: Path) -> None:
     stem = write_stem_file([SONG / "drums.ogg"], tmp_path / "drums.mp4")
+    changed = settings.merged({"stem_files": [f"drums={stem}"]})
     with pytest.raises(VideoError, match="is a stem of the track"):
-        changed = settings.merged({"stem_files": [f"drums={stem}"]})
         prepare(SONG, stem, changed, overwrite=True, selection=mini.selection)
 
 

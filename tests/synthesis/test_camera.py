@@ -109,9 +109,7 @@ def test_no_move_changes_nothing(mini: Models, tiny: Settings) -> None:
     ],
     ids=["pan", "zoom and rotate"],
 )
-def test_a_moved_picture_keeps_its_colors_and_contrast(
-    step: Matrix, border: str, mini: Models, tiny: Settings
-) -> None:
+def test_a_moved_picture_keeps_its_colors_and_contrast(step: Matrix, border: str, mini: Models, tiny: Settings) -> None:
     """Three times there and back, encoded again at about every other frame."""
     optimizer = optimized(mini, tiny.merged({"picture": {"height": 64}, "motion": {"border": border}}))
     first = optimizer.decode()

@@ -295,9 +295,7 @@ def test_a_silent_stem_counts_as_one_without_weight(stems: Combine) -> None:
 
 
 def test_weight_moves_the_target_towards_a_stem(stems: Combine) -> None:
-    drums, both, louder = (
-        frames_of(stems(drums=1, vocals=weight))[4 * FPS] for weight in (0, 1, 10)
-    )
+    drums, both, louder = (frames_of(stems(drums=1, vocals=weight))[4 * FPS] for weight in (0, 1, 10))
     assert (louder - drums).norm() > 1.2 * (both - drums).norm() > 0
 
 

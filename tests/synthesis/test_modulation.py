@@ -173,7 +173,7 @@ def test_a_zoom_that_follows_onsets_is_visible_in_the_film(mini: Models, tmp_pat
     song, film = SAMPLES / "song" / "drums.ogg", tmp_path / "film.mp4"
     settings = Settings().merged(
         {
-            "sound": {"start": 4, "duration": 6},
+            "sound": {"start": 4, "duration": 4},
             "picture": {"width": 64, "height": 64, "fps": 12},
             "painting": {"first_steps": 0, "steps": 0},
             "maps": ["onset:zoom=0.2"],
@@ -182,7 +182,7 @@ def test_a_zoom_that_follows_onsets_is_visible_in_the_film(mini: Models, tmp_pat
     )
     render(song, film, settings, family=mini)
     growth = np.array([growth_of(*pair) for pair in itertools.pairwise(grey_frames(film, 64))])
-    features, line = measured(song, 4, 6, 12)
+    features, line = measured(song, 4, 4, 12)
     onset = feature_curve(features, "onset", line)
 
     def agreement(curve: Floats) -> float:

@@ -42,9 +42,7 @@ def test_every_picture_is_whole_and_every_side_even(count: int, size: tuple[int,
         ((512, 64), NAMES[:3], 3),
     ],
 )
-def test_rows_bring_the_grid_near_the_shape_of_a_film(
-    size: tuple[int, int], captions: list[str], rows: int
-) -> None:
+def test_rows_bring_the_grid_near_the_shape_of_a_film(size: tuple[int, int], captions: list[str], rows: int) -> None:
     whole = Grid(captions, size=size).join([picture(size, 250)] * len(captions))
     covered = (whole == 250).all(axis=2).any(axis=1)
     assert (np.diff(covered.astype(int), prepend=0) == 1).sum() == rows

@@ -14,6 +14,7 @@ from wav2clip_gen.errors import VideoError
 from wav2clip_gen.video.mux import mux, plan_sound
 from wav2clip_gen.video.probe import probe, verify_film
 
+
 def mux_unchecked(picture: Path, sound: Path, *options: str) -> Path:
     """A film from a plain ffmpeg call, as another program would make it."""
     out = picture.with_name("muxed.mp4")

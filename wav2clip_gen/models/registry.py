@@ -1,10 +1,29 @@
+"""Temporary names of what the registry will hold. Importing it loads no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from wav2clip_gen.models.choice import Choice as ModelSelection
 from wav2clip_gen.models.choice import Part as Component
 from wav2clip_gen.models.choice import choose as select_models
 from wav2clip_gen.models.choice import hears as supports_audio
 from wav2clip_gen.models.choice import require_one_space as require_shared_space
-from wav2clip_gen.models.families import Family as Models
-from wav2clip_gen.models.families import choose_device, computes_in_bf16, load_family
-from wav2clip_gen.models.families import load_choice as load_models
 
-__all__ = ["Component", "ModelSelection", "Models", "choose_device", "computes_in_bf16", "load_family", "load_models", "require_shared_space", "select_models", "supports_audio"]
+if TYPE_CHECKING:
+    from wav2clip_gen.models.families import Family as Models
+    from wav2clip_gen.models.families import choose_device, computes_in_bf16, load_family
+    from wav2clip_gen.models.families import load_choice as load_models
+
+__all__ = [
+    "Component", "ModelSelection", "Models", "choose_device", "computes_in_bf16", "load_family", "load_models",
+    "require_shared_space", "select_models", "supports_audio",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    from wav2clip_gen.models import families
+
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(families, {"Models": "Family", "load_models": "load_choice"}.get(name, name))
