@@ -206,7 +206,7 @@ def test_frames_of_two_different_sounds_are_nearer_to_their_own_targets(mini: Mo
     settings = Settings().merged(
         {
             "picture": {"width": 64, "height": 64, "fps": 1},
-            "painting": {"first_steps": 24, "steps": 20, "cuts": 4},
+            "painting": {"first_steps": 24, "steps": 20},
             "run": {"seed": 7},
         }
     )

@@ -22,8 +22,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    from wav2clip_gen.models import families
-
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from wav2clip_gen.models import families
+
     return getattr(families, {"Models": "Family", "load_models": "load_choice"}.get(name, name))
