@@ -18,7 +18,9 @@ from wav2clip_gen.errors import WeightsError
 
 if TYPE_CHECKING:
     from tests.models.server import Server
+    from wav2clip_gen.job import Job
     from wav2clip_gen.models.registry import Models
+    from wav2clip_gen.synthesis.conditioning import Conditioning
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
@@ -29,7 +31,7 @@ FakeFFmpeg = Callable[[str], None]
 
 @pytest.fixture(scope="session")
 def mini() -> Models:
-    """The small family, as it ships."""
+    """The mini family, as it ships."""
     from wav2clip_gen.models.registry import load_family
 
     return load_family("mini")
@@ -46,9 +48,9 @@ def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> Settings:
-    """The real path with small numbers: a film in about a second."""
+    """Small numbers: a film in about a second."""
     return Settings().merged(
         {
             "picture": {"width": 64, "height": 48, "fps": 4},
@@ -56,6 +58,12 @@ def tiny() -> Settings:
             "run": {"seed": 7},
         }
     )
+
+
+@pytest.fixture(scope="session")
+def small(tiny: Settings) -> Settings:
+    """As `tiny`, with smaller frames."""
+    return tiny.merged({"picture": {"width": 32, "height": 32}})
 
 
 @pytest.fixture
@@ -71,11 +79,23 @@ def write_sound(tmp_path: Path) -> Write:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tone() -> NDArray[np.float64]:
     """One and a half seconds of a swelling 440 Hz tone at 16 kHz."""
     t = np.arange(24_000) / 16_000
     return 0.4 * np.sin(2 * np.pi * 440 * t) * t / t[-1]
+
+
+def condition_job(job: Job, models: Models) -> Conditioning:
+    """The conditioning of a film with one picture."""
+    from wav2clip_gen import pipeline
+    from wav2clip_gen.progress import ignore
+    from wav2clip_gen.synthesis.modulation import modulate
+
+    audio = pipeline.analyze_audio(job, pipeline.load_stems(job, pipeline.StageClock(ignore)), models)
+    parameters = modulate(job.settings, audio.features, job.timeline)
+    guidance = pipeline.encode_job_guidance(job, models, parameters)
+    return pipeline.condition(job, audio, guidance, parameters, job.settings.stems)
 
 
 def write_stem_file(sounds: list[Path], path: Path) -> Path:

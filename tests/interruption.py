@@ -1,4 +1,4 @@
-"""Ctrl-C, as a person presses it."""
+"""Run the command line and interrupt it with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.conftest import ROOT
 
 
 def interrupted(*arguments: object, when: Callable[[dict[str, Any]], bool], after: float = 0.0) -> tuple[int, str, str]:
-    """Run w2c-gen and press Ctrl-C, `after` seconds behind the first line of its JSON progress for which `when` holds.
+    """Run w2c-gen and interrupt it `after` seconds after the first line of JSON progress for which `when` holds.
 
-    The exit code, stdout, and what stderr said from then on.
+    Returns the exit code, stdout, and the rest of stderr.
     """
     command = [sys.executable, "-m", "wav2clip_gen", *map(str, arguments), "--progress", "json"]
     with subprocess.Popen(

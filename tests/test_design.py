@@ -1,4 +1,4 @@
-"""The shape of the house, guarded."""
+"""Rules of the design: the direction of imports, a command line without torch, no unused dependency."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "wav2clip_gen"
-FLOORS = (  # each may import from its own floor and those before it
+LAYERS = (  # each may import from its own layer and those before it
     {"environment", "errors", "files", "fields", "guidance", "config", "prompts", "images", "drawing", "__init__"},
     {"ffmpeg"},
     {"audio"},
@@ -26,14 +27,21 @@ FLOORS = (  # each may import from its own floor and those before it
 )
 
 
-def floor_of(module: str) -> int:
-    return next(number for number, names in enumerate(FLOORS) if module in names)
+def layer_of(module: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if module in names)
+
+
+@cache
+def nodes_of(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """The import statements of a file."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def imports(path: Path) -> set[str]:
-    """First-level names of our own package that a file imports, anywhere in it."""
+    """Top-level modules of this package that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module] if node.module != "wav2clip_gen" else [f"wav2clip_gen.{a.name}" for a in node.names]
         elif isinstance(node, ast.Import):
@@ -47,9 +55,9 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_run_one_way(path: Path) -> None:
     if path.parent == PACKAGE and path.name == "__init__.py":
-        pytest.skip("the public door opens every room, lazily")
-    own = floor_of(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
-    assert [name for name in imports(path) if floor_of(name) > own] == []
+        pytest.skip("the public names are imported lazily from all layers")
+    own = layer_of(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    assert [name for name in imports(path) if layer_of(name) > own] == []
 
 
 @pytest.mark.parametrize(
@@ -73,11 +81,11 @@ def test_the_command_line_loads_without_torch(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_must_be_installed_is_used() -> None:
-    """Each import takes a user's time and disk: what only tests need is in the extra `dev`."""
+def test_every_dependency_is_used() -> None:
+    """What only tests need is in the extra `dev`."""
     declared = (ROOT / "pyproject.toml").read_text().partition("\ndependencies = [")[2].partition("\n]")[0]
     needed = {name.lower().replace("_", "-") for name in re.findall(r'"([\w-]+)', declared)}
-    nodes = [node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    nodes = [node for path in PACKAGE.rglob("*.py") for node in nodes_of(path)]
     modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
     modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     owners = packages_distributions()
@@ -85,7 +93,7 @@ def test_what_must_be_installed_is_used() -> None:
     assert needed - {name.lower().replace("_", "-") for name in used} == set()
 
 
-def test_the_public_door_opens_what_it_names() -> None:
+def test_the_public_names_can_be_imported() -> None:
     import wav2clip_gen
     import wav2clip_gen.pipeline  # must not hide the function `render`
 

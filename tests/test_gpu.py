@@ -1,4 +1,4 @@
-"""What only a GPU can show: the same numbers as on the CPU, both precisions, no wait for the host inside a step."""
+"""Tests that need a GPU: the same numbers as on the CPU, both precisions, no synchronisation inside a step."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from wav2clip_gen.synthesis.painter import Painter
 
 from tests.conftest import SAMPLES
 from wav2clip_gen.config import Settings
 from wav2clip_gen.models.registry import Models, load_family
 from wav2clip_gen.pipeline import render
+from wav2clip_gen.synthesis.optimizer import FrameOptimizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
 
@@ -30,6 +30,10 @@ def settings(precision: str) -> Settings:
             "run": {"models": "full", "precision": precision, "device": "cuda", "seed": 1},
         }
     )
+
+
+def make_optimizer(full: Models, precision: str) -> FrameOptimizer:
+    return FrameOptimizer(full, settings(precision), generator=torch.Generator("cuda").manual_seed(0))
 
 
 @torch.no_grad()
@@ -57,23 +61,22 @@ def test_a_film_of_published_size_is_made(precision: str, full: Models, tmp_path
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_no_step_waits_for_the_host(precision: str, full: Models) -> None:
-    painter = Painter(full, settings(precision), generator=torch.Generator("cuda").manual_seed(0))
-    target = full.clip.encode_text(["a dog"])[0]
-    list(painter.paint(target, steps=2, inertia=0.1))  # the first steps find their algorithms
+def test_a_step_does_not_synchronise_with_the_host(precision: str, full: Models) -> None:
+    optimizer, target = make_optimizer(full, precision), full.clip.encode_text(["a dog"])[0]
+    optimizer.optimize(target, steps=2, temporal_weight=0.1)  # the first steps choose their algorithms
     torch.cuda.set_sync_debug_mode("error")
     try:
-        list(painter.paint(target, steps=3, inertia=0.1))
+        optimizer.optimize(target, steps=3, temporal_weight=0.1)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_bf16_paints_what_fp32_paints(full: Models) -> None:
+def test_bf16_and_fp32_give_the_same_picture(full: Models) -> None:
     target = full.clip.encode_text(["a dog"])[0]
 
     def picture(precision: str) -> torch.Tensor:
-        painter = Painter(full, settings(precision), generator=torch.Generator("cuda").manual_seed(0))
-        list(painter.paint(target, steps=1, inertia=0))
-        return painter.show()
+        optimizer = make_optimizer(full, precision)
+        optimizer.optimize(target, steps=1, temporal_weight=0)
+        return optimizer.decode()
 
     assert (picture("fp32") - picture("bf16")).abs().mean() < 0.05

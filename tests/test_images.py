@@ -1,15 +1,16 @@
-"""Pictures that are given: every kind is read alike, and what cannot be read is told in one line."""
+"""Input images: all formats and modes are read alike, and errors are one line."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -34,12 +35,12 @@ def save(tmp_path: Path) -> Save:
     return written
 
 
-def plain(mode: str, colour: object = ORANGE) -> Image.Image:
-    return Image.new("RGB", (12, 8), ORANGE).convert(mode) if colour is ORANGE else Image.new(mode, (12, 8), colour)  # type: ignore[arg-type]
+def plain(mode: str, color: object = ORANGE) -> Image.Image:
+    return Image.new("RGB", (12, 8), ORANGE).convert(mode) if color is ORANGE else Image.new(mode, (12, 8), color)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("picture", "name", "seen"),
+    ("picture", "name", "color"),
     [
         (plain("RGB"), "a.png", ORANGE),
         (plain("RGB"), "a.bmp", ORANGE),
@@ -59,13 +60,15 @@ def plain(mode: str, colour: object = ORANGE) -> Image.Image:
         (plain("F", 0.4), "a.tif", (102, 102, 102)),
     ],
 )
-def test_every_kind_of_picture_is_read(picture: Image.Image, name: str, seen: tuple[int, int, int], save: Save) -> None:
+def test_every_format_and_mode_is_read(
+    picture: Image.Image, name: str, color: tuple[int, int, int], save: Save
+) -> None:
     pixels = read_covering(save(picture, name), 32, 48)
     assert pixels.shape == (48, 32, 3)
-    assert np.abs(pixels.astype(int) - seen).max() <= 3
+    assert np.abs(pixels.astype(int) - color).max() <= 3
 
 
-def test_a_picture_covers_the_frame_and_is_cut_round_its_centre(save: Save) -> None:
+def test_an_image_covers_the_frame_and_is_cropped_around_its_centre(save: Save) -> None:
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, :20], wide[:, 20:40], wide[:, 40:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     pixels = read_covering(save(Image.fromarray(wide)), 40, 40)
@@ -74,7 +77,7 @@ def test_a_picture_covers_the_frame_and_is_cut_round_its_centre(save: Save) -> N
     assert read_covering(save(Image.new("RGB", (1, 3000))), 64, 48).shape == (48, 64, 3)
 
 
-def test_a_picture_stands_upright(save: Save) -> None:
+def test_the_exif_orientation_is_applied(save: Save) -> None:
     tilted = np.zeros((40, 40, 3), np.uint8)
     tilted[:20] = 255  # white above
     exif = Image.Exif()
@@ -83,12 +86,12 @@ def test_a_picture_stands_upright(save: Save) -> None:
     assert (pixels[:18].max(), pixels[-18:].min()) == (0, 255)
 
 
-def test_a_style_keeps_its_shape_and_is_made_smaller(save: Save) -> None:
-    assert read_style(save(Image.new("RGB", (3000, 1500)))).shape == (LARGEST // 2, LARGEST, 3)
+def test_a_style_image_keeps_its_shape_and_is_limited_in_size(save: Save) -> None:
+    assert read_style(save(Image.new("RGB", (2400, 1200)))).shape == (LARGEST // 2, LARGEST, 3)
     assert read_style(save(Image.new("RGB", (30, 15)))).shape == (15, 30, 3)
 
 
-def test_what_is_no_picture_is_told(tmp_path: Path, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_no_image_is_refused(tmp_path: Path, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "notes.png").write_text("la la la")
     (tmp_path / "empty.png").touch()
@@ -100,44 +103,49 @@ def test_what_is_no_picture_is_told(tmp_path: Path, save: Save, monkeypatch: pyt
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     for side, name in ((50, "large.png"), (90, "bomb.png")):
         save(Image.new("1", (side, side)), name)
-    for name, says in {
+    for name, problem in {
         "none.png": "cannot be read (No such file or directory)", "folder": "cannot be read",
         "notes.png": "not a picture", "empty.png": "not a picture", "drawing.eps": "not a picture",
         "large.png": "more than", "bomb.png": "more than",
     }.items():  # fmt: skip
-        assert_told(tmp_path / name, says)
+        assert_refused(tmp_path / name, problem)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     for name in ("cut.png", "cut.jpg"):
-        assert_told(tmp_path / name, "damaged")
+        assert_refused(tmp_path / name, "damaged")
 
 
-def assert_told(path: Path, says: str) -> None:
+def assert_refused(path: Path, problem: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read_style(path)
     assert caught.value.what.startswith(f"{path}: ")
-    assert says in caught.value.what
+    assert problem in caught.value.what
     assert caught.value.hint
     assert "\n" not in caught.value.what
 
 
-@given(kind=st.sampled_from(KINDS), at=st.floats(0, 1), garbage=st.binary())
-def test_damage_never_crashes(kind: str, at: float, garbage: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+@cache
+def encoded(kind: str) -> bytes:
     content = io.BytesIO()
     Image.linear_gradient("L").resize((16, 16)).convert("RGB").save(content, kind)
-    whole = content.getvalue()
+    return content.getvalue()
+
+
+@settings(deadline=None)
+@given(kind=st.sampled_from(KINDS), at=st.floats(0, 1), garbage=st.binary())
+def test_damage_never_crashes(kind: str, at: float, garbage: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    whole, path = encoded(kind), tmp_path_factory.getbasetemp() / "damaged"
     place = int(at * len(whole))
-    path = tmp_path_factory.mktemp("pictures") / "a"
     path.write_bytes(whole[:place] + garbage + whole[place + len(garbage) :])
     with contextlib.suppress(SettingsError):
         assert read_covering(path, 8, 8).shape == (8, 8, 3)
 
 
-def test_settings_name_pictures_that_are_there(save: Save) -> None:
+def test_images_in_settings_are_checked(save: Save) -> None:
     path = str(save(Image.new("RGB", (9, 9))))
-    settings = Settings().merged({"painting": {"init_image": path, "init_weight": 1}, "style_images": [f"{path}:-0.5"]})
-    check_images(settings)
-    assert settings.image_files == (path,)
-    moved = settings.with_image_files(lambda file: f"{file}.gone")
+    named = Settings().merged({"painting": {"init_image": path, "init_weight": 1}, "style_images": [f"{path}:-0.5"]})
+    check_images(named)
+    assert named.image_files == (path,)
+    moved = named.with_image_files(lambda file: f"{file}.gone")
     assert {moved.painting.init_image, moved.style_images[0].file} == {f"{path}.gone"}
     with pytest.raises(SettingsError, match="gone: cannot be read"):
         check_images(moved)

@@ -1,90 +1,167 @@
-"""A song goes in, a film comes out: the whole chain with the small family."""
+"""A song goes in, a film comes out: the whole pipeline with the mini family."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 from numpy.typing import NDArray
-from wav2clip_gen.estimate import estimate
-from wav2clip_gen.events import Event, Film, Finished, FramePainted
+from PIL import Image
 
-from tests.conftest import SAMPLES, Write
-from wav2clip_gen import record
+from tests.conftest import SAMPLES, Write, condition_job
+from wav2clip_gen import ffmpeg, record
+from wav2clip_gen.audio.track import Samples, open_track
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.pipeline import hear, render, rendering
-from wav2clip_gen.video.probe import probe
+from wav2clip_gen.pipeline import render, render_job
+from wav2clip_gen.progress import STAGES, Film, Progress
+from wav2clip_gen.video.probe import FilmFacts, probe
 
 Tone = NDArray[np.float64]
+RECORD = Path(__file__).with_name("data") / "record-0.1.json"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A film of the tone with its frames, made once for many tests, which must not change it."""
+
+    film: Film
+    song: Path
+    frames_dir: Path
+    progress: list[Progress]
+    facts: FilmFacts
+
+    def copied(self, folder: Path) -> tuple[Path, Path]:
+        """A copy of song and film with its record."""
+        for path in (self.song, self.film.path, self.film.record):
+            shutil.copy(path, folder)
+        return folder / self.song.name, folder / self.film.path.name
+
+
+@pytest.fixture(scope="module")
+def made(mini: Models, tiny: Settings, tone: Tone, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder, progress = tmp_path_factory.mktemp("made"), list[Progress]()
+    song = folder / "song.wav"
+    soundfile.write(song, tone, 16_000, subtype="FLOAT")
+    frames_dir = folder / "frames"
+    film = render(song, folder / "film.mp4", tiny, family=mini, frames_dir=frames_dir, on_progress=progress.append)
+    return Made(film, song, frames_dir, progress, probe(film.path))
 
 
 @pytest.fixture
-def film(mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone) -> Callable[..., Film]:
-    """Render the tone, or another sound, to `NAME.mp4`."""
+def render_tone(mini: Models, tiny: Settings, made: Made, tmp_path: Path) -> Callable[..., Film]:
+    """Render the tone to `NAME.mp4`."""
 
-    def make(name: str = "film", sound: Tone = tone, **changes: Any) -> Film:
-        return render(write_sound(sound), tmp_path / f"{name}.mp4", tiny.merged(changes), family=mini)
+    def run(name: str, **changes: Any) -> Film:
+        return render(made.song, tmp_path / f"{name}.mp4", tiny.merged(changes), family=mini)
 
-    return make
+    return run
 
 
-def frames(film: Film) -> list[str]:
+def frame_hashes(film: Film) -> list[str]:
     """A hash of each decoded frame."""
-    from wav2clip_gen import ffmpeg
-
     arguments = ["-i", ffmpeg.file_url(film.path), "-map", "0:v", "-f", "framemd5", "pipe:1"]
     listing = ffmpeg.run(arguments, purpose="hash the frames").decode()
     return [line.rpartition(",")[2].strip() for line in listing.splitlines() if not line.startswith("#")]
 
 
-def test_a_song_becomes_a_film_of_its_own_length(film: Callable[..., Film], tone: Tone) -> None:
-    made = film()
-    facts = probe(made.path)
+def frame_values(film: Film) -> dict[str, Any]:
+    """The values of the frames in a film's record."""
+    return json.loads(film.record.read_text())["frames"]
+
+
+# The film and its record
+
+
+def test_a_film_is_as_long_as_its_song(made: Made, tone: Tone) -> None:
+    facts = made.facts
     assert (facts.frames, facts.width, facts.height) == (6, 64, 48)
     assert facts.picture_codec == "h264"
     assert abs(facts.picture_seconds - len(tone) / 16_000) <= 1 / 4
     assert abs(facts.picture_seconds - facts.sound_seconds) <= 1 / 4
     assert facts.sound_seconds == pytest.approx(1.5, abs=0.05)
-    assert not made.partial
+    assert not made.film.partial
 
 
-def test_the_same_seed_makes_the_same_film_and_another_does_not(film: Callable[..., Film]) -> None:
-    first, again, other = film("a"), film("b"), film("c", run={"seed": 8})
-    assert frames(first) == frames(again)
-    assert frames(first) != frames(other)
-
-
-def test_the_record_remakes_the_film(film: Callable[..., Film], mini: Models, tmp_path: Path) -> None:
-    made = film(prompts=["a dog:0.5"], run={"seed": None})
-    again = record.read(made.record)
-    assert again.settings.run.seed == made.seed
-    assert again.differences == ()
-    assert frames(render(again.track, tmp_path / "again.mp4", again.settings, family=mini)) == frames(made)
-    again.track.write_bytes(b"another song")
-    assert record.read(made.record).differences == (f"{again.track} is not what it was for film.json",)
-
-
-def test_the_record_holds_what_was_done_and_measured(film: Callable[..., Film]) -> None:
-    made = film()
-    content = json.loads(made.record.read_text())
+def test_the_record_holds_what_was_done_and_measured(made: Made) -> None:
+    content = json.loads(made.film.record.read_text())
     assert content["settings"]["run"]["seed"] == 7
     assert content["family"]["name"] == "mini"
     assert set(content["family"]["sha256"]) == {"wav2clip", "clip", "vqgan", "prior"}
-    assert len(content["frames"]["loss"]) == len(content["frames"]["similarity"]) == made.frames == 6
+    assert len(content["frames"]["loss"]) == len(content["frames"]["similarity"]) == made.film.frames == 6
     assert content["sync"]["frames"] == 6
     assert abs(content["sync"]["offset_seconds"]) < 0.005
-    assert set(content["seconds"]) == {"load", "hear", "paint", "join", "check", "film"}
+    assert set(content["seconds"]) == {"load", "analyze", "optimize", "mux", "verify", "film"}
     assert content["track"]["path"] == "song.wav"
 
 
-def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_progress_is_reported_in_the_order_of_the_stages(made: Made) -> None:
+    stages = [progress.stage for progress in made.progress]
+    assert stages == ["load", "load", "analyze", "optimize", *["optimize"] * 6, "mux", "verify"]
+    assert set(stages) < set(STAGES)
+    assert made.progress[1].message == "models mini on cpu"
+    frames = made.progress[4:10]
+    assert [(frame.done, frame.total) for frame in frames] == [(number, 6) for number in range(1, 7)]
+    assert [frame.loss for frame in frames] == pytest.approx(frame_values(made.film)["loss"], abs=1e-6)
+    assert [frame.similarity for frame in frames] == pytest.approx(frame_values(made.film)["similarity"], abs=1e-6)
+
+
+def test_the_seed_decides_the_film(made: Made, render_tone: Callable[..., Film]) -> None:
+    again, other = render_tone("again"), render_tone("other", run={"seed": 8})
+    assert frame_hashes(again) == frame_hashes(made.film)
+    assert frame_values(again) == frame_values(made.film)
+    assert frame_hashes(other) != frame_hashes(made.film)
+
+
+def test_a_replay_makes_the_same_film_and_notices_another_song(
+    mini: Models, tiny: Settings, made: Made, tmp_path: Path
+) -> None:
+    settings = tiny.merged({"prompts": ["a dog:0.5"], "run": {"seed": None}})
+    song = Path(shutil.copy(made.song, tmp_path))
+    film = render(song, tmp_path / "film.mp4", settings, family=mini)
+    assert frame_values(film)["similarity"] != frame_values(made.film)["similarity"]
+    replay = record.read(film.record)
+    assert (replay.source, replay.settings.run.seed, replay.differences) == (song, film.seed, ())
+    again = render(replay.source, tmp_path / "again.mp4", replay.settings, family=mini)
+    assert frame_hashes(again) == frame_hashes(film)
+    song.write_bytes(b"another song")
+    assert record.read(film.record).differences == (f"{song} has changed since film.json",)
+
+
+def test_a_record_of_version_0_1_is_replayed(mini: Models, tmp_path: Path) -> None:
+    """It has the old names of settings; its film was made by that version."""
+    path, song = (Path(shutil.copy(file, tmp_path)) for file in (RECORD, SAMPLES / "africa.ogg"))
+    content = json.loads(path.read_text())
+    old, replay = content["settings"], record.read(path)
+    assert (replay.source, replay.differences) == (song, ())
+    motion, painting = replay.settings.motion, replay.settings.painting
+    assert (motion.temporal_weight, motion.ema_half_life) == (old["motion"]["inertia"], old["motion"]["blend"])
+    assert painting.concept_weight == old["painting"]["recognition"]
+    assert painting.layout_weight == old["painting"]["layout"]
+    assert painting.tv_weight == old["painting"]["total_variation"]
+    new = replay.settings.to_dict()
+    renamed = {"inertia", "blend", "recognition", "layout", "total_variation"}
+    for group in ("sound", "picture", "painting", "motion", "run"):
+        kept = {name: value for name, value in old[group].items() if group == "picture" or name not in renamed}
+        assert {name: new[group][name] for name in kept} == kept
+    assert (new["prompts"], new["maps"]) == (old["prompts"], old["maps"])
+    film = render(replay.source, tmp_path / "again.mp4", replay.settings, family=mini)
+    assert frame_values(film)["similarity"] == pytest.approx(content["frames"]["similarity"], abs=2e-3)
+    assert frame_values(film)["loss"] == pytest.approx(content["frames"]["loss"], rel=2e-3)
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     for content in ("{}", "[1]", "no json", '{"w2c-gen": {"format": 99}}', '{"w2c-gen": 1}'):
         path.write_text(content)
@@ -95,186 +172,202 @@ def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
         record.read(tmp_path / "none.json")
 
 
+# Sounds and settings
+
+
 @pytest.mark.parametrize(
     ("sound", "rate"),
     [
-        (np.zeros(24_000), 16_000),
+        (np.zeros(12_000), 16_000),
         (np.array([0.5]), 16_000),
         (np.random.default_rng(0).uniform(-1, 1, 3_000), 16_000),
-        (0.1 * np.random.default_rng(0).standard_normal((12_000, 8)), 8_000),
+        (0.1 * np.random.default_rng(0).standard_normal((6_000, 8)), 8_000),
     ],
     ids=["silence", "one sample", "shorter than a window", "7.1 at 8 kHz"],
 )
-def test_odd_sounds_render_without_a_nan(
+def test_unusual_sounds_give_finite_losses(
     sound: Tone, rate: int, mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write
 ) -> None:
-    made = render(write_sound(sound, rate=rate), tmp_path / "film.mp4", tiny, family=mini)
-    losses = json.loads(made.record.read_text())["frames"]["loss"]
-    assert made.frames == max(1, -(-len(sound) * 4 // rate))
-    assert np.isfinite(losses).all()
+    film = render(write_sound(sound, rate=rate), tmp_path / "film.mp4", tiny, family=mini)
+    assert film.frames == max(1, -(-len(sound) * 4 // rate))
+    assert np.isfinite(frame_values(film)["loss"]).all()
 
 
-def test_two_halves_with_different_sounds_get_their_own_targets_and_pictures(mini: Models, tmp_path: Path) -> None:
-    """On a track that is a djembe, then a choir: frames look like their own half more than like the other."""
-    from wav2clip_gen.audio.track import open_track
-
-    track = tmp_path / "halves.wav"
-    _write_halves(
-        open_track(SAMPLES / "africa.ogg", duration=3),
-        open_track(SAMPLES / "song" / "vocals.ogg", start=9, duration=3),
-        track,
-    )
+def test_frames_of_two_different_sounds_are_nearer_to_their_own_targets(mini: Models, tmp_path: Path) -> None:
+    """The track is a djembe, then a choir."""
+    halves = [
+        np.concatenate(list(track.mono_blocks()))
+        for track in (
+            open_track(SAMPLES / "africa.ogg", duration=3),
+            open_track(SAMPLES / "song" / "vocals.ogg", start=9, duration=3),
+        )
+    ]
+    soundfile.write(tmp_path / "halves.wav", np.concatenate([half / np.abs(half).max() for half in halves]), 16_000)
     settings = Settings().merged(
         {
-            "picture": {"width": 64, "height": 64, "fps": 4},
-            "painting": {"first_steps": 40, "steps": 12},
+            "picture": {"width": 64, "height": 64, "fps": 1},
+            "painting": {"first_steps": 24, "steps": 20},
             "run": {"seed": 7},
         }
     )
-    job = prepare(track, tmp_path / "film.mp4", settings)
-    targets = hear(job, mini).targets
-    first, second = targets[2:10].mean(dim=0), targets[14:22].mean(dim=0)
+    job = prepare(tmp_path / "halves.wav", tmp_path / "film.mp4", settings, frames_dir=tmp_path / "frames")
+    targets = condition_job(job, mini).targets
+    first, second = targets[:2].mean(dim=0), targets[4:].mean(dim=0)
     assert (first @ second / (first.norm() * second.norm())).item() < 0.97
 
-    pictures = _pictures(job, mini)
+    next(render_job(job, load=lambda *_, **__: mini))
+    files = sorted((tmp_path / "frames").glob("*.png"))
+    pictures = torch.stack([torch.tensor(np.array(Image.open(file))).permute(2, 0, 1) / 255 for file in files])
     seen = mini.clip.encode_images(pictures)  # (F, D)
     own = (seen * targets).sum(dim=1)
     other = (seen * targets.roll(len(targets) // 2, dims=0)).sum(dim=1)
-    for half in (range(2, 10), range(14, 22)):  # away from the change
+    for half in (range(2), range(4, 6)):  # away from the change
         assert (own - other)[list(half)].mean() > 0
 
 
-def _write_halves(first: Any, second: Any, path: Path) -> None:
-    import soundfile
-
-    halves = [np.concatenate(list(part.mono_blocks())) for part in (first, second)]
-    soundfile.write(path, np.concatenate([half / np.abs(half).max() for half in halves]), 16_000)
-
-
-def _pictures(job: Any, mini: Models) -> Any:
-    """The frames of a job at the perceptor's size, (F, 3, 64, 64)."""
-    import torch
-    from PIL import Image
-
-    render(job.track.path, job.out, job.settings, family=mini, frames_dir=job.out.parent / "frames")
-    files = sorted((job.out.parent / "frames").glob("*.png"))
-    return torch.stack([torch.tensor(np.array(Image.open(file))).permute(2, 0, 1) / 255 for file in files])
+def test_prompts_change_the_film_and_no_steps_still_make_one(made: Made, render_tone: Callable[..., Film]) -> None:
+    assert frame_hashes(render_tone("a", prompts=["a boat"])) != frame_hashes(made.film)
+    still = render_tone("b", painting={"first_steps": 0, "steps": 0})
+    assert frame_values(still)["loss"] == [None] * 6
 
 
-def test_prompts_change_the_film_and_steps_zero_still_makes_one(film: Callable[..., Film]) -> None:
-    assert frames(film("a")) != frames(film("b", prompts=["a boat"]))
-    still = film("c", painting={"first_steps": 0, "steps": 0})
-    assert json.loads(still.record.read_text())["frames"]["loss"] == [None] * 6
+# Decoding
 
 
-def test_events_come_in_the_order_of_the_story(
-    mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
-) -> None:
-    told: list[Event] = []
-    render(write_sound(tone), tmp_path / "film.mp4", tiny, family=mini, on_event=told.append)
-    names = [getattr(event, "name", type(event).__name__) for event in told]
-    assert names == ["load", "Ready", "hear", "paint", *["FramePainted"] * 6, "join", "check", "Finished"]
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch, write_sound: Write) -> Counter[Path]:
+    """How often each file was decoded from end to end."""
+    counts = Counter[Path]()
+    reader = type(open_track(write_sound(np.ones(1), "dot.wav")).reader)
+    original = reader.blocks
 
+    def blocks(self: Any, *arguments: Any, **options: Any) -> Iterator[Samples]:
+        yield from original(self, *arguments, **options)
+        counts[self.path] += 1
 
-def test_a_stopped_film_is_kept_as_far_as_it_came(
-    mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
-) -> None:
-    job = prepare(write_sound(tone), tmp_path / "film.mp4", tiny)
-    painted: list[int] = []
-
-    def stop() -> bool:
-        return len(painted) == 3
-
-    for event in rendering(job, load=lambda *_, **__: mini, stop=stop):
-        if isinstance(event, FramePainted):
-            painted.append(event.index)
-        if isinstance(event, Finished):
-            made = event.film
-    assert made.partial
-    assert made.path == tmp_path / "film.partial.mp4"
-    assert probe(made.path).frames == 3
-    assert not job.out.exists()
-    assert json.loads(made.record.read_text())["partial"] is True
-
-
-def test_pictures_are_kept_and_those_of_an_older_film_do_not_stay_among_them(
-    mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
-) -> None:
-    song, out, folder = write_sound(tone), tmp_path / "film.mp4", tmp_path / "frames"
-    render(song, out, tiny, family=mini, frames_dir=folder)
-    assert len(list(folder.glob("*.png"))) == 6
-    with pytest.raises(OutputError, match=r"holds 0000\d\d\.png"):
-        render(song, tmp_path / "other.mp4", tiny, family=mini, frames_dir=folder)
-    short = tiny.merged({"sound": {"duration": 0.5}})
-    prepare(song, out, short, frames_dir=folder, overwrite=True)
-    assert len(list(folder.glob("*.png"))) == 6  # who only checks removes nothing
-    render(song, out, short, family=mini, frames_dir=folder, overwrite=True)
-    assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000001.png"]
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write into"):
-        prepare(song, tmp_path / "third.mp4", tiny, frames_dir=tmp_path / "file" / "frames")
-
-
-def test_nothing_is_overwritten_unless_asked(film: Callable[..., Film], mini: Models, tiny: Settings) -> None:
-    made = film()
-    old = made.path.read_bytes()
-    with pytest.raises(OutputError, match="exists"):
-        film()
-    assert made.path.read_bytes() == old
-    song = made.path.with_name("song.wav")
-    assert render(song, made.path, tiny.merged({"run": {"seed": 9}}), family=mini, overwrite=True).seed == 9
-    assert made.path.read_bytes() != old
+    monkeypatch.setattr(reader, "blocks", blocks)
+    return counts
 
 
 @pytest.mark.parametrize(
-    ("out", "says"),
+    ("changes", "most"),
+    [({}, 3), ({"motion": {"scenes": "sections"}, "maps": ["onset:zoom=0.1"]}, 4)],
+    ids=["default", "sections and a map"],
+)
+def test_a_song_is_decoded_a_few_times_only(
+    changes: dict[str, Any], most: int, mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write,
+    decodes: Counter[Path],
+) -> None:  # fmt: skip
+    """To count its samples, to analyze it and to encode it; verifying needs only its first seconds."""
+    song = write_sound(0.1 * np.random.default_rng(0).standard_normal(8_000 * 25), rate=8_000)
+    still = {"sound": {"hop": 1}, "picture": {"fps": 1}, "painting": {"first_steps": 0, "steps": 0}}
+    render(song, tmp_path / "film.mp4", tiny.merged(still).merged(changes), family=mini)
+    assert 2 < decodes[song] <= most
+
+
+# Where films and frames go
+
+
+def test_a_stopped_film_is_kept_as_far_as_it_got(mini: Models, tiny: Settings, made: Made, tmp_path: Path) -> None:
+    job = prepare(made.song, tmp_path / "film.mp4", tiny)
+    frames = list[Progress]()
+
+    def follow(progress: Progress) -> None:
+        if progress.stage == "optimize" and progress.done:
+            frames.append(progress)
+
+    (film,) = render_job(job, load=lambda *_, **__: mini, stop=lambda: len(frames) == 3, on_progress=follow)
+    assert film.partial
+    assert film.path == tmp_path / "film.partial.mp4"
+    assert probe(film.path).frames == 3
+    assert not job.out.exists()
+    assert json.loads(film.record.read_text())["partial"] is True
+    assert frame_values(film)["loss"] == frame_values(made.film)["loss"][:3]
+
+
+def test_frames_are_kept_and_never_mixed_with_those_of_an_older_film(
+    mini: Models, tiny: Settings, made: Made, tmp_path: Path
+) -> None:
+    assert len(list(made.frames_dir.glob("*.png"))) == 6
+    folder = tmp_path / "frames"
+    shutil.copytree(made.frames_dir, folder)
+    with pytest.raises(OutputError, match=r"holds 0000\d\d\.png"):
+        prepare(made.song, tmp_path / "other.mp4", tiny, frames_dir=folder)
+    short = tiny.merged({"sound": {"duration": 0.5}})
+    job = prepare(made.song, tmp_path / "film.mp4", short, frames_dir=folder, overwrite=True)
+    assert len(list(folder.glob("*.png"))) == 6  # checking alone removes nothing
+    next(render_job(job, load=lambda *_, **__: mini))
+    assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000001.png"]
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write into"):
+        prepare(made.song, tmp_path / "third.mp4", tiny, frames_dir=tmp_path / "file" / "frames")
+
+
+def test_nothing_is_overwritten_unless_requested(mini: Models, tiny: Settings, made: Made, tmp_path: Path) -> None:
+    song, path = made.copied(tmp_path)
+    old = path.read_bytes()
+    with pytest.raises(OutputError, match="exists"):
+        render(song, path, tiny, family=mini)
+    assert path.read_bytes() == old
+    changes = {"run": {"seed": 9}, "sound": {"duration": 0.5}}
+    assert render(song, path, tiny.merged(changes), family=mini, overwrite=True).seed == 9
+    assert path.read_bytes() != old
+
+
+@pytest.mark.parametrize(
+    ("out", "problem"),
     [
         ("missing/film.mp4", "does not exist"),
         ("song.wav/film.mp4", "is a file"),
-        ("film.avi", "only mp4"),
-        ("film", "only mp4"),
-        ("{name}.mp4", "not a name"),
+        ("film.avi", "films are mp4"),
+        ("film", "films are mp4"),
+        ("{name}.mp4", "not a file name"),
     ],
 )
-def test_a_wrong_name_is_told_before_any_work(
-    out: str, says: str, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+def test_a_wrong_name_is_refused_before_any_work(
+    out: str, problem: str, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
 ) -> None:
-    with pytest.raises(W2CError, match=says):
+    with pytest.raises(W2CError, match=problem):
         prepare(write_sound(tone), tmp_path / out, tiny)
 
 
-def test_a_film_never_replaces_its_own_track(film: Callable[..., Film], tiny: Settings) -> None:
-    made = film()
+def test_a_film_never_replaces_its_own_track(made: Made, tiny: Settings) -> None:
     with pytest.raises(VideoError, match="is the track itself"):
-        prepare(made.path, made.path, tiny, overwrite=True)
+        prepare(made.film.path, made.film.path, tiny, overwrite=True)
 
 
-def test_a_failing_disk_leaves_the_old_film_and_no_parts(
-    film: Callable[..., Film], mini: Models, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stage", ["rawvideo*rgb24", "f32le*aac"], ids=["writing", "muxing"])
+def test_a_full_disk_leaves_the_old_film_and_no_partial_file(
+    stage: str, mini: Models, tiny: Settings, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = film()
-    old, before = made.path.read_bytes(), set(tmp_path.iterdir())
-    from wav2clip_gen.ffmpeg import find_ffmpeg
-
-    broken = tmp_path.parent / "broken-ffmpeg"
+    song, path = made.copied(tmp_path)
+    old, before = path.read_bytes(), set(tmp_path.iterdir())
+    broken = tmp_path.parent / f"{tmp_path.name}-ffmpeg"
     broken.write_text(
-        f'#!/bin/sh\ncase "$*" in *rawvideo*rgb24*) head -c 1000 >/dev/null'
-        'echo "No space left on device" >&2; exit 1;; esac\n'
-        f'exec "{find_ffmpeg()}" "$@"\n'
+        f'#!/bin/sh\ncase "$*" in *{stage}*) for last; do :; done; echo half > "${{last#file:}}"; '
+        'head -c 1000 >/dev/null; echo "No space left on device" >&2; exit 1;; esac\n'
+        f'exec "{ffmpeg.find_ffmpeg()}" "$@"\n'
     )
     broken.chmod(0o755)
     monkeypatch.setenv("W2C_FFMPEG", str(broken))
     with pytest.raises(VideoError, match="No space left") as caught:
-        render(tmp_path / "song.wav", made.path, tiny, family=mini, overwrite=True)
+        render(song, path, tiny, family=mini, overwrite=True)
     assert "disk" in caught.value.hint
-    assert made.path.read_bytes() == old
+    assert path.read_bytes() == old
     assert set(tmp_path.iterdir()) == before
 
 
-def test_an_estimate_costs_nothing_but_time(
-    mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+def test_an_interrupted_film_leaves_the_old_one_and_no_partial_file(
+    mini: Models, tiny: Settings, made: Made, tmp_path: Path
 ) -> None:
-    cost = estimate(prepare(write_sound(tone), tmp_path / "film.mp4", tiny), family=mini)
-    assert cost.seconds > 0
-    assert cost.per_song_second > 0
-    assert not (tmp_path / "film.mp4").exists()
+    song, path = made.copied(tmp_path)
+    old, before = path.read_bytes(), set(tmp_path.iterdir())
+
+    def interrupt(progress: Progress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(song, path, tiny, family=mini, overwrite=True, on_progress=interrupt)
+    assert path.read_bytes() == old
+    assert set(tmp_path.iterdir()) == before

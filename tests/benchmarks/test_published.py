@@ -1,4 +1,4 @@
-"""What the published models cost on this machine, with random weights of their size: `make bench` adds it to the table.
+"""The cost of the published models on this machine, with random weights of their size, for `make bench`.
 
 These measure; they assert nothing about speed.
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from wav2clip_gen.synthesis.painter import Painter
 
 from tests.benchmarks.test_speed import SONG, peak_memory
 from wav2clip_gen.config import Settings
 from wav2clip_gen.models.registry import Models, load_family
+from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
 
 pytestmark = pytest.mark.benchmark
 GIB = 2**30
@@ -26,19 +26,19 @@ def full(full_weights: Path) -> Models:
     return load_family("full", weights_dir=full_weights)
 
 
-def artist(family: Models, side: int, cuts: int, cut_batch: int) -> Painter:
+def make_optimizer(family: Models, side: int, cuts: int, cut_batch: int) -> FrameOptimizer:
     painting = {"cuts": cuts, "cut_batch": cut_batch, "tv_weight": 0.0}
     settings = Settings().merged({"picture": {"width": side, "height": side}, "painting": painting})
-    return Painter(family, settings, generator=torch.Generator().manual_seed(0))
+    return FrameOptimizer(family, settings, generator=generator_for(0, family.device))
 
 
 def test_full_step_on_a_cpu(table: list[tuple[str, str]], full: Models) -> None:
-    painter = artist(full, 256, 32, 0)
+    optimizer = make_optimizer(full, 256, 32, 0)
     target = full.clip.encode_text(["a dog"])[0]
 
     def step() -> float:
         began = time.perf_counter()
-        list(painter.paint(target, steps=1, inertia=0.1))
+        optimizer.optimize(target, steps=1, temporal_weight=0.1)
         return time.perf_counter() - began
 
     step()
@@ -55,7 +55,7 @@ def test_full_memory_on_a_cpu(table: list[tuple[str, str]], full_weights: Path, 
 
 
 class Held:
-    """Adds up what autograd keeps for the way back: each storage once, and how much there was at most."""
+    """Counts the bytes that autograd saves for the backward pass: each storage once; `most` is the peak."""
 
     def __init__(self) -> None:
         self.now = self.most = 0
@@ -73,7 +73,7 @@ class Held:
         return Kept(self, tensor)
 
     def add(self, tensor: Tensor, count: int) -> None:
-        """One more, or one less, holds this tensor's storage."""
+        """Count one more or one less reference to this tensor's storage."""
         storage = tensor.untyped_storage()
         before = self._counts.get(storage.data_ptr(), 0)
         self._counts[storage.data_ptr()] = before + count
@@ -83,7 +83,7 @@ class Held:
 
 
 class Kept:
-    """A tensor that autograd holds; gone when autograd lets go of it."""
+    """A tensor that autograd saved, until it is released."""
 
     def __init__(self, held: Held, tensor: Tensor) -> None:
         self.tensor, self._held = tensor, held
@@ -95,15 +95,15 @@ class Kept:
 
 @pytest.mark.parametrize(("side", "cuts", "cut_batch"), [(256, 32, 0), (512, 32, 0), (512, 32, 8)])
 def test_full_activations(table: list[tuple[str, str]], full: Models, side: int, cuts: int, cut_batch: int) -> None:
-    """What a GPU must hold: the weights, and at most so much for the way back; fp32, as measured on the CPU."""
-    painter = artist(full, side, cuts, cut_batch)
+    """What a GPU must hold: the weights, and the saved activations at their peak; fp32, measured on the CPU."""
+    optimizer = make_optimizer(full, side, cuts, cut_batch)
     target = full.clip.encode_text(["a dog"])[0]
     weights = {p.data_ptr(): p.nbytes for n in (full.wav2clip, full.clip, full.vqgan) for p in n.parameters()}
     with Held() as held:
         for parameter in (*full.clip.parameters(), *full.vqgan.parameters()):
-            held.add(parameter, 1)  # autograd refers to weights too: they are counted apart
+            held.add(parameter, 1)  # autograd refers to weights too; they are counted separately
         held.now = held.most = 0
-        list(painter.paint(target, steps=1, inertia=0.1))
+        optimizer.optimize(target, steps=1, temporal_weight=0.1)
     batch = f", --cut-batch {cut_batch}" if cut_batch else ""
-    figure = f"{held.most / GIB:.2f} GiB, plus {sum(weights.values()) / GIB:.2f} GiB of weights"
+    figure = f"{held.most / GIB:.2f} GiB, and {sum(weights.values()) / GIB:.2f} GiB of weights"
     table.append((f"full: activations of a step at {side}x{side}, {cuts} cuts{batch}", figure))

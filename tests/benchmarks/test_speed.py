@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from torch.profiler import ProfilerActivity, profile
-from wav2clip_gen.synthesis.motion import Matrix, placement
-from wav2clip_gen.synthesis.painter import Painter
 
 from tests.conftest import ROOT, SAMPLES
 from wav2clip_gen.config import Settings
 from wav2clip_gen.models.registry import Models
+from wav2clip_gen.synthesis.camera import Matrix, similarity_transform
+from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
 
 pytestmark = pytest.mark.benchmark
 
@@ -31,7 +30,7 @@ SONG = SAMPLES / "africa.ogg"
 PEAK_MEMORY = (
     "from wav2clip_gen.cli.app import main\n"
     "try:\n    main()\nfinally:\n    print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
-)  # prints `VmHWM: n kB` after the film's path; the peak that getrusage tells is inherited from the parent
+)  # prints `VmHWM: n kB` after the film's path; the peak of getrusage is inherited from the parent
 
 
 def command(*arguments: object) -> list[str]:
@@ -39,7 +38,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def peak_memory(*arguments: object) -> int:
-    """The most memory that `w2c-gen` took with these arguments, in MiB."""
+    """The peak memory of `w2c-gen` with these arguments, in MiB."""
     words = [sys.executable, "-c", PEAK_MEMORY, *map(str, arguments)]
     done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
     return int(done.stdout.split()[-2]) // 1024
@@ -65,7 +64,8 @@ def test_first_frame(table: list[tuple[str, str]], tmp_path: Path) -> None:
         with subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
             assert process.stderr is not None
             for line in process.stderr:
-                if json.loads(line)["event"] == "FramePainted":
+                progress = json.loads(line)
+                if progress.get("stage") == "optimize" and progress["done"]:
                     break
             seconds = time.perf_counter() - began
             process.kill()
@@ -82,27 +82,26 @@ def test_film(table: list[tuple[str, str]], tmp_path: Path) -> None:
             check=True, capture_output=True, cwd=ROOT,
         )  # fmt: skip
         seconds = json.loads((tmp_path / "film.json").read_text())["seconds"]
-        ratios.append(seconds["paint"] / seconds["film"])
-        shares.append(sum(value for name, value in seconds.items() if name not in ("paint", "film")))
+        ratios.append(seconds["optimize"] / seconds["film"])
+        shares.append(sum(value for name, value in seconds.items() if name not in ("optimize", "film")))
     table.append(
         (
             "optimizing, per second of song (default: 128x128, 12 fps, 4 steps, 8 cuts)",
             f"{statistics.median(ratios):.2f} s",
         )
     )
-    table.append(("loading, embedding, muxing and verifying a film of 3 s", f"{statistics.median(shares):.1f} s"))
+    table.append(("loading, analyzing, muxing and verifying a film of 3 s", f"{statistics.median(shares):.1f} s"))
 
 
 @pytest.mark.parametrize("size", [128, 256])
 def test_step(table: list[tuple[str, str]], mini: Models, size: int) -> None:
     settings = Settings().merged({"picture": {"width": size, "height": size}})
-    painter = Painter(mini, settings, generator=torch.Generator().manual_seed(0))
+    optimizer = FrameOptimizer(mini, settings, generator=generator_for(0, mini.device))
     target = mini.clip.encode_text(["a dog"])[0]
 
     def steps(count: int) -> float:
         began = time.perf_counter()
-        for _ in painter.paint(target, steps=count, inertia=0.1):
-            pass
+        optimizer.optimize(target, steps=count, temporal_weight=0.1)
         return (time.perf_counter() - began) / count
 
     steps(10)
@@ -117,20 +116,20 @@ def test_step(table: list[tuple[str, str]], mini: Models, size: int) -> None:
     table.append((f"its split at {size}x{size}", f"{', '.join(parts)}, other {other:.0%}"))
 
 
-def test_moving(table: list[tuple[str, str]], mini: Models) -> None:
-    painter = Painter(mini, Settings(), generator=torch.Generator().manual_seed(0))
-    nearer = placement(zoom=1.1 ** (1 / 12))
+def test_camera(table: list[tuple[str, str]], mini: Models) -> None:
+    optimizer = FrameOptimizer(mini, Settings(), generator=generator_for(0, mini.device))
+    nearer = similarity_transform(zoom=1.1 ** (1 / 12))
 
-    def shown(move: Matrix) -> float:
+    def seconds_per_frame(move: Matrix) -> float:
         began = time.perf_counter()
         for _ in range(24):
-            painter.move(move)
-            painter.show()
+            optimizer.move(move)
+            optimizer.decode()
         return (time.perf_counter() - began) / 24
 
-    shown(nearer)
-    seconds = median(lambda: shown(nearer), 5) - median(lambda: shown(np.eye(3)), 5)
-    table.append(("moving the camera at 128x128, --zoom 0.1", f"{seconds * 1000:.0f} ms a frame"))
+    seconds_per_frame(nearer)
+    seconds = median(lambda: seconds_per_frame(nearer), 5) - median(lambda: seconds_per_frame(np.eye(3)), 5)
+    table.append(("moving a picture of 128x128, --zoom 0.1", f"{seconds * 1000:.0f} ms a frame"))
 
 
 def test_memory(table: list[tuple[str, str]], tmp_path: Path) -> None:

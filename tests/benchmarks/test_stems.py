@@ -1,4 +1,4 @@
-"""How long a song takes to become stems, and how much memory an hour takes.
+"""The time that separating a song takes, and the memory that an hour takes.
 
 These measure; they assert nothing about speed.
 """
@@ -8,26 +8,23 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 import soundfile
-import torch
-from wav2clip_gen.synthesis.painter import Painter
 
 from tests.audio.test_dsp import decibels
-from tests.conftest import ROOT, SAMPLES
+from tests.conftest import ROOT, SAMPLES, condition_job
+from wav2clip_gen.audio.decode import decode
 from wav2clip_gen.audio.dsp import DspSeparator
 from wav2clip_gen.audio.stems import STEMS, plan_stems
-from wav2clip_gen.audio.timeline import Timeline, iterate_windows
-from wav2clip_gen.audio.track import Samples, Track, open_track
+from wav2clip_gen.audio.timeline import Timeline
+from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.config import Settings
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.pipeline import hear
+from wav2clip_gen.synthesis.conditioning import encode_audio
+from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
 
 pytestmark = pytest.mark.benchmark
 
@@ -35,7 +32,7 @@ SEPARATE = """
 import sys, time
 from pathlib import Path
 from wav2clip_gen.audio.stems import STEMS, plan_stems
-from wav2clip_gen.audio.track import Samples, Track, open_track
+from wav2clip_gen.audio.track import open_track
 song = open_track(Path(sys.argv[1]))
 began = time.perf_counter()
 plan_stems(song, STEMS, separator="dsp").load(cache=Path(sys.argv[2]))
@@ -44,7 +41,7 @@ print(time.perf_counter() - began, *(line for line in open("/proc/self/status") 
 
 
 def loop(path: Path, minutes: int) -> Path:
-    """A song of so many minutes: the sample again and again."""
+    """A song of so many minutes: the sample, repeated."""
     sound, rate = soundfile.read(SAMPLES / "song" / "mix.ogg", dtype="float32")
     with soundfile.SoundFile(path, "w", rate, 2) as file:
         for left in range(minutes * 60 * rate, 0, -len(sound)):
@@ -76,33 +73,31 @@ def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Models) -
     stems = plan_stems(song, STEMS, separator="dsp").load(cache=tmp_path / "cache")
     timeline = Timeline.of(song, fps=12)
 
-    def windows(track: Track) -> Iterator[Samples]:
-        return iterate_windows(track.mono_blocks(), timeline)
-
     began = time.perf_counter()
     for track in stems.values():
-        mini.wav2clip.encode_windows(partial(windows, track))
+        encode_audio(mini.wav2clip, decode(track, timeline), timeline)
     table.append(("embedding the four stems of 4 min", f"{time.perf_counter() - began:.1f} s"))
 
 
-def test_steering(table: list[tuple[str, str]], tmp_path: Path, mini: Models) -> None:
-    """Stems are heard before the first frame is painted: what that adds to each frame."""
+def test_conditioning(table: list[tuple[str, str]], tmp_path: Path, mini: Models) -> None:
+    """Stems are embedded before the first frame is optimized: what that adds per frame."""
 
     def cost(stems: tuple[str, ...]) -> tuple[float, float]:
         settings = Settings().merged({"stems": list(stems), "run": {"seed": 0}})
-        job = prepare(SAMPLES / "song", tmp_path / "film.mp4", settings, loaded=mini.selection)
+        job = prepare(SAMPLES / "song", tmp_path / "film.mp4", settings, selection=mini.selection)
         began = time.process_time()
-        trajectory = hear(job, mini)
-        hearing = (time.process_time() - began) / len(trajectory)
-        painter = Painter(mini, settings, generator=torch.Generator().manual_seed(0))
+        targets = condition_job(job, mini).targets
+        analyzing = (time.process_time() - began) / len(targets)
+        optimizer = FrameOptimizer(mini, settings, generator=generator_for(0, mini.device))
         began = time.process_time()
-        for target in trajectory.targets[:20]:
-            deque(
-                painter.paint(target, steps=settings.painting.steps, inertia=settings.motion.temporal_weight), maxlen=0
-            )
-            painter.show_bytes()
-        return hearing, (time.process_time() - began) / 20
+        for target in targets[:20]:
+            steps, weight = settings.painting.steps, settings.motion.temporal_weight
+            optimizer.optimize(target, steps=steps, temporal_weight=weight)
+            optimizer.decode_bytes()
+        return analyzing, (time.process_time() - began) / 20
 
-    cost(())  # the first time finds its algorithms
+    cost(())  # the first run chooses its algorithms
     (song, frame), (stems, _) = cost(()), cost(STEMS)
-    table.append(("conditioning on four stems, relative to optimizing a frame", f"+{(stems - song) / frame:.1%}"))
+    table.append(
+        ("conditioning on four stems, relative to the optimization of a frame", f"+{(stems - song) / frame:.1%}")
+    )

