@@ -16,7 +16,7 @@ from wav2clip_gen.evaluation.judge import SEEN_AS
 from wav2clip_gen.evaluation.parts import Advanced, Began, Event, Measured
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.settings import Settings
-from wav2clip_gen.training.sounds import Sound
+from wav2clip_gen.training.mini.audio import AudioExample
 
 
 class DogJudge:
@@ -42,8 +42,8 @@ def judge(monkeypatch: pytest.MonkeyPatch, tiny: Settings) -> DogJudge:
     return stub
 
 
-def piece(label: str, group: str) -> Sound:
-    return Sound.of(np.zeros(1, np.int16), key=f"{label} {group}", set="esc", label=label, group=group)
+def piece(label: str, group: str) -> AudioExample:
+    return AudioExample.from_samples(np.zeros(1, np.int16), key=f"{label} {group}", set="esc", label=label, group=group)
 
 
 def test_the_judge_looks_at_the_last_second_of_each_film(mini: Family, toy_data: Path, judge: DogJudge) -> None:

@@ -86,10 +86,10 @@ def test_the_image_tower_is_asked_clean_and_attacked(mini: Family, held_out: Hel
 
 
 def test_the_adversary_misleads_a_network_that_it_knows(mini: Family, held_out: HeldOut) -> None:
-    from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
-    from wav2clip_gen.training.loop import step_generator
+    from wav2clip_gen.training.mini.image_tower import ImageTowerTask, ImageTowerSettings
+    from wav2clip_gen.training.trainer import step_generator
 
-    recipe = ImageRecipe(held_out.data, ImageTraining(radius=2.0))
+    recipe = ImageTowerTask(held_out.data, ImageTowerSettings(radius=2.0))
     targets = recipe.validation.targets(list(range(8)), recipe.columns)
     pictures = recipe.validation.parts[0].pixels[:8].float() / 255
     changed = recipe.attack(mini.clip, pictures, targets, step_generator(0, -2))

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from wav2clip_gen.cli.running import install
 from wav2clip_gen.cli.train import app
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.models import checkpoints, store
@@ -104,7 +103,7 @@ def test_a_disk_that_does_not_take_the_weights_is_told(tmp_path: Path, monkeypat
     monkeypatch.setattr(shutil, "copyfile", full)
     out = tmp_path / "mini"
     with pytest.raises(OutputError, match=r"cannot write .*mini/vqgan\.safetensors: No space left") as caught:
-        install(tmp_path / "runs" / "vqgan.safetensors", out)
+        install_weights(tmp_path / "runs" / "vqgan.safetensors", out)
     assert "runs/vqgan.safetensors" in caught.value.hint
     assert list(out.iterdir()) == []
 
@@ -161,9 +160,9 @@ def test_the_sound_encoder_learns_from_videos(
     toy_videos: Path, untrained_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[object] = []
-    monkeypatch.setattr("wav2clip_gen.training.board.Board.__init__", lambda self, folder: None)
-    monkeypatch.setattr("wav2clip_gen.training.board.Board.show", lambda self, event: shown.append(event))
-    monkeypatch.setattr("wav2clip_gen.training.board.Board.__exit__", lambda self, *problem: None)
+    monkeypatch.setattr("wav2clip_gen.training.checkpointing.Board.__init__", lambda self, folder: None)
+    monkeypatch.setattr("wav2clip_gen.training.checkpointing.Board.show", lambda self, event: shown.append(event))
+    monkeypatch.setattr("wav2clip_gen.training.checkpointing.Board.__exit__", lambda self, *problem: None)
     where = ("--out", tmp_path / "mini", "--runs", tmp_path, "--perceptor", untrained_clip, "--tensorboard", tmp_path)
     small = ("--steps", "2", "--batch", "4", "--parts", "2", "--width", "2", "--loss", "clip_loss", "--device", "cpu")
     code, said = run("wav2clip", "--videos", toy_videos, *where, *small)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.training.tables import read_table
+from wav2clip_gen.training.shards import read_table
 
 ESC_50 = (
     "dog", "rooster", "pig", "cow", "frog", "cat", "hen", "insects", "sheep", "crow",

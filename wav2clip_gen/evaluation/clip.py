@@ -15,8 +15,9 @@ from wav2clip_gen.evaluation.ranks import Ranking, rank
 from wav2clip_gen.evaluation.tables import Table, hit_rows
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
-from wav2clip_gen.training.loop import step_generator
+from wav2clip_gen.training.mini.image_tower import ImageTowerTask
+from wav2clip_gen.training.schedule import step_generator
+from wav2clip_gen.training.settings import ImageTowerSettings
 
 BATCH = 64
 SIZE_OF_RADIUS = 64  # pixels along each side of the pictures that the adversary's radius is given for
@@ -59,9 +60,9 @@ def measure_clip(family: Family, held_out: HeldOut, *, on_progress: OnProgress) 
         W2CError: None of them shows a concept that the training pictures show.
     """
     trained = _training(family).get("radius")
-    radius = (ImageTraining().radius if trained is None else trained) * family.clip.size / SIZE_OF_RADIUS
+    radius = (ImageTowerSettings().radius if trained is None else trained) * family.clip.size / SIZE_OF_RADIUS
     # the recipe knows which concepts were trained on, and the adversary
-    recipe = ImageRecipe(held_out.data, ImageTraining(radius=radius), device=family.device)
+    recipe = ImageTowerTask(held_out.data, ImageTowerSettings(radius=radius), device=family.device)
     generator = step_generator(held_out.seed, -2)
     places = [
         place
@@ -105,10 +106,10 @@ def _training(family: Family) -> dict[str, float]:
     return training.get("image", training).get("settings", {})
 
 
-def _pictures(recipe: ImageRecipe, places: list[int], size: int) -> Tensor:
+def _pictures(recipe: ImageTowerTask, places: list[int], size: int) -> Tensor:
     """Validation pictures (B, 3, size, size) in [0, 1], all of one kind."""
     where = [recipe.validation.places[place] for place in places]
-    pixels = recipe.validation.parts[where[0][0]].pixels[[at for _, at in where]]
+    pixels = recipe.validation.datasets[where[0][0]][[at for _, at in where]]
     return F.interpolate(pixels.float() / 255, size=(size, size), mode="area")
 
 

@@ -26,7 +26,7 @@ from wav2clip_gen.evaluation.tables import Table, counted, percent
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import render
 from wav2clip_gen.settings import Settings
-from wav2clip_gen.training.sounds import Sound
+from wav2clip_gen.training.mini.audio import AudioExample
 
 SECONDS = 2.0  # of film for each sound
 JUDGED = 1.0  # seconds at the film's end that the judge looks at
@@ -143,7 +143,7 @@ def measure_film(family: Family, held_out: HeldOut, *, on_progress: OnProgress) 
     )
 
 
-def film(family: Family, piece: Sound, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
+def film(family: Family, piece: AudioExample, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
     """Film the loudest place of a piece: frames (F, 3, H, W) in [0, 1], and the seconds its sound is late."""
     sound = {"start": loudest(piece.samples), "duration": SECONDS}
     settings = settings.merged({"sound": sound, "run": {"seed": seed}})
@@ -165,18 +165,18 @@ def loudest(samples: np.ndarray) -> float:
     return float(starts[np.argmax(energy[ends] - energy[starts])] / EAR_RATE)
 
 
-def evenly(pieces: list[Sound]) -> list[Sound]:
+def evenly(pieces: list[AudioExample]) -> list[AudioExample]:
     """The pieces in an order whose beginning has all classes alike, and each recording before any comes twice."""
-    queues: dict[str, list[Sound]] = {}
+    queues: dict[str, list[AudioExample]] = {}
     for piece in pieces:
         queues.setdefault(class_of(piece.label) or "", []).append(piece)
     rounds = zip_longest(*(_recordings_first(queue) for queue in queues.values()))
     return [piece for these in rounds for piece in these if piece is not None]
 
 
-def _recordings_first(pieces: list[Sound]) -> Iterator[Sound]:
+def _recordings_first(pieces: list[AudioExample]) -> Iterator[AudioExample]:
     """First one piece of each recording, then a second of each, and so on."""
-    by_recording: dict[str, list[Sound]] = {}
+    by_recording: dict[str, list[AudioExample]] = {}
     for piece in pieces:
         by_recording.setdefault(piece.group, []).append(piece)
     for these in zip_longest(*by_recording.values()):

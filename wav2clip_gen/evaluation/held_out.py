@@ -12,11 +12,11 @@ from torch import Tensor
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.training.anchors import Concepts, load_anchors, picture_concepts, wanted_by_pictures
-from wav2clip_gen.training.data import Pictures, load_pictures
-from wav2clip_gen.training.loop import step_generator
-from wav2clip_gen.training.sounds import Sound, label_table, load_sounds
-from wav2clip_gen.training.wav2clip import piece_embedding
+from wav2clip_gen.training.data import ImageDataset, load_images
+from wav2clip_gen.training.mini.audio import AudioExample, load_audio, load_audio_labels
+from wav2clip_gen.training.mini.concepts import Concepts, image_concepts, load_anchors, missing_concepts
+from wav2clip_gen.training.mini.wav2clip import embed_sound
+from wav2clip_gen.training.schedule import step_generator
 
 FOLDERS = ("audio", "images", "text")
 
@@ -28,7 +28,7 @@ class HeldOut:
     data: Path
     limit: int | None = None  # pictures, sounds and films at most, of each kind
     seed: int = 0  # decides which
-    _read: dict[str, Pictures] = field(default_factory=dict, repr=False)
+    _read: dict[str, ImageDataset] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         lacking = [self.data / name for name in FOLDERS if not (self.data / name).is_dir()]
@@ -39,26 +39,26 @@ class HeldOut:
             )
 
     @cached_property
-    def pictures(self) -> Pictures:
+    def pictures(self) -> ImageDataset:
         """Photographs of 128 px, as many as are asked for."""
         pictures = self.all_pictures("natural")
         chosen = self.choose(len(pictures))
-        return pictures.some(chosen)
+        return pictures.subset(chosen)
 
-    def all_pictures(self, kind: str) -> Pictures:
-        """Pictures of a kind ("natural", "tiny"), all of them."""
+    def all_pictures(self, kind: str) -> ImageDataset:
+        """ImageDataset of a kind ("natural", "tiny"), all of them."""
         if kind not in self._read:
-            self._read[kind] = load_pictures(self.data, "val", kind=kind)
+            self._read[kind] = load_images(self.data, "val", kind=kind)
         return self._read[kind]
 
     @cached_property
-    def all_sounds(self) -> tuple[Sound, ...]:
+    def all_sounds(self) -> tuple[AudioExample, ...]:
         """Pieces of recordings not trained on, all of them."""
-        _, held_out = load_sounds(self.data)
-        return held_out.pieces
+        _, held_out = load_audio(self.data)
+        return held_out.examples
 
     @cached_property
-    def sounds(self) -> tuple[Sound, ...]:
+    def sounds(self) -> tuple[AudioExample, ...]:
         """As many of them as are asked for."""
         return tuple(self.all_sounds[at] for at in self.choose(len(self.all_sounds)))
 
@@ -66,18 +66,18 @@ class HeldOut:
     def _names(self) -> Concepts:
         """The names of all concepts, without vectors: enough to know what shows what."""
         anchors = load_anchors(self.data)
-        names = (*anchors.names, *(name for name in wanted_by_pictures(self.data) if name not in anchors.index))
-        return Concepts(names, torch.zeros(len(names), 1), torch.zeros(len(names), dtype=torch.bool))
+        names = (*anchors.names, *missing_concepts(self.data, anchors))
+        return Concepts(names, torch.zeros(len(names), 1))
 
-    def shown(self, pictures: Pictures) -> list[set[int]]:
+    def shown(self, pictures: ImageDataset) -> list[set[int]]:
         """For each picture the concepts it shows; may be none."""
-        return [set(rows) for rows in picture_concepts(self.data, pictures.descriptions, self._names)]
+        return [set(rows) for rows in image_concepts(self.data, pictures.info, self._names)]
 
-    def seen_where_heard(self, pieces: tuple[Sound, ...]) -> list[set[int]]:
+    def seen_where_heard(self, pieces: tuple[AudioExample, ...]) -> list[set[int]]:
         """For each piece the concepts that are seen where it is heard; may be none."""
         labels = sorted({piece.label for piece in pieces})
-        table = label_table(self.data, labels, self._names, None)
-        seen = {name: set(rows) for name, rows in zip(table.names, table.seen, strict=True)}
+        table = load_audio_labels(self.data, labels, self._names, None)
+        seen = {name: set(rows) for name, rows in zip(table.names, table.concepts, strict=True)}
         return [seen.get(piece.label, set()) for piece in pieces]
 
     def choose(self, count: int) -> list[int]:
@@ -88,9 +88,9 @@ class HeldOut:
 
 
 @torch.no_grad()
-def embed_sounds(family: Family, pieces: tuple[Sound, ...]) -> Tensor:
+def embed_sounds(family: Family, pieces: tuple[AudioExample, ...]) -> Tensor:
     """Unit vectors (N, D), on the CPU, of whole pieces."""
-    return torch.stack([piece_embedding(family.wav2clip, piece.samples) for piece in pieces])
+    return torch.stack([embed_sound(family.wav2clip, piece.samples) for piece in pieces])
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.evaluation.judge import Judge
 from wav2clip_gen.evaluation.tables import counted, percent
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.training.data import Pictures
-from wav2clip_gen.training.loop import step_generator
+from wav2clip_gen.training.data import ImageDataset
+from wav2clip_gen.training.schedule import step_generator
 
 SHUFFLES = 10_000
 LABELS = 1000  # of ImageNet
@@ -84,22 +84,22 @@ def judge_pictures(judge: Judge, family: Family, held_out: HeldOut) -> JudgeFigu
     )
 
 
-def _labelled(held_out: HeldOut, kind: str) -> Pictures:
+def _labelled(held_out: HeldOut, kind: str) -> ImageDataset:
     """Validation pictures of a kind whose label is one of ImageNet's, some of them."""
     pictures, rows = held_out.all_pictures(kind), label_rows()
-    known = [at for at, described in enumerate(pictures.descriptions) if described.label in rows]
+    known = [at for at, described in enumerate(pictures.info) if described.label in rows]
     chosen = [known[at] for at in held_out.choose(len(known))][:MOST]
-    return pictures.some(chosen)
+    return pictures.subset(chosen)
 
 
 def _right(
-    judge: Judge, pictures: Pictures, device: torch.device, change: Callable[[Tensor], Tensor]
+    judge: Judge, pictures: ImageDataset, device: torch.device, change: Callable[[Tensor], Tensor]
 ) -> tuple[int, int]:
     """How many of the pictures the judge gives their ImageNet label, and how many there are."""
     rows, right = label_rows(), 0
-    truth = torch.tensor([rows[described.label] for described in pictures.descriptions])
+    truth = torch.tensor([rows[described.label] for described in pictures.info])
     for start in range(0, len(pictures), BATCH):
-        shown = change(pictures.pixels[start : start + BATCH].to(device).float() / 255)
+        shown = change(pictures[start : start + BATCH].to(device).float() / 255)
         right += int((judge(shown).argmax(dim=1).cpu() == truth[start : start + BATCH]).sum())
     return right, len(pictures)
 

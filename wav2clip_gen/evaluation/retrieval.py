@@ -64,7 +64,7 @@ def measure_retrieval(family: Family, held_out: HeldOut, *, on_progress: OnProgr
 
     seen = []
     for start in range(0, len(pictures), BATCH):
-        part = pictures.pixels[start : start + BATCH].to(family.device).float() / 255
+        part = pictures[start : start + BATCH].to(family.device).float() / 255
         part = F.interpolate(part, size=(family.clip.size, family.clip.size), mode="area")
         seen.append(family.clip.embed_pictures(part).cpu())
         on_progress(len(pieces) + start + len(part), total)

@@ -12,7 +12,7 @@ from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.tables import Table
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.synthesis.painter import autocast
-from wav2clip_gen.training.reconstruction import PerceptualFeatures
+from wav2clip_gen.training.mini.vqgan_losses import PerceptualFeatures
 
 BATCH = 8
 
@@ -68,7 +68,7 @@ def measure_vqgan(family: Family, held_out: HeldOut, *, on_progress: OnProgress)
     steps = torch.zeros(2, vqgan.stride, dtype=torch.float64)  # of drawn and true pictures, by place in a cell
     counts = torch.zeros(vqgan.config.n_embed, device=family.device)
     for start in range(0, len(pictures), BATCH):
-        true = pictures.pixels[start : start + BATCH].to(family.device).float() / 255
+        true = pictures[start : start + BATCH].to(family.device).float() / 255
         with in_bf16():
             latent = vqgan.encode(true).float()
         indices = vqgan.quantize.nearest(latent)
