@@ -86,7 +86,7 @@ def test_the_image_tower_is_asked_clean_and_attacked(mini: Family, held_out: Hel
 
 
 def test_the_adversary_misleads_a_network_that_it_knows(mini: Family, held_out: HeldOut) -> None:
-    from wav2clip_gen.training.mini.image_tower import ImageTowerTask, ImageTowerSettings
+    from wav2clip_gen.training.mini.image_tower import ImageTowerSettings, ImageTowerTask
     from wav2clip_gen.training.trainer import step_generator
 
     recipe = ImageTowerTask(held_out.data, ImageTowerSettings(radius=2.0))

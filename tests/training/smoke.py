@@ -1,8 +1,8 @@
 """`make weights-smoke`: from data to a film on made-up data, through the command line.
 
-A few steps each: clip's image tower and text tower, with derived concepts; vqgan, without codes, with them, and with its
-discriminator; wav2clip from labeled sounds, wav2clip from videos; the prior. Then one second of film is rendered with
-the resulting weights. It checks that everything fits together, not what is learned.
+A few steps each: clip's image tower and text tower, with derived concepts; vqgan, without codes, with them, and with
+its discriminator; wav2clip from labeled sounds, wav2clip from videos; the prior. Then one second of film is rendered
+with the resulting weights. It checks that everything fits together, not what is learned.
 """
 
 from __future__ import annotations

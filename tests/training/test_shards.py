@@ -57,14 +57,18 @@ def sound(kind: str, *, rate: int = 16_000, channels: int = 1, hertz: float = 10
     return encoded.getvalue()
 
 
-def metadata(**facts: Any) -> bytes:
+def facts(**facts: Any) -> bytes:
     return json.dumps(facts).encode()
 
 
 @pytest.mark.parametrize("kind", ["jpg", "jpeg", "png", "webp"])
 def test_a_picture_may_have_a_member_of_its_own(tmp_path: Path, write_shard: WriteShard, kind: str) -> None:
-    facts = metadata(label="wren", anchors=["bird"], set="garden")
-    write_shard({f"in/0001.{kind}": picture(kind.replace("jpg", "jpeg")), "in/0001.json": facts})
+    write_shard(
+        {
+            f"in/0001.{kind}": picture(kind.replace("jpg", "jpeg")),
+            "in/0001.json": facts(label="wren", anchors=["bird"], set="garden"),
+        }
+    )
     pictures = load_images(tmp_path, "train")
     (known,) = pictures.info
     assert (known.key, known.set, known.label, known.anchors) == ("in/0001", "garden", "wren", ("bird",))
@@ -91,7 +95,7 @@ def test_captions_give_the_concepts_of_an_image(toy_data: Path, tmp_path: Path, 
 
 def test_order_in_the_shard_and_unknown_members_do_not_matter(tmp_path: Path, write_shard: WriteShard) -> None:
     write_shard(
-        {"a.json": metadata(label="dog"), "a.seg.png": picture(), ".notes": b"-", "a.png": picture(), "b.npy": b"-"}
+        {"a.json": facts(label="dog"), "a.seg.png": picture(), ".notes": b"-", "a.png": picture(), "b.npy": b"-"}
     )
     pictures = load_images(tmp_path, "train")
     assert [known.label for known in pictures.info] == ["dog"]
@@ -110,14 +114,14 @@ def test_pictures_of_any_shape_become_squares(tmp_path: Path, write_shard: Write
 
 
 DAMAGE: dict[str, Members] = {
-    "no picture": {"bad.json": metadata(label="dog")},
-    "half a picture": {"bad.png": picture()[:60], "bad.json": metadata(label="dog")},
+    "no picture": {"bad.json": facts(label="dog")},
+    "half a picture": {"bad.png": picture()[:60], "bad.json": facts(label="dog")},
     "no picture at all": {"bad.png": b"something else"},
     "too small": {"bad.png": picture(size=(100, 300))},
     "no JSON": {"bad.png": picture(), "bad.json": b"{"},
     "a list for one picture": {"bad.png": picture(), "bad.json": b"[1]"},
-    "a label that is none": {"bad.png": picture(), "bad.json": metadata(label=["dog"])},
-    "anchors that are one word": {"bad.png": picture(), "bad.json": metadata(anchors="dog")},
+    "a label that is none": {"bad.png": picture(), "bad.json": facts(label=["dog"])},
+    "anchors that are one word": {"bad.png": picture(), "bad.json": facts(anchors="dog")},
     "a class that is no text": {"bad.png": picture(), "bad.cls": b"\xff\xfe"},
     "pictures without as many descriptions": {"bad.webps": 2 * picture("webp"), "bad.json": b'[{"key": "x"}]'},
     "packed descriptions that are none": {"bad.webps": picture("webp"), "bad.json": b"[3]"},
@@ -193,7 +197,7 @@ def test_a_sound_may_be_of_any_kind_rate_and_channels(
 ) -> None:
     (tmp_path / "text").symlink_to(toy_data / "text")
     write_shard(
-        {f"a.{kind}": sound(kind, rate=44_100, channels=2), "a.json": metadata(label="dog")}, "audio/audio-x-0.tar"
+        {f"a.{kind}": sound(kind, rate=44_100, channels=2), "a.json": facts(label="dog")}, "audio/audio-x-0.tar"
     )
     (piece,), skipped = pieces(tmp_path)
     assert not skipped
@@ -228,7 +232,7 @@ def test_sounds_without_a_label_or_that_are_damaged_are_skipped_and_named(
         "good.wav": tone, "good.cls": b"dog", "worded.wav": tone, "worded.txt": b"cat",
         "bare.wav": tone, "half.flac": sound("flac")[:30], "half.cls": b"dog",
         "empty.wav": tone[:44], "empty.cls": b"cat",
-        "listed.wav": tone, "listed.json": metadata(label=["dog", "cat"]), "lost.json": metadata(label="dog"),
+        "listed.wav": tone, "listed.json": facts(label=["dog", "cat"]), "lost.json": facts(label="dog"),
     }  # fmt: skip
     write_shard(members, "audio/audio-000.tar")
     found, skipped = pieces(tmp_path)
@@ -238,7 +242,7 @@ def test_sounds_without_a_label_or_that_are_damaged_are_skipped_and_named(
 
 def test_packed_and_single_pictures_go_together(tmp_path: Path, write_shard: WriteShard) -> None:
     write_pictures(tmp_path / "images" / "train-natural-000.tar", count=3, size=128, seed=0)
-    write_shard({"a.png": picture(), "a.json": metadata(label="dog")})
+    write_shard({"a.png": picture(), "a.json": facts(label="dog")})
     pictures: ImageDataset = load_images(tmp_path, "train")
     assert [known.set for known in pictures.info] == ["toy", "toy", "toy", "birds"]
 

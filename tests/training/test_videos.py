@@ -123,9 +123,7 @@ def test_clips_are_embedded_once(toy_videos: Path, untrained_clip: Path, tmp_pat
     assert list(videos.prepare(CPU))[-1].done == 1
     other = tmp_path / "other.safetensors"
     checkpoints.save(Perceptor("w2c-mini"), other)
-    assert (
-        list(VideoDataset(toy_videos, other, tmp_path).prepare(CPU))[-1].done == 10
-    )  # another CLIP has other embeddings
+    assert list(VideoDataset(toy_videos, other, tmp_path).prepare(CPU))[-1].done == 10  # other embeddings
 
 
 def test_nothing_readable_is_an_error(untrained_clip: Path, tmp_path: Path) -> None:

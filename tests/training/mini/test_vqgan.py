@@ -9,14 +9,16 @@ from tests.training.conftest import SMALL_VQGAN, interrupt, train
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.vqgan import VQGAN
+from wav2clip_gen.training import data
 from wav2clip_gen.training.mini.vqgan import VQGANTask, kmeans
 from wav2clip_gen.training.settings import VQGANSettings
 
 
 @pytest.fixture(autouse=True)
-def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The codes of so small a network are found in a few images."""
+def _few_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small images; the codes of so small a network are found in a few of them."""
     monkeypatch.setattr("wav2clip_gen.training.mini.vqgan.KMEANS_IMAGES", 4)
+    monkeypatch.setitem(data.SIZES, "natural", 32)
 
 
 def vqgan(data: Path, *, clip: Path | None = None, start: Path | None = None, **settings: float) -> VQGANTask:
