@@ -86,12 +86,13 @@ def test_the_image_tower_is_asked_clean_and_attacked(mini: Family, held_out: Hel
 
 
 def test_the_adversary_misleads_a_network_that_it_knows(mini: Family, held_out: HeldOut) -> None:
-    from wav2clip_gen.training.mini.image_tower import ImageTowerSettings, ImageTowerTask
-    from wav2clip_gen.training.trainer import step_generator
+    from wav2clip_gen.training.mini.image_tower import ImageTowerTask
+    from wav2clip_gen.training.schedule import step_generator
+    from wav2clip_gen.training.settings import ImageTowerSettings
 
     recipe = ImageTowerTask(held_out.data, ImageTowerSettings(radius=2.0))
     targets = recipe.validation.targets(list(range(8)), recipe.columns)
-    pictures = recipe.validation.parts[0].pixels[:8].float() / 255
+    pictures = recipe.validation.datasets[0][:8].float() / 255
     changed = recipe.attack(mini.clip, pictures, targets, step_generator(0, -2))
     before, after = (
         ((mini.clip.embed_pictures(shown) @ recipe.anchors.T) * targets).sum() for shown in (pictures, changed)

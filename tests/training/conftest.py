@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +142,9 @@ def train(task: TrainTask[Any], folder: Path, steps: int) -> tuple[list[dict[str
 
 
 def interrupt(task: TrainTask[Any], folder: Path, steps: int) -> None:
-    """Break a run off in its third step, one past the last checkpoint."""
+    """Break a run off in its second step, one past the last checkpoint."""
     for event in Trainer(task, Schedule(folder=folder, steps=steps, report_every=0, save_every=0)).run():
-        if event.losses and event.step == 3:
+        if event.losses and event.step == 2:
             break
 
 
@@ -207,11 +207,13 @@ class ToySentences:
         return F.normalize(vectors, dim=-1)
 
 
-@pytest.fixture(autouse=True)
-def _toy_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _toy_sentences() -> Iterator[None]:
     """A quick sentence model, and few phrases to train on."""
-    monkeypatch.setattr(concepts, "SentenceModel", ToySentences)
-    monkeypatch.setattr(text_tower, "PHRASES", 100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(concepts, "SentenceModel", ToySentences)
+        patch.setattr(text_tower, "PHRASES", 100)
+        yield
 
 
 @pytest.fixture

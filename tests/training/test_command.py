@@ -68,6 +68,7 @@ def test_one_tower_alone_writes_no_weights_and_other_settings_are_not_resumed(to
     irrelevant = ("--memory", "1", "--workers", "2", "--threads", "1")
     code, output = text_tower(toy_data, tmp_path, "--named", "0.5", *irrelevant)
     assert code == 0, output
+    assert "resuming at step 1" in output
 
 
 def test_a_missing_folder_names_the_option(tmp_path: Path) -> None:

@@ -111,10 +111,10 @@ def losses(trainer: Trainer[Any]) -> list[dict[str, float]]:
 
 def test_a_resumed_run_equals_an_uninterrupted_one(videos: VideoDataset, tmp_path: Path) -> None:
     whole = losses(trainer(videos, tmp_path / "whole", 6, score_steps=2))
-    for event in trainer(videos, tmp_path / "parts", 6, score_steps=2, save_every=0).run():
+    for event in trainer(videos, tmp_path / "resumed", 6, score_steps=2, save_every=0).run():
         if event.losses and event.step == 4:
             break
-    assert losses(trainer(videos, tmp_path / "parts", 6, score_steps=2)) == whole[3:]
+    assert losses(trainer(videos, tmp_path / "resumed", 6, score_steps=2)) == whole[3:]
 
 
 def test_it_writes_the_sound_encoder_with_its_provenance(videos: VideoDataset, tmp_path: Path) -> None:

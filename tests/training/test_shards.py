@@ -82,7 +82,7 @@ def test_a_class_or_a_caption_or_nothing_may_be_given(tmp_path: Path, write_shar
     write_shard(alone)
     known = load_images(tmp_path, "train").info
     assert [(one.label, one.captions) for one in known] == [("17", ()), ("", ("A dog on a boat",)), ("", ())]
-    assert {one.set for one in known} == {"birds"}  # the shard's name tells
+    assert {one.set for one in known} == {"birds"}  # from the shard's name
 
 
 def test_captions_give_the_concepts_of_an_image(toy_data: Path, tmp_path: Path, write_shard: WriteShard) -> None:

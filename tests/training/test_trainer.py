@@ -77,12 +77,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole_run = Trainer(Toy(), schedule(tmp_path / "whole", 8))
     whole = losses(whole_run)
     first = []
-    for event in Trainer(Toy(), schedule(tmp_path / "parts", 8)).run():
+    for event in Trainer(Toy(), schedule(tmp_path / "resumed", 8)).run():
         if event.losses:
             first.append(event.losses["toy"])
             if event.step == 4:  # its checkpoint is not written yet: the step is repeated
                 break
-    rest = Trainer(Toy(), schedule(tmp_path / "parts", 8))
+    rest = Trainer(Toy(), schedule(tmp_path / "resumed", 8))
     second = losses(rest)
     assert first[:3] + second == whole
     assert rest.step == 8
@@ -219,7 +219,7 @@ def test_evaluations_every_two_come_when_they_are_due(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lengths", [{}, {"steps": 3, "minutes": 1.0}, {"steps": 0}, {"minutes": 0.0}])
 def test_a_schedule_has_one_length(tmp_path: Path, lengths: dict[str, float]) -> None:
     with pytest.raises(TrainingError):
-        Schedule(folder=tmp_path, **lengths)  # type: ignore[arg-type]
+        Schedule(folder=tmp_path, **lengths)
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
@@ -237,11 +237,11 @@ def test_an_average_follows_its_network() -> None:
         network.weight.fill_(5.0)
         network.running_mean.fill_(1.0)  # type: ignore[union-attr]
     average.update_parameters(network)
-    torch.testing.assert_close(average.module.weight, torch.full((2,), 0.1 * 1 + 0.9 * 5))  # type: ignore[arg-type]
+    torch.testing.assert_close(average.module.weight, torch.full((2,), 0.1 * 1 + 0.9 * 5))
     for _ in range(200):
         average.update_parameters(network)
-    torch.testing.assert_close(average.module.weight, network.weight, atol=0.01, rtol=0)  # type: ignore[arg-type]
-    torch.testing.assert_close(average.module.running_mean, network.running_mean, atol=0.01, rtol=0)  # type: ignore[arg-type]
+    torch.testing.assert_close(average.module.weight, network.weight, atol=0.01, rtol=0)
+    torch.testing.assert_close(average.module.running_mean, network.running_mean, atol=0.01, rtol=0)
     assert not average.module.training
 
 

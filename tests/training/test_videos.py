@@ -54,7 +54,7 @@ def test_clips_of_one_video_are_on_one_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "not a table of videos"),
         ("path\n", "there is no video"),
@@ -64,12 +64,12 @@ def test_clips_of_one_video_are_on_one_side() -> None:
         ("id,1,harp,nowhere\n", "line 1: 'nowhere' is no split"),
     ],
 )
-def test_an_invalid_table_is_an_error(tmp_path: Path, content: str, told: str) -> None:
+def test_an_invalid_table_is_an_error(tmp_path: Path, content: str, message: str) -> None:
     table = tmp_path / "clips.csv"
     table.write_text(content)
     with pytest.raises(TrainingError) as caught:
         find_clips(table)
-    assert told in caught.value.what
+    assert message in caught.value.what
 
 
 def test_a_missing_source_is_an_error_that_names_the_option(tmp_path: Path) -> None:

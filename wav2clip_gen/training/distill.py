@@ -191,8 +191,8 @@ class DistillTask(TrainTask[DistillationModel]):
             self._cache, own = None, self._embed(self._micro_batches[0])
         else:
             with torch.no_grad(), frozen_running_statistics(self.network):
-                parts = [self._embed(micro_batch) for micro_batch in self._micro_batches]
-            own = Embeddings(*(torch.cat(tensors).requires_grad_() for tensors in zip(*parts, strict=True)))
+                embedded = [self._embed(micro_batch) for micro_batch in self._micro_batches]
+            own = Embeddings(*(torch.cat(tensors).requires_grad_() for tensors in zip(*embedded, strict=True)))
             self._cache = own
         everyone = Embeddings(*(self.world.all_gather(tensor) for tensor in own))
         return distillation_losses(self.settings.loss, everyone, self.network.scale)
@@ -258,12 +258,12 @@ class DistillTask(TrainTask[DistillationModel]):
     def scores(self, network: DistillationModel) -> dict[str, float]:
         """The loss on held-out clips, and the recall of each sound's own image among those of all `clips`."""
         clips = self.validation.clips[:MOST_VALIDATED]
-        parts = []
+        batches = []
         for start in range(0, len(clips), CHUNK):
             chunk = clips[start : start + CHUNK]
             images = self.validation.targets[start : start + len(chunk)].to(self.device)
-            parts.append(network.embed_pairs(self._spectrogram(chunk, [0.5] * len(chunk)), images))
-        embeddings = Embeddings(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+            batches.append(network.embed_pairs(self._spectrogram(chunk, [0.5] * len(chunk)), images))
+        embeddings = Embeddings(*(torch.cat(tensors) for tensors in zip(*batches, strict=True)))
         terms = distillation_losses(self.settings.loss, embeddings, network.scale)
         ranked = (embeddings.projected_audio @ embeddings.image.T).argsort(dim=1, descending=True)
         own = torch.arange(len(clips), device=ranked.device)[:, None]

@@ -16,7 +16,7 @@ def test_regression_finds_the_direction_and_keeps_the_distance() -> None:
     inputs, turn, offset = (torch.randn(size, generator=generator) for size in ((300, 8), (8, 16), (16,)))
     outputs = F.normalize(10 * offset + inputs @ turn, dim=-1)
     for penalty in (0.01, 100.0):  # a strong one shrinks what it predicts, and must not draw it to the mean
-        found = Ridge(inputs[:250], outputs[:250], penalty=penalty)(inputs[250:])
+        found = Ridge(inputs[:250], outputs[:250], penalty=penalty).predict_unit(inputs[250:])
         centre = outputs.mean(dim=0)
         assert F.cosine_similarity(found - centre, outputs[250:] - centre).mean() > 0.95
         spread = (found - centre).norm(dim=-1).mean() / (outputs - centre).norm(dim=-1).mean()

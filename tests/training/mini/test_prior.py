@@ -11,8 +11,16 @@ import torch.nn.functional as F
 from tests.training.conftest import COLOURS
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.training.mini.concepts import Concepts
-from wav2clip_gen.training.mini.prior import CONTRAST, SIDE, ColorRegression, EmbeddedImages, fit_prior, make_prior
+from wav2clip_gen.training.mini.concepts import Concepts, Ridge
+from wav2clip_gen.training.mini.prior import (
+    CONTRAST,
+    PENALTY,
+    SIDE,
+    EmbeddedImages,
+    explained_variance,
+    fit_prior,
+    make_prior,
+)
 
 CELLS = 3 * SIDE * SIDE
 
@@ -27,17 +35,21 @@ def embedded(count: int, *, seed: int = 0) -> EmbeddedImages:
     return EmbeddedImages(F.normalize(points, dim=1), colors, shown)
 
 
+def regress(images: EmbeddedImages) -> Ridge:
+    return Ridge(images.embeddings, images.colors, penalty=PENALTY)
+
+
 def test_the_regression_finds_the_colors_of_the_images() -> None:
-    regression = ColorRegression(embedded(400))
-    assert regression.explained_variance(embedded(40, seed=1)) > 0.9
+    regression = regress(embedded(400))
+    assert explained_variance(regression, embedded(40, seed=1)) > 0.9
     unrelated = EmbeddedImages(torch.randn(40, 2), embedded(40).colors, [])
-    assert regression.explained_variance(unrelated) < 0.5
+    assert explained_variance(regression, unrelated) < 0.5
 
 
 def test_a_concept_has_its_own_colors_with_more_contrast_than_their_mean() -> None:
     concepts = Concepts(("unseen", "dark", "light"), torch.eye(3, 2))
     images = embedded(400)
-    prior = make_prior(concepts, [1, 2], images, ColorRegression(images))
+    prior = make_prior(concepts, [1, 2], images, regress(images))
     assert prior.concepts == ("dark", "light")
     torch.testing.assert_close(prior.words, concepts.vectors[1:])
     dark, light = prior.layouts.mean(dim=(1, 2, 3)).tolist()
@@ -51,8 +63,8 @@ def test_a_prior_is_fitted_to_the_images_and_records_them(toy_data: Path, untrai
     assert provenance["sets"] == ["toy"]
     assert provenance["scores"]["concepts"] == len(prior.concepts)
     checkpoints.save(prior, tmp_path / "prior.safetensors", training=provenance)
-    again = checkpoints.load(tmp_path / "prior.safetensors", part="prior")
-    torch.testing.assert_close(again.layouts, prior.layouts, atol=1e-3, rtol=0)  # fp16
+    loaded = checkpoints.load(tmp_path / "prior.safetensors", part="prior")
+    torch.testing.assert_close(loaded.layouts, prior.layouts, atol=1e-3, rtol=0)  # fp16
 
 
 def test_a_prior_needs_data(untrained_clip: Path, tmp_path: Path) -> None:

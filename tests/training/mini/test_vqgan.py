@@ -54,9 +54,9 @@ def test_a_run_is_not_resumed_with_another_clip(toy_data: Path, untrained_clip: 
 
 def test_a_run_resumed_before_quantization_equals_an_uninterrupted_one(toy_data: Path, tmp_path: Path) -> None:
     whole, _ = train(vqgan(toy_data), tmp_path / "whole", 3)
-    interrupt(vqgan(toy_data), tmp_path / "parts", 3)
-    rest, _ = train(vqgan(toy_data), tmp_path / "parts", 3)
-    assert rest == whole[2:]
+    interrupt(vqgan(toy_data), tmp_path / "resumed", 3)
+    rest, _ = train(vqgan(toy_data), tmp_path / "resumed", 3)
+    assert rest == whole[1:]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(
@@ -65,11 +65,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     def task() -> VQGANTask:
         return vqgan(toy_data, clip=untrained_clip, start=trained_vqgan, perceptual_from=0.0, adversarial_from=0.0)
 
-    whole, scores = train(task(), tmp_path / "whole", 5)
+    whole, scores = train(task(), tmp_path / "whole", 3)
     assert all("adversarial" in losses for losses in whole)
-    interrupt(task(), tmp_path / "parts", 5)
-    rest, final = train(task(), tmp_path / "parts", 5)
-    assert rest == whole[2:]
+    interrupt(task(), tmp_path / "resumed", 3)
+    rest, final = train(task(), tmp_path / "resumed", 3)
+    assert rest == whole[1:]
     assert final == scores
 
 

@@ -64,10 +64,10 @@ def test_sounds_of_one_label_are_not_each_others_negatives() -> None:
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
-    whole, scores = train(wav2clip(toy_data, untrained_clip), tmp_path / "whole", 4)
-    interrupt(wav2clip(toy_data, untrained_clip), tmp_path / "parts", 4)
-    rest, final = train(wav2clip(toy_data, untrained_clip), tmp_path / "parts", 4)
-    assert rest == whole[2:]
+    whole, scores = train(wav2clip(toy_data, untrained_clip), tmp_path / "whole", 3)
+    interrupt(wav2clip(toy_data, untrained_clip), tmp_path / "resumed", 3)
+    rest, final = train(wav2clip(toy_data, untrained_clip), tmp_path / "resumed", 3)
+    assert rest == whole[1:]
     assert final == scores
 
 

@@ -82,21 +82,25 @@ class SentenceModel:
 
 
 class Ridge:
-    """Linear regression from one space to unit vectors of another, centered, with an L2 penalty."""
+    """Centered linear regression with an L2 penalty."""
 
     def __init__(self, inputs: Tensor, outputs: Tensor, *, penalty: float = RIDGE) -> None:
-        self._input_mean, self._output_mean = inputs.mean(dim=0), outputs.mean(dim=0)
-        x, y = inputs - self._input_mean, outputs - self._output_mean
+        self._input_mean, self.mean = inputs.mean(dim=0), outputs.mean(dim=0)
+        x, y = inputs - self._input_mean, outputs - self.mean
         self._weights = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1]), x.T @ y)
         self._spread = torch.linalg.vector_norm(y, dim=1).mean()
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def predict(self, inputs: Tensor, *, contrast: float = 1.0) -> Tensor:
+        """Map (N, in) to (N, out), `contrast` times as far from the mean."""
+        return self.mean + contrast * (inputs - self._input_mean) @ self._weights
+
+    def predict_unit(self, inputs: Tensor) -> Tensor:
         """Map (N, in) to unit vectors (N, out), as far from the mean as the training outputs.
 
         Regression shrinks towards the mean, where all concepts look alike; only its direction is kept.
         """
         direction = F.normalize((inputs - self._input_mean) @ self._weights, dim=-1)
-        return F.normalize(self._output_mean + self._spread * direction, dim=-1)
+        return F.normalize(self.mean + self._spread * direction, dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +129,7 @@ class PhraseEncoder:
 
     def __call__(self, phrases: Sequence[str]) -> Tensor:
         """Map phrases to unit vectors (len(phrases), 512)."""
-        return self._ridge(self.sentences.embed(phrases))
+        return self._ridge.predict_unit(self.sentences.embed(phrases))
 
 
 def load_anchors(data: Path) -> Concepts:

@@ -14,7 +14,7 @@ from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.prior import Prior
 from wav2clip_gen.training.data import Loader
-from wav2clip_gen.training.mini.concepts import Concepts, data_notes, load_concepts
+from wav2clip_gen.training.mini.concepts import Concepts, Ridge, data_notes, load_concepts
 from wav2clip_gen.training.mini.image_tower import LabeledImages
 
 SIDE = 16  # cells of a color layout along each side
@@ -32,23 +32,10 @@ class EmbeddedImages:
     concepts: list[list[int]]  # rows of the concepts that each shows
 
 
-class ColorRegression:
-    """Linear regression from embeddings to colors, centered, with an L2 penalty."""
-
-    def __init__(self, images: EmbeddedImages) -> None:
-        self._center, self.mean = images.embeddings.mean(dim=0), images.colors.mean(dim=0)
-        x = images.embeddings - self._center
-        penalty = PENALTY * torch.eye(x.shape[1])
-        self._weights = torch.linalg.solve(x.T @ x + penalty, x.T @ (images.colors - self.mean))
-
-    def __call__(self, embeddings: Tensor, *, contrast: float = 1.0) -> Tensor:
-        """The expected colors (N, 3 * SIDE * SIDE) of embeddings (N, D)."""
-        return self.mean + contrast * (embeddings - self._center) @ self._weights
-
-    def explained_variance(self, images: EmbeddedImages) -> float:
-        """The share of the variance of the images' colors that the regression explains."""
-        residual = (images.colors - self(images.embeddings)).square().sum()
-        return 1 - (residual / (images.colors - self.mean).square().sum()).item()
+def explained_variance(regression: Ridge, images: EmbeddedImages) -> float:
+    """The share of the variance of the images' colors that a regression from their embeddings explains."""
+    residual = (images.colors - regression.predict(images.embeddings)).square().sum()
+    return 1 - (residual / (images.colors - regression.mean).square().sum()).item()
 
 
 def fit_prior(
@@ -68,14 +55,14 @@ def fit_prior(
     concepts, encoder = load_concepts(data)
     train, validation = (LabeledImages(data, split, concepts, loader=loader) for split in ("train", "val"))
     embedded, held_out = embed_images(perceptor, train), embed_images(perceptor, validation)
-    regression = ColorRegression(embedded)
+    regression = Ridge(embedded.embeddings, embedded.colors, penalty=PENALTY)
     prior = make_prior(concepts, train.used, embedded, regression)
-    scores = {"explained": regression.explained_variance(held_out), "concepts": float(len(train.used))}
+    scores = {"explained": explained_variance(regression, held_out), "concepts": float(len(train.used))}
     provenance = {"sets": train.sets, "pictures": len(train), "scores": scores}
     return prior, provenance, data_notes(train.skipped + validation.skipped, has_encoder=encoder is not None)
 
 
-def make_prior(concepts: Concepts, used: list[int], images: EmbeddedImages, regression: ColorRegression) -> Prior:
+def make_prior(concepts: Concepts, used: list[int], images: EmbeddedImages, regression: Ridge) -> Prior:
     """A prior of the concepts in rows `used`: the colors expected at the mean of each one's embeddings."""
     columns = {row: column for column, row in enumerate(used)}
     sums = torch.zeros(len(used), images.embeddings.shape[1])
@@ -84,7 +71,7 @@ def make_prior(concepts: Concepts, used: list[int], images: EmbeddedImages, regr
         for row in rows:
             sums[columns[row]] += embedding / len(rows)
             counts[columns[row]] += 1 / len(rows)
-    expected = regression(sums / counts, contrast=CONTRAST)
+    expected = regression.predict(sums / counts, contrast=CONTRAST)
     prior = Prior(concepts=tuple(concepts.names[row] for row in used), embedding=sums.shape[1], side=SIDE)
     with torch.no_grad():
         prior.words.copy_(concepts.vectors[used])

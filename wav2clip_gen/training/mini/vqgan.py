@@ -65,13 +65,8 @@ class VQGANTask(TrainTask[VQGAN]):
 
         Args:
             data: Folder of the training data.
-            settings: The defaults if None.
             clip: Weights of the trained image tower, for the perceptual loss.
             start: Weights of a VQGAN to fine-tune. It has its codes, so the share of the run without them is omitted.
-            config: Size of the network.
-            loader: Threads and memory.
-            seed: Of all random numbers.
-            device: Where it trains.
 
         Raises:
             TrainingError: Data is missing, or `start` has another size.

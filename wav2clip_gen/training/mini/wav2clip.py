@@ -266,18 +266,24 @@ def concept_means(
             f"no concept is shown by {FEWEST_IMAGES} pictures or more", hint="sounds need pictures as targets"
         )
     needed = sorted({index for these in members.values() for index in these})
-    embedded: dict[int, Tensor] = {}
-    for start in range(0, len(needed), 64):
-        batch = needed[start : start + 64]
-        pixels = images[batch].to(perceptor.device).float() / 255
-        pixels = F.interpolate(pixels, size=(perceptor.size, perceptor.size), mode="area")
-        embedded.update(zip(batch, perceptor.embed_pictures(pixels).cpu(), strict=True))
-    dimensions = next(iter(embedded.values())).shape[0]
-    means, known = torch.zeros(count, dimensions), torch.zeros(count, dtype=torch.bool)
+    place = {index: at for at, index in enumerate(needed)}
+    embedded = embed_pixels(perceptor, images, needed)
+    means, known = torch.zeros(count, embedded.shape[1]), torch.zeros(count, dtype=torch.bool)
     for row, these in members.items():
-        means[row] = F.normalize(torch.stack([embedded[index] for index in these]).mean(dim=0), dim=-1)
+        means[row] = F.normalize(embedded[[place[index] for index in these]].mean(dim=0), dim=-1)
         known[row] = True
     return means, known
+
+
+@torch.no_grad()
+def embed_pixels(perceptor: Perceptor, images: ImageDataset, rows: list[int]) -> Tensor:
+    """Image embeddings (N, D), on the CPU, of rows of a dataset."""
+    batches = []
+    for start in range(0, len(rows), 64):
+        pixels = images[rows[start : start + 64]].to(perceptor.device).float() / 255
+        view = F.interpolate(pixels, size=(perceptor.size, perceptor.size), mode="area")
+        batches.append(perceptor.embed_pictures(view).cpu())
+    return torch.cat(batches)
 
 
 def embed_sound(encoder: Wav2CLIP, samples: Any, *, most: int = 16) -> Tensor:
