@@ -63,10 +63,8 @@ class VQGANTask(TrainTask[VQGAN]):
     ) -> None:
         """Read the images and the networks to start from.
 
-        Args:
-            data: Folder of the training data.
-            clip: Weights of the trained image tower, for the perceptual loss.
-            start: Weights of a VQGAN to fine-tune. It has its codes, so the share of the run without them is omitted.
+        `clip` is a trained image tower for the perceptual loss. `start` is a VQGAN to fine-tune; it has its codes,
+        so the share of the run without them is omitted.
 
         Raises:
             TrainingError: Data is missing, or `start` has another size.
