@@ -219,7 +219,7 @@ def test_evaluations_every_two_come_when_they_are_due(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lengths", [{}, {"steps": 3, "minutes": 1.0}, {"steps": 0}, {"minutes": 0.0}])
 def test_a_schedule_has_one_length(tmp_path: Path, lengths: dict[str, float]) -> None:
     with pytest.raises(TrainingError):
-        Schedule(folder=tmp_path, **lengths)
+        Schedule(folder=tmp_path, **lengths)  # type: ignore[arg-type]
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:

@@ -56,7 +56,7 @@ class VQGANSettings:
 class LabeledAudioSettings:
     """Wav2CLIP from labeled sounds."""
 
-    batch: int = setting(32, "windows per step", minimum=1)
+    batch: int = setting(32, "windows per step; of videos, clips over all processes", minimum=1)
     learning_rate: float = setting(1e-3, "peak learning rate", minimum=0)
     mixing: float = setting(0.3, "share of the windows with a second sound mixed in", minimum=0)
     smoothing: float = setting(0.1, "label smoothing", minimum=0)
@@ -70,11 +70,11 @@ class DistillSettings:
     batch: int = setting(64, "clips per step over all processes; each is a negative of all others", minimum=1)
     micro_batches: int = setting(1, "micro-batches per process, to save memory; negatives stay the same", minimum=1)
     learning_rate: float = setting(1e-3, "initial learning rate", minimum=0)
-    loss: str = setting("clip_loss_x", "clip_loss or clip_loss_x")
-    precision: str = setting("fp32", "fp32 or bf16")
+    loss: str = setting("clip_loss_x", "contrastive loss, clip_loss or clip_loss_x")
+    precision: str = setting("fp32", "precision, fp32 or bf16")
     seconds: float = setting(5.0, "length of the excerpt of a clip", minimum=0.5)
-    lr_factor: float = setting(0.1, "factor of the learning rate when the held-out loss stops falling", minimum=0)
-    patience: int = setting(3, "evaluations without improvement before that", minimum=1)
+    lr_factor: float = setting(0.1, "factor of the learning rate once the held-out loss stops falling", minimum=0)
+    patience: int = setting(3, "evaluations without improvement before lr_factor applies", minimum=1)
     stop_after: int = setting(10, "evaluations without improvement before the run ends", minimum=1)
     width: int = setting(64, "width of the network", minimum=1)
 

@@ -9,6 +9,7 @@ import torch
 
 from tests.training.conftest import interrupt, train
 from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
 from wav2clip_gen.training.mini.image_tower import ImageTowerTask
 from wav2clip_gen.training.mini.text_tower import TextTowerTask, join_towers
@@ -46,8 +47,10 @@ def test_the_image_tower_trains_against_an_adversary(trained: dict[str, Trained]
     assert isinstance(task, ImageTowerTask)
     assert set(task.anchor_names) == {"dog", "cat", "drum", "sea"}
     assert {"top1 natural", "top1 robust natural", "top1 tiny"} <= scores.keys()
+    network = checkpoints.load(trained["image"].weights, part="clip")
+    assert isinstance(network, Perceptor)
     with torch.no_grad():  # orthogonal to what all anchors share
-        embeddings = checkpoints.load(trained["image"].weights, part="clip").embed_pictures(torch.rand(3, 3, 64, 64))
+        embeddings = network.embed_pictures(torch.rand(3, 3, 64, 64))
     assert (embeddings @ task.anchors.mean(dim=0)).abs().max() < 1e-3  # the file is fp16
 
 
