@@ -250,5 +250,5 @@ def test_packed_and_single_pictures_go_together(tmp_path: Path, write_shard: Wri
 def test_the_same_shards_give_the_same_sides_of_the_split(toy_data: Path, tmp_path: Path) -> None:
     (tmp_path / "text").symlink_to(toy_data / "text")
     write_sounds(tmp_path / "audio" / "audio-toy-000.tar")
-    one, same = (load_audio(data)[1].groups for data in (toy_data, tmp_path))
+    one, same = ({piece.group for piece in load_audio(data)[1].examples} for data in (toy_data, tmp_path))
     assert one == same

@@ -15,7 +15,7 @@ from wav2clip_gen.models.families import Family
 from wav2clip_gen.training.data import ImageDataset, load_images
 from wav2clip_gen.training.mini.audio import AudioExample, load_audio, load_audio_labels
 from wav2clip_gen.training.mini.concepts import Concepts, image_concepts, load_anchors, missing_concepts
-from wav2clip_gen.training.mini.wav2clip import embed_sound
+from wav2clip_gen.training.mini.wav2clip import embed_samples
 from wav2clip_gen.training.schedule import step_generator
 
 FOLDERS = ("audio", "images", "text")
@@ -90,7 +90,7 @@ class HeldOut:
 @torch.no_grad()
 def embed_sounds(family: Family, pieces: tuple[AudioExample, ...]) -> Tensor:
     """Unit vectors (N, D), on the CPU, of whole pieces."""
-    return torch.stack([embed_sound(family.wav2clip, piece.samples) for piece in pieces])
+    return torch.stack([embed_samples(family.wav2clip, piece.samples) for piece in pieces])
 
 
 @torch.no_grad()

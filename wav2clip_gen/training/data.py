@@ -171,13 +171,7 @@ class ImageDataset:
 
 
 def load_images(data: Path, split: str, *, kind: str = "natural", loader: Loader | None = None) -> ImageDataset:
-    """Read and decode all images of a split.
-
-    Args:
-        data: Folder of the training data.
-        split: "train" or "val".
-        kind: "natural" (128 px) or "tiny" (64 px).
-        loader: Threads and memory.
+    """Read and decode all "train" or "val" images of a kind, "natural" (128 px) or "tiny" (64 px).
 
     Raises:
         TrainingError: The folder or its shards are missing, a shard is empty, or no image can be read.
@@ -255,11 +249,7 @@ def batch_indices(count: int, batch: int, *, step: int, seed: int) -> Tensor:
 def random_crops(images: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:
     """A random square (B, 3, size, size) in [0, 1] of each image (B, 3, S, S) uint8, mirrored or not.
 
-    Args:
-        images: The images.
-        size: Pixels along each side of a crop.
-        generator: Source of the random numbers.
-        whole: Share of the images that are scaled down instead of cropped.
+    A share `whole` of the images is scaled down instead of cropped.
 
     Raises:
         TrainingError: The images are smaller than that.

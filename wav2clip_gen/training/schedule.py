@@ -107,9 +107,9 @@ def learning_rate(step: int, steps: int | None, *, peak: float, decay_fraction: 
     return peak * min((step + 1) / warm_up, 1.0, decay)
 
 
-def step_generator(seed: int, step: int, device: str | torch.device = "cpu") -> torch.Generator:
+def step_generator(seed: int, step: int) -> torch.Generator:
     """The source of all random numbers of a step."""
-    return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
 @contextlib.contextmanager

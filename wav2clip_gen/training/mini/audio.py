@@ -90,11 +90,6 @@ class AudioDataset:
         """The labels that occur."""
         return sorted({example.label for example in self.examples})
 
-    @property
-    def groups(self) -> set[str]:
-        """The recordings that the sounds were cut from."""
-        return {example.group for example in self.examples}
-
     def with_labels(self, labels: Sequence[str]) -> AudioDataset:
         """Only the sounds with one of `labels`."""
         return AudioDataset(tuple(example for example in self.examples if example.label in labels), self.skipped)
@@ -234,10 +229,10 @@ def load_audio_labels(
     return AudioLabels(tuple(rows), text, tuple(tuple(found) for found in rows.values()))
 
 
-def random_excerpt(samples: Array, length: int, *, generator: torch.Generator, stretch: float = 0.15) -> Tensor:
-    """A random part (length,) of int16 samples, played up to `stretch` faster or slower; repeated if too short."""
+def random_excerpt(samples: Array, length: int, *, generator: torch.Generator) -> Tensor:
+    """A random part (length,) of int16 samples, played up to 15 % faster or slower; repeated if too short."""
     factor, place = torch.rand(2, generator=generator).tolist()
-    needed = int(length * (1 + stretch * (2 * factor - 1)))
+    needed = int(length * (1 + 0.15 * (2 * factor - 1)))
     if len(samples) < needed:
         samples = np.tile(samples, -(-needed // len(samples)))
     start = int(place * (len(samples) - needed + 1))

@@ -207,12 +207,12 @@ def image_concepts(data: Path, info: Sequence[ImageInfo], concepts: Concepts) ->
     return rows
 
 
-def caption_concepts(captions: Sequence[str], concepts: Concepts, *, longest: int = 4) -> list[int]:
-    """Rows of the concepts, of up to `longest` words, whose names occur in at least half of the captions."""
+def caption_concepts(captions: Sequence[str], concepts: Concepts) -> list[int]:
+    """Rows of the concepts, of up to four words, whose names occur in at least half of the captions."""
     counts: Counter[str] = Counter()
     for caption in captions:
         words = re.findall(r"\w+", caption.lower())
-        spans = {" ".join(words[at : at + size]) for size in range(1, longest + 1) for at in range(len(words))}
+        spans = {" ".join(words[at : at + size]) for size in range(1, 5) for at in range(len(words))}
         counts.update(spans & concepts.index.keys())
     return sorted(concepts.index[name] for name, count in counts.items() if 2 * count >= len(captions))
 

@@ -25,6 +25,7 @@ from wav2clip_gen.training.trainer import TrainTask
 
 ARCHITECTURE = "w2c-mini"
 KINDS = ("natural", "tiny")
+SMALLEST_VIEW = 0.35  # share of an image's area
 MOST_VALIDATED = 1200  # images of each kind that an evaluation uses
 CHUNK = 64  # images at a time in an evaluation
 
@@ -201,21 +202,14 @@ def _rescale(changes: Tensor, lengths: Tensor) -> Tensor:
     return changes * (lengths / norms).view(-1, 1, 1, 1)
 
 
-def random_views(pixels: Tensor, size: int, *, generator: torch.Generator, smallest: float = 0.35) -> Tensor:
-    """A random part (B, 3, size, size) in [0, 1] of each image (B, 3, S, S) uint8, with flips and color jitter.
-
-    Args:
-        pixels: The images.
-        size: Pixels along each side of a view.
-        generator: Source of the random numbers.
-        smallest: Share of an image's area that a view shows at least.
-    """
+def random_views(pixels: Tensor, size: int, *, generator: torch.Generator) -> Tensor:
+    """A random part (B, 3, size, size) in [0, 1] of each image (B, 3, S, S) uint8, with flips and color jitter."""
     count = len(pixels)
 
     def draw(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=generator)
 
-    area, stretch = draw(smallest, 1.0), draw(-0.15, 0.15).exp()
+    area, stretch = draw(SMALLEST_VIEW, 1.0), draw(-0.15, 0.15).exp()
     width, height = (area.sqrt() * stretch).clamp(max=1), (area.sqrt() / stretch).clamp(max=1)
     mirror = torch.where(draw(0, 1) < 0.5, -1.0, 1.0)
     theta = torch.zeros(count, 2, 3)

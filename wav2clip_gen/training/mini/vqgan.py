@@ -37,6 +37,7 @@ MINI = VQGANConfig(
     ch=32, ch_mult=(1, 2, 2, 4), num_res_blocks=1, attn_resolutions=(), resolution=128,
     z_channels=16, embed_dim=16, n_embed=4096, norm_groups=4,
 )  # fmt: skip
+MOST_VALIDATED = 400  # images that an evaluation uses
 KMEANS_IMAGES = 768
 KMEANS_ITERATIONS = 12
 CODE_DECAY = 0.99  # of the running sums that the codes are (van den Oord et al., arXiv 1711.00937, appendix A.1)
@@ -197,8 +198,24 @@ class VQGANTask(TrainTask[VQGAN]):
 
     @torch.no_grad()
     def scores(self, network: VQGAN) -> dict[str, float]:
-        """PSNR of whole validation images, the use of the codes, and the discriminator's loss."""
-        scores = reconstruction_scores(network, self.validation, quantizing=self.quantizing)
+        """PSNR (dB) of whole validation images, use and perplexity of the codes, and the discriminator's loss."""
+        decibels: list[Tensor] = []
+        counts = torch.zeros(network.config.n_embed, device=self.device)
+        for batch in self.validation[:MOST_VALIDATED].split(8):
+            images = batch.to(self.device).float() / 255
+            with self.autocast():
+                latent = network.encode(images).float()
+                if self.quantizing:
+                    indices = network.quantize.nearest(latent)
+                    latent = network.quantize.look_up(indices)
+                    counts += torch.bincount(indices.flatten(), minlength=len(counts))
+                outputs = network.decode(latent).float().clamp(0, 1)
+            decibels.append(-10 * (outputs - images).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10())
+        scores = {"psnr": torch.cat(decibels).mean().item()}
+        if self.quantizing:
+            shares = counts / counts.sum()
+            scores["codes_used"] = (counts > 0).float().mean().item()
+            scores["perplexity"] = (-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item()
         if self._discriminator is not None:
             scores["discriminator"] = self._discriminator.loss.item()
         return scores
@@ -255,29 +272,3 @@ def kmeans(points: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
         spare = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
         centers = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], spare)
     return centers
-
-
-@torch.no_grad()
-def reconstruction_scores(
-    network: VQGAN, images: ImageDataset, *, quantizing: bool = True, limit: int = 400
-) -> dict[str, float]:
-    """Mean PSNR (dB), share of codes in use and their perplexity over the first `limit` images."""
-    device = network.quantize.codes.device
-    decibels: list[Tensor] = []
-    counts = torch.zeros(network.config.n_embed, device=device)
-    for batch in images[:limit].split(8):
-        real = batch.to(device).float() / 255
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            latent = network.encode(real).float()
-            if quantizing:
-                indices = network.quantize.nearest(latent)
-                latent = network.quantize.look_up(indices)
-                counts += torch.bincount(indices.flatten(), minlength=len(counts))
-            outputs = network.decode(latent).float().clamp(0, 1)
-        decibels.append(-10 * (outputs - real).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10())
-    scores = {"psnr": torch.cat(decibels).mean().item()}
-    if quantizing:
-        shares = counts / counts.sum()
-        scores["codes_used"] = (counts > 0).float().mean().item()
-        scores["perplexity"] = (-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item()
-    return scores

@@ -8,7 +8,6 @@ embedding.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
-from wav2clip_gen.training.data import ImageDataset, Loader, load_images
+from wav2clip_gen.training.data import Array, ImageDataset, Loader, load_images
 from wav2clip_gen.training.distill import DistillationModel, standardized_spectrogram
 from wav2clip_gen.training.mini.audio import (
     AudioDataset,
@@ -43,9 +42,11 @@ from wav2clip_gen.training.trainer import TrainTask
 
 MINI = Wav2CLIPConfig(width=32)
 WINDOW = EAR_RATE  # samples, 1 s
+MOST_WINDOWS = 16  # of a sound that is embedded as a whole
 CONTEXT = 4 * EAR_RATE  # samples that the standardization is computed over, as over the whole track in inference
 FEWEST_IMAGES = 8  # for which the mean of a concept's images is a useful target
 SHARPENING = 0.5  # share of the mean over all concepts that is subtracted from each: the rest guides more clearly
+SHARPNESS = 40.0  # inverse temperature over the concepts that stand in for one without images
 MOST_IMAGES = 400  # that a concept's mean is taken over
 
 
@@ -180,7 +181,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
     def scores(self, network: DistillationModel) -> dict[str, float]:
         """Accuracy on held-out recordings: over all labels, and of ESC-50's clips over its labels."""
         examples, names = self.validation.examples, self.labels.names
-        embeddings = torch.stack([embed_sound(network.encoder, example.samples) for example in examples])
+        embeddings = torch.stack([embed_samples(network.encoder, example.samples) for example in examples])
         truth = torch.tensor([self.labels.index(example.label) for example in examples])
         by_text, by_image = (embeddings @ targets.cpu().T for targets in (self.text, self.images))
         right = (by_text.argmax(dim=1) == truth).float()
@@ -206,18 +207,14 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         return network.encoder
 
 
-def interpolate_images(queries: Tensor, words: Tensor, images: Tensor, *, sharpness: float = 40.0) -> Tensor:
-    """Image vectors for text vectors (N, D) without images: a softmax-weighted mean of neighboring concepts.
+def interpolate_images(queries: Tensor, words: Tensor, images: Tensor) -> Tensor:
+    """Image vectors for text vectors (N, D), from the text and mean image vectors (K, D) of concepts with images.
 
-    Args:
-        queries: Text vectors (N, D).
-        words: Text vectors (K, D) of the concepts with images.
-        images: Their mean image vectors (K, D).
-        sharpness: Inverse temperature of the softmax over the centered cosines.
+    They are means weighted by a softmax over the centered cosines.
     """
     center = words.mean(dim=0)
     similarity = F.normalize(queries - center, dim=-1) @ F.normalize(words - center, dim=-1).T
-    return F.normalize((sharpness * similarity).softmax(dim=1) @ images, dim=-1)
+    return F.normalize((SHARPNESS * similarity).softmax(dim=1) @ images, dim=-1)
 
 
 def label_contrast(logits: Tensor, shares: Tensor, *, smoothing: float) -> Tensor:
@@ -286,13 +283,13 @@ def embed_pixels(perceptor: Perceptor, images: ImageDataset, rows: list[int]) ->
     return torch.cat(batches)
 
 
-def embed_sound(encoder: Wav2CLIP, samples: Any, *, most: int = 16) -> Tensor:
+def embed_samples(encoder: Wav2CLIP, samples: Array) -> Tensor:
     """The unit vector (D,) of a sound of int16 samples: the mean over its windows that are not silent."""
     sound = torch.as_tensor(samples).float() / 32768
     if len(sound) < WINDOW:
         sound = sound.repeat(-(-WINDOW // len(sound)))[:WINDOW]
     windows = sound.unfold(0, WINDOW, WINDOW // 2)
-    windows = windows[torch.linspace(0, len(windows) - 1, min(most, len(windows))).long()]
+    windows = windows[torch.linspace(0, len(windows) - 1, min(MOST_WINDOWS, len(windows))).long()]
     loudness = windows.square().mean(dim=1).sqrt()
     windows = windows[loudness >= 0.1 * loudness.max()]
     return F.normalize(encoder.embed(lambda: [windows]).mean(dim=0), dim=0)
