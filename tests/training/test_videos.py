@@ -106,7 +106,7 @@ def test_unreadable_clips_are_skipped_and_named(toy_videos: Path, untrained_clip
     write_video(folder / "short.mp4", colour="red", pitch=300, seconds=0.5)
     videos = VideoDataset(folder, untrained_clip, tmp_path / "cache")
     events = list(videos.prepare(CPU))
-    assert (events[-1].done, events[-1].total, events[-1].skipped) == (13, 13, 3)
+    assert events[-1].message == "13/13 clips embedded, 3 skipped"
     train, held_out, skipped = videos.split()
     assert sorted(skipped) == ["cut.mp4", "damaged.mp4", "short.mp4"]
     assert len(train) + len(held_out) == 10
@@ -116,14 +116,14 @@ def test_unreadable_clips_are_skipped_and_named(toy_videos: Path, untrained_clip
 
 def test_clips_are_embedded_once(toy_videos: Path, untrained_clip: Path, tmp_path: Path) -> None:
     videos = VideoDataset(toy_videos, untrained_clip, tmp_path)
-    assert list(videos.prepare(CPU))[-1].done == 10
+    assert list(videos.prepare(CPU))[-1].step == 10
     assert list(videos.prepare(CPU)) == []
     damaged = next(tmp_path.rglob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:100])
-    assert list(videos.prepare(CPU))[-1].done == 1
+    assert list(videos.prepare(CPU))[-1].step == 1
     other = tmp_path / "other.safetensors"
     checkpoints.save(Perceptor("w2c-mini"), other)
-    assert list(VideoDataset(toy_videos, other, tmp_path).prepare(CPU))[-1].done == 10  # other embeddings
+    assert list(VideoDataset(toy_videos, other, tmp_path).prepare(CPU))[-1].step == 10  # other embeddings
 
 
 def test_nothing_readable_is_an_error(untrained_clip: Path, tmp_path: Path) -> None:

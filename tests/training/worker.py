@@ -39,7 +39,7 @@ def main() -> None:
         videos = VideoDataset(folder, clip, cache, world=world)
         prepared = list(videos.prepare(torch.device("cpu")))
         found = gradients(DistillTask(videos, small()))
-        report = {"gradients": found, "embedded": prepared[-1].done if prepared else 0, "size": world.size}
+        report = {"gradients": found, "embedded": prepared[-1].step if prepared else 0, "size": world.size}
         torch.save(report, out / f"{world.rank}.pt")
 
 

@@ -184,7 +184,7 @@ def _from_videos(
     settings = options.settings(DistillSettings)
     videos = VideoDataset(options.videos, perceptor, options.runs, world=world)
     for event in videos.prepare(device):
-        typer.echo(f"wav2clip: {event}", err=True)
+        typer.echo(f"wav2clip: {event.message}", err=True)
     task = DistillTask(videos, settings, seed=options.seed, device=device)
     epoch = task.steps_per_epoch
     return task, options.schedule("wav2clip", options.steps, default=VIDEO_EPOCHS * epoch, score_steps=epoch)

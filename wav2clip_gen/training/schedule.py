@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,13 @@ class PlateauSchedule:
 def average_model(network: nn.Module, *, decay: float = EMA_DECAY) -> AveragedModel:
     """The exponential moving average of a network's weights and statistics, faster in the first steps."""
 
-    def update(average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
-        if not average.is_floating_point():
-            return value
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
         keep = min(decay, int(count) / (9 + int(count)))
-        # what is equal stays: masks of -inf have no mean
-        return torch.where(average == value, value, average.lerp(value, 1 - keep))
+        for average, value in zip(averages, values, strict=True):
+            mean = average.lerp(value, 1 - keep) if average.is_floating_point() else value
+            average.copy_(torch.where(average == value, value, mean))  # masks of -inf stay: they have no mean
 
-    average = AveragedModel(network, avg_fn=update, use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
     average.n_averaged.fill_(1)  # the initial weights count as the first
     return average.eval().requires_grad_(False)
 

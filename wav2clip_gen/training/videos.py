@@ -37,6 +37,7 @@ from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training.checkpointing import ensure_space
 from wav2clip_gen.training.distributed import SINGLE, World
 from wav2clip_gen.training.settings import CLIP_SECONDS
+from wav2clip_gen.training.trainer import TrainingProgress
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 SPLITS = {"train": "train", "test": "held out", "val": "held out", "valid": "held out", "validation": "held out"}
@@ -171,18 +172,6 @@ class ClipSet:
         return len(self.clips)
 
 
-@dataclass(frozen=True)
-class CacheProgress:
-    """How many of the clips are decoded and embedded."""
-
-    done: int
-    total: int
-    skipped: int  # unreadable
-
-    def __str__(self) -> str:
-        return f"{self.done}/{self.total} clips embedded, {self.skipped} skipped"
-
-
 class VideoDataset:
     """The clips of a folder or table, and the cache of their sounds and image embeddings by one frozen CLIP."""
 
@@ -199,7 +188,7 @@ class VideoDataset:
         self._cache = cache / f"clips-{self.clip_digest[:12]}"
         self._paths = [self._cache / f"{_fingerprint(clip)}.safetensors" for clip in self.clips]
 
-    def prepare(self, device: torch.device) -> Iterator[CacheProgress]:
+    def prepare(self, device: torch.device) -> Iterator[TrainingProgress]:
         """Decode and embed what is not in the cache, this process its share of it.
 
         Raises:
@@ -225,7 +214,7 @@ class VideoDataset:
             else:
                 _write_cached(path, sound, _embed(perceptor, frames))
             if number % REPORT_EVERY == 0 or number == len(own):
-                yield CacheProgress(number, len(own), skipped)
+                yield TrainingProgress(number, f"{number}/{len(own)} clips embedded, {skipped} skipped")
         self.world.barrier()
 
     def split(self) -> tuple[ClipSet, ClipSet, tuple[str, ...]]:
