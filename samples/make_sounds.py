@@ -21,7 +21,7 @@ from wav2clip_gen.audio.track import ENCODER_RATE, open_track
 from wav2clip_gen.evaluation.film import SECONDS, loudest_start, render_sound
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.training.sounds import Sound
+from wav2clip_gen.training.mini.audio import AudioExample
 
 HERE = Path(__file__).parent
 SIDE = 96  # of a picture on the sheet, px
@@ -48,19 +48,19 @@ def main() -> None:
         save(held_out(options.data), family, HERE / "held-out.png")
 
 
-def read(name: str, path: Path) -> Sound:
+def read(name: str, path: Path) -> AudioExample:
     """A sound file as the encoder gets it."""
     mono = np.concatenate(list(open_track(path).mono_blocks(ENCODER_RATE)))
-    return Sound.of((mono.clip(-1, 1) * 32767).astype(np.int16), key=name, set="samples", label=name)
+    return AudioExample.from_samples((mono.clip(-1, 1) * 32767).astype(np.int16), key=name, set="samples", label=name)
 
 
-def held_out(data: Path) -> list[Sound]:
+def held_out(data: Path) -> list[AudioExample]:
     """The first held-out piece of each label."""
     pieces = HeldOut(data).all_sounds
     return [next(piece for piece in pieces if piece.label == label) for label in HELD_OUT]
 
 
-def save(sounds: Iterable[Sound], family: Models, path: Path) -> None:
+def save(sounds: Iterable[AudioExample], family: Models, path: Path) -> None:
     """Render each sound and write the sheet."""
     rows = []
     for sound in sounds:
@@ -72,7 +72,7 @@ def save(sounds: Iterable[Sound], family: Models, path: Path) -> None:
     print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB")
 
 
-def row(sound: Sound, family: Models) -> Row:
+def row(sound: AudioExample, family: Models) -> Row:
     """Render the loudest stretch of a sound."""
     frames, _ = render_sound(family, sound, SETTINGS, seed=SEED)
     shown = along(len(frames))
@@ -81,7 +81,7 @@ def row(sound: Sound, family: Models) -> Row:
     return Row(sound.label.replace("_", " "), list(pictures), labels, loudness(sound, len(frames)))
 
 
-def loudness(sound: Sound, frames: int) -> NDArray[np.float64]:
+def loudness(sound: AudioExample, frames: int) -> NDArray[np.float64]:
     """How loud each frame of the film is, as a share of the loudest."""
     start = round(loudest_start(sound.samples) * ENCODER_RATE)
     samples = sound.samples[start : start + round(SECONDS * ENCODER_RATE)].astype(np.float64)

@@ -14,7 +14,7 @@ from wav2clip_gen.config import Settings
 from wav2clip_gen.evaluation import film, judge, suite
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.training.sounds import Sound
+from wav2clip_gen.training.mini.audio import AudioExample
 
 
 class DogJudge:
@@ -30,8 +30,8 @@ class DogJudge:
         return probabilities
 
 
-def piece(label: str, group: str) -> Sound:
-    return Sound.of(np.zeros(1, np.int16), key=f"{label} {group}", set="esc", label=label, group=group)
+def piece(label: str, group: str) -> AudioExample:
+    return AudioExample.from_samples(np.zeros(1, np.int16), key=f"{label} {group}", set="esc", label=label, group=group)
 
 
 def test_the_judge_classifies_the_end_of_each_film(

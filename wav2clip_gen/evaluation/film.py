@@ -39,7 +39,7 @@ from wav2clip_gen.evaluation.ranking import Classification, classify
 from wav2clip_gen.evaluation.tables import Row, Table, format_share, percent
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render
-from wav2clip_gen.training.sounds import Sound
+from wav2clip_gen.training.mini.audio import AudioExample
 
 SECONDS = 2.0  # of film for each sound
 JUDGED = 1.0  # seconds at the film's end that are classified
@@ -137,7 +137,7 @@ def _table(**figures: Any) -> Table:
     return Table(title="Films of sounds, classified by an independent judge", rows=rows, notes=notes, figures=figures)
 
 
-def render_sound(family: Models, piece: Sound, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
+def render_sound(family: Models, piece: AudioExample, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
     """Render the loudest stretch of a piece: frames (F, 3, H, W) in [0, 1], and the delay of its sound in seconds."""
     sound = {"start": loudest_start(piece.samples), "duration": SECONDS}
     settings = settings.merged({"sound": sound, "run": {"seed": seed}})
@@ -159,14 +159,14 @@ def loudest_start(samples: NDArray[np.integer]) -> float:
     return float(starts[np.argmax(energy[ends] - energy[starts])] / ENCODER_RATE)
 
 
-def balanced(pieces: Iterable[Sound]) -> list[Sound]:
+def balanced(pieces: Iterable[AudioExample]) -> list[AudioExample]:
     """The pieces in an order that alternates between classes, and between the recordings of each."""
     return _alternating(_alternating(pieces, lambda piece: piece.group), lambda piece: class_of(piece.label))
 
 
-def _alternating(pieces: Iterable[Sound], key: Callable[[Sound], Hashable]) -> list[Sound]:
+def _alternating(pieces: Iterable[AudioExample], key: Callable[[AudioExample], Hashable]) -> list[AudioExample]:
     """First a piece of each key, then a second of each, and so on."""
-    groups: dict[Hashable, list[Sound]] = {}
+    groups: dict[Hashable, list[AudioExample]] = {}
     for piece in pieces:
         groups.setdefault(key(piece), []).append(piece)
     return [piece for row in zip_longest(*groups.values()) for piece in row if piece is not None]

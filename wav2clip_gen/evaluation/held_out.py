@@ -14,14 +14,20 @@ from torch import Tensor
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.training import anchors
-from wav2clip_gen.training.anchors import Concepts
-from wav2clip_gen.training.clip import Labelled
-from wav2clip_gen.training.data import Pictures, load_pictures
-from wav2clip_gen.training.loop import step_generator
-from wav2clip_gen.training.sounds import Sound, label_table, load_sounds
-from wav2clip_gen.training.tables import read_table
-from wav2clip_gen.training.wav2clip import piece_embedding
+from wav2clip_gen.training.data import ImageDataset, load_images
+from wav2clip_gen.training.mini.audio import AudioExample, load_audio, load_audio_labels
+from wav2clip_gen.training.mini.concepts import (
+    Concepts,
+    data_notes,
+    image_concepts,
+    load_anchors,
+    load_concepts,
+    missing_concepts,
+)
+from wav2clip_gen.training.mini.image_tower import LabeledImages
+from wav2clip_gen.training.mini.wav2clip import embed_samples
+from wav2clip_gen.training.schedule import step_generator
+from wav2clip_gen.training.shards import read_table
 
 FOLDERS = ("audio", "images", "text")
 TEXTS = 128  # in a batch
@@ -34,7 +40,7 @@ class HeldOut:
     data: Path
     limit: int | None = None  # maximum number of pictures, sounds and films, of each kind
     seed: int = 0  # selects them
-    _pictures: dict[str, Pictures] = field(default_factory=dict, init=False, repr=False)
+    _pictures: dict[str, ImageDataset] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         missing = [self.data / name for name in FOLDERS if not (self.data / name).is_dir()]
@@ -55,52 +61,50 @@ class HeldOut:
         return sorted(torch.randperm(count, generator=self.generator(-5))[: self.limit].tolist())
 
     @cached_property
-    def photographs(self) -> Pictures:
+    def photographs(self) -> ImageDataset:
         """A sample of the photographs of 128 px."""
         pictures = self.all_pictures("natural")
-        return pictures.some(self.sample(len(pictures)))
+        return pictures.subset(self.sample(len(pictures)))
 
-    def all_pictures(self, kind: str) -> Pictures:
+    def all_pictures(self, kind: str) -> ImageDataset:
         """All pictures of a kind, "natural" or "tiny"."""
         if kind not in self._pictures:
-            self._pictures[kind] = load_pictures(self.data, "val", kind=kind)
+            self._pictures[kind] = load_images(self.data, "val", kind=kind)
         return self._pictures[kind]
 
     @cached_property
-    def all_sounds(self) -> tuple[Sound, ...]:
+    def all_sounds(self) -> tuple[AudioExample, ...]:
         """All pieces of recordings that are not trained on."""
-        return load_sounds(self.data)[1].pieces
+        return load_audio(self.data)[1].examples
 
     @cached_property
-    def sounds(self) -> tuple[Sound, ...]:
+    def sounds(self) -> tuple[AudioExample, ...]:
         """A sample of them."""
         return tuple(self.all_sounds[index] for index in self.sample(len(self.all_sounds)))
 
     @cached_property
     def concept_names(self) -> Concepts:
         """The names of all concepts, without vectors: enough to compare what pictures and sounds show."""
-        known, wanted = anchors.load_anchors(self.data), anchors.wanted_by_pictures(self.data)
-        names = (*known.names, *(name for name in wanted if name not in known.index))
-        return Concepts(names, torch.zeros(len(names), 1), torch.zeros(len(names), dtype=torch.bool))
+        known = load_anchors(self.data)
+        names = (*known.names, *missing_concepts(self.data, known))
+        return Concepts(names, torch.zeros(len(names), 1))
 
     def trained_concepts(self) -> tuple[Concepts, list[int], tuple[str, ...]]:
         """The concepts with their vectors, the rows of those that training pictures show, and notes on the data."""
-        known = anchors.load_anchors(self.data)
-        derive = anchors.make_deriver(known)
-        concepts = anchors.extend(known, anchors.wanted_by_pictures(self.data), derive)
-        pictures = Labelled(self.data, "train", concepts)
+        concepts, encoder = load_concepts(self.data)
+        pictures = LabeledImages(self.data, "train", concepts)
         skipped = [*pictures.skipped, *self.all_pictures("natural").skipped, *self.all_pictures("tiny").skipped]
-        return concepts, pictures.used, anchors.notes(skipped, derived=derive is not None)
+        return concepts, pictures.used, data_notes(skipped, has_encoder=encoder is not None)
 
-    def shown(self, pictures: Pictures, concepts: Concepts) -> list[list[int]]:
+    def shown(self, pictures: ImageDataset, concepts: Concepts) -> list[list[int]]:
         """Rows of the concepts that each picture shows; may be none."""
-        return anchors.picture_concepts(self.data, pictures.descriptions, concepts)
+        return image_concepts(self.data, pictures.info, concepts)
 
-    def visible(self, pieces: Sequence[Sound]) -> list[set[int]]:
+    def visible(self, pieces: Sequence[AudioExample]) -> list[set[int]]:
         """For each sound the rows of `concept_names` that are visible where it occurs; may be none."""
         labels = sorted({piece.label for piece in pieces})
-        table = label_table(self.data, labels, self.concept_names, None)
-        seen = {name: set(rows) for name, rows in zip(table.names, table.seen, strict=True)}
+        table = load_audio_labels(self.data, labels, self.concept_names, None)
+        seen = {name: set(rows) for name, rows in zip(table.names, table.concepts, strict=True)}
         return [seen.get(piece.label, set()) for piece in pieces]
 
     def audioset_names(self) -> list[str]:
@@ -114,10 +118,10 @@ class HeldOut:
         ]
 
 
-def batches(pictures: Pictures, device: torch.device, *, batch: int, size: int | None = None) -> Iterator[Tensor]:
-    """Pictures (B, 3, S, S) in [0, 1] on a device, scaled to `size` px if that is given."""
+def batches(pictures: ImageDataset, device: torch.device, *, batch: int, size: int | None = None) -> Iterator[Tensor]:
+    """ImageDataset (B, 3, S, S) in [0, 1] on a device, scaled to `size` px if that is given."""
     for start in range(0, len(pictures), batch):
-        pixels = pictures.pixels[start : start + batch].to(device).float() / 255
+        pixels = pictures[start : start + batch].to(device).float() / 255
         yield pixels if size is None else F.interpolate(pixels, size=(size, size), mode="area")
 
 
@@ -129,9 +133,9 @@ def encode_images(family: Models, pictures: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embed_sounds(family: Models, pieces: Sequence[Sound]) -> Tensor:
+def embed_sounds(family: Models, pieces: Sequence[AudioExample]) -> Tensor:
     """Unit vectors (N, D), on the CPU, of whole pieces."""
-    return torch.stack([piece_embedding(family.wav2clip, piece.samples) for piece in pieces])
+    return torch.stack([embed_samples(family.wav2clip, piece.samples) for piece in pieces])
 
 
 @torch.no_grad()

@@ -131,9 +131,9 @@ def evaluate_judge(judge: Judge, family: Models, held_out: HeldOut) -> JudgeFigu
 
     def accuracy(kind: str, change: Callable[[Tensor], Tensor] = lambda pictures: pictures) -> tuple[int, int]:
         pictures = held_out.all_pictures(kind)
-        known = [index for index, described in enumerate(pictures.descriptions) if described.label in rows]
-        pictures = pictures.some([known[index] for index in held_out.sample(len(known))][:MAX_PICTURES])
-        truth = torch.tensor([rows[described.label] for described in pictures.descriptions])
+        known = [index for index, described in enumerate(pictures.info) if described.label in rows]
+        pictures = pictures.subset([known[index] for index in held_out.sample(len(known))][:MAX_PICTURES])
+        truth = torch.tensor([rows[described.label] for described in pictures.info])
         found = [judge(change(batch)).argmax(dim=1).cpu() for batch in batches(pictures, family.device, batch=BATCH)]
         return int((torch.cat(found) == truth).sum()) if found else 0, len(pictures)
 

@@ -12,7 +12,7 @@ from wav2clip_gen.evaluation.held_out import HeldOut, batches
 from wav2clip_gen.evaluation.tables import Row, Table, format_share
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.optimizer import autocast
-from wav2clip_gen.training.reconstruction import PerceptualFeatures
+from wav2clip_gen.training.mini.vqgan_losses import PerceptualFeatures
 
 BATCH = 8
 

@@ -1,1 +1,1 @@
-"""How the small family is made."""
+"""Training of the networks: the paper's distillation, and what all trainers share."""

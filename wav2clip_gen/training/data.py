@@ -1,49 +1,154 @@
-"""Pictures from shards: decoded once to squares of one size, cut and varied batch by batch.
+"""Images of the training data: decoded by several threads, kept in memory as far as they fit, cropped batch by batch.
 
-Beside the shard's own description (JSON: `set`, `label`, `anchors`, `captions`, all optional) a member `KEY.cls` gives
+Besides the shard's own metadata (JSON: `set`, `label`, `anchors`, `captions`, all optional) a member `KEY.cls` gives
 the label and `KEY.txt` a caption, as in other WebDataset tars.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.decoding import Array, Decoded, Reading
-from wav2clip_gen.training.shards import PACKED, Example, read_shards
+from wav2clip_gen.training.shards import PACKED, ByteRange, Example, read_shards
 
-SIZES = {"natural": 128, "tiny": 64}  # kind of pictures -> pixels along each side
-SMALLEST = 15 / 16  # of that size: smaller pictures would be blurred by enlarging
-PICTURES = (PACKED, "webp", "jpg", "jpeg", "png")  # suffixes
+Array = NDArray[Any]
+Decode = Callable[[bytes], Array | None]  # None if it cannot be decoded
+
+MEMORY = 2_000_000_000  # bytes; what `weights/README.md` describes takes 1.7 GB of images or 0.3 GB of sounds
+CHUNK = 64  # examples for each worker at a time
+SIZES = {"natural": 128, "tiny": 64}  # kind of images -> pixels along each side
+SMALLEST = 15 / 16  # of that size: smaller images would be blurred by enlarging
+SUFFIXES = (PACKED, "webp", "jpg", "jpeg", "png")
+
+
+@dataclass
+class Loader:
+    """Decodes the data of a run and bounds what is kept of it. Neither changes what is learned."""
+
+    memory: int = MEMORY  # bytes of decoded images and sounds, at most
+    workers: int = min(os.cpu_count() or 1, 8)  # threads that decode
+    kept: int = 0  # bytes so far
+    decoded: int = 0  # bytes that keeping all would take
+
+    def fits(self, array: Array) -> bool:
+        """Whether an array may be kept; counts it."""
+        self.decoded += array.nbytes
+        if self.kept + array.nbytes > self.memory:
+            return False
+        self.kept += array.nbytes
+        return True
+
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know if not all is kept."""
+        if self.kept == self.decoded:
+            return ()
+        kept, whole = (f"{size / 1e9:.3g}" for size in (self.kept, self.decoded))
+        return (f"{kept} of {whole} GB of decoded data fit into --memory; the rest is decoded at each use",)
+
+    def decode(self, spans: Sequence[ByteRange], decode: Decode) -> Iterator[Array | None]:
+        """Read and decode in order, some at a time, so that few wait to be consumed."""
+        workers = min(self.workers, len(spans))
+        if workers <= 1:
+            yield from map(_read, repeat(decode), spans)
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            for start in range(0, len(spans), CHUNK * workers):
+                yield from pool.map(_read, repeat(decode), spans[start : start + CHUNK * workers])
+
+
+def _read(decode: Decode, span: ByteRange) -> Array | None:
+    try:
+        return decode(span.read())
+    except OSError:
+        return None
+
+
+class DecodedExamples:
+    """The arrays of those examples that can be decoded; what is not kept in memory is decoded at each use."""
+
+    def __init__(self, examples: Sequence[Example], decode: Decode, loader: Loader) -> None:
+        """Decode all; the names of those that cannot be decoded are in `skipped`."""
+        self.examples: list[Example] = []
+        self.skipped: list[str] = []
+        self._decode, self._loader = decode, loader
+        self._kept: dict[int, Array] = {}
+        arrays = loader.decode([example.data for example in examples], decode)
+        for example, array in zip(examples, arrays, strict=True):
+            if array is None:
+                self.skipped.append(example.name)
+                continue
+            if loader.fits(array):
+                self._kept[len(self.examples)] = array
+            self.examples.append(example)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Array:
+        return self.take([index])[0]
+
+    def take(self, indices: Sequence[int]) -> list[Array]:
+        """The arrays of chosen examples.
+
+        Raises:
+            TrainingError: A shard has changed since it was first read.
+        """
+        missing = [index for index in dict.fromkeys(indices) if index not in self._kept]
+        spans = [self.examples[index].data for index in missing]
+        decoded = dict(zip(missing, self._loader.decode(spans, self._decode), strict=True))
+        found = []
+        for index in indices:
+            array = self._kept.get(index, decoded.get(index))
+            if array is None:
+                example = self.examples[index]
+                raise TrainingError(
+                    f"{example.data.path}: {example.key} can no longer be read",
+                    hint="do not change the data during training; then the same command resumes",
+                )
+            found.append(array)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description:
-    """What is known of a picture."""
+class ImageInfo:
+    """What is known of an image."""
 
     key: str
     set: str  # the data set it comes from
-    label: str  # in the words of its set; may be empty
+    label: str  # as its set names it; may be empty
     anchors: tuple[str, ...]  # names of concepts; may be empty
-    captions: tuple[str, ...] = ()  # where nobody has looked up the concepts in them
+    captions: tuple[str, ...] = ()  # if the concepts in them are not looked up yet
 
 
-class Pixels:
-    """Square pictures of one size, indexed like a tensor (N, 3, S, S) uint8."""
+class ImageDataset:
+    """Square images of one size; indexing gives those chosen, (B, 3, S, S) uint8."""
 
-    def __init__(self, decoded: Decoded, size: int, rows: Sequence[int] | None = None) -> None:
-        """Show `rows` of what is decoded, all by default."""
-        self.size = size
+    def __init__(
+        self,
+        decoded: DecodedExamples,
+        info: Sequence[ImageInfo],
+        *,
+        size: int,
+        skipped: tuple[str, ...] = (),
+        rows: Sequence[int] | None = None,
+    ) -> None:
+        """Use `rows` of what is decoded, all by default; `info` belongs to these rows."""
+        self.info, self.size, self.skipped = tuple(info), size, skipped
         self._decoded = decoded
         self._rows = range(len(decoded)) if rows is None else rows
 
@@ -51,88 +156,59 @@ class Pixels:
         return len(self._rows)
 
     def __getitem__(self, chosen: Tensor | Sequence[int] | slice) -> Tensor:
-        """The chosen pictures (B, 3, S, S) uint8."""
-        found = self._decoded.take(self.rows(chosen))
+        if isinstance(chosen, slice):
+            rows = list(self._rows[chosen])
+        else:
+            rows = [self._rows[index] for index in (chosen.tolist() if isinstance(chosen, Tensor) else chosen)]
+        found = self._decoded.take(rows)
         stacked = np.stack(found) if found else np.empty((0, self.size, self.size, 3), np.uint8)
         return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
-    def rows(self, chosen: Tensor | Sequence[int] | slice) -> list[int]:
-        """Where the chosen pictures are among all that are decoded."""
-        if isinstance(chosen, slice):
-            return list(self._rows[chosen])
-        return [self._rows[at] for at in (chosen.tolist() if isinstance(chosen, Tensor) else chosen)]
-
-    def some(self, chosen: Tensor | Sequence[int] | slice) -> Pixels:
-        """Only the chosen ones."""
-        return Pixels(self._decoded, self.size, self.rows(chosen))
+    def subset(self, chosen: Sequence[int]) -> ImageDataset:
+        """Only the chosen images."""
+        info, rows = [self.info[index] for index in chosen], [self._rows[index] for index in chosen]
+        return ImageDataset(self._decoded, info, size=self.size, skipped=self.skipped, rows=rows)
 
 
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """Square pictures of one size with what is known of them."""
-
-    pixels: Pixels
-    descriptions: tuple[Description, ...]
-    skipped: tuple[str, ...] = ()  # members that could not be read
-
-    def __len__(self) -> int:
-        return len(self.descriptions)
-
-    @property
-    def size(self) -> int:
-        """Pixels along each side."""
-        return self.pixels.size
-
-    def some(self, chosen: Sequence[int]) -> Pictures:
-        """Only the chosen ones."""
-        return Pictures(self.pixels.some(chosen), tuple(self.descriptions[at] for at in chosen), self.skipped)
-
-
-def load_pictures(data: Path, split: str, *, kind: str = "natural", reading: Reading | None = None) -> Pictures:
-    """Read and decode all pictures of a split.
-
-    Args:
-        data: Folder of the training data.
-        split: "train" or "val".
-        kind: "natural" (128 px) or "tiny" (64 px).
-        reading: By how many threads, and what may be kept in memory.
+def load_images(data: Path, split: str, *, kind: str = "natural", loader: Loader | None = None) -> ImageDataset:
+    """Read and decode all "train" or "val" images of a kind, "natural" (128 px) or "tiny" (64 px).
 
     Raises:
-        TrainingError: The folder or its shards are missing, a shard is empty, or no picture can be read.
+        TrainingError: The folder or its shards are missing, a shard is empty, or no image can be read.
     """
     skipped: list[str] = []
-    described = []
-    for example in read_shards(data, "images", f"{split}-{kind}", PICTURES, skipped):
+    info: dict[ByteRange, ImageInfo] = {}
+    examples = []
+    for example in read_shards(data, "images", f"{split}-{kind}", SUFFIXES, skipped):
         try:
-            described.append((example, _description(example)))
+            info[example.data] = _image_info(example)
+            examples.append(example)
         except TypeError:
             skipped.append(example.name)
-    decode = partial(_decode, size=SIZES[kind])
-    decoded = Decoded([example for example, _ in described], decode, reading or Reading())
+    decoded = DecodedExamples(examples, partial(_decode_image, size=SIZES[kind]), loader or Loader())
     if not len(decoded):
         raise TrainingError(f"{data}: no readable picture for {split}-{kind}", hint="fetch the data again")
-    places = {example.place: known for example, known in described}
-    descriptions = tuple(places[example.place] for example in decoded.examples)
-    return Pictures(Pixels(decoded, SIZES[kind]), descriptions, (*skipped, *decoded.skipped))
+    known = [info[example.data] for example in decoded.examples]
+    return ImageDataset(decoded, known, size=SIZES[kind], skipped=(*skipped, *decoded.skipped))
 
 
-def _description(example: Example) -> Description:
-    """What is told of a picture.
+def _image_info(example: Example) -> ImageInfo:
+    """Check and convert an image's metadata.
 
     Raises:
-        TypeError: Something is not of the kind it should be.
+        TypeError: A value has the wrong type.
     """
-    told = {name: value for name, value in example.entry.items() if value is not None}
-    label = told.get("label", told.get("cls", ""))
+    metadata = {name: value for name, value in example.metadata.items() if value is not None}
+    label = metadata.get("label", metadata.get("cls", ""))
     if not isinstance(label, str | int):
         raise TypeError("label")
-    captions = told.get("captions", told.get("caption", told.get("txt", ())))
-    return Description(
+    captions = metadata.get("captions", metadata.get("caption", metadata.get("txt", ())))
+    return ImageInfo(
         key=example.key,
-        set=str(told.get("set", example.set)),
+        set=str(metadata.get("set", example.set)),
         label=str(label),
-        anchors=_texts(told.get("anchors", ())),
-        captions=() if "anchors" in told else _texts([captions] if isinstance(captions, str) else captions),
+        anchors=_texts(metadata.get("anchors", ())),
+        captions=() if "anchors" in metadata else _texts([captions] if isinstance(captions, str) else captions),
     )
 
 
@@ -142,8 +218,8 @@ def _texts(values: object) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _decode(encoded: bytes, *, size: int) -> Array | None:
-    """The middle square (size, size, 3) uint8 of a picture, or None if it is damaged or too small."""
+def _decode_image(encoded: bytes, *, size: int) -> Array | None:
+    """The center square (size, size, 3) uint8 of an image, or None if it is damaged or too small."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             picture = ImageOps.exif_transpose(image).convert("RGB")
@@ -156,45 +232,40 @@ def _decode(encoded: bytes, *, size: int) -> Array | None:
     return np.asarray(picture)
 
 
-def order(count: int, *, epoch: int, seed: int) -> Tensor:
-    """The order (count,) in which `count` examples are seen in an epoch."""
+def epoch_order(count: int, *, epoch: int, seed: int) -> Tensor:
+    """The random order (count,) of the examples in an epoch."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
 def batch_indices(count: int, batch: int, *, step: int, seed: int) -> Tensor:
-    """Which examples (batch,) step `step` sees: each once an epoch, in an order drawn anew for each epoch."""
+    """The examples (batch,) of a step: each once per epoch, shuffled anew for each epoch."""
     positions = torch.arange(step * batch, (step + 1) * batch)
     epochs = positions // count
-    orders = {epoch: order(count, epoch=epoch, seed=seed) for epoch in epochs.unique().tolist()}
-    return torch.stack(
-        [orders[epoch][position] for epoch, position in zip(epochs.tolist(), (positions % count).tolist(), strict=True)]
-    )
+    orders = {epoch: epoch_order(count, epoch=epoch, seed=seed) for epoch in epochs.unique().tolist()}
+    pairs = zip(epochs.tolist(), (positions % count).tolist(), strict=True)
+    return torch.stack([orders[epoch][position] for epoch, position in pairs])
 
 
-def random_crops(pixels: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:
-    """Cut a random square (B, 3, size, size) in [0, 1] out of each picture (B, 3, S, S) uint8.
+def random_crops(images: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:
+    """A random square (B, 3, size, size) in [0, 1] of each image (B, 3, S, S) uint8, mirrored or not.
 
-    Args:
-        pixels: The pictures.
-        size: Pixels along each side of a cut.
-        generator: What decides.
-        whole: Share of the pictures that are scaled down instead of cut.
+    A share `whole` of the images is scaled down instead of cropped.
 
     Raises:
-        TrainingError: The pictures are smaller than that.
+        TrainingError: The images are smaller than that.
     """
-    if size > pixels.shape[-1]:
+    if size > images.shape[-1]:
         raise TrainingError(
-            f"crops of {size} px cannot be cut from pictures of {pixels.shape[-1]} px", hint="use larger pictures"
+            f"crops of {size} px cannot be cut from pictures of {images.shape[-1]} px", hint="use larger pictures"
         )
-    margin = pixels.shape[-1] - size + 1
-    cuts = []
-    for picture in pixels:
+    margin = images.shape[-1] - size + 1
+    crops = []
+    for image in images:
         scale, top, left, mirror = torch.rand(4, generator=generator).tolist()
         if scale < whole:
-            cut = F.interpolate(picture[None].float(), size=(size, size), mode="area")[0]
+            crop = F.interpolate(image[None].float(), size=(size, size), mode="area")[0]
         else:
             row, column = int(top * margin), int(left * margin)
-            cut = picture[:, row : row + size, column : column + size].float()
-        cuts.append(cut.flip(-1) if mirror < 0.5 else cut)
-    return torch.stack(cuts) / 255
+            crop = image[:, row : row + size, column : column + size].float()
+        crops.append(crop.flip(-1) if mirror < 0.5 else crop)
+    return torch.stack(crops) / 255

@@ -1,4 +1,4 @@
-"""Several processes that train one network, as `torchrun` starts them; one process is a group of one."""
+"""Data-parallel training over the processes that `torchrun` starts; a single process is a world of one."""
 
 from __future__ import annotations
 
@@ -15,74 +15,68 @@ from wav2clip_gen.errors import TrainingError
 
 
 @dataclass(frozen=True)
-class Group:
+class World:
     """This process among those that train together. All of them must make the same calls."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes files and tells how it goes."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """Join the (B, ...) of all processes to (size * B, ...), in the order of their ranks; no gradient passes."""
-        tensor = tensor.detach().contiguous()
+    def all_gather(self, own: Tensor) -> Tensor:
+        """Concatenate the (B, ...) of all ranks to (size * B, ...); gradients flow to this rank's rows only."""
         if self.size == 1:
-            return tensor
-        parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        dist.all_gather(parts, tensor)
-        return torch.cat(parts)
+            return own
+        gathered = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(gathered, own.detach().contiguous())
+        gathered[self.rank] = own
+        return torch.cat(gathered)
 
     @torch.no_grad()
-    def add(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes, in one exchange."""
-        mine = list(tensors)
-        if self.size == 1 or not mine:
+    def all_reduce(self, tensors: Iterable[Tensor], *, mean: bool = False) -> None:
+        """Replace each tensor by its sum or mean over the processes, in a single exchange."""
+        own = list(tensors)
+        if self.size == 1 or not own:
             return
-        together = torch.cat([tensor.flatten() for tensor in mine])
-        dist.all_reduce(together)
-        for tensor, total in zip(mine, together.split([tensor.numel() for tensor in mine]), strict=True):
+        flat = torch.cat([tensor.flatten() for tensor in own])
+        dist.all_reduce(flat)
+        if mean:
+            flat.div_(self.size)
+        for tensor, total in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
-    @torch.no_grad()
-    def average(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its mean over the processes."""
-        mine = list(tensors)
-        self.add(mine)
-        for tensor in mine:
-            tensor.div_(self.size)
-
-    def agree(self, values: dict[str, float]) -> dict[str, float]:
-        """Give all processes what the first one has."""
+    def broadcast(self, values: dict[str, float]) -> dict[str, float]:
+        """Give all processes the values of the main one."""
         if self.size == 1:
             return values
         box = [values]
         dist.broadcast_object_list(box)
         return box[0]
 
-    def wait(self) -> None:
-        """Go on when all processes are here."""
+    def barrier(self) -> None:
+        """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
 
 
-ALONE = Group()
+SINGLE = World()
 
 
-def started_by_torchrun() -> bool:
+def under_torchrun() -> bool:
     """Whether this process is one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def own_device(device: torch.device) -> torch.device:
-    """The GPU of this process, where there are several processes on a machine.
+def local_device(device: torch.device) -> torch.device:
+    """The GPU of this process, if there are several processes on a machine.
 
     Raises:
         TrainingError: The machine has fewer GPUs than processes.
     """
-    if device.type != "cuda" or device.index is not None or not started_by_torchrun():
+    if device.type != "cuda" or device.index is not None or not under_torchrun():
         return device
     index = int(os.environ.get("LOCAL_RANK", "0"))
     if index >= torch.cuda.device_count():
@@ -94,14 +88,14 @@ def own_device(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
-    """The group that torchrun started this process in, for as long as the block lasts.
+def process_group(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started, for the duration of the block.
 
     Raises:
         TrainingError: The other processes cannot be reached.
     """
-    if not started_by_torchrun():
-        yield ALONE
+    if not under_torchrun():
+        yield SINGLE
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -112,6 +106,6 @@ def joined(device: torch.device) -> Iterator[Group]:
             f"the other processes cannot be reached: {error}", hint="start all of them with torchrun"
         ) from error
     try:
-        yield Group(dist.get_rank(), dist.get_world_size())
+        yield World(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()

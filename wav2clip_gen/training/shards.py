@@ -1,165 +1,193 @@
-"""What is in a shard: a tar whose members belong together where their names are the same up to the first dot.
+"""The files of a training data folder: shards, tables and arrays.
 
-That is WebDataset's layout: `KEY.jpg` with `KEY.json`, `KEY.cls` or `KEY.txt`. Small pictures may also be packed:
-`KEY.webps` holds WebP files one after the other (each says its own length), `KEY.json` the list of their descriptions.
-Nothing is decoded or kept here: an example says where its bytes lie.
+A shard is a WebDataset tar: members whose names are the same up to the first dot belong together, as `KEY.jpg` with
+`KEY.json`, `KEY.cls` or `KEY.txt`. Small images may also be packed: `KEY.webps` holds WebP files one after the other
+(each states its own length), `KEY.json` the list of their metadata. Nothing is decoded here.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wav2clip_gen.errors import TrainingError
 
-WHERE = "give the training data's folder with --data; 'Training them again' in weights/README.md says what is in it"
-PACKED = "webps"  # suffix of WebP files one after the other
-DESCRIPTIONS = ("json", "cls", "txt")  # suffixes of what is known of an example
-LONGEST_DESCRIPTION = 1 << 26  # bytes; no description is that long
+HINT = "give the training data's folder with --data; 'Training them again' in weights/README.md says what is in it"
+PACKED = "webps"  # suffix of concatenated WebP files
+METADATA = ("json", "cls", "txt")  # suffixes of what is known of an example
+MAX_METADATA = 1 << 26  # bytes
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an encoded picture or sound lies."""
+class ByteRange:
+    """Where an encoded image or sound lies in a file."""
 
-    shard: Path
-    offset: int  # bytes
+    path: Path
+    offset: int
     length: int
 
     def read(self) -> bytes:
-        """The encoded bytes; fewer than `length` where the shard ends before.
+        """The bytes; fewer than `length` if the file ends before.
 
         Raises:
-            OSError: The shard cannot be read.
+            OSError: The file cannot be read.
         """
-        with self.shard.open("rb") as file:
+        with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.length)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One picture or sound of a shard and what is known of it."""
+    """An encoded image or sound of a shard with its metadata."""
 
     key: str
-    set: str  # the data set it comes from, as far as the shard's name tells
-    place: Place
-    entry: dict[str, Any]  # its description, with `cls` and `txt` where there are such members
+    set: str  # the data set it comes from, according to the shard's name
+    data: ByteRange
+    metadata: dict[str, Any]  # with `cls` and `txt` if there are such members
 
     @property
     def name(self) -> str:
-        """What to call it where it cannot be used."""
-        return f"{self.place.shard.name}:{self.key}"
+        """Its name in messages."""
+        return f"{self.data.path.name}:{self.key}"
 
 
-def find_shards(data: Path, kind: str, start: str) -> list[Path]:
-    """The shards of a kind ("images", "audio") in the data folder whose names start like that.
-
-    Raises:
-        TrainingError: There is no such folder, or no shard in it.
-    """
-    folder = data / kind
-    found = sorted(folder.glob(f"{start}-*.tar"))
-    if not found:
-        what = "no such folder" if not folder.is_dir() else f"holds no shard {start}-*.tar"
-        raise TrainingError(f"{folder}: {what}", hint=WHERE)
-    return found
-
-
-def read_shards(data: Path, kind: str, start: str, suffixes: Sequence[str], skipped: list[str]) -> list[Example]:
-    """All examples of the shards of a kind, in their order; what cannot be used is added to `skipped`.
+def read_shards(data: Path, kind: str, prefix: str, suffixes: Sequence[str], skipped: list[str]) -> list[Example]:
+    """All examples of the shards of a kind, in order; the names of unreadable ones are appended to `skipped`.
 
     Args:
         data: Folder of the training data.
         kind: "images" or "audio".
-        start: What the shards' names start with; what follows, but for a number, is the name of the set.
+        prefix: What the shards' names start with; what follows, except for a number, is the name of the set.
         suffixes: Of the members that are examples, without the dot.
-        skipped: Names of what cannot be read.
+        skipped: Receives the names of what cannot be read.
 
     Raises:
-        TrainingError: There is no shard, or one that can be read holds no example.
+        TrainingError: There is no shard, or a readable one holds no example.
     """
+    folder = data / kind
+    paths = sorted(folder.glob(f"{prefix}-*.tar"))
+    if not paths:
+        problem = "no such folder" if not folder.is_dir() else f"holds no shard {prefix}-*.tar"
+        raise TrainingError(f"{folder}: {problem}", hint=HINT)
     examples: list[Example] = []
-    for path in find_shards(data, kind, start):
+    for path in paths:
         before = len(examples), len(skipped)
-        own = re.sub(r"-?\d*$", "", path.stem.removeprefix(f"{start}-")) or start.rsplit("-", maxsplit=1)[-1]
-        for key, members in _grouped(path, skipped).items():
+        own = re.sub(r"-?\d*$", "", path.stem.removeprefix(f"{prefix}-")) or prefix.rsplit("-", maxsplit=1)[-1]
+        for key, members in _group_members(path, skipped).items():
             try:
-                found = _described(key, members, suffixes)
+                found = _with_metadata(key, members, suffixes)
             except (ValueError, KeyError, TypeError, OSError):
                 skipped.append(f"{path.name}:{key}")
-            else:
-                examples += [
-                    Example(key=str(entry.get("key", key)), set=own, place=place, entry=entry) for place, entry in found
-                ]
+                continue
+            for span, metadata in found:
+                examples.append(Example(key=str(metadata.get("key", key)), set=own, data=span, metadata=metadata))
         if (len(examples), len(skipped)) == before:
             raise TrainingError(
-                f"{path}: holds nothing to learn from", hint=f"a shard has members {', '.join(suffixes)}; or remove it"
+                f"{path}: contains no examples", hint=f"a shard has members {', '.join(suffixes)}; or remove it"
             )
     return examples
 
 
-def _grouped(path: Path, skipped: list[str]) -> dict[str, dict[str, Place]]:
-    """Key -> suffix -> place of the members of a shard, as far as it can be read."""
-    groups: dict[str, dict[str, Place]] = {}
+def _group_members(path: Path, skipped: list[str]) -> dict[str, dict[str, ByteRange]]:
+    """Key -> suffix -> byte range of the members of a shard, as far as it can be read."""
+    groups: dict[str, dict[str, ByteRange]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                at = PurePosixPath(member.name)
-                stem, _, suffix = at.name.partition(".")
+                name = PurePosixPath(member.name)
+                stem, _, suffix = name.name.partition(".")
                 if not member.isfile() or not stem:
                     continue
-                key = str(at.with_name(stem))
-                group = groups.setdefault(key, {})
+                group = groups.setdefault(str(name.with_name(stem)), {})
                 if suffix.lower() in group:
-                    skipped.append(f"{path.name}:{member.name} (again)")
-                group.setdefault(suffix.lower(), Place(path, member.offset_data, member.size))
+                    skipped.append(f"{path.name}:{member.name} (duplicate)")
+                group.setdefault(suffix.lower(), ByteRange(path, member.offset_data, member.size))
     except (tarfile.TarError, OSError):
         skipped.append(path.name)
     return groups
 
 
-def _described(key: str, members: dict[str, Place], suffixes: Sequence[str]) -> list[tuple[Place, dict[str, Any]]]:
-    """The example among the members of a key, or those packed in one, each with what is known of it; may be none.
+def _with_metadata(
+    key: str, members: dict[str, ByteRange], suffixes: Sequence[str]
+) -> list[tuple[ByteRange, dict[str, Any]]]:
+    """The example among the members of a key, or those packed in one, each with its metadata; may be none.
 
     Raises:
-        ValueError, KeyError, TypeError: A description is damaged, or describes nothing that is there.
+        ValueError, KeyError, TypeError: The metadata is damaged, or belongs to no example.
     """
-    place = next((members[suffix] for suffix in suffixes if suffix in members), None)
-    if place is None:
-        if any(suffix in members for suffix in DESCRIPTIONS):
+    span = next((members[suffix] for suffix in suffixes if suffix in members), None)
+    if span is None:
+        if any(suffix in members for suffix in METADATA):
             raise KeyError(key)
         return []
-    told: Any = json.loads(_text(members["json"])) if "json" in members else {}
-    if place == members.get(PACKED):
-        return _unpacked(place, told)
-    words = {name: _text(members[name]).decode().strip() for name in ("cls", "txt") if name in members}
-    return [(place, {**told, **words})]
+    metadata: Any = json.loads(_read_text(members["json"])) if "json" in members else {}
+    if span == members.get(PACKED):
+        return _unpack(span, metadata)
+    texts = {name: _read_text(members[name]).decode().strip() for name in ("cls", "txt") if name in members}
+    return [(span, {**metadata, **texts})]
 
 
-def _text(place: Place) -> bytes:
-    if place.length > LONGEST_DESCRIPTION:
+def _read_text(span: ByteRange) -> bytes:
+    if span.length > MAX_METADATA:
         raise ValueError("too long")
-    return place.read()
+    return span.read()
 
 
-def _unpacked(place: Place, told: list[dict[str, Any]]) -> list[tuple[Place, dict[str, Any]]]:
-    """The WebP files in one member, each with its description.
+def _unpack(packed: ByteRange, metadata: list[dict[str, Any]]) -> list[tuple[ByteRange, dict[str, Any]]]:
+    """The WebP files in a packed member, each with its metadata.
 
     Raises:
-        ValueError: There are more of the ones than of the others, so that no one knows which belong together.
-        TypeError: A description is none.
+        ValueError: The numbers of files and of metadata differ, so which belong together is unknown.
+        TypeError: An entry of the metadata is no object.
     """
-    if not all(isinstance(entry, dict) for entry in told):
-        raise TypeError("a description is an object")
-    blob, start, files = place.read(), 0, []
+    if not all(isinstance(entry, dict) for entry in metadata):
+        raise TypeError("metadata must be objects")
+    blob, start, files = packed.read(), 0, []
     while start < len(blob):
         length = 8 + int.from_bytes(blob[start + 4 : start + 8], "little")
-        files.append(Place(place.shard, place.offset + start, length))
+        files.append(ByteRange(packed.path, packed.offset + start, length))
         start += length
-    return list(zip(files, told, strict=True))
+    return list(zip(files, metadata, strict=True))
+
+
+def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Rows of a CSV file that has at least these columns; missing cells of a short row are empty.
+
+    Raises:
+        TrainingError: The file is missing, no table, or lacks a column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, found = list(reader), reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise TrainingError(f"{path}: cannot be read", hint=HINT) from None
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise TrainingError(f"{path}: has no column {', '.join(missing)}", hint=HINT)
+    return rows
+
+
+def read_arrays(path: Path, *names: str) -> list[NDArray[Any]]:
+    """The arrays of these names in an npz file.
+
+    Raises:
+        TrainingError: The file is missing, damaged, or lacks an array.
+    """
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return [arrays[name] for name in names]
+    except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise TrainingError(f"{path}: cannot be read ({error})", hint=HINT) from None

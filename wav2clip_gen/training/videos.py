@@ -1,14 +1,22 @@
-"""Sounds with what was seen while they were heard: videos, decoded and embedded once, then read from a cache.
+"""Videos to distill from: decoded and embedded with CLIP once, then read from a cache.
 
-A clip in the cache is one safetensors file: `sound` (N,) int16 mono at 16 kHz, `frames` (F, D) float16, CLIP's unit
-vectors of one frame a second. Training reads of a sound only the part it needs.
+A source is a folder of videos, a table with their paths, or VGGSound's own table, whose clips are files ID_START.mp4
+(start with six digits) anywhere below the table's folder:
+
+    path,start,split              youtube_id,start,label,split   (VGGSound, without this line)
+    concerts/a.mp4,30,train       ---g-f_I2yQ,1,people marching,test
+
+A clip in the cache is a safetensors file: `sound` (N,) int16 mono at 16 kHz, `frames` (F, D) float16, CLIP's unit
+vectors of one frame per second.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,163 +34,263 @@ from wav2clip_gen.errors import OutputError, TrainingError, VideoError
 from wav2clip_gen.files import appear_whole, hash_file
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.training.clips import CLIP_SECONDS, Clip, find_clips, split
-from wav2clip_gen.training.distributed import ALONE, Group
-from wav2clip_gen.training.keeping import make_room
-from wav2clip_gen.training.plan import Prepared
+from wav2clip_gen.training.checkpointing import ensure_space
+from wav2clip_gen.training.distributed import SINGLE, World
+from wav2clip_gen.training.settings import CLIP_SECONDS
+from wav2clip_gen.training.trainer import TrainingProgress
 
-FRAME_RATE = 1  # frames a second that CLIP sees
-CLIP_BYTES = 360_000  # of a clip in the cache, at the most
+SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+SPLITS = {"train": "train", "test": "held out", "val": "held out", "valid": "held out", "validation": "held out"}
+HELD_OUT_SHARE = 0.05  # of the videos, if the source does not give a split
+FEWEST = 2  # clips on either side: a contrastive loss needs a negative
+LAYOUT = "a table has the columns path[,start][,split], or is VGGSound's: youtube_id,start,label,split"
+FRAME_RATE = 1  # frames per second that CLIP embeds
+CLIP_BYTES = 360_000  # of a clip in the cache, at most
 SHORTEST = ENCODER_RATE  # samples of sound that a clip must have
 REPORT_EVERY = 10  # clips
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A clip in the cache."""
+@dataclass(frozen=True, kw_only=True)
+class VideoClip:
+    """Ten seconds of a video."""
 
-    name: str
+    path: Path
+    start: float = 0.0  # seconds into the file
+    video: str  # what it was cut from: clips of one video are on one side of the split
+    split: str = ""  # "train", "held out", or empty if the source does not give it
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        return f"{self.path.name} at {self.start:g} s" if self.start else self.path.name
+
+
+def find_clips(source: Path) -> list[VideoClip]:
+    """The clips of a folder or table, readable or not, in a fixed order.
+
+    Raises:
+        TrainingError: There is no such folder or table, it names no video, or its layout is unknown.
+    """
+    another = "give another one with --videos"
+    if source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        found = [VideoClip(path=path, video=_video_of(path.relative_to(source))) for path in paths]
+    elif source.is_file():
+        found = _read_clip_table(source)
+    else:
+        raise TrainingError(f"{source}: no such folder or table of videos", hint=another)
+    if not found:
+        raise TrainingError(f"{source}: there is no video ({', '.join(SUFFIXES)}) in it", hint=another)
+    return found
+
+
+def split_clips(clips: Sequence[VideoClip]) -> tuple[list[VideoClip], list[VideoClip]]:
+    """Training and held-out clips: as the source says, or by the hashes of the videos' names.
+
+    Raises:
+        TrainingError: Either side has too few.
+    """
+    if any(clip.split for clip in clips):
+        held_out = {clip.video for clip in clips if clip.split == "held out"}
+    else:
+        videos = sorted({clip.video for clip in clips}, key=lambda name: hashlib.sha1(name.encode()).digest())
+        held_out = set(videos[: max(round(HELD_OUT_SHARE * len(videos)), FEWEST)])
+    train = [clip for clip in clips if clip.video not in held_out]
+    rest = [clip for clip in clips if clip.video in held_out]
+    if min(len(train), len(rest)) < FEWEST:
+        raise TrainingError(
+            f"{len(train)} clips to train on and {len(rest)} held out are too few",
+            hint=f"give more: {FEWEST} of different videos at least on either side",
+        )
+    return train, rest
+
+
+def _read_clip_table(table: Path) -> list[VideoClip]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TrainingError(f"{table}: cannot be read as a table ({error})", hint=LAYOUT) from None
+    if rows and "path" in rows[0]:
+        entries = [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
+        return [_table_row(table, entry, line) for line, entry in enumerate(entries, 2)]
+    if rows and all(len(row) == 4 and row[1].isdigit() for row in rows):
+        files = {path.name: path for path in sorted(table.parent.rglob("*")) if path.suffix.lower() in SUFFIXES}
+        return [_vggsound_row(table, row, line, files) for line, row in enumerate(rows, 1)]
+    raise TrainingError(f"{table}: not a table of videos", hint=LAYOUT)
+
+
+def _table_row(table: Path, row: dict[str, str], line: int) -> VideoClip:
+    try:
+        start = float(row.get("start") or 0)
+    except ValueError:
+        start = -1.0
+    if not row["path"] or not 0 <= start < float("inf"):
+        raise TrainingError(f"{table}, line {line}: needs a path, and a start in seconds if any", hint=LAYOUT)
+    side = _side(table, row.get("split"), line)
+    return VideoClip(path=table.parent / row["path"], start=start, video=_video_of(Path(row["path"])), split=side)
+
+
+def _vggsound_row(table: Path, row: list[str], line: int, files: dict[str, Path]) -> VideoClip:
+    name = f"{row[0]}_{int(row[1]):06d}.mp4"
+    return VideoClip(path=files.get(name, table.parent / name), video=row[0], split=_side(table, row[3], line))
+
+
+def _side(table: Path, word: str | None, line: int) -> str:
+    if word and word.lower() not in SPLITS:
+        raise TrainingError(f"{table}, line {line}: {word!r} is no split", hint=f"choose from: {', '.join(SPLITS)}")
+    return SPLITS[word.lower()] if word else ""
+
+
+def _video_of(path: Path) -> str:
+    """The video that a file was cut from: its name without the time at which it starts."""
+    return re.sub(r"_\d{6}$", "", str(path.with_suffix("")))
+
+
+@dataclass(frozen=True, eq=False)
+class CachedClip:
+    """A decoded clip in the cache."""
+
     path: Path
     samples: int  # of its sound, at 16 kHz
 
-    def sound(self, start: int, length: int) -> Tensor:
-        """Part of its sound (length,) or what there is of it, float32 in [-1, 1]."""
+    def read_sound(self, start: int, length: int) -> Tensor:
+        """Up to `length` samples (n,) of its sound, float32 in [-1, 1]."""
         with safe_open(self.path, framework="np") as file:
             part = file.get_slice("sound")[start : min(start + length, self.samples)]
         return torch.from_numpy(part.astype(np.float32) / 32768)
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
-    """Sounds and what was seen with them, on one side of the split."""
+class ClipSet:
+    """Clips on one side of the split with their image embeddings."""
 
-    pairs: tuple[Pair, ...]
+    clips: tuple[CachedClip, ...]
     targets: Tensor  # (N, D) unit vectors, the mean over each clip's frames
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.clips)
 
 
-class Videos:
-    """A folder or table of videos, and the cache of what one frozen CLIP saw in them."""
+class VideoDataset:
+    """The clips of a folder or table, and the cache of their sounds and image embeddings by one frozen CLIP."""
 
-    def __init__(self, source: Path, clip: Path, cache: Path, *, group: Group = ALONE) -> None:
-        """Find the videos; nothing is decoded yet.
+    def __init__(self, source: Path, clip_weights: Path, cache: Path, *, world: World = SINGLE) -> None:
+        """Find the clips; nothing is decoded yet.
 
         Raises:
             TrainingError: There are none.
         """
-        self.source, self.clip, self.group = source, clip, group
+        self.world = world
         self.clips = find_clips(source)
-        self.clip_digest = hash_file(clip)
+        self.clip_digest = hash_file(clip_weights)
+        self._source, self._clip_weights = source, clip_weights
         self._cache = cache / f"clips-{self.clip_digest[:12]}"
-        self._places = [self._cache / f"{_identity(clip)}.safetensors" for clip in self.clips]
+        self._paths = [self._cache / f"{_fingerprint(clip)}.safetensors" for clip in self.clips]
 
-    def prepare(self, device: torch.device) -> Iterator[Prepared]:
-        """Decode and embed what is not in the cache, this process its share of it, telling how it goes.
+    def prepare(self, device: torch.device) -> Iterator[TrainingProgress]:
+        """Decode and embed what is not in the cache, this process its share of it.
 
         Raises:
             VideoError: There is no ffmpeg.
-            OutputError: The disk is too small, or does not take the files.
+            OutputError: The disk is too small, or cannot be written.
         """
         ffmpeg.find_ffmpeg()
-        lacking = [
-            (clip, place)
-            for clip, place in zip(self.clips, self._places, strict=True)
-            if clip.path.is_file() and _read(clip, place) is None
+        missing = [
+            (clip, path)
+            for clip, path in zip(self.clips, self._paths, strict=True)
+            if clip.path.is_file() and _read_cached(path) is None
         ]
-        make_room(self._cache, CLIP_BYTES * len(lacking), what="the decoded clips")
-        self.group.wait()  # before the first file is written, so that all see the same ones lacking
-        mine, skipped = lacking[self.group.rank :: self.group.size], 0
-        perceptor = checkpoints.load(self.clip, role="clip").to(device) if mine else None
-        for number, (clip, place) in enumerate(mine, 1):
+        ensure_space(self._cache, CLIP_BYTES * len(missing), what="the decoded clips")
+        self.world.barrier()  # before the first file is written, so that all processes find the same ones missing
+        own, skipped = missing[self.world.rank :: self.world.size], 0
+        perceptor = checkpoints.load(self._clip_weights, role="clip").to(device) if own else None
+        for number, (clip, path) in enumerate(own, 1):
             assert isinstance(perceptor, Perceptor)
             try:
-                sound, frames = decode(clip, perceptor.size)
+                sound, frames = decode_clip(clip, perceptor.size)
             except (VideoError, TrainingError):
                 skipped += 1
             else:
-                _write(place, sound, _embedded(perceptor, frames))
-            if number % REPORT_EVERY == 0 or number == len(mine):
-                yield Prepared(number, len(mine), skipped)
-        self.group.wait()
+                _write_cached(path, sound, _embed(perceptor, frames))
+            if number % REPORT_EVERY == 0 or number == len(own):
+                yield TrainingProgress(number, f"{number}/{len(own)} clips embedded, {skipped} skipped")
+        self.world.barrier()
 
-    def pairs(self) -> tuple[Pairs, Pairs, tuple[str, ...]]:
-        """Those to train on, those held out, and the names of the clips that could not be read.
+    def split(self) -> tuple[ClipSet, ClipSet, tuple[str, ...]]:
+        """Training clips, held-out clips, and the names of unreadable ones.
 
         Raises:
-            TrainingError: Too few could.
+            TrainingError: Too few can be read.
         """
-        found: dict[Clip, tuple[Pair, Tensor]] = {}
-        for clip, place in zip(self.clips, self._places, strict=True):
-            if (entry := _read(clip, place)) is not None:
-                found[clip] = entry
+        cached = {clip: _read_cached(path) for clip, path in zip(self.clips, self._paths, strict=True)}
+        found = {clip: entry for clip, entry in cached.items() if entry is not None}
         skipped = tuple(clip.name for clip in self.clips if clip not in found)
         if not found:
             raise TrainingError(
-                f"{self.source}: none of its {len(self.clips)} clips can be read, not even {skipped[0]}",
+                f"{self._source}: none of its {len(self.clips)} clips can be read, not even {skipped[0]}",
                 hint="give clips with a picture and a second of sound, or another folder",
             )
         train, held_out = (
-            Pairs(tuple(found[clip][0] for clip in side), torch.stack([found[clip][1] for clip in side]))
-            for side in split(list(found))
+            ClipSet(tuple(found[clip][0] for clip in side), torch.stack([found[clip][1] for clip in side]))
+            for side in split_clips(list(found))
         )
         return train, held_out, skipped
 
 
-def decode(clip: Clip, size: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Sound (N,) at 16 kHz and frames (F, size, size, 3), the middle square of each, of a clip.
+def decode_clip(clip: VideoClip, size: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """Sound (N,) at 16 kHz and frames (F, size, size, 3), the center square of each, of a clip.
 
     Raises:
         VideoError: ffmpeg cannot read it.
-        TrainingError: It has no frame, or no second of sound that is not silence.
+        TrainingError: It has no frame, or less than a second of sound, or only silence.
     """
     span = ["-ss", str(clip.start), "-t", str(CLIP_SECONDS), "-i", ffmpeg.file_url(clip.path)]
-    wanted = ["-map", "0:a:0", "-ac", "1", "-ar", str(ENCODER_RATE), "-f", "s16le", "pipe:1"]
-    heard = ffmpeg.run([*span, *wanted], purpose=f"read the sound of {clip.path}")
-    sound = np.frombuffer(heard[: len(heard) // 2 * 2], dtype="<i2").astype(np.int16)
+    output = ["-map", "0:a:0", "-ac", "1", "-ar", str(ENCODER_RATE), "-f", "s16le", "pipe:1"]
+    audio = ffmpeg.run([*span, *output], purpose=f"read the sound of {clip.path}")
+    sound = np.frombuffer(audio[: len(audio) // 2 * 2], dtype="<i2").astype(np.int16)
     if len(sound) < SHORTEST or not sound.any():
         raise TrainingError(f"{clip.name}: has no second of sound")
     square = f"scale={size}:{size}:force_original_aspect_ratio=increase:flags=bicubic,crop={size}:{size}"
-    wanted = ["-map", "0:v:0", "-vf", f"fps={FRAME_RATE},{square}", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
-    seen = ffmpeg.run([*span, *wanted], purpose=f"read the picture of {clip.path}")
-    count = len(seen) // (3 * size**2)
+    output = ["-map", "0:v:0", "-vf", f"fps={FRAME_RATE},{square}", "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]
+    video = ffmpeg.run([*span, *output], purpose=f"read the picture of {clip.path}")
+    count = len(video) // (3 * size**2)
     if count == 0:
         raise TrainingError(f"{clip.name}: has no picture")
-    return sound, np.frombuffer(seen, np.uint8)[: count * 3 * size**2].reshape(count, size, size, 3)
+    return sound, np.frombuffer(video, np.uint8)[: count * 3 * size**2].reshape(count, size, size, 3)
 
 
 @torch.no_grad()
-def _embedded(perceptor: Perceptor, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
-    pictures = torch.from_numpy(frames.copy()).to(perceptor.device).permute(0, 3, 1, 2).float() / 255
-    return perceptor.encode_images(pictures).cpu().numpy().astype(np.float16)
+def _embed(perceptor: Perceptor, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
+    images = torch.from_numpy(frames.copy()).to(perceptor.device).permute(0, 3, 1, 2).float() / 255
+    return perceptor.encode_images(images).cpu().numpy().astype(np.float16)
 
 
-def _write(place: Path, sound: NDArray[np.int16], frames: NDArray[np.float16]) -> None:
+def _write_cached(path: Path, sound: NDArray[np.int16], frames: NDArray[np.float16]) -> None:
     try:
-        with appear_whole(place, option="--runs") as part:
-            save_file({"sound": sound, "frames": frames}, part)
+        with appear_whole(path, option="--runs") as temporary:
+            save_file({"sound": sound, "frames": frames}, temporary)
     except (OSError, SafetensorError) as error:
         raise OutputError(
-            f"cannot write {place}: {error}", hint="free some disk space, or choose another folder with --runs"
+            f"cannot write {path}: {error}", hint="free some disk space, or choose another folder with --runs"
         ) from error
 
 
-def _read(clip: Clip, place: Path) -> tuple[Pair, Tensor] | None:
-    """A clip of the cache and the mean (D,) of its frames; None if it is not there or damaged."""
-    if not place.is_file():
+def _read_cached(path: Path) -> tuple[CachedClip, Tensor] | None:
+    """A clip of the cache and the mean (D,) of its frames; None if missing or damaged."""
+    if not path.is_file():
         return None
     try:
-        with safe_open(place, framework="np") as file:
+        with safe_open(path, framework="np") as file:
             frames = torch.from_numpy(file.get_tensor("frames")).float()
             samples = file.get_slice("sound").get_shape()[0]
     except (SafetensorError, OSError):
         return None
-    return Pair(clip.name, place, samples), F.normalize(frames.mean(dim=0), dim=-1)
+    return CachedClip(path, samples), F.normalize(frames.mean(dim=0), dim=-1)
 
 
-def _identity(clip: Clip) -> str:
-    """What changes when a clip does: its file's place, size and date, and where it starts."""
-    facts = clip.path.stat() if clip.path.is_file() else None
-    told = [str(clip.path.absolute()), clip.start, facts and facts.st_size, facts and facts.st_mtime_ns]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
+def _fingerprint(clip: VideoClip) -> str:
+    """Changes when a clip does: its file's path, size and date, and where it starts."""
+    stat = clip.path.stat() if clip.path.is_file() else None
+    facts = [str(clip.path.absolute()), clip.start, stat and stat.st_size, stat and stat.st_mtime_ns]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]

@@ -1,15 +1,12 @@
-"""YAMNet, a tagger of sounds with 521 AudioSet classes, as a teacher where a sound has no label.
+"""YAMNet, a classifier of sounds into 521 AudioSet classes, ported to PyTorch as a baseline.
 
-A MobileNet-v1 over log-mel patches (Google, TensorFlow Model Garden, Apache 2.0), written after the page
-`teachers/yamnet.md` of the training data, which brings the weights.
+A MobileNet-v1 over log-mel patches (Google, TensorFlow Model Garden, Apache 2.0), as `teachers/yamnet.md` of the
+training data describes it; the weights are in the same folder.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.anchors import Concepts
+from wav2clip_gen.training.shards import HINT, read_arrays
 
 RATE = 16_000  # Hz
 FRAME, HOP = 400, 160  # samples, 25 and 10 ms
@@ -50,7 +47,7 @@ def _mel(hertz: Tensor) -> Tensor:
 
 
 class YAMNet(nn.Module):
-    """Sounds in, class scores out; the batch norm is already part of the convolutions."""
+    """Maps sounds to class scores; the batch norm is folded into the convolutions."""
 
     window: Tensor  # (400,) periodic Hann
     mel: Tensor  # (257, 64)
@@ -68,7 +65,7 @@ class YAMNet(nn.Module):
         self.classifier = nn.Linear(inputs, CLASSES)
 
     def log_mel(self, sounds: Tensor) -> Tensor:
-        """Turn sounds (B, N) in [-1, 1] at 16 kHz into log-mel frames (B, T, 64); too short ones get silence."""
+        """Turn sounds (B, N) in [-1, 1] at 16 kHz into log-mel frames (B, T, 64); short ones are padded with zeros."""
         sounds = F.pad(sounds, (0, max(SHORTEST - sounds.shape[-1], 0)))
         frames = sounds.unfold(-1, FRAME, HOP) * self.window
         return torch.log(torch.fft.rfft(frames, FFT_SIZE).abs() @ self.mel + 0.001)
@@ -89,7 +86,7 @@ class YAMNet(nn.Module):
 
 
 def _same_padding(x: Tensor, layer: nn.Module) -> Tensor:
-    """Pad as TensorFlow's SAME does: where the total is odd, the larger half is behind."""
+    """Pad like TensorFlow's SAME: if the total is odd, the larger half is at the end."""
     assert isinstance(layer, nn.Conv2d)
     kernel, stride = layer.kernel_size[0], layer.stride[0]
     totals = [max((math.ceil(length / stride) - 1) * stride + kernel - length, 0) for length in x.shape[:1:-1]]
@@ -97,62 +94,24 @@ def _same_padding(x: Tensor, layer: nn.Module) -> Tensor:
 
 
 def load_yamnet(data: Path) -> YAMNet:
-    """The teacher with its weights from the training data's folder, frozen.
+    """The network with its weights from the training data's folder, frozen.
 
     Raises:
         TrainingError: The file is missing, damaged, or holds other arrays.
     """
-    path = data / "teachers" / "yamnet.npz"
     network = YAMNet()
+    names = {f"layers.{number}": f"{number:02d}.{_kind(number)}" for number in range(len(network.layers))}
+    names["classifier"] = "fc"
+    pairs = [(f"{ours}.{kind}", f"{theirs}.{kind[0]}") for ours, theirs in names.items() for kind in ("weight", "bias")]
+    path = data / "teachers" / "yamnet.npz"
+    arrays = read_arrays(path, *(theirs for _, theirs in pairs))
+    tensors = [torch.from_numpy(array.astype(np.float32)) for array in arrays]
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays.files}
-        names = {f"layers.{number}": f"{number:02d}.{_kind(number)}" for number in range(len(network.layers))}
-        names["classifier"] = "fc"
-        network.load_state_dict(
-            {f"{ours}.{kind}": tensors[f"{theirs}.{kind[0]}"] for ours, theirs in names.items()
-             for kind in ("weight", "bias")}
-        )  # fmt: skip
-    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise TrainingError(
-            f"{path}: the teacher cannot be read ({error})", hint="fetch the data again, or train with --teacher 0"
-        ) from None
+        network.load_state_dict({ours: tensor for (ours, _), tensor in zip(pairs, tensors, strict=True)})
+    except RuntimeError as error:
+        raise TrainingError(f"{path}: holds another network ({error})", hint=HINT) from None
     return network.requires_grad_(False).eval()
 
 
 def _kind(number: int) -> str:
     return "dw" if number % 2 else "conv"
-
-
-@dataclass(frozen=True, eq=False)
-class Tags:
-    """Which of the teacher's classes can be seen: classes that mean the same concepts are one."""
-
-    members: tuple[Tensor, ...]  # for each tag the rows of its classes
-    vectors: Tensor  # (G, D) unit vectors of the tags
-
-    def scores(self, classes: Tensor) -> Tensor:
-        """Map class scores (B, 521) to tag scores (B, G): the best of each tag's classes."""
-        return torch.stack([classes[:, rows].amax(dim=1) for rows in self.members], dim=1)
-
-
-def load_tags(data: Path, concepts: Concepts) -> Tags:
-    """The tags of the teacher's classes, without those whose concept says only what kind of thing it is.
-
-    Raises:
-        TrainingError: The table is missing, or has no class with a concept.
-    """
-    path = data / "teachers" / "yamnet_class_map.csv"
-    members: dict[tuple[int, ...], list[int]] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                seen = tuple(sorted(concepts.rows(row["anchors"].split("|"))))
-                if seen and "(general)" not in row["how"]:
-                    members.setdefault(seen, []).append(int(row["index"]))
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise TrainingError(f"{path}: cannot be read ({error})", hint="fetch the data again") from None
-    if not members:
-        raise TrainingError(f"{path}: none of its classes stands in the table of concepts", hint="fetch the data again")
-    vectors = torch.stack([F.normalize(concepts.vectors[list(seen)].mean(dim=0), dim=-1) for seen in members])
-    return Tags(tuple(torch.tensor(rows) for rows in members.values()), vectors)

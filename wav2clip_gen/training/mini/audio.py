@@ -1,0 +1,246 @@
+"""Sounds of the training data: split so that no recording is on both sides, augmented at each use.
+
+Besides the shard's own metadata (JSON: `label`, the rest is optional) a member `KEY.cls` or `KEY.txt` gives the label,
+as in other WebDataset tars.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wav2clip_gen.audio.track import ENCODER_RATE
+from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.training.data import Array, DecodedExamples, Loader
+from wav2clip_gen.training.mini.concepts import Concepts, PhraseEncoder
+from wav2clip_gen.training.shards import ByteRange, Example, read_shards, read_table
+
+SUFFIXES = ("ogg", "flac", "wav", "mp3", "opus")
+LONGEST = 600  # seconds of a sound that are used
+
+VALIDATION_FOLD = 4  # of ESC-50
+VALIDATION_SHARE = 4  # one recording in so many of the labels without several folds
+
+# Labels of different sets that mean the same, besides those that the data's table already merges.
+SYNONYMS = {
+    "acoustic_guitar": "guitar", "violin_or_fiddle": "violin", "screeching_seagulls": "seagulls",
+    "howling_wolf": "wolf", "brownian_noise": "brown_noise", "public_library": "library",
+    "vinyl_effect": "vinyl_record", "busy_street": "traffic", "highway": "traffic", "road": "traffic",
+    "coffee_shop": "cafe", "water_stream": "river", "flowing_water": "river", "droplets": "water_drops",
+    "summer_night": "crickets", "ocean": "sea_waves", "tom_drum": "percussion",
+}  # fmt: skip
+
+# The visible concepts of these labels: concepts that have images, which the data's table leaves out.
+VISIBLE = {
+    "sea_waves": ("sea", "seashore"), "rain": ("rain",), "thunderstorm": ("lightning", "storm", "rain"),
+    "wind": ("wind", "cloud"), "pouring_water": ("water",), "water_drops": ("water",), "river": ("river",),
+    "waterfall": ("waterfall",), "crackling_fire": ("fire", "fireplace"), "city": ("street", "city"),
+    "traffic": ("street", "car"), "jungle": ("forest", "jungle"), "night": ("night",),
+    "storm": ("storm", "rain"), "night_village": ("night",), "underwater": ("coral reef", "water"),
+    "bubbles": ("water",), "church": ("church bells", "altar"), "drum_loop": ("drum",),
+    "percussion": ("drum",), "electronic_percussion": ("drum",), "drum_roll": ("drum",),
+    "crowd": ("crowd",), "subway_station": ("train",), "creaking_ship": ("ship",),
+    "submarine": ("submarine",), "hen": ("chicken",), "rooster": ("chicken",), "crying_baby": ("baby",),
+    "guitar": ("guitar",), "synth_bass": ("guitar",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class AudioExample:
+    """A labeled sound."""
+
+    key: str
+    set: str  # the data set it comes from
+    label: str  # merged over the sets
+    group: str  # the recording it was cut from
+    read: Callable[[], Array]
+
+    @classmethod
+    def from_samples(cls, samples: Array, *, key: str, set: str, label: str = "", group: str = "") -> AudioExample:
+        """A sound whose samples stay in memory."""
+        return cls(key, set, label, group or key, lambda: samples)
+
+    @property
+    def samples(self) -> Array:
+        """The sound (N,), int16 mono at 16 kHz."""
+        return self.read()
+
+
+@dataclass(frozen=True, eq=False)
+class AudioDataset:
+    """Sounds on one side of the split."""
+
+    examples: tuple[AudioExample, ...]
+    skipped: tuple[str, ...] = ()  # names of unreadable ones
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that occur."""
+        return sorted({example.label for example in self.examples})
+
+    def with_labels(self, labels: Sequence[str]) -> AudioDataset:
+        """Only the sounds with one of `labels`."""
+        return AudioDataset(tuple(example for example in self.examples if example.label in labels), self.skipped)
+
+
+def load_audio(data: Path, *, loader: Loader | None = None) -> tuple[AudioDataset, AudioDataset]:
+    """Read all sounds and split them into training and validation data.
+
+    Raises:
+        TrainingError: The folder or its shards are missing, a shard is empty, or no sound can be read.
+    """
+    merged = merged_labels(data)
+    skipped: list[str] = []
+    labels: dict[ByteRange, str] = {}
+    encoded = []
+    for example in read_shards(data, "audio", "audio", SUFFIXES, skipped):
+        label = example.metadata.get("label", example.metadata.get("cls", example.metadata.get("txt")))
+        if not isinstance(label, str | int) or label == "" or not isinstance(example.metadata.get("fold", 0), int):
+            skipped.append(example.name)
+        else:
+            labels[example.data] = str(label)
+            encoded.append(example)
+    decoded = DecodedExamples(encoded, _decode_sound, loader or Loader())
+    if not len(decoded):
+        raise TrainingError(f"{data}: no readable sound", hint="fetch the data again")
+    examples: list[AudioExample] = []
+    folds: dict[str, int] = {}  # key of a sound -> its fold in ESC-50
+    for index, example in enumerate(decoded.examples):
+        name, label = set_of(example), labels[example.data]
+        read = partial(decoded.__getitem__, index)
+        examples.append(AudioExample(example.key, name, merged.get((name, label), label), recording_of(example), read))
+        if "fold" in example.metadata:
+            folds[example.key] = example.metadata["fold"]
+    validation = validation_groups(examples, folds)
+    train = tuple(example for example in examples if example.group not in validation)
+    held_out = tuple(example for example in examples if example.group in validation)
+    return AudioDataset(train, (*skipped, *decoded.skipped)), AudioDataset(held_out)
+
+
+def set_of(example: Example) -> str:
+    """The data set a sound comes from."""
+    return str(example.metadata.get("set", example.set))
+
+
+def recording_of(example: Example) -> str:
+    """What identifies the recording a sound was cut from: its Freesound number, its source and title, or its key."""
+    metadata = example.metadata
+    number, source = metadata.get("fsid"), str(metadata.get("source", ""))
+    if number is None:
+        found = re.search(r"/sounds/(\d+)", source)
+        number = found.group(1) if found else None
+    if number is not None:
+        return f"freesound {number}"
+    return f"{set_of(example)} {source} {metadata.get('title', example.key)}"
+
+
+def _decode_sound(encoded: bytes) -> Array | None:
+    """A sound (N,), int16 mono at 16 kHz, or None if it is damaged or empty."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(encoded)) as file:
+            # libsndfile does not scale what is stored as floats when it is asked for integers
+            kind = "float32" if file.subtype in ("FLOAT", "DOUBLE") else "int16"
+            samples, rate = file.read(LONGEST * file.samplerate, dtype=kind, always_2d=True), file.samplerate
+        if len(samples) == 0 or (samples.dtype == np.int16 and samples.shape[1] == 1 and rate == ENCODER_RATE):
+            return samples[:, 0] if len(samples) else None
+        mono = samples.mean(axis=1) / (32768 if samples.dtype == np.int16 else 1)
+        resampled = soxr.resample(mono, rate, ENCODER_RATE)
+    except Exception:  # the libraries raise whatever the damage leads to
+        return None
+    return (np.nan_to_num(resampled).clip(-1, 1) * 32767).astype(np.int16) if len(resampled) else None
+
+
+def validation_groups(examples: Sequence[AudioExample], folds: dict[str, int]) -> set[str]:
+    """The recordings to validate with.
+
+    Labels with several ESC-50 folds give the recordings of one fold. The others (whose clips are all in one
+    fold) give a quarter of their recordings, by the hashes of their names, if they have three or more.
+    """
+    by_label: dict[str, list[AudioExample]] = {}
+    for example in examples:
+        by_label.setdefault(example.label, []).append(example)
+    held_out: set[str] = set()
+    for these in by_label.values():
+        if len({folds[example.key] for example in these if example.key in folds}) > 1:
+            held_out |= {example.group for example in these if folds.get(example.key) == VALIDATION_FOLD}
+        else:
+            groups = sorted({example.group for example in these}, key=lambda name: hashlib.sha1(name.encode()).digest())
+            share = max(len(groups) // VALIDATION_SHARE, 1) if len(groups) >= 3 else 0
+            held_out |= set(groups[:share])
+    return held_out
+
+
+def merged_labels(data: Path) -> dict[tuple[str, str], str]:
+    """(set, label) -> the label merged over the sets."""
+    rows = read_table(data / "text" / "audio_labels.csv", "set", "label", "esc50_class")
+    return {(row["set"], row["label"]): _merged(row) for row in rows}
+
+
+def _merged(row: dict[str, str]) -> str:
+    label = row["esc50_class"] or row["label"]
+    return SYNONYMS.get(label, label)
+
+
+@dataclass(frozen=True, eq=False)
+class AudioLabels:
+    """Labels of sounds in CLIP's space."""
+
+    names: tuple[str, ...]
+    text: Tensor  # (K, 512) unit vectors, all different
+    concepts: tuple[tuple[int, ...], ...]  # rows of the visible concepts of each label; may be empty
+
+    def index(self, name: str) -> int:
+        """Row of a label."""
+        return self.names.index(name)
+
+
+def load_audio_labels(
+    data: Path, names: Sequence[str], concepts: Concepts, encoder: PhraseEncoder | None
+) -> AudioLabels:
+    """Give each label a vector: half from its visible concepts, half from its own name, so no two are the same."""
+    visible: dict[str, set[str]] = {name: set(VISIBLE.get(name, ())) for name in names}
+    for row in read_table(data / "text" / "audio_labels.csv", "label", "esc50_class", "anchors", "how"):
+        label = _merged(row)
+        if label in visible and label not in VISIBLE and row["anchors"] and "(general)" not in row["how"]:
+            visible[label].update(row["anchors"].split("|"))
+    rows = {name: sorted(concepts.rows(found)) for name, found in visible.items()}
+    if encoder is None:  # labels without visible concepts are left out
+        rows = {name: found for name, found in rows.items() if found}
+        text = torch.zeros(len(rows), concepts.vectors.shape[1])
+    else:  # a number is no name
+        rows = {name: found for name, found in rows.items() if found or re.search("[^\\W\\d_]", name)}
+        text = encoder([f"the sound of {name.replace('_', ' ')}" for name in rows])
+    for line, found in enumerate(rows.values()):
+        if found:
+            mean = F.normalize(concepts.vectors[found].mean(dim=0), dim=-1)
+            text[line] = F.normalize(text[line] + mean, dim=-1)
+    return AudioLabels(tuple(rows), text, tuple(tuple(found) for found in rows.values()))
+
+
+def random_excerpt(samples: Array, length: int, *, generator: torch.Generator) -> Tensor:
+    """A random part (length,) of int16 samples, played up to 15 % faster or slower; repeated if too short."""
+    factor, place = torch.rand(2, generator=generator).tolist()
+    needed = int(length * (1 + 0.15 * (2 * factor - 1)))
+    if len(samples) < needed:
+        samples = np.tile(samples, -(-needed // len(samples)))
+    start = int(place * (len(samples) - needed + 1))
+    cut = torch.from_numpy(samples[start : start + needed].astype(np.float32) / 32768)
+    return F.interpolate(cut[None, None], size=length, mode="linear", align_corners=False)[0, 0]
+
+
+def loud_window(context: Tensor, length: int, *, generator: torch.Generator) -> Tensor:
+    """A window (length,) of `context`, the loudest of three random ones: sounds are often padded with silence."""
+    starts = torch.randint(len(context) - length + 1, (3,), generator=generator).tolist()
+    return max((context[start : start + length] for start in starts), key=lambda window: window.square().sum().item())

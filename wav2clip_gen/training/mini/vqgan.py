@@ -1,0 +1,274 @@
+"""Train the VQGAN: first a plain autoencoder with noise on its latent, then with a codebook found by k-means.
+
+A codebook from the start leaves most codes unused and gives gray images on a small budget. The loss weighs color apart
+from luminance for the same reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
+from wav2clip_gen.training.data import ImageDataset, Loader, batch_indices, load_images, random_crops
+from wav2clip_gen.training.mini.concepts import data_notes
+from wav2clip_gen.training.mini.vqgan_losses import (
+    Discriminator,
+    PerceptualFeatures,
+    adaptive_weight,
+    adversarial_loss,
+    lattice_loss,
+    random_shift,
+    reconstruction_losses,
+)
+from wav2clip_gen.training.schedule import seeded, step_generator
+from wav2clip_gen.training.settings import VQGANSettings
+from wav2clip_gen.training.trainer import TrainTask
+
+MINI = VQGANConfig(
+    ch=32, ch_mult=(1, 2, 2, 4), num_res_blocks=1, attn_resolutions=(), resolution=128,
+    z_channels=16, embed_dim=16, n_embed=4096, norm_groups=4,
+)  # fmt: skip
+MOST_VALIDATED = 400  # images that an evaluation uses
+KMEANS_IMAGES = 768
+KMEANS_ITERATIONS = 12
+CODE_DECAY = 0.99  # of the running sums that the codes are (van den Oord et al., arXiv 1711.00937, appendix A.1)
+ADVERSARIAL_RAMP = 0.03  # share of the run over which the adversarial weight rises
+DEAD_BELOW = 0.01  # cells per step, on average; a code used less is moved
+
+
+class VQGANTask(TrainTask[VQGAN]):
+    """Train a VQGAN to reconstruct images."""
+
+    name = "vqgan"
+
+    def __init__(
+        self,
+        data: Path,
+        settings: VQGANSettings | None = None,
+        *,
+        clip: Path | None = None,
+        start: Path | None = None,
+        config: VQGANConfig = MINI,
+        loader: Loader | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Read the images and the networks to start from.
+
+        `clip` is a trained image tower for the perceptual loss. `start` is a VQGAN to fine-tune; it has its codes,
+        so the share of the run without them is omitted.
+
+        Raises:
+            TrainingError: Data is missing, or `start` has another size.
+            WeightsError: `clip` or `start` cannot be read.
+        """
+        self.settings: VQGANSettings = settings or VQGANSettings()
+        self.seed, self.device = seed, torch.device(device)
+        loader = loader or Loader()
+        self.images: ImageDataset = load_images(data, "train", loader=loader)
+        self.validation: ImageDataset = load_images(data, "val", loader=loader)
+        self.skipped = self.images.skipped + self.validation.skipped
+        self.notes = data_notes(self.skipped, loader=loader)
+        self.data_facts = {
+            "sets": sorted({image.set for image in self.images.info}),
+            "pictures": len(self.images),
+            "clip": checkpoints.digest(clip)[:12] if clip else None,
+        }
+        with seeded(seed):
+            network = load_start(start, config) if start else VQGAN(config)
+        # The memory format and the fused optimizer save a tenth of a step's time on a CPU.
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.network = network.train()
+        self.network.quantize.requires_grad_(False)  # the codes are running means, not trained by gradient
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            trained, lr=self.settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+        )
+        self._features = PerceptualFeatures(clip).to(self.device) if clip else None
+        self._discriminator = Discriminator(seed=seed, device=self.device) if self.settings.adversarial else None
+        self.quantizing = start is not None
+        self._before: dict[str, Any] = checkpoints.read_header(start).training if start else {}
+        self._counts = torch.ones(config.n_embed, device=self.device)
+        self._sums = self.network.quantize.codes.detach().clone()
+        # of the current step, for the updates after it
+        self._cells: Tensor | None = None  # (N, D) latents
+        self._pair: tuple[Tensor, Tensor] | None = None  # images and reconstructions
+        self._generator = torch.Generator()
+
+    def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
+        """Reconstruct a batch of crops, or every fourth step a few whole images."""
+        if not self.quantizing and progress >= self.settings.autoencoder:
+            self._start_quantizing()
+        images = self._load_batch(step, generator)
+        terms: dict[str, Tensor] = {}
+        with self.autocast():
+            latent = self.network.encode(images)
+            if not self.quantizing:
+                noise = torch.randn(latent.shape, generator=generator).to(latent)
+                quantized = latent + self.settings.noise * latent.detach().std() * noise
+            else:
+                codes = self.network.quantize.look_up(self.network.quantize.nearest(latent.detach()))
+                quantized = latent + (codes - latent).detach()
+                terms["commitment"] = self.settings.commitment * F.mse_loss(latent.float(), codes)
+                self._cells = rearrange(latent.detach().float(), "b d h w -> (b h w) d")
+            outputs = self.network.decode(quantized).float()
+            if self._features is not None and progress >= self.settings.perceptual_from:
+                shifted = random_shift(outputs, images, most=self.network.stride, generator=generator)
+                terms["perceptual"] = self.settings.perceptual * self._features.distance(*shifted)
+        self._generator = generator
+        terms |= reconstruction_losses(outputs, images)
+        terms["lattice"] = self.settings.lattice * lattice_loss(outputs, images, cell=self.network.stride)
+        if self._discriminator is not None and progress >= self.settings.adversarial_from:
+            self._pair = images, outputs.detach()
+            terms["adversarial"] = self._adversarial(self._discriminator, outputs, terms, progress)
+        return terms
+
+    def _adversarial(
+        self, discriminator: Discriminator, outputs: Tensor, terms: dict[str, Tensor], progress: float
+    ) -> Tensor:
+        """The adversarial loss, balanced against all terms that reach the decoder."""
+        with self.autocast():
+            loss = adversarial_loss(discriminator.score(outputs))
+        reconstruction = torch.stack([term for name, term in terms.items() if name != "commitment"]).sum()
+        balance = adaptive_weight(reconstruction, loss, self.network.decoder.conv_out.weight)
+        ramp = min((progress - self.settings.adversarial_from) / ADVERSARIAL_RAMP, 1.0)
+        return self.settings.adversarial * ramp * balance * loss
+
+    def _load_batch(self, step: int, generator: torch.Generator) -> Tensor:
+        pixels = self.images[batch_indices(len(self.images), self.settings.batch, step=step, seed=self.seed)]
+        if step % 4 == 3:  # as in inference: a few whole images, at the cost of a batch of crops
+            share = max(self.settings.batch * self.settings.crop**2 // self.images.size**2, 1)
+            return random_crops(pixels[:share], self.images.size, generator=generator, whole=0.0).to(self.device)
+        return random_crops(pixels, self.settings.crop, generator=generator).to(self.device)
+
+    @torch.no_grad()
+    def _start_quantizing(self) -> None:
+        """Scale the latent to unit deviation without changing an image, and find the codes by k-means."""
+        network, generator = self.network, step_generator(self.seed, -1)
+        chosen = torch.randperm(len(self.images), generator=generator)[:KMEANS_IMAGES]
+        batches = [part.to(self.device).float() / 255 for part in self.images[chosen].split(16)]
+        cells = torch.cat([rearrange(network.encode(batch), "b d h w -> (b h w) d") for batch in batches])
+        mean, deviation = cells.mean(dim=0), cells.std(dim=0)
+        before, after = network.quant_conv, network.post_quant_conv
+        assert before.bias is not None
+        assert after.bias is not None
+        before.weight /= deviation.view(-1, 1, 1, 1)
+        before.bias.sub_(mean).div_(deviation)
+        after.bias += after.weight.flatten(1) @ mean
+        after.weight *= deviation.view(1, -1, 1, 1)
+        codes = kmeans((cells - mean) / deviation, network.config.n_embed, generator=generator)
+        network.quantize.codes.copy_(codes)
+        self._counts.fill_(1.0)
+        self._sums.copy_(codes)
+        self.quantizing = self.restart_average = True
+
+    def after_step(self) -> None:
+        """Update the codes and the discriminator from this step's latents and reconstructions."""
+        if self._cells is not None:
+            self._update_codes(self._cells)
+            self._cells = None
+        if self._discriminator is not None and self._pair is not None:
+            self._discriminator.update(*self._pair)
+            self._pair = None
+
+    @torch.no_grad()
+    def _update_codes(self, cells: Tensor) -> None:
+        """Move each code to the running mean of its cells (N, D), and unused ones to one of these cells."""
+        codebook = self.network.quantize
+        nearest = codebook.nearest(cells.T[None, :, :, None]).flatten()
+        counts = torch.bincount(nearest, minlength=len(self._counts)).float()
+        sums = torch.zeros_like(self._sums).index_add_(0, nearest, cells)
+        self._counts.lerp_(counts, 1 - CODE_DECAY)
+        self._sums.lerp_(sums, 1 - CODE_DECAY)
+        dead = (self._counts < DEAD_BELOW).nonzero().flatten()
+        if len(dead):
+            chosen = torch.randint(len(cells), (len(dead),), generator=self._generator).to(cells.device)
+            self._sums[dead] = cells[chosen]
+            self._counts[dead] = 1.0
+        codebook.codes.copy_(self._sums / self._counts[:, None])
+
+    @torch.no_grad()
+    def scores(self, network: VQGAN) -> dict[str, float]:
+        """PSNR (dB) of whole validation images, use and perplexity of the codes, and the discriminator's loss."""
+        decibels: list[Tensor] = []
+        counts = torch.zeros(network.config.n_embed, device=self.device)
+        for batch in self.validation[:MOST_VALIDATED].split(8):
+            images = batch.to(self.device).float() / 255
+            with self.autocast():
+                latent = network.encode(images).float()
+                if self.quantizing:
+                    indices = network.quantize.nearest(latent)
+                    latent = network.quantize.look_up(indices)
+                    counts += torch.bincount(indices.flatten(), minlength=len(counts))
+                outputs = network.decode(latent).float().clamp(0, 1)
+            decibels.append(-10 * (outputs - images).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10())
+        scores = {"psnr": torch.cat(decibels).mean().item()}
+        if self.quantizing:
+            shares = counts / counts.sum()
+            scores["codes_used"] = (counts > 0).float().mean().item()
+            scores["perplexity"] = (-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item()
+        if self._discriminator is not None:
+            scores["discriminator"] = self._discriminator.loss.item()
+        return scores
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running sums of the codes, the discriminator, and the provenance of the start."""
+        return {
+            "quantizing": self.quantizing, "counts": self._counts, "sums": self._sums, "before": self._before,
+            "discriminator": self._discriminator.state_dict() if self._discriminator else None,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.quantizing = state["quantizing"]
+        self._counts.copy_(state["counts"])
+        self._sums.copy_(state["sums"])
+        self._before = state["before"]
+        if self._discriminator is not None:
+            self._discriminator.load_state_dict(state["discriminator"])
+
+    def provenance(self) -> dict[str, Any]:
+        """The training of the weights that the run started from."""
+        return {"before": self._before} if self._before else {}
+
+
+def load_start(path: Path, config: VQGANConfig) -> VQGAN:
+    """The VQGAN at `path`, trainable.
+
+    Raises:
+        WeightsError: The file is missing, damaged or holds another network.
+        TrainingError: It has another size than `config`.
+    """
+    network = checkpoints.load(path, role="vqgan")
+    assert isinstance(network, VQGAN)
+    if network.config != config:
+        stored, wanted = asdict(network.config), asdict(config)
+        other = ", ".join(
+            f"{name} ({stored[name]}, not {wanted[name]})" for name in wanted if stored[name] != wanted[name]
+        )
+        raise TrainingError(f"{path}: holds a VQGAN of another size: {other}", hint="leave out --from to start anew")
+    return network.requires_grad_()
+
+
+def kmeans(points: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
+    """Centers (count, D) of points (N, D) by Lloyd's algorithm; an empty center moves to a random point."""
+    centers = points[torch.randperm(len(points), generator=generator)[:count].to(points.device)]
+    if len(centers) < count:
+        chosen = torch.randint(len(points), (count - len(centers),), generator=generator)
+        centers = torch.cat([centers, points[chosen.to(points.device)]])
+    for _ in range(KMEANS_ITERATIONS):
+        nearest = torch.cat([torch.cdist(part, centers).argmin(dim=1) for part in points.split(8192)])
+        sums = torch.zeros_like(centers).index_add_(0, nearest, points)
+        counts = torch.bincount(nearest, minlength=count)
+        spare = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
+        centers = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], spare)
+    return centers

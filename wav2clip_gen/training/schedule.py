@@ -1,0 +1,123 @@
+"""How a run proceeds: its length and files, learning-rate schedules, weight averaging and seeded generators."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
+
+from wav2clip_gen.errors import TrainingError
+
+WARM_UP_STEPS = 200  # over which the learning rate rises from zero
+EMA_DECAY = 0.999  # of the weights that are saved; lower in the first steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long a run is, where its files go, and how often it reports, evaluates and saves."""
+
+    folder: Path  # checkpoint, log and the latest weights
+    steps: int | None = None
+    minutes: float | None = None  # instead of steps
+    decay_fraction: float = 0.3  # share of the steps over which the learning rate falls to zero
+    save_every: float = 120.0  # seconds between two checkpoints
+    score_every: float = 600.0  # seconds between two evaluations
+    score_steps: int | None = None  # steps between two evaluations, instead of seconds
+    report_every: float = 5.0  # seconds between two reports
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise TrainingError("a run needs either a number of steps or of minutes", hint="give --steps or --minutes")
+        if (self.steps is not None and self.steps < 1) or (self.minutes is not None and self.minutes <= 0):
+            raise TrainingError("a run needs at least one step", hint="give a larger --steps or --minutes")
+
+    @property
+    def checkpoint(self) -> Path:
+        """All that is needed to resume."""
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def log(self) -> Path:
+        """One JSON object per line: losses and scores by step."""
+        return self.folder / "log.jsonl"
+
+
+class PlateauSchedule:
+    """Lowers the learning rate, and finally stops the run, when the held-out loss no longer falls."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, factor: float, patience: int, stop_after: int) -> None:
+        # torch waits for one evaluation more than its patience
+        self._scheduler = ReduceLROnPlateau(
+            optimizer, factor=factor, patience=patience - 1, threshold=0.0, threshold_mode="abs", eps=0.0
+        )
+        self._stop_after = stop_after
+        self._waited = 0  # evaluations since the best
+
+    def update(self, loss: float) -> bool:
+        """Take the loss of an evaluation; whether it is the lowest so far."""
+        improved = loss < self._scheduler.best
+        self._waited = 0 if improved else self._waited + 1
+        self._scheduler.step(loss)
+        return bool(improved)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the run should stop."""
+        return self._waited >= self._stop_after
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for the checkpoint."""
+        return {"scheduler": self._scheduler.state_dict(), "waited": self._waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._scheduler.load_state_dict(state["scheduler"])
+        self._waited = state["waited"]
+
+
+def average_model(network: nn.Module, *, decay: float = EMA_DECAY) -> AveragedModel:
+    """The exponential moving average of a network's weights and statistics, faster in the first steps."""
+
+    def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
+        keep = min(decay, int(count) / (9 + int(count)))
+        for average, value in zip(averages, values, strict=True):
+            mean = average.lerp(value, 1 - keep) if average.is_floating_point() else value
+            average.copy_(torch.where(average == value, value, mean))  # masks of -inf stay: they have no mean
+
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average.n_averaged.fill_(1)  # the initial weights count as the first
+    return average.eval().requires_grad_(False)
+
+
+def learning_rate(step: int, steps: int | None, *, peak: float, decay_fraction: float) -> float:
+    """Linear warm-up, constant, and linear decay to zero over the last `decay_fraction` of the run.
+
+    Unlike a cosine's, the middle does not depend on the length, which can be changed until the decay.
+    """
+    warm_up = min(WARM_UP_STEPS, steps or WARM_UP_STEPS)
+    decay = 1.0 if steps is None else (steps - step) / max(decay_fraction * steps, 1)
+    return peak * min((step + 1) / warm_up, 1.0, decay)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The source of all random numbers of a step."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed torch's global generators inside the block: dropout and initial weights use no other."""
+    on_gpu = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

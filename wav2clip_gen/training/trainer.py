@@ -1,0 +1,305 @@
+"""The training loop of all networks, with evaluation, exact resume and a stop at the first NaN.
+
+All random numbers of a step come from a generator seeded with (seed, step), so an interrupted run continues exactly as
+if it had not been interrupted, and no random state needs to be stored.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from wav2clip_gen.drawing import clock
+from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.training.checkpointing import MetricsLog, ensure_space, load_checkpoint, save_checkpoint
+from wav2clip_gen.training.distributed import SINGLE, World
+from wav2clip_gen.training.schedule import (
+    EMA_DECAY,
+    PlateauSchedule,
+    Schedule,
+    average_model,
+    learning_rate,
+    seeded,
+    step_generator,
+)
+
+MEASURED_STEPS = 40  # after which a run that was given minutes is converted to a number of steps
+COPIES = 8  # of a network on the disk: weights, average and two moments, in the old checkpoint and in the new one
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """A message about a run, with the mean losses since the last report or the scores of an evaluation."""
+
+    step: int
+    message: str
+    losses: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class TrainTask(ABC, Generic[Network]):
+    """What a network brings to the trainer: its data, losses and scores."""
+
+    name: str
+    settings: Any  # one of the dataclasses of `training.settings`; a resumed run must have the same
+    network: Network
+    optimizer: torch.optim.Optimizer
+    seed: int
+    device: torch.device
+    data_facts: dict[str, Any]  # of the data; a resumed run must have the same, and the weights file records them
+    notes: tuple[str, ...] = ()  # about the data
+    skipped: tuple[str, ...] = ()  # names of unreadable examples
+    world: World = SINGLE
+    ema_decay: float = EMA_DECAY  # 0 saves the weights as they are
+    restart_average: bool = False  # set by a task whose weights have jumped: their average starts anew
+    plateau: PlateauSchedule | None = None  # instead of `learning_rate`; keeps the best weights
+
+    @abstractmethod
+    def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
+        """The terms whose sum is minimized at `step`; `progress` goes from 0 to 1 over the run."""
+
+    @abstractmethod
+    def scores(self, network: Network) -> dict[str, float]:
+        """Scores of `network` on the validation data."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate the gradient of the summed losses in the network's parameters."""
+        loss.backward()
+
+    def after_step(self) -> None:
+        """Update what has no gradient."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Additional state for the checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+    def exported(self, network: Network) -> nn.Module:
+        """The part of `network` that goes into the weights file."""
+        return network
+
+    def provenance(self) -> dict[str, Any]:
+        """Additional facts for the weights file."""
+        return {}
+
+    def autocast(self) -> torch.autocast:
+        """Half precision where it is safe."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+class Trainer(Generic[Network]):
+    """Carries out one training run: a task on a schedule."""
+
+    def __init__(self, task: TrainTask[Network], schedule: Schedule, *, tensorboard: Path | None = None) -> None:
+        self.task, self.schedule = task, schedule
+        self.average = average_model(task.network, decay=task.ema_decay)
+        self.step = 0
+        self.steps = schedule.steps
+        self.seconds = 0.0  # spent in training steps
+        self.scores: dict[str, float] = {}
+        self._scored_at: int | None = None
+        self._log = MetricsLog(schedule.log, tensorboard) if task.world.is_main else None
+
+    @property
+    def weights(self) -> Path:
+        """The weights file, as of the last evaluation."""
+        return self.schedule.folder / f"{self.task.name}.safetensors"
+
+    @property
+    def averaged(self) -> Network:
+        """The network with the averaged weights, which are evaluated and saved."""
+        return cast(Network, self.average.module)
+
+    def run(self, *, fresh: bool = False) -> Iterator[TrainingProgress]:
+        """Train to the end, reporting progress; closing the iterator loses what is not in the last checkpoint.
+
+        Args:
+            fresh: Start anew even if there is a checkpoint.
+
+        Raises:
+            TrainingError: The checkpoint has other settings, or the loss is not finite.
+            OutputError: The folder cannot be written to, or the disk is too small.
+        """
+        size = sum(tensor.nbytes for tensor in self.task.network.state_dict().values())
+        ensure_space(self.schedule.folder, COPIES * size, what="the run's files")
+        self.task.world.barrier()
+        if not fresh and self.schedule.checkpoint.exists():
+            self._resume()
+        elif self.task.world.is_main:
+            self.schedule.log.unlink(missing_ok=True)
+        if self.task.skipped:
+            self._write_log(skipped=self.task.skipped)
+        try:
+            started = f"resuming at step {self.step}" if self.step else "started"
+            yield TrainingProgress(self.step, "; ".join([started, *self.task.notes]))
+            yield from self._loop()
+            if self._scored_at != self.step:
+                yield self._evaluate()
+            self._save()
+            yield TrainingProgress(self.step, self._closing())
+        finally:
+            if self._log:
+                self._log.close()
+
+    def _loop(self) -> Iterator[TrainingProgress]:
+        reported = saved = scored = time.monotonic()
+        sums: dict[str, float] = {}
+        count = 0
+        while not self._is_over():
+            for name, value in self._train_step().items():
+                sums[name] = sums.get(name, 0.0) + value
+            count += 1
+            self._convert_minutes()
+            now = time.monotonic()
+            if now - reported >= self.schedule.report_every or self.step == self.steps:
+                yield self._report({name: value / count for name, value in sums.items()}, (now - reported) / count)
+                sums, count, reported = {}, 0, now
+            if self._is_evaluation_due(now - scored) and self.step != self.steps:
+                yield self._evaluate()
+                scored = time.monotonic()
+            if now - saved >= self.schedule.save_every:
+                self._save()
+                saved = time.monotonic()
+
+    def _report(self, losses: dict[str, float], seconds: float) -> TrainingProgress:
+        """Report mean losses and the seconds per step."""
+        self._write_log(losses=losses, scalars={"speed/steps per second": 1 / seconds})
+        terms = "  ".join(f"{term} {value:.4f}" for term, value in losses.items())
+        left = "" if self.steps is None else f"  {clock((self.steps - self.step) * seconds)} left"
+        message = f"step {self.step}/{self.steps or '?'}  {terms}  {1 / seconds:.2f} it/s{left}"
+        return TrainingProgress(self.step, message, losses=losses)
+
+    def _closing(self) -> str:
+        message, skipped = f"finished after {self.step} steps: {self.weights}", len(self.task.skipped)
+        return message + (f"; {skipped} unreadable examples were skipped, log.jsonl names them" if skipped else "")
+
+    def _is_over(self) -> bool:
+        exhausted = self.task.plateau is not None and self.task.plateau.exhausted
+        return exhausted or (self.steps is not None and self.step >= self.steps)
+
+    def _train_step(self) -> dict[str, float]:
+        task, began = self.task, time.monotonic()
+        if task.plateau is None:
+            decay_fraction = self.schedule.decay_fraction
+            rate = learning_rate(self.step, self.steps, peak=task.settings.learning_rate, decay_fraction=decay_fraction)
+            for group in task.optimizer.param_groups:
+                group["lr"] = rate * group.get("scale", 1.0)
+        progress = self.step / self.steps if self.steps else 0.0
+        with seeded(task.seed + self.step, task.device):
+            terms = task.losses(self.step, progress, step_generator(task.seed, self.step))
+        loss = torch.stack(list(terms.values())).sum()
+        self._require_finite("loss", loss)
+        task.optimizer.zero_grad(set_to_none=True)
+        task.backward(loss)
+        # a finite loss may have an infinite gradient, which would ruin the weights and the next checkpoint
+        self._require_finite("gradient's norm", nn.utils.clip_grad_norm_(task.network.parameters(), 1.0))
+        task.optimizer.step()
+        if task.restart_average:
+            self.average.module.load_state_dict(task.network.state_dict())
+            self.average.n_averaged.fill_(1)
+            task.restart_average = False
+        task.after_step()
+        self.average.update_parameters(task.network)
+        self.step += 1
+        self.seconds += time.monotonic() - began
+        return {name: value.item() for name, value in terms.items()}
+
+    def _require_finite(self, name: str, value: Tensor) -> None:
+        if not math.isfinite(value.item()):
+            raise TrainingError(
+                f"{self.task.name}: the {name} is {value.item()} at step {self.step}",
+                hint=f"the last good state is kept in {self.schedule.folder}; try a lower learning rate",
+            )
+
+    def _convert_minutes(self) -> None:
+        """Turn minutes into steps once the speed is known."""
+        if self.steps is None and self.step >= MEASURED_STEPS and self.schedule.minutes is not None:
+            speed = self.task.world.broadcast({"seconds": self.seconds / self.step})
+            self.steps = max(int(self.schedule.minutes * 60 / speed["seconds"]), self.step + 1)
+
+    def _is_evaluation_due(self, seconds: float) -> bool:
+        if self.schedule.score_steps is not None:
+            return self.step % self.schedule.score_steps == 0
+        return seconds >= self.schedule.score_every
+
+    def _evaluate(self) -> TrainingProgress:
+        task = self.task
+        self.scores = task.world.broadcast(task.scores(self.averaged) if task.world.is_main else {})
+        self._scored_at = self.step
+        self._write_log(scores=self.scores)
+        if task.plateau is None or task.plateau.update(self.scores["loss"]):
+            self._write_weights()
+        terms = "  ".join(f"{name} {value:.4g}" for name, value in self.scores.items())
+        return TrainingProgress(self.step, f"scores at step {self.step}: {terms}", scores=self.scores)
+
+    def _write_weights(self) -> None:
+        """Write the averaged network as a weights file with its provenance."""
+        if not self.task.world.is_main:
+            return
+        training = {
+            "steps": self.step,
+            "seed": self.task.seed,
+            "seconds": round(self.seconds),
+            "scores": {name: round(value, 4) for name, value in self.scores.items()},
+            "torch": torch.__version__,
+            "device": self.task.device.type,
+            "threads": torch.get_num_threads(),
+            "settings": asdict(self.task.settings),
+            **self.task.data_facts,
+            **self.task.provenance(),
+        }
+        checkpoints.save(self.task.exported(self.averaged), self.weights, training=training)
+
+    def _write_log(self, **entry: Any) -> None:
+        if self._log:
+            self._log.write(self.step, seconds=round(self.seconds, 1), **entry)
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {**asdict(self.task.settings), "seed": self.task.seed, **self.task.data_facts}
+        return {**settings, "decay_fraction": self.schedule.decay_fraction}
+
+    def _save(self) -> None:
+        if not self.task.world.is_main:
+            return
+        state = {
+            "settings": self._settings(),
+            "progress": {"step": self.step, "steps": self.steps, "seconds": self.seconds, "scores": self.scores},
+            "network": self.task.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.task.optimizer.state_dict(),
+            "plateau": self.task.plateau.state_dict() if self.task.plateau else None,
+            "task": self.task.state_dict(),
+        }
+        save_checkpoint(self.schedule.checkpoint, state)
+
+    def _resume(self) -> None:
+        path, task = self.schedule.checkpoint, self.task
+        state = load_checkpoint(path, settings=self._settings(), device=task.device)
+        try:
+            task.network.load_state_dict(state["network"])
+            task.optimizer.load_state_dict(state["optimizer"])
+            task.load_state_dict(state["task"])
+            self.average.load_state_dict(state["average"])
+            if task.plateau is not None:
+                task.plateau.load_state_dict(state["plateau"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise TrainingError(
+                f"{path}: the run was started with another network ({reason})", hint="start anew with --fresh"
+            ) from error
+        progress = state["progress"]
+        self.step, self.seconds, self.scores = progress["step"], progress["seconds"], progress["scores"]
+        self.steps = self.schedule.steps or progress["steps"]
