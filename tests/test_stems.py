@@ -149,7 +149,7 @@ def test_the_record_knows_how_stems_were_separated(
     again = record.read(made.record)
     assert (again.demucs_repo, again.differences) == (repo, ())
     assert record.read(made.record, demucs_repo=tmp_path).demucs_repo == tmp_path
-    monkeypatch.setattr("wav2clip_gen.audio.dsp.DspSeparator.version", "0")
+    monkeypatch.setattr("wav2clip_gen.audio.separation.DspSeparator.version", "0")
     assert record.read(made.record).differences == ("dsp separates stems otherwise than it did for film.json",)
 
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from tests.conftest import SAMPLES
 from wav2clip_gen.audio import features, spectra
-from wav2clip_gen.audio.dsp import DspSeparator
 from wav2clip_gen.audio.features import Features, measure
-from wav2clip_gen.audio.separation import STEMS
+from wav2clip_gen.audio.separation import STEMS, DspSeparator
 from wav2clip_gen.audio.smoothing import zero_phase_smooth
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.conftest import SAMPLES
-from wav2clip_gen.audio.dsp import DspSeparator
-from wav2clip_gen.audio.separation import STEMS
+from wav2clip_gen.audio.separation import STEMS, DspSeparator
 
 SONG = SAMPLES / "song"
 Sound = NDArray[np.float32]

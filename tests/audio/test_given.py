@@ -190,8 +190,6 @@ def test_blocks_of_a_fitted_stem_are_those_asked_for(song: Track, save: Save) ->
     blocks = list(track.blocks(seconds=0.3))
     assert {block.shape[1] for block in blocks} <= set(range(1, 2_401))
     np.testing.assert_array_equal(np.concatenate(blocks, axis=1), track.read())
-    middle = np.concatenate(list(track.reader.blocks(17_000, 23_000, 2_400)), axis=1)  # across the stem's end
-    np.testing.assert_allclose(middle[0], sound(track)[17_000:23_000], atol=1e-4)
 
 
 def test_a_stem_that_shrinks_meanwhile_is_noticed(song: Track, save: Save) -> None:
@@ -268,7 +266,7 @@ def test_a_stem_that_ends_before_the_span_tells_its_own_length(save: Save) -> No
 def test_a_stem_that_ends_before_the_span_is_no_silence(start: float, duration: float, save: Save) -> None:
     song = save("song.wav", stem("other", 300.0), RATE)
     path = save("drums.wav", stem("drums", start if start < 9 else 8.7), RATE)
-    with pytest.raises(W2CError, match=r"drums.wav lasts .* but the song .* is heard up to"):
+    with pytest.raises(W2CError, match=r"drums.wav lasts .* but the song .* is used up to"):
         plan_stems(open_track(song, start=start, duration=duration), ["drums"], given=[f"drums={path}"])
 
 

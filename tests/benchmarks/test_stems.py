@@ -19,7 +19,7 @@ import torch
 
 from tests.audio.test_dsp import decibels
 from tests.conftest import ROOT, SAMPLES
-from wav2clip_gen.audio.dsp import DspSeparator
+from wav2clip_gen.audio.separation import DspSeparator
 from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.timeline import Timeline, iterate_windows
 from wav2clip_gen.audio.track import Samples, Track, open_track
