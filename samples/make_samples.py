@@ -14,7 +14,7 @@ from PIL import Image
 from rows import Picture, Row, along, sheet
 
 from wav2clip_gen import Settings, load_family, render
-from wav2clip_gen.audio.features import loudness
+from wav2clip_gen.audio.decode import loudness
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
 

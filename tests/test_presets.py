@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from tests.cli.refusals import assert_refused
 from tests.conftest import SAMPLES
 from tests.readme import README
+from wav2clip_gen.audio.decode import decode
 from wav2clip_gen.audio.features import measure
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.configuration import PRESETS, preset_names, read_yaml, settings_from
@@ -62,7 +63,7 @@ def test_the_presets_of_help_and_readme_are_those_that_there_are() -> None:
 
 def test_pulse_punches_the_zoom_where_something_sets_in(tmp_path: Path) -> None:
     job = job_of("pulse", tmp_path, sound={"start": 4, "duration": 6}, picture={"fps": 24})
-    curves, onset = drive(job).curves, measure(job.track, job.timeline).curves["onset"].values
+    curves, onset = drive(job).curves, measure(decode(job.track, job.timeline), job.timeline).curves["onset"].values
     for name in ("zoom", "brightness"):
         assert curves[name][onset > 0.5].mean() - curves[name][onset < 0.1].mean() > 0.05
 
@@ -102,7 +103,7 @@ def test_storyboard_holds_the_mean_of_each_section(mini: Family, tmp_path: Path)
     moments = hear(job_of("storyboard", tmp_path, motion={"scenes": "moments"}), mini)
     job = job_of("storyboard", tmp_path)
     held = hear(job, mini).targets
-    edges = [round(second * 4) for second in measure(job.track, job.timeline).sections.tolist()]
+    edges = [round(second * 4) for second in measure(decode(job.track, job.timeline), job.timeline).sections.tolist()]
     assert len(edges) > 2
     for start, stop in pairwise(edges):
         middle = (start + stop) // 2

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wav2clip_gen.audio.decode import decode
 from wav2clip_gen.audio.features import measure
 from wav2clip_gen.events import Estimate
 from wav2clip_gen.job import Job, films, must_separate, pictures
@@ -48,7 +49,7 @@ def estimate(job: Job, *, family: Family | None = None) -> Estimate:
     first = per_step * job.settings.painting.first_steps
     if job.storyboard:
         began = time.perf_counter()
-        sections = len(measure(job.track, job.timeline).sections) - 1
+        sections = len(measure(decode(job.track, job.timeline), job.timeline).sections) - 1
         seconds = preparation + driving + hearing + time.perf_counter() - began + first * sections
         per_song_second = first * sections / job.track.duration
     else:

@@ -12,7 +12,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from wav2clip_gen import record
-from wav2clip_gen.audio.features import levels, measure, silenced
+from wav2clip_gen.audio.decode import decode, levels
+from wav2clip_gen.audio.features import measure, silenced
 from wav2clip_gen.audio.timeline import iterate_windows
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Silent, Stage
@@ -164,7 +165,7 @@ def drive(job: Job) -> Drives:
 
     tracks = sources(job)
     needed = {one.stem for one in job.settings.maps}
-    features = {stem: measure(tracks[stem or MIX], job.timeline) for stem in needed}
+    features = {stem: measure(decode(tracks[stem or MIX], job.timeline), job.timeline) for stem in needed}
     if needed - {None}:
         song, fps = levels(job.track, job.timeline), float(job.timeline.fps)
         features = {
@@ -238,7 +239,7 @@ def hear_beside(job: Job, family: Family, drives: Drives) -> Beside:
 
 def find_scenes(job: Job) -> list[slice]:
     """The frames of each section of the song."""
-    edges = measure(job.track, job.timeline).sections.tolist()
+    edges = measure(decode(job.track, job.timeline), job.timeline).sections.tolist()
     return [job.timeline.frames_between(start, stop) for start, stop in pairwise(edges)]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import Write
 from wav2clip_gen.analysis.words import EVERYDAY, SURE, Meaning, Word, name_spans, nearest, read_words
-from wav2clip_gen.audio.features import loudness
+from wav2clip_gen.audio.decode import loudness
 from wav2clip_gen.audio.timeline import Timeline, iterate_windows
 from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.errors import SettingsError

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wav2clip_gen.analysis.words import SILENT, Meaning, name_spans
+from wav2clip_gen.audio.decode import decode
 from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.smoothing import Floats
 from wav2clip_gen.audio.stems import StemPlan
@@ -79,12 +80,12 @@ def analyse(
         OutputError: The cache of separated stems cannot be written to.
         SoundError: The file changed while it was read.
     """
-    features = measure(track, timeline)
+    features = measure(decode(track, timeline), timeline)
     look = _Look(timeline, features, family, words)
     parts = {}
     if stems:
         for name, stem in stems.load(on_progress=on_separation).items():
-            own = measure(stem, timeline)
+            own = measure(decode(stem, timeline), timeline)
             parts[name] = StemAnalysis(stems.origins[name], own, look.sections(stem, own))
     return Analysis(
         track, timeline, features, look.sections(track, features, heard), family.name if family else None,

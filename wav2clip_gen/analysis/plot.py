@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.analysis.analyse import Analysis, Section, StemAnalysis
+from wav2clip_gen.audio.beats import RATE
 from wav2clip_gen.audio.features import LOWEST
-from wav2clip_gen.audio.spectra import RATE
 from wav2clip_gen.drawing import FAINT, GROUND, INK, LANE, Colour, clock, font, shortened
 from wav2clip_gen.files import written
 from wav2clip_gen.settings import PITCHES

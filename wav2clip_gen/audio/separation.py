@@ -1,11 +1,11 @@
 """From a song to its four stems, block by block with crossfades, and a separator that needs no network.
 
 `DspSeparator` divides the spectrum of a mix by masks that add up to 1. Drums are what is short and broad (D.
-Fitzgerald, "Harmonic/percussive separation using median filtering", DAFx 2010). Of the rest, bass is the low end; vocals
-are what does not repeat (Z. Rafii and B. Pardo, "Music/voice separation using the similarity matrix", ISMIR 2012) and is
-panned to the centre; other is the rest. Unlike in the papers the masks are made for bands instead of bins, which is
-several times faster and separates as well. librosa's `hpss` and `nn_filter` on the same bands take 2 and 6 times as long
-as `_percussive` and `_repeating`, and 1.2 s to import: 30 s of stereo are separated in 0.4 s without them.
+Fitzgerald, "Harmonic/percussive separation using median filtering", DAFx 2010). Of the rest, bass is the low end;
+vocals are what does not repeat (Z. Rafii and B. Pardo, "Music/voice separation using the similarity matrix", ISMIR
+2012) and is panned to the centre; other is the rest. Unlike in the papers the masks are made for bands instead of bins,
+which is several times faster and separates as well. librosa's `hpss` and `nn_filter` on the same bands take 2 and 6
+times as long as `_percussive` and `_repeating`, and 1.2 s to import: without them 30 s of stereo take 0.4 s in all.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ def separated(song: Track, separator: Separator) -> Iterator[Samples]:
 
 
 def _overlapping(song: Track, length: int, shared: int) -> Iterator[tuple[Samples, bool]]:
-    """Blocks (C, n) of `length` samples, each beginning with the last `shared` of the previous one, and whether it is
-    the last one, which may be shorter or longer. No block has less than `shared` new samples, which a mask needs.
+    """Blocks (C, n) of `length` samples that overlap by `shared`, and whether each is the last, which may differ.
+
+    No block has less than `shared` new samples, because a mask needs some context.
     """
     buffered, count = [np.zeros((song.channels, 0), np.float32)], 0
     for block in song.blocks():

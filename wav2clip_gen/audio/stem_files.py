@@ -1,6 +1,4 @@
-"""Stems that exist as files: found by name, in folders as Demucs and musdb18-HQ write them or in a .stem.mp4, and
-aligned with their song.
-"""
+"""Stems that exist as files: found by name, in folders (as Demucs and musdb18-HQ write them), in .stem.mp4; aligned."""
 
 from __future__ import annotations
 

@@ -139,10 +139,10 @@ def keep_stems(stems: dict[str, Track], folder: Path) -> None:
     factor = np.float32(min(1.0, FULL_SCALE / max(loudest, FULL_SCALE)))
     with describe_write_errors(folder, OTHER_FOLDER):
         for name, track in stems.items():
-            with appear_whole(folder / f"{name}.flac", option="--keep-stems") as part:
-                with create_audio(part, track, "FLAC", "PCM_24") as file:
-                    for block in track.blocks():
-                        file.write(block.T * factor)
+            appearing = appear_whole(folder / f"{name}.flac", option="--keep-stems")
+            with appearing as part, create_audio(part, track, "FLAC", "PCM_24") as file:
+                for block in track.blocks():
+                    file.write(block.T * factor)
 
 
 def plan_stems(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wav2clip_gen.audio.features import levels, loudness
+from wav2clip_gen.audio.decode import levels, loudness
 from wav2clip_gen.audio.smoothing import Floats, normalize_to_peak, zero_phase_smooth
 from wav2clip_gen.audio.timeline import Timeline, iterate_windows
 from wav2clip_gen.audio.track import Track
