@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.audio.conftest import Save, noise
-from wav2clip_gen.audio import demucs, demucs_weights
+from wav2clip_gen.audio import demucs
 from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.errors import SettingsError, W2CError, WeightsError
@@ -99,7 +99,7 @@ def test_stems_are_those_that_demucs_itself_makes(repo: MakeRepo) -> None:
 
     folder = repo()
     block = noise(1.2).T
-    separator = demucs.DemucsSeparator(demucs_weights.weights_in(folder))
+    separator = demucs.DemucsSeparator(demucs.weights_in(folder))
     stems = dict(zip(STEMS, separator.separate(block, 44_100), strict=True))
     network = get_model("htdemucs", folder)
     wav = torch.from_numpy(block)
@@ -127,7 +127,7 @@ def test_the_same_song_gives_the_same_stems_and_other_weights_others(
 
 def test_what_a_network_of_six_stems_hears_goes_to_other(repo: MakeRepo) -> None:
     block = noise(0.7).T
-    weights = demucs_weights.weights_in(repo(sources=(*SOURCES, "guitar", "piano")))
+    weights = demucs.weights_in(repo(sources=(*SOURCES, "guitar", "piano")))
     assert demucs.DemucsSeparator(weights).separate(block, 44_100).shape == (4, *block.shape)
 
 
@@ -142,7 +142,7 @@ def test_auto_is_demucs_where_its_weights_are_at_hand(
     monkeypatch.setattr(demucs, "cached_weights", lambda: None)
     assert plan_stems(song, ["drums"]).separator == "dsp"
     folder = repo()
-    monkeypatch.setattr(demucs, "cached_weights", lambda: demucs_weights.weights_in(folder))
+    monkeypatch.setattr(demucs, "cached_weights", lambda: demucs.weights_in(folder))
     assert plan_stems(song, ["drums"]).separator == "demucs"
     monkeypatch.setattr(demucs, "cached_weights", lambda: None)
     monkeypatch.setenv("W2C_DEMUCS_REPO", str(folder))
@@ -162,11 +162,11 @@ def test_published_weights_are_found_where_hugging_face_keeps_them(
         return there.get(name)
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", look)
-    found = demucs_weights.cached_weights()
-    assert found == demucs_weights.Weights(folder / "htdemucs.yaml", (folder / "cafe.safetensors",))
+    found = demucs.cached_weights()
+    assert found == demucs.Weights(folder / "htdemucs.yaml", (folder / "cafe.safetensors",))
     assert set(asked) == {"adefossez/HTDemucs"}
     del there["cafe.safetensors"]
-    assert demucs_weights.cached_weights() is None
+    assert demucs.cached_weights() is None
 
 
 def test_weights_are_fetched_only_where_demucs_is_asked_for(
@@ -252,7 +252,7 @@ class Evil:
         ("no folder", "no such folder"),
         ("empty", "holds no htdemucs.yaml"),
         ("list", "not a list of Demucs' networks"),
-        ("no file", "names deadbeef, which is not beside it"),
+        ("no file", "names deadbeef, which is not in its folder"),
         ("checksum", "not weights of Demucs .*checksum"),
         ("evil", "not weights of Demucs"),
         ("evil class", "not weights of Demucs .*os.system"),
