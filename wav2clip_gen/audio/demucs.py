@@ -6,10 +6,8 @@ torch is imported only when something is separated.
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -26,11 +24,10 @@ from wav2clip_gen.errors import SettingsError, W2CError, WeightsError
 from wav2clip_gen.files import hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
 MODEL = "htdemucs"
+BAG = f"{MODEL}.yaml"  # the list of its networks
 REPOSITORY = "adefossez/HTDemucs"  # of the published weights, at Hugging Face
 CHANNELS = 2
 BLOCK_SECONDS = 30.0  # long compared with the network's input of 7.8 s, short compared with a GPU's memory
@@ -120,7 +117,7 @@ def find_demucs(*, required: bool, repo: Path | None, channels: int) -> DemucsSe
                 f"the weights of {MODEL} are missing, and W2C_OFFLINE is set",
                 hint="unset it once to fetch them, give their folder with --demucs-repo, or use --separator dsp",
             )
-        _fetched(f"{MODEL}.yaml")  # small, so that it is soon known whether the weights can be fetched
+        _fetched(BAG)  # small, so that it is soon known whether the weights can be fetched
     return DemucsSeparator(weights) if weights or required else None
 
 
@@ -147,13 +144,13 @@ def weights_in(repo: Path) -> Weights:
         raise WeightsError(f"{repo}: no such folder", hint="give a folder with weights of Demucs")
     bags = sorted(repo.glob("*.yaml"))
     files = sorted([*repo.glob("*.safetensors"), *repo.glob("*.th")])
-    bag = repo / f"{MODEL}.yaml" if repo / f"{MODEL}.yaml" in bags else bags[0] if len(bags) == 1 else None
+    bag = repo / BAG if repo / BAG in bags else bags[0] if len(bags) == 1 else None
     if bag is None and len(files) == 1:
         return Weights(None, (files[0],))
     if bag is None:
         raise WeightsError(
-            f"{repo} holds no {MODEL}.yaml with its weights",
-            hint=f"copy {MODEL}.yaml and the files that it names there, .safetensors or .th",
+            f"{repo} holds no {BAG} with its weights",
+            hint=f"copy {BAG} and the files that it names there, .safetensors or .th",
         )
     by_signature = {path.stem.partition("-")[0]: path for path in reversed(files)}  # such as 955717e8-8726e21a.th
     for signature in _signatures(bag):
@@ -165,17 +162,15 @@ def weights_in(repo: Path) -> Weights:
 
 
 def cached_weights() -> Weights | None:
-    """The published weights in Hugging Face's cache."""
+    """The published weights in Hugging Face's cache, if all are there."""
     from huggingface_hub import try_to_load_from_cache
 
-    def find(name: str) -> Path | None:
-        found = try_to_load_from_cache(REPOSITORY, name)
-        return Path(found) if isinstance(found, str) else None
-
-    bag = find(f"{MODEL}.yaml")
-    files = [find(f"{signature}.safetensors") for signature in _signatures(bag)] if bag else []
-    present = tuple(path for path in files if path)
-    return Weights(bag, present) if present and len(present) == len(files) else None
+    bag = try_to_load_from_cache(REPOSITORY, BAG)
+    if not isinstance(bag, str):
+        return None
+    files = [try_to_load_from_cache(REPOSITORY, f"{signature}.safetensors") for signature in _signatures(Path(bag))]
+    present = tuple(Path(path) for path in files if isinstance(path, str))
+    return Weights(Path(bag), present) if len(present) == len(files) else None
 
 
 def fetch_weights() -> Weights:
@@ -184,19 +179,19 @@ def fetch_weights() -> Weights:
     Raises:
         WeightsError: They cannot be fetched.
     """
-    bag = _fetched(f"{MODEL}.yaml")
+    bag = _fetched(BAG)
     return Weights(bag, tuple(_fetched(f"{signature}.safetensors") for signature in _signatures(bag)))
 
 
 def _fetched(name: str) -> Path:
     """A published file, in the cache of Hugging Face."""
     from huggingface_hub import errors, hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars, logging
 
     disable_progress_bars()  # the terminal belongs to the command line
+    logging.set_verbosity_error()
     try:
-        with _quiet("huggingface_hub"):
-            return Path(hf_hub_download(REPOSITORY, name))
+        return Path(hf_hub_download(REPOSITORY, name))
     except (OSError, ValueError, errors.HTTPError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         reason, remedy = "Hugging Face cannot be reached", "is there a network?"
@@ -208,18 +203,6 @@ def _fetched(name: str) -> Path:
             f"the weights of {MODEL} cannot be fetched: {reason}",
             hint=f"{remedy} else give a folder with --demucs-repo, or use --separator dsp",
         ) from error
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep a library from writing warnings to the terminal."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _signatures(bag: Path) -> list[str]:

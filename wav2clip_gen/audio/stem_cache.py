@@ -161,24 +161,18 @@ def _check_levels(stems: Samples, song: Track) -> None:
 
 def _make_room(latest: Path) -> None:
     """Remove the least recently used entries until `LIMIT` holds; never the latest, nor one that is being filled."""
-    others = [entry for entry in latest.parent.iterdir() if entry != latest and _is_entry(entry)]
-    total = _size(latest) + sum(map(_size, others))
-    for entry in sorted(others, key=_last_used):
-        if total <= LIMIT:
-            return
-        with suppress(OSError), _locked(entry, timeout=0):
-            total -= _size(entry)
-            _remove(entry)
-
-
-def _is_entry(folder: Path) -> bool:
-    """Whether this is an entry, and all files in it are ours."""
-    if not re.fullmatch("[0-9a-f]{32}", folder.name) or folder.is_symlink() or not folder.is_dir():
-        return False
-    try:
-        return all(map(_is_own, folder.iterdir()))
-    except OSError:  # just removed by another process
-        return False
+    entries = []  # (last use in seconds since the epoch, bytes, folder)
+    for folder in latest.parent.iterdir():
+        with suppress(OSError):  # just removed by another process
+            files = list(folder.iterdir()) if re.fullmatch("[0-9a-f]{32}", folder.name) else []
+            if files and not folder.is_symlink() and all(map(_is_own, files)):
+                entries.append((folder.stat().st_mtime, sum(file.stat().st_size for file in files), folder))
+    total = sum(size for _, size, _ in entries)
+    for _, size, folder in sorted(entries):
+        if total > LIMIT and folder != latest:
+            with suppress(OSError), _locked(folder, timeout=0):
+                _remove(folder)
+                total -= size
 
 
 def _is_own(file: Path) -> bool:
@@ -211,19 +205,3 @@ def _locked(entry: Path, timeout: float = -1) -> Iterator[None]:
         finally:
             with suppress(OSError):  # Windows deletes no file that is held open
                 lock.unlink()
-
-
-def _size(entry: Path) -> int:
-    """Bytes of an entry; none where another process has just removed it."""
-    try:
-        return sum(path.stat().st_size for path in entry.iterdir())
-    except OSError:
-        return 0
-
-
-def _last_used(entry: Path) -> float:
-    """Seconds since the epoch."""
-    try:
-        return entry.stat().st_mtime
-    except OSError:  # just removed by another process
-        return 0.0
