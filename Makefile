@@ -10,6 +10,9 @@ DATA   ?= ../shared/data
 # Options for the demo's film, such as DEMO="--duration 2".
 DEMO   ?=
 
+# One torch thread per worker: two processes whose OpenMP threads spin against each other are ten times slower than one.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,10 +30,12 @@ demo: $(READY)  ## render a film of the sample track into films/africa.mp4
 	$(BIN)/w2c-gen samples/africa.ogg --out films/africa.mp4 --overwrite --seed 7 $(DEMO)
 
 test: $(READY)  ## the quick suite: no network, a few minutes on two cores
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
-test-all: $(READY)  ## the quick suite and the slow one (wheel, training, published sizes)
-	$(BIN)/python -m pytest -m "not benchmark"
+test-slow: $(READY)  ## the slow tests: wheel, training, published sizes
+	$(PYTEST) -m slow
+
+test-all: test test-slow  ## both
 
 lint: $(READY)  ## ruff: style and order
 	$(BIN)/ruff check .
@@ -63,10 +68,11 @@ weights: $(READY)  ## train the small family from DATA (hours); resumes where it
 weights-smoke: $(READY)  ## prove the way from data to film on made-up data: minutes of work, no quality
 	$(BIN)/python -m tests.training.smoke
 
-docs: $(READY)  ## write the option table into the README
+docs: $(READY)  ## write docs/options.md and build the documentation into site/
 	$(BIN)/python -m tests.readme
+	$(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove .venv and what was built
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install demo test test-all lint types format check bench samples weights weights-smoke docs clean
+.PHONY: help install demo test test-slow test-all lint types format check bench samples weights weights-smoke docs clean

@@ -13,8 +13,8 @@ from PIL import Image
 from rows import COLUMNS, Row, along, sheet
 
 from wav2clip_gen import Settings, load_family, render
-from wav2clip_gen.configuration import settings_from
-from wav2clip_gen.words import read_prompts
+from wav2clip_gen.config import settings_from
+from wav2clip_gen.prompts import read_prompts
 
 HERE = Path(__file__).parent
 SONG = HERE / "song" / "mix.ogg"

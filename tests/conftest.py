@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
     from tests.models.server import Server

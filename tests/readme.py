@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from tests.conftest import ROOT
+from wav2clip_gen.config import SECTIONS, describe_range, knobs
 from wav2clip_gen.models import manifest
-from wav2clip_gen.settings import SECTIONS, describe_range, knobs
 
 README = ROOT / "README.md"
 RESULTS = ROOT / "tests" / "benchmarks" / "results.md"

@@ -15,12 +15,12 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "wav2clip_gen"
 FLOORS = (  # each may import from its own floor and those before it
-    {"environment", "errors", "files", "settings", "configuration", "words", "pictures", "drawing", "__init__"},
+    {"environment", "errors", "files", "fields", "guidance", "config", "prompts", "images", "drawing", "__init__"},
     {"ffmpeg"},
     {"audio"},
     {"models", "video"},
     {"synthesis"},
-    {"analysis", "events", "job", "record", "pipeline", "estimate", "contact_sheet", "storyboard"},
+    {"analysis", "plot", "progress", "job", "record", "pipeline", "contact_sheet", "preview"},
     {"training", "evaluation"},
     {"cli", "__main__"},
 )
@@ -57,10 +57,10 @@ def test_imports_run_one_way(path: Path) -> None:
     [
         "import wav2clip_gen",
         "import wav2clip_gen.cli.app, wav2clip_gen.cli.render, wav2clip_gen.cli.doctor, wav2clip_gen.cli.train",
-        "import wav2clip_gen.cli.evaluate, wav2clip_gen.evaluation.parts, wav2clip_gen.evaluation.tables",
-        "import wav2clip_gen.cli.analyze, wav2clip_gen.analysis.plot, wav2clip_gen.analysis.report",
-        "import wav2clip_gen.storyboard, wav2clip_gen.contact_sheet, wav2clip_gen.pictures",
-        "import wav2clip_gen.settings, wav2clip_gen.errors, wav2clip_gen.job, wav2clip_gen.record",
+        "import wav2clip_gen.cli.evaluate, wav2clip_gen.evaluation.suite, wav2clip_gen.evaluation.tables",
+        "import wav2clip_gen.cli.analyze, wav2clip_gen.analysis, wav2clip_gen.plot",
+        "import wav2clip_gen.preview, wav2clip_gen.contact_sheet, wav2clip_gen.images",
+        "import wav2clip_gen.config, wav2clip_gen.errors, wav2clip_gen.job, wav2clip_gen.record",
         "import wav2clip_gen.cli.weights, wav2clip_gen.models.upkeep, wav2clip_gen.models.manifest",
         "import sys; sys.argv = ['w2c-gen', '--help']\nfrom wav2clip_gen.cli.app import main\n"
         "try: main()\nexcept SystemExit: pass",

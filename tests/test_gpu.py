@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from wav2clip_gen.synthesis.painter import Painter
 
 from tests.conftest import SAMPLES
+from wav2clip_gen.config import Settings
 from wav2clip_gen.models.families import Family, load_family
 from wav2clip_gen.pipeline import render
-from wav2clip_gen.settings import Settings
-from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
 
@@ -41,8 +41,8 @@ def test_networks_compute_what_they_compute_on_a_cpu(name: str, full_weights: Pa
     codes = here.vqgan.quantize.codes[:16].T.reshape(1, -1, 4, 4)
     for expected, found in (
         (here.wav2clip.embed(lambda: [windows]), there.wav2clip.embed(lambda: [windows])),
-        (here.clip.embed_pictures(pictures), there.clip.embed_pictures(pictures.cuda())),
-        (here.clip.embed_text(["a dog"]), there.clip.embed_text(["a dog"])),
+        (here.clip.encode_images(pictures), there.clip.encode_images(pictures.cuda())),
+        (here.clip.encode_text(["a dog"]), there.clip.encode_text(["a dog"])),
         (here.vqgan.decode(codes), there.vqgan.decode(codes.cuda())),
     ):
         torch.testing.assert_close(found.cpu(), expected, atol=5e-3, rtol=5e-3)  # TF32 convolutions
@@ -59,7 +59,7 @@ def test_a_film_of_published_size_is_made(precision: str, full: Family, tmp_path
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_no_step_waits_for_the_host(precision: str, full: Family) -> None:
     painter = Painter(full, settings(precision), generator=torch.Generator("cuda").manual_seed(0))
-    target = full.clip.embed_text(["a dog"])[0]
+    target = full.clip.encode_text(["a dog"])[0]
     list(painter.paint(target, steps=2, inertia=0.1))  # the first steps find their algorithms
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -69,7 +69,7 @@ def test_no_step_waits_for_the_host(precision: str, full: Family) -> None:
 
 
 def test_bf16_paints_what_fp32_paints(full: Family) -> None:
-    target = full.clip.embed_text(["a dog"])[0]
+    target = full.clip.encode_text(["a dog"])[0]
 
     def picture(precision: str) -> torch.Tensor:
         painter = Painter(full, settings(precision), generator=torch.Generator("cuda").manual_seed(0))

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from wav2clip_gen.estimate import estimate
+from wav2clip_gen.events import Event, Film, Finished, FramePainted
 
 from tests.conftest import SAMPLES, Write
 from wav2clip_gen import record
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
-from wav2clip_gen.estimate import estimate
-from wav2clip_gen.events import Event, Film, Finished, FramePainted
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, render, rendering
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.probe import probe
 
 Tone = NDArray[np.float64]
@@ -137,7 +137,7 @@ def test_two_halves_with_different_sounds_get_their_own_targets_and_pictures(min
     assert (first @ second / (first.norm() * second.norm())).item() < 0.97
 
     pictures = _pictures(job, mini)
-    seen = mini.clip.embed_pictures(pictures)  # (F, D)
+    seen = mini.clip.encode_images(pictures)  # (F, D)
     own = (seen * targets).sum(dim=1)
     other = (seen * targets.roll(len(targets) // 2, dims=0)).sum(dim=1)
     for half in (range(2, 10), range(14, 22)):  # away from the change

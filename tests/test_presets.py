@@ -11,20 +11,18 @@ from typing import Any
 import pytest
 import torch
 from typer.testing import CliRunner
+from wav2clip_gen.synthesis.trajectory import mean_target
 
 from tests.cli.refusals import assert_refused
 from tests.conftest import SAMPLES
 from tests.readme import README
-from wav2clip_gen.audio.decode import decode
 from wav2clip_gen.audio.features import measure
 from wav2clip_gen.cli.render import app
-from wav2clip_gen.configuration import PRESETS, preset_names, read_yaml, settings_from
+from wav2clip_gen.config import PRESETS, Settings, preset_names, read_yaml, settings_from
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import drive, hear, pull_curves, render
-from wav2clip_gen.settings import Settings
-from wav2clip_gen.synthesis.trajectory import mean_target
-from wav2clip_gen.words import read_prompts
+from wav2clip_gen.prompts import read_prompts
 
 MIX = SAMPLES / "song" / "mix.ogg"
 LYRICS = SAMPLES / "song.lrc"
@@ -63,7 +61,7 @@ def test_the_presets_of_help_and_readme_are_those_that_there_are() -> None:
 
 def test_pulse_punches_the_zoom_where_something_sets_in(tmp_path: Path) -> None:
     job = job_of("pulse", tmp_path, sound={"start": 4, "duration": 6}, picture={"fps": 24})
-    curves, onset = drive(job).curves, measure(decode(job.track, job.timeline), job.timeline).curves["onset"].values
+    curves, onset = drive(job).curves, measure(job.track, job.timeline).curves["onset"].values
     for name in ("zoom", "brightness"):
         assert curves[name][onset > 0.5].mean() - curves[name][onset < 0.1].mean() > 0.05
 
@@ -80,7 +78,7 @@ def test_dream_goes_on_and_changes_slower_than_the_default(mini: Family, tmp_pat
 
 def test_lyric_follows_the_words_more_than_the_sound(mini: Family, tmp_path: Path) -> None:
     job = job_of("lyric", tmp_path, sound={"start": 4, "duration": 4}, prompts=read_prompts(LYRICS))
-    words = mini.clip.embed_text([prompt.text for prompt in job.settings.prompts]).cpu()
+    words = mini.clip.encode_text([prompt.text for prompt in job.settings.prompts]).cpu()
     followed = (hear(job, mini).targets @ words.T).argmax(dim=1)
     pulls = pull_curves(job)
     alone = pulls.max(dim=0).values == 1  # else two lines cross over
@@ -103,7 +101,7 @@ def test_storyboard_holds_the_mean_of_each_section(mini: Family, tmp_path: Path)
     moments = hear(job_of("storyboard", tmp_path, motion={"scenes": "moments"}), mini)
     job = job_of("storyboard", tmp_path)
     held = hear(job, mini).targets
-    edges = [round(second * 4) for second in measure(decode(job.track, job.timeline), job.timeline).sections.tolist()]
+    edges = [round(second * 4) for second in measure(job.track, job.timeline).sections.tolist()]
     assert len(edges) > 2
     for start, stop in pairwise(edges):
         middle = (start + stop) // 2

@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wav2clip_gen.configuration import preset_names, settings_from
+from wav2clip_gen.config import (
+    SECTIONS,
+    AudioMap,
+    Prompt,
+    Settings,
+    StemWeight,
+    StyleImage,
+    describe_range,
+    knobs,
+    preset_names,
+    settings_from,
+)
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import SECTIONS, Drive, Prompt, Settings, Stem, StyleImage, describe_range, knobs
 
 
 def test_what_comes_later_wins(tmp_path: Path) -> None:
@@ -27,9 +37,9 @@ def test_stems_are_named_in_a_settings_file(tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("stems: [vocals, {name: drums, weight: 2}]\nstem_files: [drums=d.wav, song/]\n")
     settings = settings_from(config=config)
-    assert settings.stems == (Stem(name="vocals"), Stem(name="drums", weight=2.0))
+    assert settings.stems == (StemWeight(name="vocals"), StemWeight(name="drums", weight=2.0))
     assert settings.stem_files == ("drums=d.wav", "song/")
-    assert settings.with_stem_weights({"vocals": 0.5}).stems[0] == Stem(name="vocals", weight=0.5)
+    assert settings.with_stem_weights({"vocals": 0.5}).stems[0] == StemWeight(name="vocals", weight=0.5)
     assert Settings().merged(settings.to_dict()) == settings
 
 
@@ -155,23 +165,23 @@ def test_every_knob_tells_its_meaning_and_range() -> None:
 def test_something_must_steer() -> None:
     silent = settings_from(assignments=("sound.weight=0",))
     with pytest.raises(SettingsError, match="nothing steers"):
-        silent.require_steering()
-    silent.merged({"prompts": ["a dog"]}).require_steering()
+        silent.require_guidance()
+    silent.merged({"prompts": ["a dog"]}).require_guidance()
     mute = silent.merged({"prompts": ["a dog:0"]})
     with pytest.raises(SettingsError, match="nothing steers"):
-        mute.require_steering()
+        mute.require_guidance()
     for one in ("loudness:prompt.1=5", "loudness:prompt=0,offset=1"):
-        mute.merged({"maps": one}).require_steering()
+        mute.merged({"maps": one}).require_guidance()
     for one in ("loudness:prompt.1=0", "loudness:zoom=1"):
         with pytest.raises(SettingsError, match="nothing steers"):
-            mute.merged({"maps": one}).require_steering()
+            mute.merged({"maps": one}).require_guidance()
 
 
 def test_a_style_image_is_written_as_a_prompt_is() -> None:
     parsed = StyleImage.parse("0:12-0:30 my pictures/moss.png:0.5")
     assert parsed == StyleImage(file="my pictures/moss.png", weight=0.5, start=12, end=30)
     assert StyleImage.parse("C:\\moss.png") == StyleImage(file="C:\\moss.png")
-    assert Settings().merged({"style_images": "moss.png", "sound": {"weight": 0}}).pulls == (
+    assert Settings().merged({"style_images": "moss.png", "sound": {"weight": 0}}).guidance == (
         StyleImage(file="moss.png"),
     )
     with pytest.raises(SettingsError, match=r"style image .* ends at 12 s, before it begins"):
@@ -179,22 +189,22 @@ def test_a_style_image_is_written_as_a_prompt_is() -> None:
     with pytest.raises(SettingsError, match="a style image has no file"):
         StyleImage.parse(":0.5")
     with pytest.raises(SettingsError, match="nothing steers"):
-        Settings().merged({"style_images": "moss.png:0", "sound": {"weight": 0}}).require_steering()
+        Settings().merged({"style_images": "moss.png:0", "sound": {"weight": 0}}).require_guidance()
 
 
 @pytest.mark.parametrize(
     ("written", "drive"),
     [
-        ("onset:zoom=0.04", Drive(source="onset", to="zoom", scale=0.04)),
+        ("onset:zoom=0.04", AudioMap(source="onset", to="zoom", scale=0.04)),
         (
             "drums.onset:pan-x-speed=-1e-2, offset=.5,attack=0.02,decay=0.2",
-            Drive(source="drums.onset", to="pan-x-speed", scale=-0.01, offset=0.5, attack=0.02, decay=0.2),
+            AudioMap(source="drums.onset", to="pan-x-speed", scale=-0.01, offset=0.5, attack=0.02, decay=0.2),
         ),
-        ("mix.C#:prompt.2=1", Drive(source="mix.C#", to="prompt.2", scale=1.0)),
+        ("mix.C#:prompt.2=1", AudioMap(source="mix.C#", to="prompt.2", scale=1.0)),
     ],
 )
-def test_a_map_is_read_as_it_is_written(written: str, drive: Drive) -> None:
-    assert Drive.parse(written) == drive
+def test_a_map_is_read_as_it_is_written(written: str, drive: AudioMap) -> None:
+    assert AudioMap.parse(written) == drive
 
 
 def test_maps_come_from_files_and_survive_the_record(tmp_path: Path) -> None:
@@ -205,7 +215,7 @@ def test_maps_come_from_files_and_survive_the_record(tmp_path: Path) -> None:
         (None, "onset", "zoom"),
         ("drums", "low", "steps"),
     ]
-    assert settings.stem_names == ("drums",)
+    assert settings.required_stems == ("drums",)
     assert settings.stems == ()
     assert Settings().merged(settings.to_dict()) == settings
 
@@ -235,7 +245,7 @@ def test_maps_come_from_files_and_survive_the_record(tmp_path: Path) -> None:
 )
 def test_a_malformed_map_says_what_a_right_one_looks_like(written: str, says: str, helps: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        Drive.parse(written)
+        AudioMap.parse(written)
     assert says in caught.value.what
     assert helps in caught.value.hint
     assert "\n" not in caught.value.what + caught.value.hint
@@ -261,4 +271,4 @@ def test_a_driven_prompt_must_be_there() -> None:
 @given(st.text())
 def test_no_map_crashes(written: str) -> None:
     with contextlib.suppress(SettingsError):
-        assert Drive.parse(written).feature
+        assert AudioMap.parse(written).feature

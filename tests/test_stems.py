@@ -16,13 +16,13 @@ from PIL import Image
 from tests.conftest import SAMPLES, write_stem_file
 from wav2clip_gen import record
 from wav2clip_gen.audio.stems import STEMS
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.estimate import estimate
 from wav2clip_gen.events import Estimate, Event, Film, Silent, Stage
 from wav2clip_gen.job import fill, films, prepare, sources
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, render, rendering
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.video.probe import probe
 
 SONG = SAMPLES / "song"

@@ -11,22 +11,21 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from wav2clip_gen.estimate import estimate
+from wav2clip_gen.events import Event, SectionPainted, SheetFinished, Silent
+from wav2clip_gen.storyboard import paint_section, storyboarding
+from wav2clip_gen.synthesis.trajectory import Trajectory, mean_target
 
 from tests.conftest import Write
 from tests.interruption import interrupted
-from wav2clip_gen.analysis.analyse import Section
-from wav2clip_gen.analysis.words import Meaning, Word
+from wav2clip_gen.analysis import Label, Section
+from wav2clip_gen.config import Settings
 from wav2clip_gen.contact_sheet import MARGIN, Panel, draw
-from wav2clip_gen.drawing import clock, font, wrapped
+from wav2clip_gen.drawing import clock, font, wrap
 from wav2clip_gen.errors import OutputError
-from wav2clip_gen.estimate import estimate
-from wav2clip_gen.events import Event, SectionPainted, SheetFinished, Silent
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear, pull_curves
-from wav2clip_gen.settings import Settings
-from wav2clip_gen.storyboard import paint_section, storyboarding
-from wav2clip_gen.synthesis.trajectory import Trajectory, mean_target
 
 Make = Callable[..., Job]
 
@@ -85,7 +84,7 @@ def test_a_section_is_painted_after_its_own_targets_and_names_what_pulls(
     sections = (Section(0, 8, -10.0, None), Section(8, 16, -10.0, None))
     curves = pull_curves(made)
     (first, _), (second, _) = (paint_section(made, mini, section, trajectory, curves) for section in sections)
-    named = [dict(panel.pulls) for panel in (first, second)]
+    named = [dict(panel.guidance) for panel in (first, second)]
     assert named[0]["moss.png"] == pytest.approx(0.25, abs=0.02)
     assert named[0].get("a boat", 0) < 0.05
     assert named[1] == {"a boat": pytest.approx(1, abs=0.05), "moss.png": 0.5}
@@ -139,7 +138,7 @@ def test_words_that_only_the_sound_gives_a_weight_are_named(
 
     monkeypatch.setattr("wav2clip_gen.storyboard.draw", look)
     board(job(prompts=["a boat:0"], maps=["loudness:prompt.1=0.5"]), mini)
-    weights = [dict(panel.pulls)["a boat"] for panel in drawn]
+    weights = [dict(panel.guidance)["a boat"] for panel in drawn]
     assert weights == [pytest.approx(0.5, abs=0.05), pytest.approx(0.35, abs=0.05)]  # as loud as noise and tone are
 
 
@@ -167,10 +166,10 @@ def test_stems_steer_it_as_they_steer_a_film(song: Path, tiny: Settings, mini: F
 
 
 def panel(number: int, shape: tuple[int, int] = (48, 64)) -> Panel:
-    meaning = Meaning(tuple(Word(f"a very long word number {number}", 0.1, 1.0) for _ in range(3)))
+    labels = tuple(Label(f"a very long word number {number}", 0.1, 1.0) for _ in range(3))
     picture = np.full((*shape, 3), 40 + number, np.uint8)
     pulls = (("a stormy sea at night " * 9, 0.5), ("moss.png", -0.25))
-    return Panel(Section(0, 1, None, meaning), 10.0 * number, 10.0 * number + 10, pulls, picture)
+    return Panel(Section(0, 1, None, labels), 10.0 * number, 10.0 * number + 10, pulls, picture)
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (4, 2), (5, 3), (36, 6), (150, 6)])
@@ -195,13 +194,13 @@ def test_tall_and_wide_pictures_keep_their_shape() -> None:
 
 
 def test_lines_are_broken_between_words_and_dots_stand_for_the_rest() -> None:
-    lines = wrapped("one two three four five six seven", 60, 13, lines=2)
+    lines = wrap("one two three four five six seven", 60, 13, lines=2)
     assert len(lines) == 2
     assert lines[1].endswith(" ...")
     assert all(font(13).getlength(line) <= 60 for line in lines)
-    assert wrapped("one two", 600, 13, lines=2) == ["one two"]
-    assert wrapped("", 60, 13, lines=2) == []
-    assert font(13).getlength(wrapped("x" * 400, 60, 13, lines=1)[0]) <= 60
+    assert wrap("one two", 600, 13, lines=2) == ["one two"]
+    assert wrap("", 60, 13, lines=2) == []
+    assert font(13).getlength(wrap("x" * 400, 60, 13, lines=1)[0]) <= 60
     assert [clock(59.6), clock(3599.4), clock(3600)] == ["1:00", "59:59", "1:00:00"]
 
 

@@ -12,13 +12,13 @@ __version__ = "0.1.0"
 __all__ = ["Settings", "Wav2CLIP", "load_family", "render"]
 
 if TYPE_CHECKING:
+    from wav2clip_gen.config import Settings
     from wav2clip_gen.models.families import load_family
     from wav2clip_gen.models.wav2clip import Wav2CLIP
     from wav2clip_gen.pipeline import render
-    from wav2clip_gen.settings import Settings
 
 _HOMES = {
-    "Settings": "wav2clip_gen.settings",
+    "Settings": "wav2clip_gen.config",
     "Wav2CLIP": "wav2clip_gen.models.wav2clip",
     "load_family": "wav2clip_gen.models.families",
     "render": "wav2clip_gen.pipeline",

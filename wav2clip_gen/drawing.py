@@ -1,4 +1,4 @@
-"""Letters, colours and clocks of what is drawn and told. Pillow comes in when something is drawn; knows no torch."""
+"""Colors, fonts and text fitting for what Pillow draws, and times as text. Imports Pillow on first use."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import ImageFont
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-GROUND, LANE, INK, FAINT = (17, 19, 26), (25, 28, 38), (232, 234, 240), (132, 138, 155)
+GROUND, PANEL, INK, FAINT = (17, 19, 26), (25, 28, 38), (232, 234, 240), (132, 138, 155)
 
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """The letters of all drawings, `size` px high."""
+    """The font of all drawings, `size` px high."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
 
 
-def shortened(words: str, room: float, size: int) -> str:
-    """As much of the words as fits into `room` px at a font size."""
+def truncate(text: str, room: float, size: int) -> str:
+    """As much of a text as fits into `room` px at a font size."""
     letters = font(size)
-    while words and letters.getlength(words) > room:
-        words = words[:-1]
-    return words
+    while text and letters.getlength(text) > room:
+        text = text[:-1]
+    return text
 
 
-def wrapped(words: str, room: float, size: int, *, lines: int) -> list[str]:
-    """The words in at most so many lines of `room` px, broken between words; dots stand for what does not fit."""
-    letters, broken, rest = font(size), list[str](), words.split()
-    while rest and len(broken) < lines:
-        count = len(rest)
-        while count > 1 and letters.getlength(" ".join(rest[:count])) > room:
+def wrap(text: str, room: float, size: int, *, lines: int) -> list[str]:
+    """Break a text between words into at most `lines` lines of `room` px; dots stand for the rest."""
+    letters, broken, words = font(size), list[str](), text.split()
+    while words and len(broken) < lines:
+        count = len(words)
+        while count > 1 and letters.getlength(" ".join(words[:count])) > room:
             count -= 1
-        broken.append(shortened(" ".join(rest[:count]), room, size))
-        rest = rest[count:]
-    if rest:
-        broken[-1] = shortened(broken[-1], room - letters.getlength(" ..."), size) + " ..."
+        broken.append(truncate(" ".join(words[:count]), room, size))
+        words = words[count:]
+    if words:
+        broken[-1] = truncate(broken[-1], room - letters.getlength(" ..."), size) + " ..."
     return broken
 
 

@@ -1,4 +1,4 @@
-"""Where files land: checked before any work is done, and there whole or not at all."""
+"""Output files: checked before any work is done, and written atomically."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from wav2clip_gen.errors import OutputError
 
 
 def check_output(path: Path, *, overwrite: bool = False, option: str = "--out") -> None:
-    """Make sure that a file can be written, before any work is done for it; `option` is how its place was chosen.
+    """Check that a file can be written; `option` is the command-line option that chose it.
 
     Raises:
-        OutputError: Its folder is missing or cannot be written to, or the file exists and may not be replaced.
+        OutputError: Its folder is missing or not writable, or the file exists and may not be overwritten.
     """
     folder = path.parent
     try:
@@ -27,7 +27,7 @@ def check_output(path: Path, *, overwrite: bool = False, option: str = "--out") 
             raise OutputError(f"the folder {folder} does not exist", hint=f"make it: mkdir -p {folder}")
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists", hint=f"use --overwrite to replace it, or another {option}")
-        with scratch_beside(path) as trial:
+        with scratch_path(path) as trial:
             trial.touch()
     except OSError as error:
         raise OutputError(
@@ -36,31 +36,31 @@ def check_output(path: Path, *, overwrite: bool = False, option: str = "--out") 
 
 
 def check_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None:
-    """Make a folder, and make sure that what it holds of `pattern` may be removed; nothing is yet.
+    """Make a folder, and check that its files that match `pattern` may be removed; none is removed yet.
 
     Raises:
-        OutputError: It holds such files and they may not be replaced, or it cannot be made or written to.
+        OutputError: It has such files and they may not be overwritten, or it cannot be made or written to.
     """
-    with _into(folder):
+    with _translate_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         old = next(folder.glob(pattern), None)
         if old and not overwrite:
             raise OutputError(f"{folder} holds {old.name}", hint="use --overwrite to replace it, or another folder")
-        with scratch_beside(folder / "trial") as trial:
+        with scratch_path(folder / "trial") as trial:
             trial.touch()
 
 
 def empty_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None:
-    """Remove from a folder what it holds of `pattern`. Errors are those of `check_folder`."""
+    """Remove the files of a folder that match `pattern`. Errors are those of `check_folder`."""
     check_folder(folder, pattern, overwrite=overwrite)
-    with _into(folder):
+    with _translate_errors(folder):
         for path in list(folder.glob(pattern)):
             path.unlink()
 
 
 @contextmanager
-def _into(folder: Path) -> Iterator[None]:
-    """Tell what went wrong while a folder was written to."""
+def _translate_errors(folder: Path) -> Iterator[None]:
+    """Raise failures to write into a folder as an OutputError."""
     try:
         yield
     except OSError as error:
@@ -70,8 +70,8 @@ def _into(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def scratch_beside(path: Path) -> Iterator[Path]:
-    """Give a hidden neighbour of `path` on the same disk, nobody else's; whatever is in it is removed at the end."""
+def scratch_path(path: Path) -> Iterator[Path]:
+    """Give the path of a hidden file next to `path`, on the same disk; it is removed at the end."""
     scratch = path.with_name(f".w2c-{secrets.token_hex(6)}{path.suffix}")
     try:
         yield scratch
@@ -81,23 +81,23 @@ def scratch_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def appear_whole(path: Path, *, option: str = "--out") -> Iterator[Path]:
-    """Give a temporary neighbour of `path`, renamed only on success; until then an old file stays as it is.
+    """Give a temporary path next to `path`, renamed to it only on success; until then an old file stays.
 
     Raises:
-        OutputError: The new file cannot take its place; `option` is how that was chosen.
+        OutputError: The new file cannot be renamed; `option` is the command-line option that chose it.
     """
-    with scratch_beside(path) as part:
+    with scratch_path(path) as part:
         yield part
         try:
             part.replace(path)
         except OSError as error:
             raise OutputError(
-                f"cannot put {path} in its place: {error.strerror}", hint=f"choose another {option}"
+                f"cannot write {path}: {error.strerror}", hint=f"choose another {option}"
             ) from error
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of what is in a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -107,10 +107,10 @@ def hash_file(path: Path) -> str:
 
 @contextmanager
 def written(path: Path, *, option: str = "--out") -> Iterator[Path]:
-    """As `appear_whole`, for what is written inside the block: a disk that refuses it is told likewise.
+    """As `appear_whole`, for a file written inside the block: failures to write are raised as an OutputError too.
 
     Raises:
-        OutputError: The disk does not take the file; `option` is how its place was chosen.
+        OutputError: The file cannot be written; `option` is the command-line option that chose it.
     """
     try:
         with appear_whole(path, option=option) as part:

@@ -1,40 +1,36 @@
-"""The whole story: a song goes in, a film comes out."""
+"""The whole story in six calls: stems, features, parameters, conditioning, optimisation, film."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from wav2clip_gen import record
-from wav2clip_gen.audio.decode import decode, levels
-from wav2clip_gen.audio.features import measure, silenced
-from wav2clip_gen.audio.timeline import iterate_windows
+from wav2clip_gen.audio.decode import FEATURE_RATE, DecodedTrack, decode
+from wav2clip_gen.audio.features import Features, measure, silenced
+from wav2clip_gen.audio.timeline import Timeline
+from wav2clip_gen.audio.track import ENCODER_RATE, Track
+from wav2clip_gen.config import MIX, Settings, StemWeight
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.events import Event, Film, Finished, FramePainted, Ready, Silent, Stage
-from wav2clip_gen.files import appear_whole, empty_folder, scratch_beside
-from wav2clip_gen.job import PICTURES, Job, films, must_separate, pictures, prepare, record_beside, shortened, sources
-from wav2clip_gen.pictures import read_style
-from wav2clip_gen.settings import MIX, Settings, Stem
+from wav2clip_gen.files import appear_whole, empty_folder, scratch_path
+from wav2clip_gen.job import PICTURES, Job, films, pictures, prepare, record_path, truncate
+from wav2clip_gen.progress import Film, OnProgress, Progress, ignore
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.probe import verify_film
-from wav2clip_gen.video.writer import FilmWriter, Picture
+from wav2clip_gen.video.writer import FilmWriter
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from wav2clip_gen.models.families import Family
-    from wav2clip_gen.synthesis.drives import Drives
-    from wav2clip_gen.synthesis.painter import Painter
-    from wav2clip_gen.synthesis.trajectory import Trajectory
+    from wav2clip_gen.models.registry import Models
+    from wav2clip_gen.synthesis.conditioning import Conditioning, GuidanceEmbedding
+    from wav2clip_gen.synthesis.modulation import ParameterCurves
 
 
 def render(
@@ -42,289 +38,153 @@ def render(
     out: str | Path | None = None,
     settings: Settings | None = None,
     *,
-    family: Family | None = None,
+    family: Models | None = None,
     overwrite: bool = False,
     frames_dir: str | Path | None = None,
     weights_dir: Path | None = None,
     keep_stems: str | Path | None = None,
     demucs_repo: Path | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_progress: OnProgress = ignore,
 ) -> Film:
-    """Turn a track into a film whose pictures follow what is heard.
+    """Make the film of a track.
 
     Args:
-        source: A sound file, or a video file whose sound is taken.
+        source: A sound file, a video file with sound, or a folder of stems.
         out: The film; `{stem}` and `{seed}` are filled in. By default the track's name, as mp4, in this folder.
-        settings: What to make; see `wav2clip_gen.settings`.
-        family: Networks that are already loaded, to make several films with.
-        overwrite: Replace an older film.
-        frames_dir: Also keep the pictures, as PNG files, in this folder; it may have the same fields.
+        settings: All settings; see `wav2clip_gen.config`.
+        family: Networks that are loaded already, to make several films with.
+        overwrite: Replace an existing film.
+        frames_dir: Also keep the frames, as PNG files, in this folder; it may have the same fields.
         weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
-        keep_stems: Also keep the stems that are separated, as FLAC files, in this folder.
+        keep_stems: Also keep the separated stems, as FLAC files, in this folder.
         demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
-        on_event: Is told of all that happens.
+        on_progress: Called with the state of the run.
 
     Raises:
         W2CError: The track, a setting, the weights or the output cannot be used, or the finished film is wrong.
     """
-    loaded = family.choice if family else None
     job = prepare(
-        source, out, settings, overwrite=overwrite, frames_dir=frames_dir, loaded=loaded, weights_dir=weights_dir,
-        keep_stems=keep_stems, demucs_repo=demucs_repo,
-    )  # fmt: skip
+        source,
+        out,
+        settings,
+        overwrite=overwrite,
+        frames_dir=frames_dir,
+        selection=family.selection if family else None,
+        weights_dir=weights_dir,
+        keep_stems=keep_stems,
+        demucs_repo=demucs_repo,
+    )
     if len(films(job)) > 1:
-        raise SettingsError("this makes several films", hint="render each stem by itself, with layout single")
-    job = films(job)[0]
-    for event in rendering(job, load=(lambda *_, **__: family) if family else None):
-        on_event(event)
-        if isinstance(event, Finished):
-            return event.film
-    raise AssertionError("a rendering ends with Finished or an error")
+        raise SettingsError("the layout separate makes several films", hint="render each stem with layout single")
+    load = (lambda *_, **__: family) if family else None
+    return next(render_job(job, load=load, on_progress=on_progress))
 
 
-def rendering(
+def render_job(
     job: Job,
     *,
-    load: Callable[..., Family] | None = None,
+    load: Callable[..., Models] | None = None,
     stop: Callable[[], bool] = lambda: False,
-    on_separation: Callable[[float], None] = lambda share: None,
-) -> Iterator[Event]:
-    """Make the film, telling of each step; the last event is `Finished`.
+    on_progress: OnProgress = ignore,
+) -> Iterator[Film]:
+    """Make the films of a job: one, or with the layout "separate" one per stem.
 
     Args:
-        job: One of `films`.
-        load: Gives the networks, as `load_choice` does; who makes several films loads them once.
-        stop: Asked after each frame; when it says so the film ends there, as `NAME.partial.mp4`.
-        on_separation: Is told how much of the song is separated into stems, from 0 to 1, in the stage "separate".
+        job: From `prepare`.
+        load: Loads the networks, as `load_models` does.
+        stop: Called after each frame; when it returns true the film ends there, as `NAME.partial.mp4`.
+        on_progress: Called with the state of the run.
     """
-    from wav2clip_gen.models.families import choose_device, load_choice
-    from wav2clip_gen.synthesis.painter import Painter, generator_for
+    from wav2clip_gen.synthesis.modulation import modulate
 
-    clock = _Clock()
-    yield clock.begin("load")
-    family = (load or load_choice)(job.networks, device=choose_device(job.settings.run.device))
-    scenes = pictures(job.settings)
-    painters = {
-        name: Painter(family, job.settings, generator=generator_for(job.seed, family.device)) for name in scenes
-    }
-    yield Ready(family.name, str(family.device))
+    stages = StageClock(on_progress)
+    models = load_job_models(job, load, stages)
+    stems = load_stems(job, stages)
+    stages.begin("analyze")
+    audio = analyze_audio(job, stems, models)
+    parameters = modulate(job.settings, audio.features, job.timeline)
+    guidance = encode_job_guidance(job, models, parameters)
+    for film in films(job):
+        stages.begin("analyze")
+        conditioning = {
+            caption: condition(film, audio, guidance, parameters, chosen)
+            for caption, chosen in pictures(film.settings).items()
+        }
+        note_silent_stems(conditioning.values(), stages)
+        yield _render_film(film, models, conditioning, parameters, stop=stop, stages=stages)
+        if stop():
+            return
 
-    if must_separate(job):
-        yield clock.begin("separate")
-        sources(job, on_progress=on_separation)
-    yield clock.begin("hear")
-    drives = drive(job)
-    beside = hear_beside(job, family, drives)
-    trajectories = {name: hear(job, family, stems, drives=drives, beside=beside) for name, stems in scenes.items()}
-    silent = {stem for trajectory in trajectories.values() for stem in trajectory.silent}
-    if silent:
-        yield Silent(tuple(sorted(silent)))
 
-    yield clock.begin("paint")
-    painted: list[FramePainted] = []
+def _render_film(
+    job: Job,
+    models: Models,
+    conditioning: Mapping[str, Conditioning],
+    parameters: ParameterCurves,
+    *,
+    stop: Callable[[], bool],
+    stages: StageClock,
+) -> Film:
+    """Optimise all frames, mux them with the sound, verify the film and write its record."""
+    stages.begin("optimize")
     if job.frames_dir:
         empty_folder(job.frames_dir, PICTURES, overwrite=job.overwrite)
-    with scratch_beside(job.out) as picture:
-        grid = grid_of(job.settings)
-        with _film_writer(picture, job, grid) as writer:
-            for frame in paint(job, painters, trajectories, writer, drives=drives, grid=grid):
-                painted.append(frame)
-                yield frame
+    frames: list[record.FrameValues] = []
+    with scratch_path(job.out) as silent_film:
+        with _film_writer(silent_film, job) as writer:
+            for values in _optimize(job, models, conditioning, parameters, writer):
+                frames.append(values)
+                stages.report(
+                    done=len(frames), total=job.timeline.frames, loss=values.loss, similarity=values.similarity
+                )
                 if stop():
                     break
-        film = yield from _finish(job, family, picture, painted, clock)
-    yield Finished(film)
-
-
-def _finish(
-    job: Job, family: Family, picture: Path, painted: list[FramePainted], clock: _Clock
-) -> Generator[Event, None, Film]:
-    """Join what was painted and the sound, check that they agree, and write the run record."""
-    planned = job.timeline.frames
-    job = shortened(job, len(painted))
-    timeline, track = job.timeline, job.track
-
-    yield clock.begin("join")
-    with appear_whole(job.out) as part:
-        tags = {"title": track.title or track.path.stem, "comment": record.summary(job, family)}
-        mux(picture, track, part, metadata=tags, plan=job.sound)
-        yield clock.begin("check")
-        sync = verify_film(part, frames=timeline.frames, fps=timeline.fps, duration=track.duration, sound=track)
+        done = truncate(job, len(frames))
+        with appear_whole(done.out) as part:
+            stages.begin("mux")
+            tags = {"title": done.track.title or done.track.path.stem, "comment": record.summary(done, models)}
+            mux(silent_film, done.track, part, metadata=tags, plan=done.sound)
+            stages.begin("verify")
+            sync = verify_film(
+                part, frames=len(frames), fps=done.timeline.fps, duration=done.track.duration, sound=done.track
+            )
     film = Film(
-        path=job.out, record=record_beside(job.out), frames=len(painted), seconds=sync.picture_seconds,
-        seed=job.seed, sync=sync, timings=clock.finish(), partial=len(painted) < planned,
-    )  # fmt: skip
-    record.write(record.describe(job, family, film, painted), film.record)
+        path=done.out,
+        record=record_path(done.out),
+        frames=len(frames),
+        seconds=sync.picture_seconds,
+        seed=job.seed,
+        sync=sync,
+        timings=stages.finish(),
+        partial=len(frames) < job.timeline.frames,
+    )
+    record.write(record.describe(done, models, film, frames), film.record)
     return film
 
 
-def drive(job: Job) -> Drives:
-    """Measure those features of song and stems that drive a setting, and follow them; a silent stem drives nothing."""
-    from wav2clip_gen.synthesis.drives import follow_maps
-    from wav2clip_gen.synthesis.listening import is_silent
-
-    tracks = sources(job)
-    needed = {one.stem for one in job.settings.maps}
-    features = {stem: measure(decode(tracks[stem or MIX], job.timeline), job.timeline) for stem in needed}
-    if needed - {None}:
-        song, fps = levels(job.track, job.timeline), float(job.timeline.fps)
-        features = {
-            stem: silenced(found) if stem and is_silent(found.levels, song, fps=fps) else found
-            for stem, found in features.items()
-        }
-    return follow_maps(job.settings, features, job.timeline)
-
-
-def hear(
+def _optimize(
     job: Job,
-    family: Family,
-    stems: Sequence[Stem] | None = None,
-    *,
-    windows: Tensor | None = None,
-    drives: Drives | None = None,
-    beside: Beside | None = None,
-) -> Trajectory:
-    """Bring what is heard, and words and style images beside it, to one target per frame.
-
-    Args:
-        job: Any.
-        family: Networks.
-        stems: Stems to follow, none for the whole song; by default those of the settings.
-        windows: The whole song's, from `embed_sound`, if they are there already.
-        drives: From `drive`, if they are there already.
-        beside: From `hear_beside`, if it is there already.
-    """
-    from wav2clip_gen.synthesis.listening import listen, listen_to_stems
-    from wav2clip_gen.synthesis.trajectory import build_trajectory, hold_scenes
-
-    settings, found = job.settings, sources(job)
-    stems = settings.stems if stems is None else stems
-    drives = drives or drive(job)
-    beside = beside or hear_beside(job, family, drives)
-    if stems:
-        followed = [(stem, found[stem.name]) for stem in stems]
-        heard = listen_to_stems(family.wav2clip, job.track, job.timeline, followed)
-    else:
-        heard = listen(embed_sound(job, family) if windows is None else windows, job.track, job.timeline)
-    trajectory = build_trajectory(
-        heard.embeddings,
-        heard.loudness,
-        job.timeline,
-        half_life=drives.curves["smoothing"],
-        sound_weight=settings.sound.weight,
-        prompts=beside.vectors,
-        pulls=beside.curves,
-    )
-    if beside.scenes:
-        trajectory = hold_scenes(trajectory, beside.scenes, crossfade=settings.motion.crossfade)
-    return replace(trajectory, silent=heard.silent)
-
-
-class Beside(NamedTuple):
-    """What all pictures of a film have in common beside the sound that each follows."""
-
-    vectors: Tensor | None  # (P, D) of words and pictures
-    curves: Tensor | None  # (P, F), how much each pulls
-    scenes: list[slice]  # frames that hold one target; none where targets follow each moment
-
-
-def hear_beside(job: Job, family: Family, drives: Drives) -> Beside:
-    """Embed words and style images, and find the sections that a film holds: once, however many pictures it has."""
-    settings = job.settings
-    scenes = find_scenes(job) if settings.motion.scenes == "sections" else []
-    if not settings.pulls:
-        return Beside(None, None, scenes)
-    return Beside(embed_pulls(settings, family), pull_curves(job, drives), scenes)
-
-
-def find_scenes(job: Job) -> list[slice]:
-    """The frames of each section of the song."""
-    edges = measure(decode(job.track, job.timeline), job.timeline).sections.tolist()
-    return [job.timeline.frames_between(start, stop) for start, stop in pairwise(edges)]
-
-
-def embed_sound(job: Job, family: Family) -> Tensor | None:
-    """Unit vectors (W, D) of the track's windows, on the CPU; None where sound does not steer."""
-    if not job.settings.sound.weight:
-        return None
-    return family.wav2clip.embed(lambda: iterate_windows(job.track.mono_blocks(), job.timeline))
-
-
-def pull_curves(job: Job, drives: Drives | None = None) -> Tensor:
-    """How much words and pictures pull at each frame, (P, F), in the order of `settings.pulls`.
-
-    What the sound makes of the words' weights is in `drives`; without them, all weights are as they were set.
-    """
-    import torch
-
-    from wav2clip_gen.synthesis.trajectory import pull_curve
-
-    times = job.timeline.frame_times() + job.track.start  # prompts tell times of the song, not of the film
-    fade = job.settings.motion.crossfade
-    weights: list[float | NDArray[np.float64]] = [one.weight for one in job.settings.pulls]
-    if drives:
-        weights[: len(drives.prompts)] = list(drives.prompts)
-    curves = [
-        pull_curve(weight, times, start=one.start, end=one.end, crossfade=fade)
-        for weight, one in zip(weights, job.settings.pulls, strict=True)
-    ]
-    return torch.stack(curves) if curves else torch.zeros(0, len(times))
-
-
-def embed_pulls(settings: Settings, family: Family) -> Tensor:
-    """Unit vectors (P, D) of what pulls beside the sound, in the order of `settings.pulls`, on the CPU."""
-    import torch
-
-    from wav2clip_gen.synthesis.styles import embed_style
-
-    words = [prompt.text for prompt in settings.prompts]
-    read = [family.clip.embed_text(words).cpu()] if words else []
-    seen = [embed_style(read_style(image.file), family.clip).cpu()[None] for image in settings.style_images]
-    return torch.cat([*read, *seen])
-
-
-class Painted(NamedTuple):
-    """A picture that is finished."""
-
-    pixels: Picture
-    loss: float | None
-    similarity: float | None
-
-
-def paint(
-    job: Job,
-    painters: Mapping[str, Painter],
-    trajectories: Mapping[str, Trajectory],
+    models: Models,
+    conditioning: Mapping[str, Conditioning],
+    parameters: ParameterCurves,
     writer: FilmWriter,
-    *,
-    drives: Drives,
-    grid: Grid | None = None,
-) -> Iterator[FramePainted]:
-    """Paint all frames into the film, one from the other: each the picture of one painter, or a grid of several's."""
-    targets = {name: trajectories[name].targets.to(painter.family.device) for name, painter in painters.items()}
+) -> Iterator[record.FrameValues]:
+    """Optimise frame after frame and write each: one picture, or a grid of several with the same seed."""
+    from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
+
+    grid = grid_of(job.settings)
+    optimizers = {
+        caption: FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
+        for caption in conditioning
+    }
+    targets = {caption: one.targets.to(models.device) for caption, one in conditioning.items()}
     for index in range(job.timeline.frames):
-        made = {
-            name: _paint_picture(painter, targets[name][index], drives, index) for name, painter in painters.items()
-        }
-        pixels = [picture.pixels for picture in made.values()]
-        writer.write(grid.joined(pixels) if grid else pixels[0])
-        values = {name: (picture.loss, picture.similarity) for name, picture in made.items()}
+        frames = {caption: one.frame(index, targets[caption][index], parameters) for caption, one in optimizers.items()}
+        made = [frame.picture for frame in frames.values()]
+        writer.write(grid.join(made) if grid else made[0])
+        values = {caption: (frame.loss, frame.similarity) for caption, frame in frames.items()}
         loss, similarity = (_mean(column) for column in zip(*values.values(), strict=True))
-        yield FramePainted(index, job.timeline.frames, loss, similarity, values if grid else {})
-
-
-def _paint_picture(painter: Painter, target: Tensor, drives: Drives, index: int) -> Painted:
-    settings = painter.settings
-    painter.move(drives.way(index))
-    steps = painter.paint(
-        target,
-        steps=drives.steps(index) if index else settings.painting.first_steps,
-        inertia=settings.motion.inertia if index else 0,
-        learning_rate=float(drives.curves["learning-rate"][index]),
-    )
-    last = deque(steps, maxlen=1)
-    loss, similarity = (float(last[0].loss), float(last[0].similarity)) if last else (None, None)
-    return Painted(painter.show_bytes(drives.view(index)), loss, similarity)
+        yield record.FrameValues(loss, similarity, values if grid else {})
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -332,34 +192,164 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
+def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageClock) -> Models:
+    """Load the networks of a job onto their device."""
+    from wav2clip_gen.models.registry import choose_device, load_models
+
+    stages.begin("load")
+    models = (load or load_models)(job.selection, device=choose_device(job.settings.run.device))
+    stages.report(message=f"models {models.name} on {models.device}")
+    return models
+
+
+def load_stems(job: Job, stages: StageClock) -> dict[str, Track]:
+    """The mix and all required stems by name, separated now where they must be.
+
+    All have the sample rate and number of samples of the mix.
+    """
+    if job.stems is None:
+        return {MIX: job.track}
+    if job.stems.separator:
+        stages.begin("separate")
+    found = job.stems.load(
+        keep=job.keep_stems,
+        overwrite=job.overwrite,
+        on_progress=lambda share: stages.report(done=round(100 * share), total=100),
+    )
+    return {MIX: job.track, **found}
+
+
+@dataclass(frozen=True, eq=False)
+class AudioAnalysis:
+    """Everything that is computed from the audio of a job, by source name: the mix, and each stem that is needed."""
+
+    signals: dict[str, DecodedTrack]
+    embeddings: dict[str, Tensor]  # (W, D) of the sources that condition the film
+    features: dict[str, Features]  # of the sources that audio maps name, and of the mix where sections are needed
+
+
+def analyze_audio(job: Job, stems: Mapping[str, Track], models: Models, *, label_mix: bool = False) -> AudioAnalysis:
+    """Decode each source once, embed those that condition the film, measure those that modulate it.
+
+    Args:
+        job: The settings decide what is needed.
+        stems: From `load_stems`.
+        models: Networks.
+        label_mix: Also embed the mix, to label its sections.
+    """
+    from wav2clip_gen.synthesis.conditioning import encode_audio, is_silent
+
+    settings, timeline = job.settings, job.timeline
+    encoded = conditioning_sources(settings) | ({MIX} if label_mix else set())
+    measured = {one.stem or MIX for one in settings.maps} | ({MIX} if uses_sections(job) else set())
+    signals = {
+        name: decode(track, timeline, [ENCODER_RATE] * (name in encoded) + [FEATURE_RATE] * (name in measured))
+        for name, track in stems.items()
+        if name in {MIX} | encoded | measured
+    }
+    features = {name: measure(signals[name], timeline) for name in measured}
+    fps, mix = float(timeline.fps), signals[MIX].levels
+    for name in measured - {MIX}:
+        if is_silent(signals[name].levels, mix, fps=fps):
+            features[name] = silenced(features[name])
+    embeddings = {name: encode_audio(models.wav2clip, signals[name], timeline) for name in sorted(encoded)}
+    return AudioAnalysis(signals, embeddings, features)
+
+
+def conditioning_sources(settings: Settings) -> set[str]:
+    """The sources whose embeddings condition some picture of a job."""
+    if settings.picture.layout == "separate" or (settings.stems and settings.picture.layout == "single"):
+        return {stem.name for stem in settings.stems if stem.weight}
+    return {MIX, *(stem.name for stem in settings.stems)} if settings.sound.weight else set()
+
+
+def uses_sections(job: Job) -> bool:
+    """Whether the sections of the mix decide something."""
+    return job.storyboard or job.settings.motion.scenes == "sections"
+
+
+def encode_job_guidance(job: Job, models: Models, parameters: ParameterCurves) -> GuidanceEmbedding | None:
+    """Embed the prompts and style images of a job, once for all its films."""
+    from wav2clip_gen.synthesis.conditioning import encode_guidance
+
+    times = job.timeline.frame_times() + job.track.start
+    return encode_guidance(job.settings, models, parameters, times)
+
+
+def condition(
+    job: Job,
+    audio: AudioAnalysis,
+    guidance: GuidanceEmbedding | None,
+    parameters: ParameterCurves,
+    stems: tuple[StemWeight, ...],
+) -> Conditioning:
+    """The conditioning of one picture; `stems`: those that condition it, none for the mix."""
+    from wav2clip_gen.synthesis.conditioning import encode_conditioning
+
+    held = job.settings.motion.scenes == "sections"
+    return encode_conditioning(
+        stems,
+        audio.embeddings,
+        {name: signal.levels for name, signal in audio.signals.items()},
+        guidance,
+        timeline=job.timeline,
+        settings=job.settings,
+        half_life=parameters.curves["smoothing"],
+        sections=section_frames(audio.features[MIX], job.timeline) if held else (),
+    )
+
+
+def section_frames(features: Features, timeline: Timeline) -> list[slice]:
+    """The frames of each section of the song."""
+    return [timeline.frames_between(start, stop) for start, stop in pairwise(features.sections.tolist())]
+
+
 def grid_of(settings: Settings) -> Grid | None:
-    """Where the pictures of a film lie, if it has several."""
+    """The grid of a film with several pictures."""
     picture = settings.picture
     return Grid(list(pictures(settings)), size=(picture.width, picture.height)) if picture.layout == "grid" else None
 
 
-def _film_writer(path: Path, job: Job, grid: Grid | None) -> FilmWriter:
-    picture = job.settings.picture
-    return FilmWriter(
-        path, size=grid.size if grid else (picture.width, picture.height), fps=job.timeline.fps,
-        upscale=picture.upscale, frames_dir=job.frames_dir,
-    )  # fmt: skip
+def _film_writer(path: Path, job: Job) -> FilmWriter:
+    picture, grid = job.settings.picture, grid_of(job.settings)
+    size = grid.size if grid else (picture.width, picture.height)
+    return FilmWriter(path, size=size, fps=job.timeline.fps, upscale=picture.upscale, frames_dir=job.frames_dir)
 
 
-class _Clock:
-    """Seconds spent in each stage."""
+def note_silent_stems(conditioning: Iterable[Conditioning], stages: StageClock) -> None:
+    """Report stems that condition a picture but are silent from start to end."""
+    silent = sorted({stem for one in conditioning for stem in one.silent})
+    if silent:
+        stages.report(message=f"note: silent from start to end: {', '.join(silent)}")
 
-    def __init__(self) -> None:
+
+class StageClock:
+    """Reports stages as they begin, and the seconds spent in each."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
         self._seconds: dict[str, float] = {}
         self._stage, self._since = "", time.perf_counter()
 
-    def begin(self, stage: str) -> Stage:
-        now = time.perf_counter()
-        if self._stage:
-            self._seconds[self._stage] = now - self._since
-        self._stage, self._since = stage, now
-        return Stage(stage)
+    def begin(self, stage: str) -> None:
+        """Begin a stage, which ends the one before."""
+        self._close()
+        if stage != self._stage:
+            self._stage = stage
+            self._on_progress(Progress(stage=stage))
+
+    def report(self, **values: object) -> None:
+        """Report progress within the stage; see `Progress`."""
+        self._on_progress(Progress(stage=self._stage, **values))  # type: ignore[arg-type]
 
     def finish(self) -> dict[str, float]:
-        self.begin("")
-        return {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
+        """Seconds per stage since the last call."""
+        self._close()
+        seconds, self._seconds, self._stage = self._seconds, {}, ""
+        return {stage: round(spent, 3) for stage, spent in seconds.items()}
+
+    def _close(self) -> None:
+        now = time.perf_counter()
+        if self._stage:
+            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
+        self._since = now

@@ -1,4 +1,4 @@
-"""The run record: all that is needed to make the same film again, and what was measured. Knows no torch."""
+"""The run record: everything that is needed to make the same film again, and what was measured. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen import __version__, ffmpeg
 from wav2clip_gen.audio.stems import separator_version
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError
-from wav2clip_gen.events import Film, FramePainted
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.job import Job
 from wav2clip_gen.models import store
-from wav2clip_gen.models.choice import choose
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.models.registry import select_models
+from wav2clip_gen.progress import Film
 
 if TYPE_CHECKING:
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
 
 FORMAT = 1
 PACKAGES = (
@@ -30,10 +30,19 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class FrameValues:
+    """What is recorded of a frame."""
+
+    loss: float | None  # at the last step; None without steps
+    similarity: float | None  # mean cosine between cutouts and target at the last step
+    pictures: dict[str, tuple[float | None, float | None]]  # of each picture of a grid, the same
+
+
+def describe(job: Job, models: Models, film: Film, frames: list[FrameValues]) -> dict[str, Any]:
     """The record of a finished film as plain values."""
     track, folder = job.track, film.path.parent
-    settings = job.settings.with_picture_files(lambda file: _relative(Path(file), folder))
+    settings = job.settings.with_image_files(lambda file: _relative(Path(file), folder))
     return {
         "w2c-gen": {"format": FORMAT, "version": __version__},
         "film": film.path.name,
@@ -48,48 +57,48 @@ def describe(job: Job, family: Family, film: Film, painted: list[FramePainted]) 
             "samples": track.samples,
         },
         "settings": settings.to_dict(),
-        "stems": {name: _stem(job, name, folder) for name in settings.stem_names},
+        "stems": {name: _stem(job, name, folder) for name in settings.required_stems},
         "demucs_repo": job.demucs_repo and _relative(job.demucs_repo, folder),
-        "pictures": {file: _hash(folder / file) for file in settings.picture_files},
+        "pictures": {file: _hash(folder / file) for file in settings.image_files},
         "family": {
-            "name": family.choice.models,
-            "random": family.random,
-            "device": str(family.device),
-            "sha256": {part: store.sha256(path) for part, path in family.files.items()},
+            "name": models.selection.family,
+            "random": models.random,
+            "device": str(models.device),
+            "sha256": {role: store.sha256(path) for role, path in models.files.items()},
         },
         "versions": versions(),
         "sound": asdict(job.sound),
         "sync": asdict(film.sync),
         "seconds": {**film.timings, "film": film.seconds},
         "frames": {
-            "loss": [_short(frame.loss) for frame in painted],
-            "similarity": [_short(frame.similarity) for frame in painted],
-            "pictures": {name: _picture(name, painted) for name in painted[0].pictures},
+            "loss": [_short(frame.loss) for frame in frames],
+            "similarity": [_short(frame.similarity) for frame in frames],
+            "pictures": {name: _picture(name, frames) for name in frames[0].pictures},
         },
     }
 
 
 def _stem(job: Job, name: str, folder: Path) -> dict[str, Any]:
-    """Where a stem came from."""
+    """The origin of a stem."""
     assert job.stems
-    given, maker = job.stems.given.get(name), job.stems.maker
-    if given is None and maker:
-        return {"from": maker.name, "version": maker.version, "path": None, "sha256": None}
+    given, separator = job.stems.given.get(name), job.stems.maker
+    if given is None and separator:
+        return {"from": separator.name, "version": separator.version, "path": None, "sha256": None}
     assert given
     return {"from": "given", "path": _relative(given.path, folder), "sha256": _hash(given.path)}
 
 
-def _picture(name: str, painted: list[FramePainted]) -> dict[str, list[float | None]]:
-    """The same of one picture of a grid."""
-    losses, similarities = zip(*(frame.pictures[name] for frame in painted), strict=True)
+def _picture(name: str, frames: list[FrameValues]) -> dict[str, list[float | None]]:
+    """The values of one picture of a grid."""
+    losses, similarities = zip(*(frame.pictures[name] for frame in frames), strict=True)
     return {"loss": [*map(_short, losses)], "similarity": [*map(_short, similarities)]}
 
 
-def summary(job: Job, family: Family) -> str:
+def summary(job: Job, models: Models) -> str:
     """One line for the film's own metadata."""
     picture, painting = job.settings.picture, job.settings.painting
     return (
-        f"w2c-gen {__version__}, models {family.name}, seed {job.seed}, {picture.width}x{picture.height}, "
+        f"w2c-gen {__version__}, models {models.name}, seed {job.seed}, {picture.width}x{picture.height}, "
         f"{picture.fps:g} fps, {painting.steps} steps, {painting.cuts} cuts"
     )
 
@@ -108,22 +117,22 @@ def write(content: dict[str, Any], path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Again:
-    """What makes the film of a record once more."""
+class Replay:
+    """What makes the film of a record again."""
 
-    track: Path  # or the folder of its stems, where that was given
+    source: Path  # the track, or the folder of its stems if that was given
     settings: Settings  # seed included
     demucs_repo: Path | None  # folder of Demucs' weights
-    differences: tuple[str, ...]  # why it would be another film here, in words
+    differences: tuple[str, ...]  # why the film would differ here, a line each
 
 
-def read(path: Path, weights_dir: Path | None = None, demucs_repo: Path | None = None) -> Again:
-    """The track and the settings of the film that a record describes.
+def read(path: Path, weights_dir: Path | None = None, demucs_repo: Path | None = None) -> Replay:
+    """Read the track and the settings from a run record.
 
     Args:
-        path: The JSON beside a film.
+        path: The JSON next to a film.
         weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
-        demucs_repo: Folder of Demucs' weights, instead of the one that is recorded.
+        demucs_repo: Folder of Demucs' weights, instead of the recorded one.
 
     Raises:
         SettingsError: It is no run record, or one of a later version.
@@ -132,68 +141,69 @@ def read(path: Path, weights_dir: Path | None = None, demucs_repo: Path | None =
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["w2c-gen"]["format"] != FORMAT:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
-        return _again(content, path, weights_dir, demucs_repo)
+        return _replay(content, path, weights_dir, demucs_repo)
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="give the JSON beside a film") from None
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="give the JSON next to a film") from None
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise SettingsError(f"{path}: not a run record of w2c-gen", hint="give the JSON beside a film") from None
+        raise SettingsError(f"{path}: not a run record of w2c-gen", hint="give the JSON next to a film") from None
 
 
-def _again(content: dict[str, Any], path: Path, weights_dir: Path | None, demucs_repo: Path | None) -> Again:
-    """See `read`; what is no record ends as one of Python's own errors."""
+def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demucs_repo: Path | None) -> Replay:
+    """See `read`; content that is no record raises one of Python's own errors."""
     folder, track = path.parent, content["track"]
     stems = content.get("stems", {})
-    files = {name: folder / stem["path"] for name, stem in stems.items() if stem["path"]}
-    given = {"stem_files": [f"{name}={file}" for name, file in files.items()]}
+    stem_files = {name: folder / stem["path"] for name, stem in stems.items() if stem["path"]}
+    given = {"stem_files": [f"{name}={file}" for name, file in stem_files.items()]}
     settings = Settings().merged(content["settings"] | given)
-    settings = settings.with_picture_files(lambda file: str(folder / file))
+    settings = settings.with_image_files(lambda file: str(folder / file))
     repo = content.get("demucs_repo")
     demucs_repo = demucs_repo or (folder / repo if repo else None)
-    parts = choose(settings.run, weights_dir).parts
-    used = [_Used(folder / track["path"], track["sha256"], "name the song itself, as in w2c-gen song.wav --from")]
-    used += [
-        _Used(file, stems[name]["sha256"], f"give another with --stem-file {name}=FILE") for name, file in files.items()
+    components = select_models(settings.run, weights_dir).components
+    inputs = [_Input(folder / track["path"], track["sha256"], "name the song itself, as in w2c-gen song.wav --from")]
+    inputs += [
+        _Input(file, stems[name]["sha256"], f"give another with --stem-file {name}=FILE")
+        for name, file in stem_files.items()
     ]
-    used += [
-        _Used(folder / file, digest, "give another with --style-image or --init-image")
+    inputs += [
+        _Input(folder / file, digest, "give another with --style-image or --init-image")
         for file, digest in content.get("pictures", {}).items()
     ]
-    used += [
-        _Used(parts[role].path, digest, parts[role].hint)
+    inputs += [
+        _Input(components[role].path, digest, components[role].hint)
         for role, digest in content["family"]["sha256"].items()
-        if parts[role].path.is_file() or parts[role].original is None  # else it is yet to be converted
+        if components[role].path.is_file() or components[role].original is None  # else it is not converted yet
     ]
-    once = {one.path: one for one in reversed(used)}  # a .stem.mp4 is the song and its stems
-    differences = [told for one in reversed(once.values()) if (told := one.difference(path.name))]
+    once = {one.path: one for one in reversed(inputs)}  # a .stem.mp4 is both the song and its stems
+    differences = [found for one in reversed(once.values()) if (found := one.difference(path.name))]
     for name, made in {stem["from"]: stem.get("version") for stem in stems.values() if not stem["path"]}.items():
         if separator_version(name, demucs_repo) not in (None, made):
-            differences.append(f"{name} separates stems otherwise than it did for {path.name}")
-    return Again(folder / track.get("input", track["path"]), settings, demucs_repo, tuple(differences))
+            differences.append(f"the version of {name} differs from the one that separated the stems of {path.name}")
+    return Replay(folder / track.get("input", track["path"]), settings, demucs_repo, tuple(differences))
 
 
 @dataclass(frozen=True)
-class _Used:
-    """A file that took part in a film."""
+class _Input:
+    """A file that a film was made from."""
 
     path: Path
-    sha256: str | None  # None: it was moved away meanwhile
-    hint: str  # where it is gone
+    sha256: str | None  # None: it was moved away before it was hashed
+    hint: str  # where it is missing
 
     def difference(self, record: str) -> str | None:
-        """What is told of it, if it is not what it was."""
+        """How it differs from the recorded file, if it does."""
         if not self.path.exists():
-            return f"{self.path} is gone; {self.hint}"
-        return f"{self.path} is not what it was for {record}" if self.sha256 not in (None, _hash(self.path)) else None
+            return f"{self.path} is missing; {self.hint}"
+        return f"{self.path} has changed since {record}" if self.sha256 not in (None, _hash(self.path)) else None
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that could change a film."""
+    """Versions of everything that can change a film."""
     tool = ffmpeg.version().removeprefix("ffmpeg version ")
     return {"python": platform.python_version(), "ffmpeg": tool, **package_versions()}
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that take part in a film, or "not installed"."""
+    """Versions of the packages that can change a film, or "not installed"."""
     found = {}
     for package in PACKAGES:
         try:
@@ -204,7 +214,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """The path seen from `folder`, so that both may move together; absolute across drives."""
+    """The path relative to `folder`, so that both can be moved together; absolute across drives."""
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:
@@ -212,7 +222,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _hash(path: Path) -> str | None:
-    """The hash of a file; None when it was moved away meanwhile."""
+    """The hash of a file; None if it was moved away."""
     try:
         return store.sha256(path)
     except OSError:

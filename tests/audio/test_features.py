@@ -7,12 +7,17 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.audio.conftest import Save, features_of, noise
-from wav2clip_gen.audio.beats import HOP, RATE
-from wav2clip_gen.audio.decode import loudness
+from wav2clip_gen.audio.beats import HOP
+from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
+from wav2clip_gen.audio.decode import decode
 from wav2clip_gen.audio.features import ENERGY, Features, SpectrumStream, band_sums
-from wav2clip_gen.audio.smoothing import zero_phase_smooth
+from wav2clip_gen.audio.smoothing import normalize_to_peak, zero_phase_smooth
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
+
+
+def loudness(track: Track, timeline: Timeline) -> NDArray[np.float64]:
+    return normalize_to_peak(decode(track, timeline, rates=()).levels).values
 
 
 def test_loudness_follows_the_music(save: Save) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from wav2clip_gen.synthesis.painter import Painter
 
 from tests.benchmarks.test_speed import SONG, peak_memory
+from wav2clip_gen.config import Settings
 from wav2clip_gen.models.families import Family, load_family
-from wav2clip_gen.settings import Settings
-from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
 GIB = 2**30
@@ -27,14 +27,14 @@ def full(full_weights: Path) -> Family:
 
 
 def artist(family: Family, side: int, cuts: int, cut_batch: int) -> Painter:
-    painting = {"cuts": cuts, "cut_batch": cut_batch, "total_variation": 0.0}
+    painting = {"cuts": cuts, "cut_batch": cut_batch, "tv_weight": 0.0}
     settings = Settings().merged({"picture": {"width": side, "height": side}, "painting": painting})
     return Painter(family, settings, generator=torch.Generator().manual_seed(0))
 
 
 def test_full_step_on_a_cpu(table: list[tuple[str, str]], full: Family) -> None:
     painter = artist(full, 256, 32, 0)
-    target = full.clip.embed_text(["a dog"])[0]
+    target = full.clip.encode_text(["a dog"])[0]
 
     def step() -> float:
         began = time.perf_counter()
@@ -97,7 +97,7 @@ class Kept:
 def test_full_activations(table: list[tuple[str, str]], full: Family, side: int, cuts: int, cut_batch: int) -> None:
     """What a GPU must hold: the weights, and at most so much for the way back; fp32, as measured on the CPU."""
     painter = artist(full, side, cuts, cut_batch)
-    target = full.clip.embed_text(["a dog"])[0]
+    target = full.clip.encode_text(["a dog"])[0]
     weights = {p.data_ptr(): p.nbytes for n in (full.wav2clip, full.clip, full.vqgan) for p in n.parameters()}
     with Held() as held:
         for parameter in (*full.clip.parameters(), *full.vqgan.parameters()):

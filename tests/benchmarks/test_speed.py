@@ -18,12 +18,12 @@ import pytest
 import soundfile
 import torch
 from torch.profiler import ProfilerActivity, profile
-
-from tests.conftest import ROOT, SAMPLES
-from wav2clip_gen.models.families import Family
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.synthesis.motion import Matrix, placement
 from wav2clip_gen.synthesis.painter import Painter
+
+from tests.conftest import ROOT, SAMPLES
+from wav2clip_gen.config import Settings
+from wav2clip_gen.models.families import Family
 
 pytestmark = pytest.mark.benchmark
 
@@ -97,7 +97,7 @@ def test_film(table: list[tuple[str, str]], tmp_path: Path) -> None:
 def test_step(table: list[tuple[str, str]], mini: Family, size: int) -> None:
     settings = Settings().merged({"picture": {"width": size, "height": size}})
     painter = Painter(mini, settings, generator=torch.Generator().manual_seed(0))
-    target = mini.clip.embed_text(["a dog"])[0]
+    target = mini.clip.encode_text(["a dog"])[0]
 
     def steps(count: int) -> float:
         began = time.perf_counter()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from wav2clip_gen.synthesis.painter import Painter
 
 from tests.audio.test_dsp import decibels
 from tests.conftest import ROOT, SAMPLES
@@ -23,11 +24,10 @@ from wav2clip_gen.audio.separation import DspSeparator
 from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.timeline import Timeline, iterate_windows
 from wav2clip_gen.audio.track import Samples, Track, open_track
+from wav2clip_gen.config import Settings
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import hear
-from wav2clip_gen.settings import Settings
-from wav2clip_gen.synthesis.painter import Painter
 
 pytestmark = pytest.mark.benchmark
 
@@ -97,7 +97,9 @@ def test_steering(table: list[tuple[str, str]], tmp_path: Path, mini: Family) ->
         painter = Painter(mini, settings, generator=torch.Generator().manual_seed(0))
         began = time.process_time()
         for target in trajectory.targets[:20]:
-            deque(painter.paint(target, steps=settings.painting.steps, inertia=settings.motion.inertia), maxlen=0)
+            deque(
+                painter.paint(target, steps=settings.painting.steps, inertia=settings.motion.temporal_weight), maxlen=0
+            )
             painter.show_bytes()
         return hearing, (time.process_time() - began) / 20
 

@@ -15,9 +15,9 @@ from tests.models.test_convert import SMALL
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.cli.weights import app as weights_app
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.models import fakes, manifest, store
 from wav2clip_gen.models.choice import tag_file
-from wav2clip_gen.settings import Run
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_what_was_fetched_has_a_say_in_which_networks_are_taken(
     """Only a perceptor that is there can be seen to be of the prior's space."""
     from wav2clip_gen.cli import weights
 
-    def bring(run: Run, folder: Path) -> None:
+    def bring(run: RunSettings, folder: Path) -> None:
         place = tag_file("ViT-B-32/openai", folder)
         place.parent.mkdir(parents=True)
         shutil.copyfile(store.locate_part(store.members("mini")["clip"]), place)

@@ -95,7 +95,7 @@ class _Stub:
             found.append(int(np.argmin([abs(np.log(max(hertz, 1) / (300 * 4**at))) for at in range(len(HEARD))])))
         return self._axes(found)
 
-    def embed_text(self, texts: list[str]) -> Tensor:
+    def encode_text(self, texts: list[str]) -> Tensor:
         """By what they end with; all else lies far from the sounds."""
         words = [name.replace("_", " ") for name in HEARD]
         synonyms = {"bark": 0, "meow": 1, "ocean": 2}
@@ -105,7 +105,7 @@ class _Stub:
             found.append(words.index(name) if name in words else synonyms.get(name, 100 + len(found) % 400))
         return self._axes(found)
 
-    def embed_pictures(self, pictures: Tensor) -> Tensor:
+    def encode_images(self, pictures: Tensor) -> Tensor:
         """By colour."""
         known = {"dog": 0, "cat": 1, "drum": 90, "sea": 2}
         colours = torch.tensor(list(COLOURS.values())) / 255

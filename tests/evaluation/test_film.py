@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from tests.evaluation.conftest import LOUD_FROM
+from wav2clip_gen.config import Settings
 from wav2clip_gen.evaluation import film, suite
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.evaluation.judge import SEEN_AS
 from wav2clip_gen.evaluation.parts import Advanced, Began, Event, Measured
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.training.sounds import Sound
 
 

@@ -94,7 +94,7 @@ def test_the_adversary_misleads_a_network_that_it_knows(mini: Family, held_out: 
     pictures = recipe.validation.parts[0].pixels[:8].float() / 255
     changed = recipe.attack(mini.clip, pictures, targets, step_generator(0, -2))
     before, after = (
-        ((mini.clip.embed_pictures(shown) @ recipe.anchors.T) * targets).sum() for shown in (pictures, changed)
+        ((mini.clip.encode_images(shown) @ recipe.anchors.T) * targets).sum() for shown in (pictures, changed)
     )
     assert after < before
     assert torch.linalg.vector_norm((changed - pictures).flatten(1), dim=1).max() <= 1.0 + 1e-4  # 2 in [-1, 1]

@@ -10,21 +10,21 @@ import torch
 import yaml
 
 from tests.models.test_convert import GUMBEL, SMALL
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import SettingsError, W2CError, WeightsError
 from wav2clip_gen.models import checkpoints, choice, fakes, manifest
 from wav2clip_gen.models.families import load_family
 from wav2clip_gen.models.recipes import read_recipe
-from wav2clip_gen.settings import Run
 
 
-def usable(run: Run, folder: Path) -> None:
+def usable(run: RunSettings, folder: Path) -> None:
     """What a render asks of its networks before any work."""
     chosen = choice.choose(run, folder)
     chosen.require()
     choice.require_one_space(chosen, sound=True)
 
 
-def refused(run: Run, folder: Path) -> W2CError:
+def refused(run: RunSettings, folder: Path) -> W2CError:
     with pytest.raises(W2CError) as caught:
         usable(run, folder)
     assert caught.value.hint
@@ -32,31 +32,31 @@ def refused(run: Run, folder: Path) -> W2CError:
 
 
 def test_the_small_family_ships(tmp_path: Path) -> None:
-    chosen = choice.choose(Run(), tmp_path)
+    chosen = choice.choose(RunSettings(), tmp_path)
     chosen.require()
     choice.require_one_space(chosen, sound=True)
     assert chosen.models == "mini"
 
 
 def test_the_published_family_says_how_to_get_it(tmp_path: Path) -> None:
-    error = refused(Run(models="full"), tmp_path)
+    error = refused(RunSettings(models="full"), tmp_path)
     assert "no such weights file" in error.what
     assert error.hint == "run `w2c-gen weights fetch full`"
-    assert refused(Run(vqgan="wikiart-16384"), tmp_path).hint == "run `w2c-gen weights fetch wikiart-16384`"
-    assert "weights fetch ViT-B-16/laion2b" in refused(Run(perceptor="ViT-B-16/laion2b"), tmp_path).hint
+    assert refused(RunSettings(vqgan="wikiart-16384"), tmp_path).hint == "run `w2c-gen weights fetch wikiart-16384`"
+    assert "weights fetch ViT-B-16/laion2b" in refused(RunSettings(perceptor="ViT-B-16/laion2b"), tmp_path).hint
 
 
 def test_unknown_and_misplaced_parts_are_told(tmp_path: Path) -> None:
-    assert "no part is called" in refused(Run(vqgan="picasso"), tmp_path).what
-    assert "vit-b-32 is a clip, not a vqgan" in refused(Run(vqgan="vit-b-32"), tmp_path).what
-    assert "no such weights file" in refused(Run(vqgan=str(tmp_path / "none.ckpt")), tmp_path).what
+    assert "no part is called" in refused(RunSettings(vqgan="picasso"), tmp_path).what
+    assert "vit-b-32 is a clip, not a vqgan" in refused(RunSettings(vqgan="vit-b-32"), tmp_path).what
+    assert "no such weights file" in refused(RunSettings(vqgan=str(tmp_path / "none.ckpt")), tmp_path).what
 
 
 def test_sound_cannot_steer_a_perceptor_of_another_space(tmp_path: Path) -> None:
     part = tmp_path / "vit-b-16" / "clip.safetensors"
     part.parent.mkdir()
     part.touch()
-    chosen = choice.choose(Run(perceptor="vit-b-16"), tmp_path)
+    chosen = choice.choose(RunSettings(perceptor="vit-b-16"), tmp_path)
     choice.require_one_space(chosen, sound=False)
     with pytest.raises(SettingsError, match="sound cannot steer the perceptor vit-b-16") as caught:
         choice.require_one_space(chosen, sound=True)
@@ -67,7 +67,7 @@ def test_a_weights_file_says_itself_of_what_space_it_is(tmp_path: Path) -> None:
     own = manifest.shipped_folder() / "mini" / "clip.safetensors"
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(own.read_bytes())
-    chosen = choice.choose(Run(perceptor=str(copy)), tmp_path)
+    chosen = choice.choose(RunSettings(perceptor=str(copy)), tmp_path)
     choice.require_one_space(chosen, sound=True)
     copy.write_bytes(b"")
     assert not choice.hears(chosen.parts["clip"])
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_ones_own_paints(config: dict[str, Any], inside: bool, t
 
 def test_a_checkpoint_without_its_configuration_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.ckpt").write_bytes(b"x")
-    error = refused(Run(vqgan=str(tmp_path / "mine.ckpt")), tmp_path)
+    error = refused(RunSettings(vqgan=str(tmp_path / "mine.ckpt")), tmp_path)
     assert "nothing says how large" in error.what
     assert "mine.yaml" in error.hint
 
@@ -131,7 +131,7 @@ def test_random_weights_are_marked_and_never_taken_by_themselves(tmp_path: Path)
     for role, config in (("wav2clip", {"width": 8}), ("clip", {"architecture": "w2c-mini"}), ("vqgan", SMALL)):
         part = next(part for part in manifest.expand("full") if part.role == role)
         fakes.write_fake(tmp_path / part.name / f"{role}.safetensors", role=role, config=config, seed=4)
-    assert choice.choose(Run(), tmp_path).models == "mini"
+    assert choice.choose(RunSettings(), tmp_path).models == "mini"
     family = load_family("full", weights_dir=tmp_path)
     assert (family.random, family.name) == (True, "full (RANDOM WEIGHTS)")
     header = checkpoints.read_header(family.choice.files["vqgan"])

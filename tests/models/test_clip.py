@@ -17,20 +17,20 @@ def perceptor() -> Perceptor:
 def test_pictures_go_the_way_of_encode_image(perceptor: Perceptor) -> None:
     pictures = torch.rand(2, 3, perceptor.size, perceptor.size)
     features = perceptor.model.encode_image((pictures - perceptor.mean) / perceptor.deviation, normalize=True)
-    torch.testing.assert_close(perceptor.embed_pictures(pictures), features)
+    torch.testing.assert_close(perceptor.encode_images(pictures), features)
 
 
 @torch.no_grad()
 def test_texts_go_the_way_of_encode_text(perceptor: Perceptor) -> None:
     texts = ["a dog", "a stormy sea"]
     features = perceptor.model.encode_text(perceptor.tokenizer(texts), normalize=True)
-    torch.testing.assert_close(perceptor.embed_text(texts), features)
-    torch.testing.assert_close(perceptor.embed_text(texts).norm(dim=-1), torch.ones(2))
+    torch.testing.assert_close(perceptor.encode_text(texts), features)
+    torch.testing.assert_close(perceptor.encode_text(texts).norm(dim=-1), torch.ones(2))
 
 
 def test_the_gradient_reaches_the_picture(perceptor: Perceptor) -> None:
     pictures = torch.rand(2, 3, perceptor.size, perceptor.size, requires_grad=True)
-    embeddings = perceptor.embed_pictures(pictures)
+    embeddings = perceptor.encode_images(pictures)
     torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(2))
     embeddings[:, 0].sum().backward()
     assert pictures.grad is not None

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.models.tiny import write_weights
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import checkpoints, choice, manifest
 from wav2clip_gen.models.families import Family, load_family
 from wav2clip_gen.models.prior import Prior
-from wav2clip_gen.settings import Run
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_the_layout_of_a_mixture_is_mixed(colours: Prior) -> None:
 @pytest.mark.parametrize("concept", ["sea", "violin", "dog", "airplane"])
 def test_the_small_family_reads_its_own_words(concept: str, mini: Family) -> None:
     assert mini.prior is not None
-    reading = mini.prior.read(mini.clip.embed_text([f"a {concept}"])[0], mini.clip.scale)
+    reading = mini.prior.read(mini.clip.encode_text([f"a {concept}"])[0], mini.clip.scale)
     assert mini.prior.concepts[int(reading.argmax())] == concept
 
 
@@ -62,14 +62,14 @@ def test_a_family_without_its_prior_is_whole(tmp_path: Path) -> None:
         (tmp_path / "mini" / f"{role}.safetensors").symlink_to(
             manifest.shipped_folder() / "mini" / f"{role}.safetensors"
         )
-    assert "prior" not in choice.choose(Run(models="mini"), tmp_path).parts
+    assert "prior" not in choice.choose(RunSettings(models="mini"), tmp_path).parts
     assert load_family("mini", weights_dir=tmp_path).prior is None
 
 
 def test_a_perceptor_of_another_space_has_no_use_for_the_prior(tmp_path: Path) -> None:
     write_weights(tmp_path / "vit-l-14" / "clip.safetensors")
-    assert "prior" not in choice.choose(Run(models="mini", perceptor="vit-l-14"), tmp_path).parts
-    assert "prior" in choice.choose(Run(models="mini", perceptor="vit-b-32"), tmp_path).parts
+    assert "prior" not in choice.choose(RunSettings(models="mini", perceptor="vit-l-14"), tmp_path).parts
+    assert "prior" in choice.choose(RunSettings(models="mini", perceptor="vit-b-32"), tmp_path).parts
 
 
 def test_a_damaged_prior_is_told(tmp_path: Path) -> None:

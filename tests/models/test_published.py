@@ -134,7 +134,7 @@ def test_a_float_picture_is_prepared_as_by_open_clip(vit: Perceptor) -> None:
     image = Image.fromarray((picture[0] * 255).round().byte().permute(1, 2, 0).numpy())
     prepare = image_transform_v2(PreprocessCfg(**vit.model.visual.preprocess_cfg), is_train=False)
     theirs = F.normalize(vit.model.encode_image(prepare(image).unsqueeze(0)), dim=-1)
-    assert F.cosine_similarity(vit.embed_pictures(picture), theirs).item() > 0.999
+    assert F.cosine_similarity(vit.encode_images(picture), theirs).item() > 0.999
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_words_go_through_the_published_tokenizer(vit: Perceptor) -> None:
         0,
     ]  # start, "a", "dog", end, as CLIP's vocabulary has them
     expected = F.normalize(vit.model.encode_text(tokens), dim=-1)
-    torch.testing.assert_close(vit.embed_text(["a dog", "a stormy sea"]), expected)
+    torch.testing.assert_close(vit.encode_text(["a dog", "a stormy sea"]), expected)
 
 
 def test_the_prompt_loss_is_the_known_formula() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wav2clip_gen.analysis.words import read_words as everyday
+from wav2clip_gen.analysis import read_labels as everyday
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import store
 from wav2clip_gen.models.vocabulary import FILE, note_unknown, read_words, words_in, write_words

@@ -9,19 +9,18 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from wav2clip_gen.synthesis.drives import Drives, feature_curve, follow, follow_maps
 
 from tests.conftest import SAMPLES
 from wav2clip_gen import ffmpeg
-from wav2clip_gen.audio.decode import decode
 from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.smoothing import Curve
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
+from wav2clip_gen.config import FEATURES, PITCHES, Settings
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import drive, render
-from wav2clip_gen.settings import FEATURES, PITCHES, Settings
-from wav2clip_gen.synthesis.drives import Drives, feature_curve, follow, follow_maps
 
 Floats = NDArray[np.float64]
 
@@ -91,7 +90,7 @@ def test_attack_and_decay_last_as_long_at_any_frame_rate() -> None:
 def test_every_feature_can_be_had_by_its_name() -> None:
     track = open_track(SAMPLES / "song" / "drums.ogg", start=4, duration=3)
     span = Timeline.of(track, fps=12)
-    features = measure(decode(track, span), span)
+    features = measure(track, span)
     assert set(FEATURES) == {*features.curves, *PITCHES, "onsets", "beats"}
     for name in FEATURES:
         curve = feature_curve(features, name, span)
@@ -104,7 +103,7 @@ def test_a_stem_that_only_drives_is_heard_and_does_not_steer(mini: Family, tmp_p
     changes = {"maps": ["drums.onset:zoom=0.1"], "sound": {"start": 4, "duration": 3}}
     job = prepare(SAMPLES / "song" / "mix.ogg", tmp_path / "film.mp4", Settings().merged(changes), loaded=mini.choice)
     drums = open_track(SAMPLES / "song" / "drums.ogg", start=4, duration=3)
-    onset = measure(decode(drums, job.timeline), job.timeline).curves["onset"].values
+    onset = measure(drums, job.timeline).curves["onset"].values
     np.testing.assert_allclose(drive(job).curves["zoom"], 1 + 0.1 * onset, atol=1e-6)
     assert job.settings.stems == ()
 
@@ -169,7 +168,7 @@ def test_the_zoom_seen_in_the_film_rises_at_the_onsets(mini: Family, tmp_path: P
     growth = np.array([grown(*pair) for pair in itertools.pairwise(pictures)])
     track = open_track(song, start=4, duration=6)
     span = Timeline.of(track, fps=12)
-    features = measure(decode(track, span), span)
+    features = measure(track, span)
     onset = feature_curve(features, "onset", span)
 
     def agreement(curve: Floats) -> float:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from wav2clip_gen.synthesis.listening import LEVEL_SMOOTHING, SILENT, Heard, listen_to_stems, stem_pull, weighted_mean
 
 from tests.conftest import Write
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
+from wav2clip_gen.config import StemWeight
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.settings import Stem
-from wav2clip_gen.synthesis.listening import LEVEL_SMOOTHING, SILENT, Heard, listen_to_stems, stem_pull, weighted_mean
 
 RATE, SECONDS, FPS = 16_000, 8, 10
 Sound = NDArray[np.float64]
@@ -43,7 +43,7 @@ def heard(mini: Family, tracks: dict[str, Track]) -> dict[str, Heard]:
     line = Timeline.of(tracks["song"], fps=FPS)
 
     def hear(**weights: float) -> Heard:
-        stems = [(Stem(name=name, weight=weight), tracks[name]) for name, weight in weights.items()]
+        stems = [(StemWeight(name=name, weight=weight), tracks[name]) for name, weight in weights.items()]
         return listen_to_stems(mini.wav2clip, tracks["song"], line, stems)
 
     return {

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-
-from wav2clip_gen.models.families import Family
-from wav2clip_gen.settings import Settings, View
 from wav2clip_gen.synthesis.motion import Camera, Matrix, placement, warp
 from wav2clip_gen.synthesis.painter import Painter
+
+from wav2clip_gen.config import Settings, View
+from wav2clip_gen.models.families import Family
 
 STILL = np.eye(3)
 
@@ -80,7 +80,7 @@ def test_the_camera_is_followed_when_it_is_half_a_cell_away() -> None:
 
 def artist(mini: Family, settings: Settings, steps: int = 12) -> Painter:
     made = Painter(mini, settings, generator=torch.Generator().manual_seed(7))
-    for _ in made.paint(mini.clip.embed_text(["a boat"])[0], steps=steps, inertia=0):
+    for _ in made.paint(mini.clip.encode_text(["a boat"])[0], steps=steps, inertia=0):
         pass
     return made
 
@@ -136,7 +136,7 @@ def test_the_optimiser_goes_along_and_finds_on(mini: Family, tiny: Settings) -> 
     moment = state["exp_avg"].clone()
     painter.move(placement(pan_x=0.125))  # one cell of eight
     torch.testing.assert_close(state["exp_avg"][..., 1:], moment[..., :-1], atol=1e-5, rtol=1e-3)
-    for step in painter.paint(mini.clip.embed_text(["a boat"])[0], steps=2, inertia=0.05):
+    for step in painter.paint(mini.clip.encode_text(["a boat"])[0], steps=2, inertia=0.05):
         assert torch.isfinite(step.loss)
 
 

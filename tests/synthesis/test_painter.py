@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-
-from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.models.families import Family
-from wav2clip_gen.pictures import read_covering
-from wav2clip_gen.settings import Settings
-from wav2clip_gen.synthesis.losses import layout_distance, reading_distance, total_variation
 from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
+
+from wav2clip_gen.config import Settings
+from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.images import read_covering
+from wav2clip_gen.models.families import Family
+from wav2clip_gen.synthesis.losses import layout_distance, reading_distance, total_variation
 
 
 def painter(mini: Family, settings: Settings, seed: int = 7) -> Painter:
@@ -26,7 +26,7 @@ def painter(mini: Family, settings: Settings, seed: int = 7) -> Painter:
 
 
 def target(mini: Family, words: str = "a dog") -> Tensor:
-    return mini.clip.embed_text([words])[0]
+    return mini.clip.encode_text([words])[0]
 
 
 def without_prior(mini: Family) -> Family:
@@ -100,7 +100,7 @@ def test_the_latent_stays_among_the_codes(mini: Family, tiny: Settings) -> None:
 
 def test_blending_makes_smaller_changes_from_frame_to_frame(mini: Family, tiny: Settings) -> None:
     def change(blend: float) -> float:
-        artist = painter(mini, tiny.merged({"motion": {"blend": blend}}))
+        artist = painter(mini, tiny.merged({"motion": {"ema_half_life": blend}}))
         pictures = []
         for words in ("a dog", "a boat", "a tree"):
             paint(artist, target(mini, words), 3)
@@ -111,7 +111,7 @@ def test_blending_makes_smaller_changes_from_frame_to_frame(mini: Family, tiny: 
 
 
 def test_the_first_picture_shown_is_not_blended_with_anything(mini: Family, tiny: Settings) -> None:
-    shown = [painter(mini, tiny.merged({"motion": {"blend": blend}})).show() for blend in (0.0, 1.0)]
+    shown = [painter(mini, tiny.merged({"motion": {"ema_half_life": blend}})).show() for blend in (0.0, 1.0)]
     torch.testing.assert_close(shown[0], shown[1], atol=0.02, rtol=0)
 
 
@@ -147,18 +147,20 @@ def test_a_picture_comes_to_be_read_as_its_target_is(mini: Family, tiny: Setting
     shares = prior.read(goal, mini.clip.scale).exp()
 
     def wrong(recognition: float) -> float:
-        artist = painter(mini, tiny.merged({"painting": {"cuts": 8, "recognition": recognition, "layout": 0.0}}))
+        artist = painter(
+            mini, tiny.merged({"painting": {"cuts": 8, "concept_weight": recognition, "layout_weight": 0.0}})
+        )
         paint(artist, goal, 16)
         with torch.no_grad():
             view = F.interpolate(artist.show()[None], size=(mini.clip.size, mini.clip.size), mode="area")
-            return reading_distance(prior.read(mini.clip.embed_pictures(view), mini.clip.scale), shares).item()
+            return reading_distance(prior.read(mini.clip.encode_images(view), mini.clip.scale), shares).item()
 
     assert wrong(10.0) < wrong(0.0) - 1
 
 
 def test_the_first_frame_begins_with_the_colours_that_the_prior_expects(mini: Family, tiny: Settings) -> None:
     def colours(words: str, layout: float, seed: int = 7) -> Tensor:
-        artist = painter(mini, tiny.merged({"painting": {"layout": layout}}), seed)
+        artist = painter(mini, tiny.merged({"painting": {"layout_weight": layout}}), seed)
         paint(artist, target(mini, words), 0)
         return artist.show().mean(dim=(1, 2))
 
@@ -185,7 +187,7 @@ def test_the_layout_holds_the_colours(mini: Family, tiny: Settings) -> None:
     expected = prior.layout(prior.read(goal, mini.clip.scale).exp())
 
     def away(layout: float) -> float:
-        artist = painter(mini, tiny.merged({"painting": {"layout": layout}}))
+        artist = painter(mini, tiny.merged({"painting": {"layout_weight": layout}}))
         paint(artist, goal, 12)
         return layout_distance(artist.show()[None], expected).item()
 
@@ -198,15 +200,15 @@ def test_without_a_prior_its_settings_change_nothing(mini: Family, tiny: Setting
         paint(artist, target(mini), 2)
         return artist.show()
 
-    plain = picture(without_prior(mini), {"recognition": 0.0, "layout": 0.0})
+    plain = picture(without_prior(mini), {"concept_weight": 0.0, "layout_weight": 0.0})
     assert torch.equal(plain, picture(without_prior(mini), {}))
-    assert torch.equal(plain, picture(mini, {"recognition": 0.0, "layout": 0.0}))
+    assert torch.equal(plain, picture(mini, {"concept_weight": 0.0, "layout_weight": 0.0}))
     assert not torch.equal(plain, picture(mini, {}))
 
 
 def test_total_variation_calms_the_picture(mini: Family, tiny: Settings) -> None:
     def variation(weight: float) -> float:
-        artist = painter(mini, tiny.merged({"painting": {"total_variation": weight}}))
+        artist = painter(mini, tiny.merged({"painting": {"tv_weight": weight}}))
         paint(artist, target(mini), 12)
         return total_variation(artist.show()[None]).item()
 

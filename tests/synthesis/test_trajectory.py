@@ -11,9 +11,6 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-
-from wav2clip_gen.audio.timeline import Timeline
-from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.synthesis.trajectory import (
     Trajectory,
     at_times,
@@ -24,6 +21,9 @@ from wav2clip_gen.synthesis.trajectory import (
     slerp,
     smooth,
 )
+
+from wav2clip_gen.audio.timeline import Timeline
+from wav2clip_gen.errors import SettingsError
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:

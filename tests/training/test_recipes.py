@@ -205,7 +205,7 @@ def test_the_image_tower_learns_and_is_attacked(toy_data: Path, tmp_path: Path) 
     assert len(losses) == 2
     assert {"top1 natural", "top1 robust natural", "top1 tiny"} <= scores.keys()
     with torch.no_grad():  # what all anchors share, pictures say nothing of
-        embeddings = recipe.network.eval().embed_pictures(torch.rand(3, 3, 64, 64))
+        embeddings = recipe.network.eval().encode_images(torch.rand(3, 3, 64, 64))
     assert (embeddings @ recipe.anchors.mean(dim=0)).abs().max() < 1e-5
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
+
 Floats = NDArray[np.float64]
 
-RATE = 22_050  # Hz at which tracks are analysed
 HOP = 256  # samples from one column of the curve to the next, 11.6 ms
 COLUMNS = RATE / HOP  # columns per second
 WINDOW = 8.0  # seconds of an autocorrelation

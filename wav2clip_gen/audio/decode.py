@@ -7,6 +7,7 @@ pass of its own) while memory does not grow with the length of the track.
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -70,7 +71,8 @@ class _Signal:
     """The mono signal of a track at one sample rate, in a temporary file without a name."""
 
     def __init__(self, track: Track, rate: int) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="w2c-")  # noqa: SIM115 - closed when it is collected
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="w2c-")  # noqa: SIM115 - closed with this object
+        weakref.finalize(self, self._file.close)
         self._lengths: list[int] = []  # of the blocks, in samples
         self._missing = track.length_at(rate)
         self._resampler = None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.beats import HOP, RATE, onset_times, track_beats
+from wav2clip_gen.audio.beats import HOP, onset_times, track_beats
+from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
+from wav2clip_gen.audio.decode import DecodedTrack
 from wav2clip_gen.audio.sections import boundaries
 from wav2clip_gen.audio.smoothing import Curve, Pool, normalize_range, normalize_to_peak, zero_phase_smooth
 from wav2clip_gen.audio.timeline import Timeline
@@ -45,17 +46,6 @@ CENTROID_SMOOTHING = 0.1
 CHROMA_SMOOTHING = 0.15
 
 
-class Signal(Protocol):
-    """What `measure` needs of a decoded track."""
-
-    @property
-    def levels(self) -> Floats:
-        """Root mean square over all channels of each frame, (F,); 1 is full scale."""
-
-    def mono_blocks(self, rate: int) -> Iterator[Samples]:
-        """The channels' mean at `rate` Hz, as (n,) arrays."""
-
-
 @dataclass(frozen=True, eq=False)
 class Features:
     """Features of a track. Levels and loudness are those of all channels, the rest is of the channels' mean."""
@@ -70,12 +60,8 @@ class Features:
     spectrogram: Floats  # (columns, rows) dB below the loudest; rows from LOWEST to RATE / 2 Hz, in equal ratios
 
 
-def measure(signal: Signal, timeline: Timeline) -> Features:
-    """Measure everything in one pass over the signal.
-
-    Raises:
-        SoundError: The file changed while it was read.
-    """
+def measure(signal: DecodedTrack, timeline: Timeline) -> Features:
+    """Measure everything in one pass over a signal that was decoded at `FEATURE_RATE`."""
     loudness = normalize_to_peak(signal.levels, unit="of full scale, RMS")
     spectra = _Spectra(timeline)
     # loud passages are scaled to a level of 1, so that thresholds suit every track

@@ -23,7 +23,7 @@ import numpy as np
 from wav2clip_gen.audio.separation import STEMS, Separator, separated
 from wav2clip_gen.audio.track import Samples, Source, Track
 from wav2clip_gen.errors import OutputError, SoundError
-from wav2clip_gen.files import appear_whole, hash_file, scratch_beside
+from wav2clip_gen.files import appear_whole, hash_file, scratch_path
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -118,7 +118,7 @@ def check_cache(cache: Path | None = None) -> None:
     folder = _root(cache)
     with describe_write_errors(folder, OTHER_CACHE):
         existing = next(place for place in (folder, *folder.parents) if place.exists())
-        with scratch_beside(existing / "trial") as trial:
+        with scratch_path(existing / "trial") as trial:
             trial.touch()
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import Track, survey
+from wav2clip_gen.config import MIX
 from wav2clip_gen.errors import SettingsError, SoundError
-from wav2clip_gen.settings import MIX
 
 MIXES = (MIX, "mixture")  # file names of the song among its stems
 STREAMS = (MIX, "drums", "bass", "other", "vocals")  # of a .stem.mp4, in the order of musdb18

@@ -24,9 +24,9 @@ from wav2clip_gen.audio.stem_files import (
     resolve_input,
 )
 from wav2clip_gen.audio.track import Track
+from wav2clip_gen.config import SEPARATORS
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError, W2CError
 from wav2clip_gen.files import appear_whole, check_output
-from wav2clip_gen.settings import SEPARATORS
 
 __all__ = ["STEMS", "StemPlan", "is_stem_file", "plan_stems", "resolve_input", "separator_version"]
 

@@ -1,9 +1,10 @@
-"""`w2c-gen analyze song.wav`: what is heard in a track, before a film is made of it."""
+"""`w2c-gen analyze song.wav`: features, sections and labels of a track, before a film is made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +12,10 @@ import typer
 
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Run, Settings
 
 if TYPE_CHECKING:
-    from wav2clip_gen.analysis.analyse import Analysis
     from wav2clip_gen.models.choice import Choice
     from wav2clip_gen.models.families import Family
 
@@ -26,90 +26,75 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-OutDir = Annotated[
-    Path,
-    typer.Option(
-        metavar="DIR", rich_help_panel="Output", show_default=False, help="Folder for the files [dim](default: here)[/]"
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", rich_help_panel="Output", help="Replace older files.")]
-Json = Annotated[
-    bool,
-    typer.Option("--json", rich_help_panel="Output", help="Write SONG.analysis.json [dim](default, with --plot)[/]"),
-]
-Csv = Annotated[
-    bool, typer.Option("--csv", rich_help_panel="Output", help="Write SONG.analysis.csv, a row for each frame.")
-]
-Plot = Annotated[
-    bool,
-    typer.Option("--plot", rich_help_panel="Output", help="Write SONG.analysis.png [dim](default, with --json)[/]"),
-]
-Stems = Annotated[str | None, options.stems_option("Parts of the song that are looked at too, each by itself")]
-Words = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        rich_help_panel="Words",
-        show_default=False,
-        help="Words to choose from, one a line [dim](default: 191 everyday sounds, scenes and instruments)[/]",
-    ),
-]
-NoWords = Annotated[
-    bool, typer.Option("--no-words", rich_help_panel="Words", help="Measure only; ask no network for words.")
-]
+OUTPUT, LABELS = {"rich_help_panel": "Output"}, {"rich_help_panel": "Labels"}
+JSON_HELP = "Write SONG.analysis.json [dim](default, with --plot)[/]"
+CSV_HELP = "Write SONG.analysis.csv, a row for each frame."
+PLOT_HELP = "Write SONG.analysis.png [dim](default, with --json; needs the extra `plot`)[/]"
+FILE_HELP = "Labels to choose from, one per line [dim](default: 191 everyday sounds, scenes and instruments)[/]"
+NO_LABELS_HELP = "Measure only, without loading a network."
 
 
 @dataclass(frozen=True)
-class Request:
-    """What shall be found in each track, and where it goes."""
+class AnalysisPlan:
+    """What is computed for each track, and where the files go."""
 
-    settings: Settings  # which span, frames, stems
+    settings: Settings  # span, frame rate, stems
     demucs_repo: Path | None
-    kinds: tuple[str, ...]  # of files: json, csv, png
+    formats: tuple[str, ...]  # of json, csv, png
     folder: Path
     overwrite: bool
-    words: tuple[str, ...]  # none: no network is asked
-    networks: Choice | None
-    load: Callable[[], Family]
+    labels: tuple[str, ...]
+    networks: Choice | None  # None: sections are not labelled
 
     def outputs(self, source: Path) -> dict[str, Path]:
-        """Kind -> file of a track."""
+        """Format -> file of a track."""
         from wav2clip_gen.job import fill
 
-        return {kind: self.folder / fill(f"{{stem}}.analysis.{kind}", source, self.settings) for kind in self.kinds}
+        return {one: self.folder / fill(f"{{stem}}.analysis.{one}", source, self.settings) for one in self.formats}
+
+    @cached_property
+    def family(self) -> Family | None:
+        """The networks, loaded on first use."""
+        from wav2clip_gen.models.families import choose_device, load_choice
+
+        if self.networks is None:
+            return None
+        return load_choice(self.networks, device=choose_device(self.settings.run.device))
 
 
 @app.command()
 def analyze(
     *,
     inputs: options.Inputs = None,
-    out_dir: OutDir = Path(),
-    json: Json = False,
-    csv: Csv = False,
-    plot: Plot = False,
-    overwrite: Overwrite = False,
+    out_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.", **OUTPUT)] = Path(),
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP, **OUTPUT)] = False,
+    csv: Annotated[bool, typer.Option("--csv", help=CSV_HELP, **OUTPUT)] = False,
+    plot: Annotated[bool, typer.Option("--plot", help=PLOT_HELP, **OUTPUT)] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.", **OUTPUT)] = False,
     start: options.Start = None,
     duration: options.Duration = None,
     fps: options.Fps = None,
-    stems: Stems = None,
+    stems: Annotated[str | None, options.stems_option("Stems to analyze as well, each by itself")] = None,
     stem_file: options.StemFiles = None,
     separator: options.Separator = None,
     demucs_repo: options.DemucsRepo = None,
-    words: Words = None,
-    no_words: NoWords = False,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", "--words", metavar="FILE", help=FILE_HELP, **LABELS)
+    ] = None,
+    no_labels: Annotated[bool, typer.Option("--no-labels", "--no-words", help=NO_LABELS_HELP, **LABELS)] = False,
     models: options.Models = None,
     weights_dir: options.WeightsDir = None,
     device: options.Device = None,
     debug: options.Debug = False,
 ) -> None:
-    """Tell what is heard in a track and its stems: loudness, onsets, beats, brightness, bands, chroma, sections, words.
+    """Analyze a track and its stems: loudness, onsets, beats, spectral centroid, bands, chroma, sections, labels.
 
-    The words are those nearest to what the sound encoder hears in each section, with their margins, and whether it is
-    guessing: a look at what would steer a film, before it is made.
+    The labels are the concepts nearest to the sound embedding of each section, with their margins: a look at what the
+    sound would ask a film for, before it is made.
     """
     from wav2clip_gen.cli import console
 
-    kinds = tuple(kind for kind, wanted in (("json", json), ("csv", csv), ("png", plot)) if wanted) or ("json", "png")
+    formats = tuple(name for name, wanted in (("json", json), ("csv", csv), ("png", plot)) if wanted)
     with console.errors_shown(debug=debug):
         changes: dict[str, dict[str, Any]] = {
             "sound": {"start": start, "duration": duration, "separator": separator},
@@ -117,92 +102,94 @@ def analyze(
             "run": {"models": models, "device": device},
         }
         settings = Settings().merged(options.given(changes) | options.given_stems(stems, stem_file))
-        settings.require_steering()  # by stems, if files of them are given
-        if no_words and words:
-            raise SettingsError("--words and --no-words contradict each other", hint="leave one of them out")
-        networks = None if no_words else _choose(settings.run, weights_dir)
-        request = Request(
-            settings, demucs_repo, kinds, out_dir, overwrite, () if no_words else _vocabulary(words), networks,
-            _loader(networks, settings.run.device),
-        )  # fmt: skip
-        _refuse_same_names(inputs or [], request)
+        settings.require_guidance()  # by stems, if files of them are given
+        if no_labels and labels:
+            raise SettingsError("--labels and --no-labels contradict each other", hint="leave one of them out")
+        plan = AnalysisPlan(
+            settings=settings,
+            demucs_repo=demucs_repo,
+            formats=_check_formats(formats),
+            folder=out_dir,
+            overwrite=overwrite,
+            networks=None if no_labels else _choose_networks(settings, weights_dir),
+            labels=() if no_labels else _read_labels(labels),
+        )
+        _check_names(inputs or [], plan)
     code = 0
     for source in inputs or []:
         try:
             with console.errors_shown(debug=debug):
-                _analyze(source, request)
-        except typer.Exit as left:  # one track that fails does not stop the others
-            code = max(code, left.exit_code)
-            if left.exit_code == INTERRUPTED:
+                _analyze(source, plan)
+        except typer.Exit as failure:  # the other tracks are still analyzed
+            code = max(code, failure.exit_code)
+            if failure.exit_code == INTERRUPTED:
                 break
     raise typer.Exit(code)
 
 
-def _choose(run: Run, weights_dir: Path | None) -> Choice:
+def _check_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats asked for, or the default ones; errors are those of `require_matplotlib`."""
+    from wav2clip_gen.plot import require_matplotlib
+
+    if "png" in formats:
+        require_matplotlib()
+    if not formats and not find_spec("matplotlib"):
+        typer.echo("note: no plot without matplotlib: pip install 'wav2clip-gen[plot]'", err=True)
+        return ("json",)
+    return formats or ("json", "png")
+
+
+def _choose_networks(settings: Settings, weights_dir: Path | None) -> Choice:
     from wav2clip_gen.models.choice import choose
 
-    networks = choose(run, weights_dir)
+    networks = choose(settings.run, weights_dir)
     networks.require()
     return networks
 
 
-def _loader(networks: Choice | None, device: str) -> Callable[[], Family]:
-    """What loads the networks when they are first needed, once for all tracks."""
-    loaded: list[Family] = []
+def _read_labels(path: Path | None) -> tuple[str, ...]:
+    from wav2clip_gen import analysis
 
-    def load() -> Family:
-        from wav2clip_gen.models.families import choose_device, load_choice
-
-        if not loaded:
-            assert networks is not None
-            loaded.append(load_choice(networks, device=choose_device(device)))
-        return loaded[0]
-
-    return load
+    return analysis.read_labels(path or analysis.LABELS)
 
 
-def _vocabulary(path: Path | None) -> tuple[str, ...]:
-    from wav2clip_gen.analysis.words import EVERYDAY, read_words
-
-    return read_words(path or EVERYDAY)
-
-
-def _refuse_same_names(sources: list[Path], request: Request) -> None:
-    """Raise a SettingsError where there is no track, or two would go to the same place."""
+def _check_names(sources: list[Path], plan: AnalysisPlan) -> None:
+    """Raise a SettingsError if there is no track, or two would be written to the same files."""
     if not sources:
         raise SettingsError("no track was given", hint="w2c-gen analyze song.wav, or w2c-gen analyze --help")
-    if len({tuple(request.outputs(source).values()) for source in sources}) < len(sources):
+    if len({tuple(plan.outputs(source).values()) for source in sources}) < len(sources):
         raise SettingsError(
-            f"several tracks of one name cannot all go to {request.folder}", hint="analyze them one by one"
+            f"several tracks of the same name cannot all go to {plan.folder}", hint="analyze them one by one"
         )
 
 
-def _analyze(source: Path, request: Request) -> None:
-    """Analyse one track; the paths of what was written go to stdout, the words to stderr."""
-    from wav2clip_gen.analysis.analyse import analyse
+def _analyze(source: Path, plan: AnalysisPlan) -> None:
+    """Analyze one track; the paths of its files go to stdout, sections and labels to stderr."""
+    from wav2clip_gen import analysis
     from wav2clip_gen.audio.timeline import Timeline
     from wav2clip_gen.cli import console
     from wav2clip_gen.files import check_output
     from wav2clip_gen.job import open_song, plan_song_stems
+    from wav2clip_gen.plot import write_plot
+    from wav2clip_gen.progress import Progress
 
-    settings = request.settings
+    settings = plan.settings
     track = open_song(source, settings)
-    outputs = request.outputs(source)
+    outputs = plan.outputs(source)
     for path in outputs.values():
-        check_output(path, overwrite=request.overwrite, option="--out-dir")
-    stems = plan_song_stems(track, settings, request.demucs_repo)
-    timeline = Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop)
-    family = request.load() if request.words else None
-    on_separation = console.PlainListener().separated
-    analysis = analyse(track, timeline, family=family, words=request.words, stems=stems, on_separation=on_separation)
-    for kind, path in outputs.items():
-        _write(analysis, kind, path)
-    console.tell_analysis(analysis)
+        check_output(path, overwrite=plan.overwrite, option="--out-dir")
+    listener = console.PlainListener()
+    found = analysis.analyze(
+        track,
+        Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop),
+        stems=plan_song_stems(track, settings, plan.demucs_repo),
+        family=plan.family,
+        labels=plan.labels,
+        on_separation=lambda share: listener.show(Progress(stage="separate", done=round(100 * share), total=100)),
+    )
+    writers = {"json": analysis.write_json, "csv": analysis.write_csv, "png": write_plot}
+    for name, path in outputs.items():
+        writers[name](found, path)
+    console.tell_analysis(found)
     for path in outputs.values():
         typer.echo(path)
-
-
-def _write(analysis: Analysis, kind: str, path: Path) -> None:
-    from wav2clip_gen.analysis import plot, report
-
-    {"json": report.write_json, "csv": report.write_csv, "png": plot.write_png}[kind](analysis, path)

@@ -1,4 +1,4 @@
-"""What a person, a log or a program sees on stderr while a film is made. Rich lives only here."""
+"""What users, logs and programs see on stderr while a command runs. Rich is imported only here."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Bar
 from rich.table import Table as RichTable
 
 from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.config import MIX
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
-from wav2clip_gen.events import Estimate, Event, Film, Finished, FramePainted, Ready, SectionPainted, Silent, Stage
 from wav2clip_gen.job import Job, films, pictures
-from wav2clip_gen.settings import MIX
+from wav2clip_gen.progress import Estimate, Film, Progress
 
-EVERY = 5.0  # seconds between two lines of plain progress
+INTERVAL = 5.0  # seconds between two lines of plain progress
 STAGES = {
-    "load": "loading the networks",
+    "load": "loading the models",
     "separate": "separating the stems",
-    "hear": "listening",
-    "paint": "painting",
-    "join": "joining picture and sound",
-    "check": "checking the film",
-    "draw": "drawing the sheet",
+    "analyze": "analyzing the audio",
+    "optimize": "optimizing the frames",
+    "mux": "muxing picture and sound",
+    "verify": "verifying the film",
+    "draw": "drawing the storyboard",
 }
 
 if TYPE_CHECKING:
-    from wav2clip_gen.analysis.analyse import Analysis, Section
+    from wav2clip_gen.analysis import Analysis, Section
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -89,33 +90,33 @@ def show_table(table: Table) -> None:
 
 
 @dataclass
-class Pace:
-    """How fast the painting goes, measured after the first frame, whose steps are others."""
+class Speed:
+    """The speed of the optimisation, measured from the second frame on: the first has more steps."""
 
     job: Job
     began: float = 0.0
 
-    def update(self, event: FramePainted) -> str:
-        """Speed and time left, in words; empty until there is something to tell."""
+    def update(self, progress: Progress) -> str:
+        """Speed and time left; empty until there is a second frame."""
         now = time.perf_counter()
-        if event.index == 0:
+        if progress.done == 1:
             self.began = now
             return ""
-        per_frame = (now - self.began) / event.index
+        per_frame = (now - self.began) / (progress.done - 1)
         steps = self.job.settings.painting.steps * len(pictures(self.job.settings)) / per_frame
-        left = per_frame * (event.frames - event.index - 1)
+        left = per_frame * (progress.total - progress.done)
         song = per_frame * float(self.job.timeline.fps)
         return f"{steps:.3g} it/s, {song:.3g} s per second of song, {clock(left)} left"
 
 
 def describe_job(job: Job) -> list[str]:
-    """What goes in and what will come out, a line each."""
+    """Input and output of a job, a line each."""
     track, picture, painting = job.track, job.settings.picture, job.settings.painting
     channels = "1 channel" if track.channels == 1 else f"{track.channels} channels"
     count, size = len(pictures(job.settings)), f"{picture.width}x{picture.height}"
     shape = size if count == 1 else f"{count} pictures of {size}"
-    film = f"{job.timeline.frames} frames of {shape} at {picture.fps:g} fps, {painting.steps} steps a frame"
-    sheet = f"a picture of {size} for each section, {painting.first_steps} steps each"
+    film = f"{job.timeline.frames} frames of {shape} at {picture.fps:g} fps, {painting.steps} steps per frame"
+    sheet = f"one picture of {size} per section, {painting.first_steps} steps each"
     return [
         f"{track.path.name}: {track.duration:.2f} s, {track.sample_rate} Hz, {channels}",
         *describe_stems(job),
@@ -124,174 +125,149 @@ def describe_job(job: Job) -> list[str]:
 
 
 def describe_stems(job: Job) -> list[str]:
-    """Which stems steer and where each comes from, in a line; none where the whole song steers."""
+    """The stems of a job with their weights and origins, in a line; none where no stem is needed."""
     if job.stems is None:
         return []
     weights = {stem.name: stem.weight for stem in job.settings.stems}
-    told = [
+    stems = [
         f"{name}{'' if weights.get(name, 1) == 1 else f' x {weights[name]:g}'} ({origin})"
         for name, origin in job.stems.origins.items()
     ]
-    return [f"stems: {', '.join(told)}"]
+    return [f"stems: {', '.join(stems)}"]
 
 
-def describe_film(film: Film) -> str:
-    """What came out, and how well picture and sound agree."""
+def describe_film(film: Film) -> list[str]:
+    """A finished film: size, cost, measured sync; seed and record."""
     work = sum(film.timings.values())
     late = film.sync.offset_seconds
     offset = "cannot be measured" if late is None else f"{late * 1000:+.1f} ms"
-    return (
+    lines = [
         f"{film.frames} frames, {film.seconds:.2f} s in {clock(work)}, {work / film.seconds:.1f} s per second of song; "
-        f"sound offset {offset}, length difference {film.sync.difference_seconds * 1000:+.1f} ms"
-    )
+        f"sound offset {offset}, length difference {film.sync.difference_seconds * 1000:+.1f} ms",
+        f"seed {film.seed}, record {film.record}",
+    ]
+    return [f"stopped: the finished frames are in {film.path}", *lines] if film.partial else lines
 
 
 class Listener:
-    """Follows a render and says nothing; the base of those that do."""
+    """Follows a run silently; the base of the listeners that show it."""
 
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
-        """Follow one film."""
+        """Follow one job."""
         yield
 
-    def show(self, event: Event) -> None:
-        """Take note of an event."""
+    def show(self, progress: Progress) -> None:
+        """Show the state of the run."""
 
-    def separated(self, share: float) -> None:
-        """Take note of how much of the song is separated into stems, from 0 to 1."""
+    def show_film(self, film: Film) -> None:
+        """Show a finished film."""
 
-    def estimated(self, estimate: Estimate) -> None:
-        """Take note of what a film would cost."""
+    def show_estimate(self, estimate: Estimate) -> None:
+        """Show the cost of a film."""
 
 
 class PlainListener(Listener):
     """Lines for logs and pipes, some seconds apart."""
 
-    _told = 0.0  # when it last did
+    def __init__(self) -> None:
+        self._shown, self._stage = 0.0, ""
 
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
-        self._pace, self._told = Pace(job), 0.0
+        self._speed, self._shown, self._stage = Speed(job), 0.0, ""
         for line in [*describe_job(job), *(f"note: {note}" for note in job.notes)]:
-            self._say(line)
+            self._print(line)
         yield
 
-    def show(self, event: Event) -> None:
-        if isinstance(event, Stage):
-            self._say(STAGES[event.name])
-        elif isinstance(event, Ready):
-            self._say(f"models {event.family} on {event.device}")
-        elif isinstance(event, Silent):
-            self._say(f"note: silent from start to end: {', '.join(event.stems)}")
-        elif isinstance(event, FramePainted):
-            self._show_frame(event)
-        elif isinstance(event, SectionPainted):
-            self._show_section(event)
-        elif isinstance(event, Finished):
-            for line in _closing(event.film):
-                self._say(line)
+    def show(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            self._stage = progress.stage
+            self._begin_stage(progress.stage)
+        if progress.done:
+            self._advance(progress)
+        if progress.message:
+            self._print(progress.message)
 
-    def separated(self, share: float) -> None:
-        if self._is_time():
-            self._say(f"{STAGES['separate']}, {share:.0%}")
+    def show_film(self, film: Film) -> None:
+        for line in describe_film(film):
+            self._print(line)
 
-    def estimated(self, estimate: Estimate) -> None:
-        self._say(_cost(estimate))
+    def show_estimate(self, estimate: Estimate) -> None:
+        self._print(
+            f"about {clock(estimate.seconds)} with models {estimate.family} on {estimate.device} "
+            f"({estimate.per_song_second:.1f} s per second of song); nothing was made"
+        )
 
-    def _show_frame(self, event: FramePainted) -> None:
-        pace = self._pace.update(event)
-        if self._is_time() or event.index in (0, event.frames - 1):
-            self._say(f"frame {event.index + 1}/{event.frames}" + (f", {pace}" if pace else ""))
+    def _begin_stage(self, stage: str) -> None:
+        self._print(STAGES[stage])
 
-    def _is_time(self) -> bool:
-        """Whether nothing was told for a while."""
-        now = time.monotonic()
-        late = now - self._told >= EVERY
-        if late:
-            self._told = now
-        return late
+    def _advance(self, progress: Progress) -> None:
+        speed, now = self._speed_of(progress), time.monotonic()
+        if now - self._shown < INTERVAL and not (progress.stage == "optimize" and progress.done in (1, progress.total)):
+            return
+        self._shown = now
+        what = "frame" if progress.stage == "optimize" else STAGES[progress.stage]
+        self._print(f"{what} {progress.done}/{progress.total}" + (f", {speed}" if speed else ""))
 
-    def _show_section(self, event: SectionPainted) -> None:
-        words = f"  {', '.join(event.words)}{'  guessing' if event.guessing else ''}" if event.words else ""
-        self._say(f"section {event.index + 1}/{event.sections}  {clock(event.start)}-{clock(event.stop)}{words}")
+    def _speed_of(self, progress: Progress) -> str:
+        return self._speed.update(progress) if progress.stage == "optimize" else ""
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         stderr.print(line, markup=False)
 
 
 class JsonListener(Listener):
-    """One JSON object a line, for programs."""
+    """One JSON object per line, for programs."""
 
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
         frames, seconds = job.timeline.frames, job.track.duration
         stems = job.stems.origins if job.stems else {}
-        self._tell(
-            "job", track=str(job.track.path), film=str(job.out), frames=frames, seconds=seconds, seed=job.seed,
-            stems=stems,
-        )  # fmt: skip
+        track, film = str(job.track.path), str(job.out)
+        self._print("job", track=track, film=film, frames=frames, seconds=seconds, seed=job.seed, stems=stems)
         for note in job.notes:
-            self._tell("note", text=note)
+            self._print("note", text=note)
         yield
 
-    def show(self, event: Event) -> None:
-        fields = asdict(event) if not isinstance(event, Finished) else asdict(event.film)
-        self._tell(type(event).__name__, **fields)
+    def show(self, progress: Progress) -> None:
+        self._print("progress", **asdict(progress))
 
-    def separated(self, share: float) -> None:
-        self._tell("Separated", share=round(share, 3))
+    def show_film(self, film: Film) -> None:
+        self._print("film", **asdict(film))
 
-    def estimated(self, estimate: Estimate) -> None:
-        self._tell("Estimate", **asdict(estimate))
+    def show_estimate(self, estimate: Estimate) -> None:
+        self._print("estimate", **asdict(estimate))
 
-    def _tell(self, event: str, **fields: object) -> None:
+    def _print(self, event: str, **fields: object) -> None:
         typer.echo(json.dumps({"event": event, **fields}, default=str), err=True)
 
 
 class BarListener(PlainListener):
-    """A bar that stays in its place, for a terminal."""
+    """A progress bar, for a terminal."""
 
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total} {task.fields[pace]}"),
-        )  # fmt: skip
-        with Progress(*columns, console=stderr, transient=True) as self._bar, super().following(job):
-            self._task = self._bar.add_task("", total=job.timeline.frames, pace="")
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total} {task.fields[speed]}"),
+        )
+        with Bar(*columns, console=stderr, transient=True, redirect_stdout=False) as self._bar, super().following(job):
+            self._task = self._bar.add_task("", total=job.timeline.frames, speed="")
             yield
 
-    def show(self, event: Event) -> None:
-        if isinstance(event, Stage):
-            self._bar.update(self._task, description=STAGES[event.name])
-        else:
-            super().show(event)
+    def _begin_stage(self, stage: str) -> None:
+        self._bar.update(self._task, description=STAGES[stage])
 
-    def separated(self, share: float) -> None:
-        self._bar.update(self._task, description=f"{STAGES['separate']}, {share:.0%}")
-
-    def _show_frame(self, event: FramePainted) -> None:
-        self._bar.update(self._task, completed=event.index + 1, pace=self._pace.update(event))
-
-    def _show_section(self, event: SectionPainted) -> None:
-        self._bar.update(self._task, total=event.sections, completed=event.index + 1)
-        super()._show_section(event)
-
-
-def _closing(film: Film) -> list[str]:
-    lines = [describe_film(film), f"seed {film.seed}, record {film.record}"]
-    return [f"stopped: what was finished is {film.path}", *lines] if film.partial else lines
-
-
-def _cost(estimate: Estimate) -> str:
-    return (
-        f"about {clock(estimate.seconds)} with models {estimate.family} on {estimate.device} "
-        f"({estimate.per_song_second:.1f} s per second of song); nothing was made"
-    )
+    def _advance(self, progress: Progress) -> None:
+        speed = self._speed_of(progress)
+        self._bar.update(self._task, total=progress.total, completed=progress.done, speed=speed)
 
 
 def listener(kind: str | None = None) -> Listener:
-    """A listener by its name ("bar", "plain", "json", "none"); by default what suits stderr."""
+    """A listener by its name ("bar", "plain", "json", "none"); by default the one that suits stderr."""
     kind = kind or ("bar" if stderr.is_terminal else "plain")
     return {"bar": BarListener, "plain": PlainListener, "json": JsonListener, "none": Listener}[kind]()
 
@@ -301,8 +277,8 @@ def tell_analysis(analysis: Analysis) -> None:
     features, path = analysis.features, analysis.track.path
     tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
     parts = "1 section" if len(analysis.sections) == 1 else f"{len(analysis.sections)} sections"
-    words = f"; words by models {analysis.family}, the nearest of {analysis.vocabulary}" if analysis.family else ""
-    head = f"{path.name}: {clock(analysis.track.duration)}, {tempo}, {len(features.onsets)} onsets, {parts}{words}"
+    labels = f"; labels by models {analysis.family}, the nearest of {analysis.vocabulary}" if analysis.family else ""
+    head = f"{path.name}: {clock(analysis.track.duration)}, {tempo}, {len(features.onsets)} onsets, {parts}{labels}"
     stderr.print(head, markup=False)
     if analysis.stems:
         origins = (f"{name} ({stem.origin})" for name, stem in analysis.stems.items())
@@ -312,7 +288,7 @@ def tell_analysis(analysis: Analysis) -> None:
         for row in rows:
             stderr.print("  ".join(cell for cell in row if cell), markup=False)
         return
-    table = RichTable("time", *(["stem"] if analysis.stems else []), "level", "heard (cosine, margin)", "")
+    table = RichTable("time", *(["stem"] if analysis.stems else []), "level", "labels (cosine, margin)", "")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     stderr.print(table)
@@ -333,13 +309,13 @@ def _section_rows(analysis: Analysis) -> list[tuple[str, ...]]:
 
 
 def _section_row(section: Section) -> tuple[str, str, str, str]:
-    """Time, level, words, and whether they are guessed."""
+    """Time, level, labels, and whether they are uncertain."""
     level = "silent" if section.level is None else f"{section.level:.1f} dB"
-    meaning = section.meaning
-    words = (
-        ", ".join(f"{word.text} ({word.cosine:.2f}, {word.margin:+.1f} sd)" for word in meaning.words)
-        if meaning
-        else ""
+    labels = section.labels or ()
+    shown = ", ".join(f"{label.text} ({label.cosine:.2f}, {label.margin:+.1f} sd)" for label in labels)
+    return (
+        f"{clock(section.start)}-{clock(section.stop)}",
+        level,
+        shown,
+        "uncertain" if labels and section.uncertain else "",
     )
-    guessing = "guessing" if meaning and meaning.words and meaning.guessing else ""
-    return f"{clock(section.start)}-{clock(section.stop)}", level, words, guessing

@@ -1,24 +1,24 @@
-"""Ctrl-C or a kill: while a film is painted, the first ends it at the frame in hand; any other leaves at once."""
+"""Ctrl-C or SIGTERM: while frames are made, the first ends the film at the current one; any other exits at once."""
 
 from __future__ import annotations
 
 import signal
 from types import FrameType, TracebackType
 
-from wav2clip_gen.events import Event, FramePainted
+from wav2clip_gen.progress import Progress
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class GentleStop:
-    """A context manager that is asked, by calling it, whether to stop."""
+    """A context manager; calling it tells whether a stop was requested."""
 
     def __init__(self) -> None:
-        self._kept = False
+        self._has_frames = False
         self._requested = False
 
     def __call__(self) -> bool:
-        """Whether that was asked for."""
+        """Whether a stop was requested."""
         return self._requested
 
     def __enter__(self) -> GentleStop:
@@ -31,11 +31,11 @@ class GentleStop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def follow(self, event: Event) -> None:
-        """Take note of what the render is at: from the first frame on there is something to keep."""
-        self._kept = self._kept or isinstance(event, FramePainted)
+    def follow(self, progress: Progress) -> None:
+        """Note the state of the run: from the first frame on there is a film to finish."""
+        self._has_frames = self._has_frames or (progress.stage == "optimize" and progress.done > 0)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._kept or self._requested:
+        if not self._has_frames or self._requested:
             raise KeyboardInterrupt
         self._requested = True

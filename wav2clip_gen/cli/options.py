@@ -10,22 +10,22 @@ from typing import Annotated, Any
 import typer
 
 from wav2clip_gen import __version__
-from wav2clip_gen.configuration import preset_names
-from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import (
+from wav2clip_gen.config import (
     DESTINATIONS,
     FEATURES,
     PITCHES,
     Group,
-    Motion,
-    Painting,
-    Picture,
-    Run,
-    Sound,
+    MotionSettings,
+    PaintingSettings,
+    PictureSettings,
+    RunSettings,
+    SoundSettings,
     describe_range,
     knobs,
     parse_time,
+    preset_names,
 )
+from wav2clip_gen.errors import SettingsError
 
 DEFAULTS = {  # in words, where the value itself would say little
     "duration": "default: to the track's end",
@@ -43,6 +43,9 @@ DEFAULTS = {  # in words, where the value itself would say little
 }
 
 
+OLD_FLAGS = {"temporal_weight": "--inertia", "ema_half_life": "--blend"}
+
+
 def knob_option(group: type[Group], name: str, *, panel: str, flag: str = "", **options: Any) -> Any:
     """A command-line option for a knob, with its meaning, range and default; None means not given."""
     item = knobs(group)[name]
@@ -50,7 +53,7 @@ def knob_option(group: type[Group], name: str, *, panel: str, flag: str = "", **
     bounds = "; ".join(part for part in (describe_range(item), default) if part)
     meaning = item.metadata["meaning"]
     return typer.Option(
-        flag or f"--{name.replace('_', '-')}", help=f"{meaning[0].upper()}{meaning[1:]} [dim]({bounds})[/]",
+        flag or f"--{name.replace('_', '-')}", *([OLD_FLAGS[name]] if name in OLD_FLAGS else []), help=f"{meaning[0].upper()}{meaning[1:]} [dim]({bounds})[/]",
         show_default=False, rich_help_panel=panel, **options,
     )  # fmt: skip
 
@@ -144,11 +147,15 @@ Storyboard = Annotated[
         help="Instead of a film, one quick picture for each section of the song, on one PNG.",
     ),
 ]
-Upscale = Annotated[int | None, knob_option(Picture, "upscale", panel="Output")]
-Start = Annotated[float | None, knob_option(Sound, "start", panel="Sound", parser=parse_seconds, metavar="TIME")]
-Duration = Annotated[float | None, knob_option(Sound, "duration", panel="Sound", parser=parse_seconds, metavar="TIME")]
-Window = Annotated[float | None, knob_option(Sound, "window", panel="Sound")]
-Hop = Annotated[float | None, knob_option(Sound, "hop", panel="Sound")]
+Upscale = Annotated[int | None, knob_option(PictureSettings, "upscale", panel="Output")]
+Start = Annotated[
+    float | None, knob_option(SoundSettings, "start", panel="Sound", parser=parse_seconds, metavar="TIME")
+]
+Duration = Annotated[
+    float | None, knob_option(SoundSettings, "duration", panel="Sound", parser=parse_seconds, metavar="TIME")
+]
+Window = Annotated[float | None, knob_option(SoundSettings, "window", panel="Sound")]
+Hop = Annotated[float | None, knob_option(SoundSettings, "hop", panel="Sound")]
 Stems = Annotated[str | None, stems_option("Parts of the song that steer instead of the whole")]
 StemFiles = Annotated[
     list[str] | None,
@@ -170,7 +177,7 @@ StemWeights = Annotated[
         help="A stem's pull beside the other stems'; repeatable. [dim](from 0 to 100; default 1)[/]",
     ),
 ]
-Separator = Annotated[str | None, knob_option(Sound, "separator", panel="Stems")]
+Separator = Annotated[str | None, knob_option(SoundSettings, "separator", panel="Stems")]
 DemucsRepo = Annotated[
     Path | None,
     typer.Option(
@@ -186,7 +193,7 @@ KeepStems = Annotated[
         "--keep-stems", metavar="DIR", rich_help_panel="Stems", help="Also keep the stems that are separated, as FLAC."
     ),
 ]
-Layout = Annotated[str | None, knob_option(Picture, "layout", panel="Stems")]
+Layout = Annotated[str | None, knob_option(PictureSettings, "layout", panel="Stems")]
 Prompts = Annotated[
     list[str] | None,
     typer.Option(
@@ -206,8 +213,8 @@ PromptFiles = Annotated[
         help="Words with times from a .srt, .vtt, .lrc, .csv, .json, .yaml or .txt file; repeatable.",
     ),
 ]
-AudioWeight = Annotated[float | None, knob_option(Sound, "weight", panel="Words", flag="--audio-weight")]
-Crossfade = Annotated[float | None, knob_option(Motion, "crossfade", panel="Words")]
+AudioWeight = Annotated[float | None, knob_option(SoundSettings, "weight", panel="Words", flag="--audio-weight")]
+Crossfade = Annotated[float | None, knob_option(MotionSettings, "crossfade", panel="Words")]
 StyleImages = Annotated[
     list[str] | None,
     typer.Option(
@@ -217,8 +224,8 @@ StyleImages = Annotated[
         help="A picture that pulls as words do, by what CLIP sees in it; repeatable.",
     ),
 ]
-InitImage = Annotated[str | None, knob_option(Painting, "init_image", panel="Pictures", metavar="FILE")]
-InitWeight = Annotated[float | None, knob_option(Painting, "init_weight", panel="Pictures")]
+InitImage = Annotated[str | None, knob_option(PaintingSettings, "init_image", panel="Pictures", metavar="FILE")]
+InitWeight = Annotated[float | None, knob_option(PaintingSettings, "init_weight", panel="Pictures")]
 Size = Annotated[
     Any,
     typer.Option(
@@ -227,23 +234,23 @@ Size = Annotated[
         metavar="WxH",
         parser=parse_size,
         rich_help_panel="Picture",
-        help=f"Painted size, in multiples of the latent's cell [dim](px; default {Picture.width}x{Picture.height})[/]",
+        help=f"Painted size, in multiples of the latent's cell [dim](px; default {PictureSettings.width}x{PictureSettings.height})[/]",
     ),
 ]
-Fps = Annotated[float | None, knob_option(Picture, "fps", panel="Picture")]
-Steps = Annotated[int | None, knob_option(Painting, "steps", panel="Painting")]
-FirstSteps = Annotated[int | None, knob_option(Painting, "first_steps", panel="Painting")]
-Cuts = Annotated[int | None, knob_option(Painting, "cuts", panel="Painting")]
-CutBatch = Annotated[int | None, knob_option(Painting, "cut_batch", panel="Painting")]
-LearningRate = Annotated[float | None, knob_option(Painting, "learning_rate", panel="Painting")]
-Smoothing = Annotated[float | None, knob_option(Motion, "smoothing", panel="Motion")]
-Inertia = Annotated[float | None, knob_option(Motion, "inertia", panel="Motion")]
-Blend = Annotated[float | None, knob_option(Motion, "blend", panel="Motion")]
-Scenes = Annotated[str | None, knob_option(Motion, "scenes", panel="Motion")]
-Zoom = Annotated[float | None, knob_option(Motion, "zoom", panel="Motion")]
-PanX = Annotated[float | None, knob_option(Motion, "pan_x", panel="Motion")]
-PanY = Annotated[float | None, knob_option(Motion, "pan_y", panel="Motion")]
-Rotate = Annotated[float | None, knob_option(Motion, "rotate", panel="Motion")]
+Fps = Annotated[float | None, knob_option(PictureSettings, "fps", panel="Picture")]
+Steps = Annotated[int | None, knob_option(PaintingSettings, "steps", panel="Painting")]
+FirstSteps = Annotated[int | None, knob_option(PaintingSettings, "first_steps", panel="Painting")]
+Cuts = Annotated[int | None, knob_option(PaintingSettings, "cuts", panel="Painting")]
+CutBatch = Annotated[int | None, knob_option(PaintingSettings, "cut_batch", panel="Painting")]
+LearningRate = Annotated[float | None, knob_option(PaintingSettings, "learning_rate", panel="Painting")]
+Smoothing = Annotated[float | None, knob_option(MotionSettings, "smoothing", panel="Motion")]
+Inertia = Annotated[float | None, knob_option(MotionSettings, "temporal_weight", panel="Motion")]
+Blend = Annotated[float | None, knob_option(MotionSettings, "ema_half_life", panel="Motion")]
+Scenes = Annotated[str | None, knob_option(MotionSettings, "scenes", panel="Motion")]
+Zoom = Annotated[float | None, knob_option(MotionSettings, "zoom", panel="Motion")]
+PanX = Annotated[float | None, knob_option(MotionSettings, "pan_x", panel="Motion")]
+PanY = Annotated[float | None, knob_option(MotionSettings, "pan_y", panel="Motion")]
+Rotate = Annotated[float | None, knob_option(MotionSettings, "rotate", panel="Motion")]
 Maps = Annotated[
     list[str] | None,
     typer.Option(
@@ -255,10 +262,10 @@ Maps = Annotated[
         f"what: {', '.join(DESTINATIONS)}, prompt.1)[/]",
     ),
 ]
-Border = Annotated[str | None, knob_option(Motion, "border", panel="Motion")]
-Models = Annotated[str | None, knob_option(Run, "models", panel="Models")]
-Perceptor = Annotated[str | None, knob_option(Run, "perceptor", panel="Models")]
-VQGAN = Annotated[str | None, knob_option(Run, "vqgan", panel="Models")]
+Border = Annotated[str | None, knob_option(MotionSettings, "border", panel="Motion")]
+Models = Annotated[str | None, knob_option(RunSettings, "models", panel="Models")]
+Perceptor = Annotated[str | None, knob_option(RunSettings, "perceptor", panel="Models")]
+VQGAN = Annotated[str | None, knob_option(RunSettings, "vqgan", panel="Models")]
 WeightsDir = Annotated[
     Path | None,
     typer.Option(
@@ -271,9 +278,9 @@ WeightsDir = Annotated[
 Fetch = Annotated[
     bool, typer.Option("--fetch", rich_help_panel="Models", help="Fetch the weights that are missing, then go on.")
 ]
-Seed = Annotated[int | None, knob_option(Run, "seed", panel="Run")]
-Device = Annotated[str | None, knob_option(Run, "device", panel="Run")]
-Precision = Annotated[str | None, knob_option(Run, "precision", panel="Run")]
+Seed = Annotated[int | None, knob_option(RunSettings, "seed", panel="Run")]
+Device = Annotated[str | None, knob_option(RunSettings, "device", panel="Run")]
+Precision = Annotated[str | None, knob_option(RunSettings, "precision", panel="Run")]
 Preset = Annotated[
     str | None,
     typer.Option("--preset", rich_help_panel="Settings", help=f"A set of settings: {', '.join(preset_names())}."),

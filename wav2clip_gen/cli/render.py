@@ -10,9 +10,8 @@ import typer
 
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
-from wav2clip_gen.configuration import family_settings, settings_from
+from wav2clip_gen.config import Prompt, Settings, StyleImage, family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Prompt, Settings, StyleImage
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.job import Job
     from wav2clip_gen.models.choice import Choice
     from wav2clip_gen.models.families import Family
-    from wav2clip_gen.record import Again
+    from wav2clip_gen.record import Replay
 
 
 app = typer.Typer(
@@ -52,7 +51,7 @@ class Request:
 
         return prepare(
             source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, unfetched=unfetched, keep_stems=self.keep_stems,
+            weights_dir=self.weights_dir, allow_missing_weights=unfetched, keep_stems=self.keep_stems,
             demucs_repo=self.demucs_repo, storyboard=self.storyboard,
         )  # fmt: skip
 
@@ -62,7 +61,7 @@ class Request:
 
         networks = choose(job.settings.run, self.weights_dir)
         networks.require()
-        return replace(job, networks=networks)
+        return replace(job, selection=networks)
 
 
 class Loader:
@@ -75,7 +74,7 @@ class Loader:
         """The networks on a device; see `load_choice`."""
         from wav2clip_gen.models.families import load_choice
 
-        if self._family is None or (self._family.choice, self._family.device) != (networks, device):
+        if self._family is None or (self._family.selection, self._family.device) != (networks, device):
             self._family = load_choice(networks, device=device)
         return self._family
 
@@ -119,8 +118,8 @@ def render(
     cut_batch: options.CutBatch = None,
     learning_rate: options.LearningRate = None,
     smoothing: options.Smoothing = None,
-    inertia: options.Inertia = None,
-    blend: options.Blend = None,
+    temporal_weight: options.Inertia = None,
+    ema_half_life: options.Blend = None,
     scenes: options.Scenes = None,
     zoom: options.Zoom = None,
     pan_x: options.PanX = None,
@@ -159,7 +158,7 @@ def render(
             "layout": layout},
         "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
             "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
-        "motion": {"smoothing": smoothing, "inertia": inertia, "blend": blend, "crossfade": crossfade,
+        "motion": {"smoothing": smoothing, "temporal_weight": temporal_weight, "ema_half_life": ema_half_life, "crossfade": crossfade,
             "scenes": scenes, "zoom": zoom, "pan_x": pan_x, "pan_y": pan_y, "rotate": rotate, "border": border},
         "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
             "precision": precision},
@@ -197,7 +196,7 @@ def render(
     raise typer.Exit(code)
 
 
-def _read_again(path: Path | None, weights_dir: Path | None, demucs_repo: Path | None) -> Again | None:
+def _read_again(path: Path | None, weights_dir: Path | None, demucs_repo: Path | None) -> Replay | None:
     """What a run record says, if one is given; what is no longer as it was is told."""
     if path is None:
         return None
@@ -211,7 +210,7 @@ def _read_again(path: Path | None, weights_dir: Path | None, demucs_repo: Path |
 
 def _collect(
     inputs: list[Path],
-    again: Again | None,
+    again: Replay | None,
     layers: dict[str, Any],
     given: dict[str, Any],
     weights_dir: Path | None,
@@ -228,16 +227,16 @@ def _collect(
     base = replace(again.settings, stem_files=()) if inputs else again.settings  # another song has other stems
     settings = settings_from(base, **layers).merged(given)
     if settings.stem_files == base.stem_files:
-        needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.stem_names)
+        needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.required_stems)
         settings = replace(settings, stem_files=needed)
-    return inputs or [again.track], settings
+    return inputs or [again.source], settings
 
 
 def _given(
     changes: dict[str, dict[str, Any]], written: list[str], files: list[Path], styles: list[str]
 ) -> dict[str, Any]:
     """The options that were given, without those that were not; words of files and of options together."""
-    from wav2clip_gen.words import read_prompts
+    from wav2clip_gen.prompts import read_prompts
 
     prompts = [*(prompt for path in files for prompt in read_prompts(path)), *map(Prompt.parse, written)]
     pulls = {"prompts": prompts, "style_images": list(map(StyleImage.parse, styles))}
@@ -254,34 +253,28 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
 
 
 def _make(job: Job, request: Request, listener: Listener, loader: Loader) -> None:
-    """Make what is wanted of a track, or tell what it would cost; paths go to stdout."""
-    from wav2clip_gen.job import films
-
-    if request.dry_run:
-        from wav2clip_gen.estimate import estimate
-
-        with listener.following(job):
-            listener.estimated(estimate(job))
-        return
-    for film in films(job):
-        _make_one(film, listener, loader)
-
-
-def _make_one(job: Job, listener: Listener, loader: Loader) -> None:
-    """Make one film or storyboard."""
+    """Make the films or the storyboard of a track, or estimate their cost; paths go to stdout."""
     from wav2clip_gen.cli.interrupt import GentleStop
-    from wav2clip_gen.events import Finished
-    from wav2clip_gen.pipeline import rendering
-    from wav2clip_gen.storyboard import storyboarding
+    from wav2clip_gen.pipeline import render_job
+    from wav2clip_gen.progress import Progress
 
     with listener.following(job), GentleStop() as stop:
-        if job.storyboard:
-            events = storyboarding(job, load=loader, on_separation=listener.separated)
+
+        def show(progress: Progress) -> None:
+            stop.follow(progress)
+            listener.show(progress)
+
+        if request.dry_run:
+            from wav2clip_gen.preview import estimate
+
+            listener.show_estimate(estimate(job, on_progress=show))
+        elif job.storyboard:
+            from wav2clip_gen.preview import make_storyboard
+
+            typer.echo(make_storyboard(job, load=loader, on_progress=show).path)
         else:
-            events = rendering(job, load=loader, stop=stop, on_separation=listener.separated)
-        for event in events:
-            stop.follow(event)
-            listener.show(event)
-    typer.echo(event.film.path if isinstance(event, Finished) else job.out)
+            for film in render_job(job, load=loader, stop=stop, on_progress=show):
+                listener.show_film(film)
+                typer.echo(film.path)
     if stop():
         raise typer.Exit(INTERRUPTED)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
-from wav2clip_gen.cli.console import EVERY, stderr
+from wav2clip_gen.cli.console import INTERVAL, stderr
 from wav2clip_gen.drawing import clock
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PlainShow:
 
         if not isinstance(event, Downloading):
             self.say(line(event))
-        elif time.monotonic() - self._told >= EVERY or event.done == event.total:
+        elif time.monotonic() - self._told >= INTERVAL or event.done == event.total:
             self._told = time.monotonic()
             self.say(f"{event.part}: {amount(event)}")
 

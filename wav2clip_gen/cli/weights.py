@@ -13,9 +13,9 @@ from wav2clip_gen.cli import inventory
 from wav2clip_gen.cli.inventory import Debug, Folder, Names
 
 if TYPE_CHECKING:
+    from wav2clip_gen.config import RunSettings
     from wav2clip_gen.models.fetch import Event
     from wav2clip_gen.models.manifest import Part
-    from wav2clip_gen.settings import Run
 
 app = typer.Typer(
     help="The published models. Nothing is fetched unless you ask for it.",
@@ -151,13 +151,13 @@ def fake(
             typer.echo(str(path))
 
 
-def fetch_missing(run: Run, weights_dir: Path | None) -> None:
+def fetch_missing(run: RunSettings, weights_dir: Path | None) -> None:
     """Fetch what the networks of a render still lack."""
     from wav2clip_gen.models import fetch as fetching
     from wav2clip_gen.models import manifest
     from wav2clip_gen.models.choice import choose
 
-    for part in choose(run, weights_dir).parts.values():
+    for part in choose(run, weights_dir).components.values():
         if part.original or part.name == str(part.path):  # of the user's own
             continue
         if "/" in part.name:

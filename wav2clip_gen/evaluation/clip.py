@@ -114,4 +114,4 @@ def _pictures(recipe: ImageRecipe, places: list[int], size: int) -> Tensor:
 
 @torch.no_grad()
 def _likeness(family: Family, pictures: Tensor, anchors: Tensor) -> Tensor:
-    return (family.clip.embed_pictures(pictures) @ anchors.T).cpu()
+    return (family.clip.encode_images(pictures) @ anchors.T).cpu()

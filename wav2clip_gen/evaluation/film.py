@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from wav2clip_gen.audio.track import ENCODER_RATE
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.classes import in_words
 from wav2clip_gen.evaluation.held_out import HeldOut, embed_sounds, embed_words, supervision
@@ -25,7 +26,6 @@ from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.tables import Table, counted, percent
 from wav2clip_gen.models.families import Family
 from wav2clip_gen.pipeline import render
-from wav2clip_gen.settings import Settings
 from wav2clip_gen.training.sounds import Sound
 
 SECONDS = 2.0  # of film for each sound
@@ -192,7 +192,7 @@ def from_mean(scores: Tensor) -> Tensor:
 def _look(family: Family, frames: Tensor) -> Tensor:
     """What the family's image tower sees in frames (F, 3, H, W): unit vectors (F, D), on the CPU."""
     size = family.clip.size
-    return family.clip.embed_pictures(F.interpolate(frames, size=(size, size), mode="area")).cpu()
+    return family.clip.encode_images(F.interpolate(frames, size=(size, size), mode="area")).cpu()
 
 
 def _counted(heard: list[str], chosen: list[str]) -> dict[str, dict[str, int]]:

@@ -96,7 +96,7 @@ def embed_sounds(family: Family, pieces: tuple[Sound, ...]) -> Tensor:
 @torch.no_grad()
 def embed_words(family: Family, texts: list[str]) -> Tensor:
     """Unit vectors (N, D), on the CPU, of texts."""
-    return torch.cat([family.clip.embed_text(texts[start : start + 128]).cpu() for start in range(0, len(texts), 128)])
+    return torch.cat([family.clip.encode_text(texts[start : start + 128]).cpu() for start in range(0, len(texts), 128)])
 
 
 def supervision(family: Family) -> str:

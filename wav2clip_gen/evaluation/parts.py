@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wav2clip_gen.config import suggestion
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.evaluation.tables import Figures
-from wav2clip_gen.settings import suggestion
 
 PARTS = {
     "vqgan": "how well the painter draws pictures again, and with how many codes",

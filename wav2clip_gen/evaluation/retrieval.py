@@ -66,7 +66,7 @@ def measure_retrieval(family: Family, held_out: HeldOut, *, on_progress: OnProgr
     for start in range(0, len(pictures), BATCH):
         part = pictures.pixels[start : start + BATCH].to(family.device).float() / 255
         part = F.interpolate(part, size=(family.clip.size, family.clip.size), mode="area")
-        seen.append(family.clip.embed_pictures(part).cpu())
+        seen.append(family.clip.encode_images(part).cpu())
         on_progress(len(pieces) + start + len(part), total)
     shown, wanted = held_out.shown(pictures), held_out.seen_where_heard(pieces)
     right = torch.tensor([[bool(rows & these) for these in shown] for rows in wanted])

@@ -11,7 +11,7 @@ from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.evaluation.parts import OnProgress
 from wav2clip_gen.evaluation.tables import Table
 from wav2clip_gen.models.families import Family
-from wav2clip_gen.synthesis.painter import autocast
+from wav2clip_gen.synthesis.optimizer import autocast
 from wav2clip_gen.training.reconstruction import PerceptualFeatures
 
 BATCH = 8

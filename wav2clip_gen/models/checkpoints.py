@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.prior import Prior
+from wav2clip_gen.models.prior import ConceptPrior as Prior
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 

@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import SettingsError, WeightsError
 from wav2clip_gen.models import manifest, store
 from wav2clip_gen.models.recipes import read_recipe
-from wav2clip_gen.settings import Run
 
 WITH_SOUND = ("vit-b-32", "mini-clip")  # the perceptors in whose space sounds are embedded
 OWN, TAGS = "own", "open_clip"  # folders of weights made of the user's checkpoints, and of open_clip's names
@@ -30,15 +30,15 @@ class Part:
 class Choice:
     """The networks of a film, by role."""
 
-    parts: dict[str, Part]
-    models: str  # the family
+    components: dict[str, Part]
+    family: str
     perceptor: str | None = None  # as it was asked for, where it is not the family's
     vqgan: str | None = None  # likewise
 
     @property
     def files(self) -> dict[str, Path]:
         """Role -> weights file."""
-        return {role: part.path for role, part in self.parts.items()}
+        return {role: part.path for role, part in self.components.items()}
 
     def require(self) -> None:
         """Make sure that all files are in place.
@@ -46,12 +46,12 @@ class Choice:
         Raises:
             WeightsError: One is not.
         """
-        for part in self.parts.values():
+        for part in self.components.values():
             if part.original is None:
                 store.require_file(part.path, hint=part.hint)
 
 
-def choose(run: Run, weights_dir: Path | None = None) -> Choice:
+def choose(run: RunSettings, weights_dir: Path | None = None) -> Choice:
     """The networks that settings name; whether their files are there is left to `Choice.require`.
 
     Raises:
@@ -115,7 +115,7 @@ def require_one_space(choice: Choice, *, sound: bool) -> None:
     Raises:
         SettingsError: They do not.
     """
-    perceptor = choice.parts["clip"]
+    perceptor = choice.components["clip"]
     if sound and not hears(perceptor):
         raise SettingsError(
             f"sound cannot steer the perceptor {perceptor.name}: Wav2CLIP lives in the space of ViT-B/32",

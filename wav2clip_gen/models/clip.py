@@ -63,12 +63,12 @@ class Perceptor(nn.Module):
         scale: Tensor = self.model.logit_scale
         return scale.exp()
 
-    def embed_pictures(self, pictures: Tensor) -> Tensor:
+    def encode_images(self, pictures: Tensor) -> Tensor:
         """Map pictures (B, 3, size, size) in [0, 1] to unit vectors (B, D); differentiable."""
         features = self.model.encode_image((pictures - self.mean) / self.deviation)
         return F.normalize(features.float(), dim=-1)
 
-    def embed_text(self, texts: list[str]) -> Tensor:
+    def encode_text(self, texts: list[str]) -> Tensor:
         """Map texts to unit vectors (len(texts), D)."""
         tokens = self.tokenizer(texts).to(self.device)
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)

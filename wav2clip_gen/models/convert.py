@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wav2clip_gen.config import suggestion
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.checkpoints import Header
 from wav2clip_gen.models.clip import Perceptor, silent_log
 from wav2clip_gen.models.structures import recognise
-from wav2clip_gen.settings import suggestion
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,23 @@ from typing import cast
 
 import torch
 
+from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.choice import Choice, choose, recipe_beside
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.convert import convert
-from wav2clip_gen.models.prior import Prior
+from wav2clip_gen.models.prior import ConceptPrior as Prior
 from wav2clip_gen.models.recipes import read_recipe
 from wav2clip_gen.models.vqgan import VQGAN
 from wav2clip_gen.models.wav2clip import Wav2CLIP
-from wav2clip_gen.settings import Run
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
     """Three networks, and a prior if the family has one, frozen, on one device."""
 
-    choice: Choice
+    selection: Choice
     wav2clip: Wav2CLIP  # hears
     clip: Perceptor  # sees and reads
     vqgan: VQGAN  # paints
@@ -34,14 +34,14 @@ class Family:
     @property
     def name(self) -> str:
         """What a person calls it."""
-        named = [name for name in (self.choice.perceptor, self.choice.vqgan) if name]
+        named = [name for name in (self.selection.perceptor, self.selection.vqgan) if name]
         others = f" with {' and '.join(named)}" if named else ""
-        return f"{self.choice.models}{others}{' (RANDOM WEIGHTS)' if self.random else ''}"
+        return f"{self.selection.family}{others}{' (RANDOM WEIGHTS)' if self.random else ''}"
 
     @property
     def files(self) -> dict[str, Path]:
         """Role -> weights file."""
-        return self.choice.files
+        return self.selection.files
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +70,7 @@ def load_family(
         WeightsError: There is no such family or part, or one of its files is missing or damaged.
         SettingsError: A file that was named cannot be used.
     """
-    choice = choose(Run(models=name, perceptor=perceptor, vqgan=vqgan), weights_dir)
+    choice = choose(RunSettings(models=name, perceptor=perceptor, vqgan=vqgan), weights_dir)
     choice.require()
     return load_choice(choice, device=device)
 
@@ -81,7 +81,7 @@ def load_choice(choice: Choice, *, device: str | torch.device = "cpu") -> Family
     Raises:
         WeightsError: One of the files is missing or damaged.
     """
-    for role, part in choice.parts.items():
+    for role, part in choice.components.items():
         if part.original and not part.path.is_file():
             convert(part.original, part.path, role=role, config=read_recipe(recipe_beside(part.original)))
     networks = {role: checkpoints.load(path, part=role).to(device) for role, path in choice.files.items()}
@@ -89,7 +89,7 @@ def load_choice(choice: Choice, *, device: str | torch.device = "cpu") -> Family
     # A quarter less time on a CPU; the networks that paint gain nothing.
     wav2clip.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Family(
-        choice=choice,
+        selection=choice,
         wav2clip=wav2clip,
         clip=cast(Perceptor, networks["clip"]),
         vqgan=cast(VQGAN, networks["vqgan"]),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Prior(nn.Module):
+class ConceptPrior(nn.Module):
     """Concepts that an image tower was taught, and the mean layout of colours that it means by each."""
 
     def __init__(self, *, concepts: tuple[str, ...], embedding: int = 512, side: int = 16) -> None:
@@ -27,17 +27,17 @@ class Prior(nn.Module):
         self.words = nn.Parameter(torch.zeros(len(concepts), embedding))  # (K, D) unit vectors
         self.layouts = nn.Parameter(torch.zeros(len(concepts), 3, side, side))  # about [0, 1]
 
-    def read(self, points: Tensor, scale: Tensor) -> Tensor:
+    def concept_log_probs(self, points: Tensor, scale: Tensor) -> Tensor:
         """How much of each concept there is at unit vectors (..., D): logarithms (..., K) of shares that sum to 1.
 
         As CLIP classifies without training (arXiv 2103.00020, section 3.1); `scale` is its inverse temperature.
         """
         return (scale * points @ self.words.T).log_softmax(dim=-1)
 
-    def words_for(self, shares: Tensor) -> Tensor:
+    def embed_concepts(self, shares: Tensor) -> Tensor:
         """The unit vector (D,) of a mixture of concepts (K,) in words."""
         return F.normalize(shares @ self.words, dim=-1)
 
-    def layout(self, shares: Tensor) -> Tensor:
+    def color_layout(self, shares: Tensor) -> Tensor:
         """The colours (1, 3, side, side) in [0, 1] of a mixture of concepts (K,)."""
         return torch.einsum("k, k c h w -> c h w", shares, self.layouts).clamp(0, 1).unsqueeze(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wav2clip_gen.configuration import read_yaml
+from wav2clip_gen.config import read_yaml
 from wav2clip_gen.errors import WeightsError
 
 DDCONFIG = ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "resolution", "z_channels")

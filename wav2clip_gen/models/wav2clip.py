@@ -138,7 +138,7 @@ class Wav2CLIP(nn.Module):
         return Statistics(mean, (squares / max(count - 1, 1)) ** 0.5)
 
     @torch.no_grad()
-    def embed(self, windows: Callable[[], Iterable[np.ndarray | Tensor]]) -> Tensor:
+    def encode_windows(self, windows: Callable[[], Iterable[np.ndarray | Tensor]]) -> Tensor:
         """Embed a track's windows as unit vectors (W, D) on the CPU.
 
         Args:

@@ -153,7 +153,7 @@ class ImageRecipe(Recipe[Perceptor]):
 
     def _cross_entropy(self, network: Perceptor, pictures: Tensor, targets: Tensor) -> Tensor:
         with self.batch():
-            found = network.embed_pictures(pictures)
+            found = network.encode_images(pictures)
         scale = network.model.logit_scale.exp().clamp(max=LARGEST_SCALE)
         return F.cross_entropy(scale * found.float() @ self.anchors.T, targets)
 
@@ -192,7 +192,7 @@ class ImageRecipe(Recipe[Perceptor]):
 
     @torch.no_grad()
     def _right(self, network: Perceptor, pictures: Tensor, targets: Tensor) -> Tensor:
-        best = (network.embed_pictures(pictures) @ self.anchors.T).argmax(dim=1, keepdim=True)
+        best = (network.encode_images(pictures) @ self.anchors.T).argmax(dim=1, keepdim=True)
         return targets.gather(1, best)[:, 0] > 0
 
     def conditions(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.prior import Prior
+from wav2clip_gen.models.prior import ConceptPrior as Prior
 from wav2clip_gen.training.anchors import Concepts, extend, load_anchors, make_deriver, notes, wanted_by_pictures
 from wav2clip_gen.training.clip import Labelled
 from wav2clip_gen.training.decoding import Reading
@@ -111,4 +111,4 @@ def _looked_at(perceptor: Perceptor, pictures: Labelled) -> Iterator[tuple[Tenso
             small = F.interpolate(pixels, size=(SIDE, SIDE), mode="area")
             view = F.interpolate(pixels, size=(perceptor.size, perceptor.size), mode="area")
             both = (small + small.flip(-1)) / 2
-            yield perceptor.embed_pictures(view).cpu(), both.flatten(1).cpu()
+            yield perceptor.encode_images(view).cpu(), both.flatten(1).cpu()

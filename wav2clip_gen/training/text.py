@@ -114,7 +114,7 @@ class TextRecipe(Recipe[Perceptor]):
             vectors.append(source.vectors[rows])
         wanted = torch.cat(vectors).to(self.device)
         with self.batch():
-            found = self.network.embed_text(texts)
+            found = self.network.encode_text(texts)
         found = found.float()
         # the anchors lie close together, so what tells them apart is measured from their centre
         return {
@@ -132,17 +132,17 @@ class TextRecipe(Recipe[Perceptor]):
         For words not trained on: cosine to what the teacher says, measured from the centre.
         """
         names = list(self.concepts.names)
-        found = torch.cat([network.embed_text(names[start : start + 256]) for start in range(0, len(names), 256)])
+        found = torch.cat([network.encode_text(names[start : start + 256]) for start in range(0, len(names), 256)])
         own = (found @ self.anchors.T).argmax(dim=1).cpu() == torch.arange(len(names))
         scores = {"top1 names": own.float().mean().item()}
         if self.synonyms.texts:
-            likeness = network.embed_text(list(self.synonyms.texts)) @ self.anchors.T
+            likeness = network.encode_text(list(self.synonyms.texts)) @ self.anchors.T
             truth = (self.synonyms.vectors @ self.concepts.vectors.T).argmax(dim=1, keepdim=True)
             scores["top1 unheard synonyms"] = (likeness.topk(1).indices.cpu() == truth).any(dim=1).float().mean().item()
             scores["top5 unheard synonyms"] = (likeness.topk(5).indices.cpu() == truth).any(dim=1).float().mean().item()
         if self.unheard.texts:
             centre, part = self.centre.cpu(), self.unheard.texts[:512]
-            heard = network.embed_text([f"a {text}" for text in part]).cpu() - centre
+            heard = network.encode_text([f"a {text}" for text in part]).cpu() - centre
             meant = self.unheard.vectors[: len(part)] - centre
             scores["cosine unheard words"] = F.cosine_similarity(heard, meant).mean().item()
         return scores

@@ -155,7 +155,7 @@ def decode(clip: Clip, size: int) -> tuple[NDArray[np.int16], NDArray[np.uint8]]
 @torch.no_grad()
 def _embedded(perceptor: Perceptor, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
     pictures = torch.from_numpy(frames.copy()).to(perceptor.device).permute(0, 3, 1, 2).float() / 255
-    return perceptor.embed_pictures(pictures).cpu().numpy().astype(np.float16)
+    return perceptor.encode_images(pictures).cpu().numpy().astype(np.float16)
 
 
 def _write(place: Path, sound: NDArray[np.int16], frames: NDArray[np.float16]) -> None:

@@ -324,7 +324,7 @@ def concept_means(
         part = needed[start : start + 64]
         pictures = pixels[part].to(perceptor.device).float() / 255
         pictures = F.interpolate(pictures, size=(perceptor.size, perceptor.size), mode="area")
-        embedded.update(zip(part, perceptor.embed_pictures(pictures).cpu(), strict=True))
+        embedded.update(zip(part, perceptor.encode_images(pictures).cpu(), strict=True))
     dimensions = next(iter(embedded.values())).shape[0]
     means, known = torch.zeros(count, dimensions), torch.zeros(count, dtype=torch.bool)
     for row, these in members.items():
@@ -342,4 +342,4 @@ def piece_embedding(encoder: Wav2CLIP, samples: Any, *, most: int = 16) -> Tenso
     windows = windows[torch.linspace(0, len(windows) - 1, min(most, len(windows))).long()]
     loudness = windows.square().mean(dim=1).sqrt()
     windows = windows[loudness >= 0.1 * loudness.max()]
-    return F.normalize(encoder.embed(lambda: [windows]).mean(dim=0), dim=0)
+    return F.normalize(encoder.encode_windows(lambda: [windows]).mean(dim=0), dim=0)

@@ -7,7 +7,7 @@ from math import ceil, log
 
 import numpy as np
 
-from wav2clip_gen.drawing import GROUND, INK, font, shortened
+from wav2clip_gen.drawing import GROUND, INK, font, truncate
 from wav2clip_gen.video.writer import Picture
 
 GAP = 4  # px between pictures
@@ -39,7 +39,7 @@ class Grid:
             self._ground[top : top + head, left : left + width] = _caption(caption, (width, head), letters)
             self._places.append((slice(top + head, top + head + height), slice(left, left + width)))
 
-    def joined(self, pictures: Sequence[Picture]) -> Picture:
+    def join(self, pictures: Sequence[Picture]) -> Picture:
         """One picture of all, (height, width, 3), in the order of the captions."""
         whole = self._ground.copy()
         for place, picture in zip(self._places, pictures, strict=True):
@@ -62,6 +62,6 @@ def _caption(words: str, size: tuple[int, int], letters: int) -> Picture:
 
     width, height = size
     strip = Image.new("RGB", size, GROUND)
-    shown = shortened(words, width - GAP, letters)
+    shown = truncate(words, width - GAP, letters)
     ImageDraw.Draw(strip).text((width / 2, height / 2), shown, fill=INK, font=font(letters), anchor="mm")
     return np.asarray(strip)

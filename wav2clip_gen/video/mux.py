@@ -1,4 +1,4 @@
-"""Picture and sound become one film, with the song's own sound where mp4 can hold it."""
+"""Mux picture and sound, with the song's own packets where mp4 can hold them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.errors import VideoError
-from wav2clip_gen.files import appear_whole
 
 COPIED = frozenset({"aac", "mp3", "alac"})  # what plays from an mp4 wherever mp4 plays
 AAC_RATES = frozenset({96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350})  # Hz
@@ -22,7 +21,7 @@ MOST_CHANNELS = len(SPEAKERS)
 
 @dataclass(frozen=True, kw_only=True)
 class SoundPlan:
-    """How the sound of a track gets into a film."""
+    """How the sound of a track is put into a film."""
 
     codec: str  # aac, mp3, alac or flac
     copied: bool  # the song's own packets, untouched
@@ -30,7 +29,7 @@ class SoundPlan:
 
 
 def plan_sound(track: Track) -> SoundPlan:
-    """Choose how the sound of a track gets into a film; ask before rendering, it may not be possible.
+    """Choose how the sound of a track is put into a film; call it before rendering, it may not be possible.
 
     Raises:
         VideoError: The track has more channels than an mp4 can hold.
@@ -41,7 +40,7 @@ def plan_sound(track: Track) -> SoundPlan:
     if track.channels > MOST_CHANNELS:
         raise VideoError(
             f"{track.path} has {track.channels} channels, a film holds at most {MOST_CHANNELS}",
-            hint="make a version with fewer channels first: nothing is down-mixed behind your back",
+            hint="make a version with fewer channels first; nothing is down-mixed implicitly",
         )
     if track.sample_rate in AAC_RATES and track.channels in AAC_CHANNELS:
         return SoundPlan(codec="aac", copied=False, why=f"encoded at up to {AAC_BIT_RATE}bit/s, same rate and channels")
@@ -52,31 +51,26 @@ def plan_sound(track: Track) -> SoundPlan:
     )
 
 
-def mux(
-    picture: Path, track: Track, out: Path, *, metadata: dict[str, str], plan: SoundPlan | None = None
-) -> SoundPlan:
-    """Join a film without sound and its track; the film appears at `out` whole or not at all.
+def mux(picture: Path, track: Track, out: Path, *, plan: SoundPlan, metadata: dict[str, str]) -> None:
+    """Mux a film without sound and the sound of its track.
 
     Args:
-        picture: A film as `FilmWriter` makes it; its stream is copied.
+        picture: A film from `FilmWriter`; its stream is copied.
         track: The sound; its span is used, neither down-mixed nor resampled.
-        out: The film; an old one is replaced at the end.
-        plan: How, from `plan_sound`, if that was asked before.
-        metadata: What mp4 players know, such as `title` and `comment`.
+        out: The film.
+        plan: From `plan_sound`.
+        metadata: mp4 tags, such as `title` and `comment`.
 
     Raises:
-        VideoError: ffmpeg cannot do it.
+        VideoError: ffmpeg fails.
     """
-    plan = plan or plan_sound(track)
     tags = [word for key, text in metadata.items() for word in ("-metadata", f"{key}={text}")]
     container = ["-map_metadata", "-1", *tags, "-movflags", "+faststart", "-f", "mp4"]
-    with appear_whole(out) as part:
-        target = [*container, "-y", ffmpeg.file_url(part)]
-        if plan.copied:
-            _copy(picture, track, target, out)
-        else:
-            _encode(picture, track, plan.codec, target, out)
-    return plan
+    target = [*container, "-y", ffmpeg.file_url(out)]
+    if plan.copied:
+        _copy(picture, track, target, out)
+    else:
+        _encode(picture, track, plan.codec, target, out)
 
 
 def _stored_codec(track: Track) -> str | None:
@@ -96,17 +90,17 @@ def _stored_codec(track: Track) -> str | None:
 
 def _copy(picture: Path, track: Track, target: list[str], out: Path) -> None:
     inputs = ["-i", ffmpeg.file_url(picture), "-i", ffmpeg.file_url(track.path)]
-    ffmpeg.run([*inputs, "-map", "0:v:0", "-map", "1:a:0", "-c", "copy", *target], purpose=f"join {out}")
+    ffmpeg.run([*inputs, "-map", "0:v:0", "-map", "1:a:0", "-c", "copy", *target], purpose=f"mux {out}")
 
 
 def _encode(picture: Path, track: Track, codec: str, target: list[str], out: Path) -> None:
-    """Encode what the track gives, sample for sample, so that the film sounds what was listened to."""
+    """Encode the samples of the track, the same that were analysed."""
     # named, and known to both encoders: where a layout has to be changed, ffmpeg mixes the channels
     speakers = SPEAKERS[track.channels - 1]
     sound = ["-f", "f32le", "-ar", str(track.sample_rate), "-ch_layout", speakers, "-i", "pipe:0"]
     streams_in = ["-i", ffmpeg.file_url(picture), *sound, "-map", "0:v:0", "-map", "1:a:0", "-c:v", "copy"]
     quality = ["-b:a", AAC_BIT_RATE] if codec == "aac" else []
     command = [*streams_in, "-c:a", codec, *quality, *target]
-    with ffmpeg.FFmpegSink(command, purpose=f"join {out}") as sink:
+    with ffmpeg.FFmpegSink(command, purpose=f"mux {out}") as sink:
         for block in track.blocks():
             sink.write(np.ascontiguousarray(block.T, dtype="<f4").data)

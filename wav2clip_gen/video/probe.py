@@ -1,4 +1,4 @@
-"""What a finished film really holds, found by decoding all of it; and whether that is what was promised."""
+"""Verify a finished film: decode all of it, compare it with the request, and measure its sync with the song."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import ENCODER_RATE, Track, open_track
 from wav2clip_gen.errors import VideoError
 
-LISTEN_SECONDS = 10  # how much sound is compared with the song
-REACH_SECONDS = 0.5  # the largest offset that is looked for
-SHORTEST_SECONDS = 0.1  # shorter sounds do not tell where they are
-SILENCE = 1e-3  # |sample| below this is not listened to
-SAME_SOUND = 0.5  # correlation from which the film's sound is the song's
+COMPARED_SECONDS = 10  # of sound, correlated with the song
+MAX_LAG_SECONDS = 0.5  # the largest offset that can be measured
+MIN_SECONDS = 0.1  # of sound, for an offset to be measurable
+SILENCE = 1e-3  # |sample| below this counts as silence
+MIN_CORRELATION = 0.5  # from which the film's sound counts as the song's
 
 Mono = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilmFacts:
-    """A film as it plays; everything is counted by decoding, nothing is believed."""
+    """The contents of a film, counted by decoding it, not read from its headers."""
 
     frames: int
     fps: Fraction  # frames per second
@@ -52,11 +52,11 @@ class SyncReport:
     picture_seconds: float
     sound_seconds: float
     difference_seconds: float  # picture minus sound
-    offset_seconds: float | None  # by how much the sound is late; None where silence or brevity hides it
+    offset_seconds: float | None  # of the sound, positive if late; None where silence or brevity prevents measuring
 
 
 def probe(path: Path) -> FilmFacts:
-    """Decode a film from end to end and say what it holds.
+    """Decode a film from end to end and count its contents.
 
     Raises:
         VideoError: It cannot be decoded, or has no picture.
@@ -67,7 +67,7 @@ def probe(path: Path) -> FilmFacts:
     kinds = {stream.kind: stream for stream in decoded}
     picture, sound = kinds.get("video"), kinds.get("audio", ffmpeg.Stream())
     if picture is None or picture.packets == 0:
-        raise VideoError(f"{path} has no picture", hint="it is no film")
+        raise VideoError(f"{path} has no picture", hint="it is not a film")
     described = ffmpeg.describe(path)
     width, height = (int(side) for side in picture.header["dimensions"].split("x"))
     return FilmFacts(
@@ -88,17 +88,17 @@ def probe(path: Path) -> FilmFacts:
 
 
 def verify_film(path: Path, *, frames: int, fps: Fraction, duration: float, sound: Track) -> SyncReport:
-    """Check a finished film against what was promised, to within one frame.
+    """Check a finished film against the request, to within one frame.
 
     Args:
         path: The film.
-        frames: How many it should have.
-        fps: Frames per second it should have.
-        duration: Seconds it should last.
-        sound: The track that should be heard.
+        frames: Expected number of frames.
+        fps: Expected frames per second.
+        duration: Expected seconds.
+        sound: The track whose sound it should have.
 
     Raises:
-        VideoError: Frames are missing, lengths disagree, or the sound is not where it was.
+        VideoError: Frames are missing, lengths disagree, or the sound is displaced.
     """
     facts = probe(path)
     frame = float(1 / fps)
@@ -118,7 +118,7 @@ def verify_film(path: Path, *, frames: int, fps: Fraction, duration: float, soun
     _expect(path, abs(difference) <= frame, f"has picture and sound {abs(difference):.4f} s apart at the end")
     offset = measure_offset(path, sound)
     late = None if offset is None else offset + facts.sound_start
-    _expect(path, late is None or abs(late) <= frame, f"sounds {late or 0:.4f} s late")
+    _expect(path, late is None or abs(late) <= frame, f"has its sound {late or 0:.4f} s late")
     return SyncReport(
         frames=facts.frames,
         fps=float(facts.fps),
@@ -132,36 +132,36 @@ def verify_film(path: Path, *, frames: int, fps: Fraction, duration: float, soun
 def measure_offset(path: Path, sound: Track) -> float | None:
     """Seconds by which the sound stream of a film is later than the song, by cross-correlation.
 
-    None when the song is silent or too short to tell.
+    None when the song is silent or too short.
 
     Raises:
-        VideoError: The film sounds something else.
+        VideoError: The film has another sound.
     """
-    likeness = 0.0
+    correlation = 0.0
     for channel in (None, *range(sound.channels)):  # the mean may be next to nothing where channels oppose each other
         first, song = _first_sound(sound.mono_blocks(channel=channel))
-        if len(song) < SHORTEST_SECONDS * ENCODER_RATE:
+        if len(song) < MIN_SECONDS * ENCODER_RATE:
             continue
         film = _span(open_track(path).mono_blocks(channel=channel), first, len(song))
-        lag, likeness = _best_lag(np.clip(song, -1, 1), film, round(REACH_SECONDS * ENCODER_RATE))
-        if likeness >= SAME_SOUND:
+        lag, correlation = _best_lag(np.clip(song, -1, 1), film, round(MAX_LAG_SECONDS * ENCODER_RATE))
+        if correlation >= MIN_CORRELATION:
             return lag / ENCODER_RATE
-    if likeness:
+    if correlation:
         raise VideoError(
-            f"the sound of {path} is not that of {sound.path} (correlation {likeness:.2f})",
+            f"the sound of {path} is not that of {sound.path} (correlation {correlation:.2f})",
             hint="this is a bug: please report it with the command that made the film",
         )
     return None
 
 
 def _first_sound(blocks: Iterator[Mono]) -> tuple[int, Mono]:
-    """The first `LISTEN_SECONDS` that are not silent: number of their first sample, and the samples."""
+    """The first `COMPARED_SECONDS` after leading silence: number of their first sample, and the samples."""
     position = 0
     for block in blocks:
         loud = np.flatnonzero(np.abs(block) > SILENCE)
         if len(loud):
             kept = [block[loud[0] :]]
-            return position + int(loud[0]), _head(kept, blocks, LISTEN_SECONDS * ENCODER_RATE)
+            return position + int(loud[0]), _head(kept, blocks, COMPARED_SECONDS * ENCODER_RATE)
         position += len(block)
     return position, np.zeros(0, np.float32)
 
@@ -176,7 +176,7 @@ def _span(blocks: Iterator[Mono], first: int, length: int) -> Mono:
 
 
 def _head(kept: list[Mono], blocks: Iterator[Mono], length: int) -> Mono:
-    """What is kept and what follows it, up to `length` samples."""
+    """Concatenate `kept` and the blocks that follow, up to `length` samples."""
     while sum(map(len, kept)) < length and (block := next(blocks, None)) is not None:
         kept.append(block)
     return np.concatenate(kept)[:length]
@@ -185,13 +185,13 @@ def _head(kept: list[Mono], blocks: Iterator[Mono], length: int) -> Mono:
 def _best_lag(song: Mono, film: Mono, reach: int) -> tuple[int, float]:
     """By how many samples `film` is later than `song`, and their correlation there (1 for the same sound).
 
-    A steady tone fits at every period: among the lags that fit equally well, the smallest is believed.
+    A steady tone correlates at every period: among equally good lags the smallest is taken.
     """
     size = 1 << max(len(song) + len(film), 2 * reach + 1).bit_length()
     spectrum = np.conj(np.fft.rfft(song, size)) * np.fft.rfft(film, size)
     circular = np.fft.irfft(spectrum, size)
     lags = np.arange(-reach, reach + 1)
-    fit = circular[lags]  # a negative lag counts from the end, as it should
+    fit = circular[lags]  # a negative lag indexes from the end, as needed
     peaks = np.flatnonzero(
         (fit >= np.roll(fit, 1)) & (fit >= np.roll(fit, -1)) & (fit >= fit.max() - 1e-3 * abs(fit.max()))
     )
@@ -201,7 +201,7 @@ def _best_lag(song: Mono, film: Mono, reach: int) -> tuple[int, float]:
 
 
 def _word(pattern: str, description: str) -> str | None:
-    """A name that ffmpeg tells only in words made for people."""
+    """A name that ffmpeg prints only in its human-readable description."""
     found = re.search(pattern, description)
     return found[1] if found else None
 

@@ -1,8 +1,7 @@
-"""Pictures go in one by one, a film without sound comes out; no picture is kept."""
+"""Frames go in one by one, a film without sound comes out."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.errors import SettingsError, VideoError
-from wav2clip_gen.files import appear_whole
 
 Picture = NDArray[np.uint8]  # (H, W, 3) red, green, blue
 
@@ -20,20 +18,17 @@ CRF = 18  # x264's quality, 0 (lossless) to 51; at 18 the film is hard to tell f
 
 
 class FilmWriter:
-    """A film that is being written: h264, yuv420p, constant frame rate, bt709.
-
-    Use it as a context manager. The film appears at `path` when the block is left normally, and not at all
-    when it is left by an exception.
+    """Writes h264, yuv420p, bt709, at a constant frame rate; a context manager.
 
     Args:
-        path: The film; an old one is replaced at the end.
-        size: Width and height of the pictures in pixels, both even.
+        path: The film; it is complete when the block is left without an exception.
+        size: Width and height of the frames in pixels, both even.
         fps: Frames per second.
-        upscale: Enlarge the film so many times (Lanczos).
-        frames_dir: A folder for the pictures themselves, as 000000.png, 000001.png, ...
+        upscale: Factor of enlargement (Lanczos).
+        frames_dir: A folder for the frames themselves, as 000000.png, 000001.png, ...
 
     Raises:
-        SettingsError: A size that cannot be.
+        SettingsError: The size is not possible.
         VideoError: ffmpeg is missing, cannot write, or ends early; the hint says what to do.
     """
 
@@ -49,11 +44,10 @@ class FilmWriter:
         _check(size)
         self.path = path
         self.size = size
-        self.written = 0  # pictures so far
+        self.written = 0  # frames so far
         self._fps = fps
         self._upscale = upscale
         self._frames_dir = frames_dir
-        self._open = ExitStack()
 
     def __enter__(self) -> FilmWriter:
         if "libx264" not in ffmpeg.encoders():
@@ -63,20 +57,17 @@ class FilmWriter:
             )
         if self._frames_dir:
             _make_folder(self._frames_dir)
-        with ExitStack() as opening:
-            part = opening.enter_context(appear_whole(self.path))
-            command = self._command(part)
-            self._sink = opening.enter_context(ffmpeg.FFmpegSink(command, purpose=f"write {self.path}"))
-            self._open = opening.pop_all()
+        self._sink = ffmpeg.FFmpegSink(self._command(), purpose=f"write {self.path}")
+        self._sink.__enter__()
         return self
 
     def write(self, picture: Picture) -> None:
-        """Append one picture, (H, W, 3) uint8.
+        """Append one frame, (H, W, 3) uint8.
 
         Raises:
-            ValueError: It is not such a picture, or has another size than the film.
+            ValueError: It has another type or size.
             VideoError: It cannot be saved in the folder for frames.
-            FFmpegGoneError: ffmpeg has left; let it pass, the end of the block makes a VideoError of it.
+            FFmpegGoneError: ffmpeg has exited; let it pass, the end of the block raises a VideoError.
         """
         width, height = self.size
         if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
@@ -89,38 +80,20 @@ class FilmWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.__exit__(kind, error, trace)
+        self._sink.__exit__(kind, error, trace)
 
-    def _command(self, part: Path) -> list[str]:
-        """Colours are said twice: `scale` converts to bt709, the options tag the stream as bt709."""
+    def _command(self) -> list[str]:
+        """Colours need both: `scale` converts to bt709, the options tag the stream as bt709."""
         width, height = self.size
         scale = (
             f"scale={width * self._upscale}:{height * self._upscale}"
             ":flags=lanczos+accurate_rnd+full_chroma_int:out_color_matrix=bt709:out_range=tv"
         )
-        pictures = [
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            "rgb24",
-            "-s:v",
-            f"{width}x{height}",
-            "-framerate",
-            str(self._fps),
-        ]
-        colours = [
-            "-color_primaries",
-            "bt709",
-            "-color_trc",
-            "bt709",
-            "-colorspace",
-            "bt709",
-            "-color_range",
-            "tv",
-        ]
+        frames = f"-f rawvideo -pix_fmt rgb24 -s:v {width}x{height} -framerate {self._fps} -i pipe:0".split()
+        colors = ["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"]
         codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(CRF), "-fps_mode", "cfr", "-an"]
-        target = ["-movflags", "+faststart", "-f", "mp4", "-y", ffmpeg.file_url(part)]
-        return [*pictures, "-i", "pipe:0", "-vf", f"{scale},format=yuv420p", *codec, *colours, *target]
+        target = ["-movflags", "+faststart", "-f", "mp4", "-y", ffmpeg.file_url(self.path)]
+        return [*frames, "-vf", f"{scale},format=yuv420p", *codec, *colors, *target]
 
 
 def _check(size: tuple[int, int]) -> None:

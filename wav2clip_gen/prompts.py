@@ -13,8 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from wav2clip_gen.config import Prompt, parse_time
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Prompt, parse_time
 
 Line = tuple[int, str]  # its number, from 1, and its text
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wav2clip_gen.config import Prompt
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Prompt
-from wav2clip_gen.words import READERS, read_prompts
+from wav2clip_gen.prompts import READERS, read_prompts
 
 SEA = Prompt(text="a stormy sea", start=1.5, end=4.0)
 NIGHT = Prompt(text="night falls", start=4.0, end=70.25)

@@ -1,4 +1,4 @@
-"""Pictures that a person gives: read from the usual files, upright, opaque and in 8 bits a channel. Knows no torch."""
+"""Input images: read from common formats, upright, opaque, 8 bits per channel. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Picture = NDArray[np.uint8]  # (H, W, 3) red, green, blue
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # none runs a program to read
-LARGEST = 1024  # px, longer side of a style image: perceptors see less
-# What Pillow's readers raise over damaged files, beside OSError.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # none starts another program
+LARGEST = 1024  # px, longer side of a style image; perceptors have less
+# What Pillow raises for damaged files, besides OSError.
 BROKEN = (SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, RuntimeError, struct.error)
 
 
 def read_covering(path: str | Path, width: int, height: int) -> Picture:
-    """Read a picture, scaled and cut round its centre so that it covers (height, width, 3).
+    """Read an image, scaled and centre-cropped to (height, width, 3).
 
     Raises:
-        SettingsError: There is no such file, it is no picture, it is damaged, or it is too large.
+        SettingsError: There is no such file, it is no image, it is damaged, or it is too large.
     """
     from PIL import Image, ImageOps
 
@@ -36,7 +36,7 @@ def read_covering(path: str | Path, width: int, height: int) -> Picture:
 
 
 def read_style(path: str | Path) -> Picture:
-    """Read a whole picture in its own shape, its longer side at most `LARGEST`.
+    """Read an image in its own aspect ratio, its longer side at most `LARGEST`.
 
     Raises:
         SettingsError: As in `read_covering`.
@@ -48,15 +48,15 @@ def read_style(path: str | Path) -> Picture:
     return np.array(picture)
 
 
-def check_pictures(settings: Settings) -> None:
-    """Make sure that the pictures which settings name can be read.
+def check_images(settings: Settings) -> None:
+    """Check that the images named in the settings can be read.
 
     Raises:
-        SettingsError: One cannot, or there is a weight for a picture that is not there.
+        SettingsError: One cannot, or there is an init weight without an init image.
     """
     if settings.painting.init_weight and settings.painting.init_image is None:
-        raise SettingsError("an init weight pulls towards an init image, and none is given", hint="add --init-image")
-    for file in settings.picture_files:
+        raise SettingsError("an init weight needs an init image, and none is given", hint="add --init-image")
+    for file in settings.image_files:
         _read(Path(file))
 
 
@@ -76,17 +76,17 @@ def _read(path: Path) -> Image.Image:
         most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise SettingsError(f"{path}: has more than {most:.0f} million pixels", hint="make it smaller first") from None
     except UnidentifiedImageError:
-        raise SettingsError(f"{path}: not a picture that can be read", hint="give a PNG, JPEG, WebP or TIFF") from None
+        raise SettingsError(f"{path}: not a readable image", hint="give a PNG, JPEG, WebP or TIFF") from None
     except OSError as error:
         if error.strerror:
-            raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="check the picture's name") from None
-        raise SettingsError(f"{path}: a damaged picture ({error})", hint="save it again, as PNG or JPEG") from None
+            raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="check the file name") from None
+        raise SettingsError(f"{path}: a damaged image ({error})", hint="save it again, as PNG or JPEG") from None
     except BROKEN as error:
-        raise SettingsError(f"{path}: a damaged picture ({error})", hint="save it again, as PNG or JPEG") from None
+        raise SettingsError(f"{path}: a damaged image ({error})", hint="save it again, as PNG or JPEG") from None
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """In RGB, on white where it is transparent."""
+    """Convert to RGB, on white where it is transparent."""
     from PIL import Image
 
     if picture.mode[0] in "IF":  # numbers of more than 8 bits: 16, or floats in [0, 1]

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.pictures import FORMATS, LARGEST, check_pictures, read_covering, read_style
-from wav2clip_gen.settings import Settings
+from wav2clip_gen.images import FORMATS, LARGEST, check_images, read_covering, read_style
 
 ORANGE = (255, 128, 0)
 Image.init()
@@ -135,11 +135,11 @@ def test_damage_never_crashes(kind: str, at: float, garbage: bytes, tmp_path_fac
 def test_settings_name_pictures_that_are_there(save: Save) -> None:
     path = str(save(Image.new("RGB", (9, 9))))
     settings = Settings().merged({"painting": {"init_image": path, "init_weight": 1}, "style_images": [f"{path}:-0.5"]})
-    check_pictures(settings)
-    assert settings.picture_files == (path,)
-    moved = settings.with_picture_files(lambda file: f"{file}.gone")
+    check_images(settings)
+    assert settings.image_files == (path,)
+    moved = settings.with_image_files(lambda file: f"{file}.gone")
     assert {moved.painting.init_image, moved.style_images[0].file} == {f"{path}.gone"}
     with pytest.raises(SettingsError, match="gone: cannot be read"):
-        check_pictures(moved)
+        check_images(moved)
     with pytest.raises(SettingsError, match="none is given"):
-        check_pictures(Settings().merged({"painting": {"init_weight": 0.5}}))
+        check_images(Settings().merged({"painting": {"init_weight": 0.5}}))

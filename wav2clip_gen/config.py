@@ -1,22 +1,51 @@
-"""Every knob once: its name, meaning, unit, default and range. Knows no torch."""
+"""All settings of a video, merged from presets, YAML files, `key=value` assignments and options."""
 
 from __future__ import annotations
 
+import re
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.settings.drives import DESTINATIONS, FEATURES, MIX, PITCHES, Drive, read_drive
-from wav2clip_gen.settings.groups import SEPARATORS, Motion, Painting, Picture, Run, Sound, Stem, View
-from wav2clip_gen.settings.knobs import Group, describe_range, knobs, merge_group, parse_time, suggestion
-from wav2clip_gen.settings.pulls import Prompt, Pull, StyleImage, read_pull
+from wav2clip_gen.fields import (
+    SEPARATORS,
+    Group,
+    MotionSettings,
+    PaintingSettings,
+    PictureSettings,
+    RunSettings,
+    SoundSettings,
+    View,
+    describe_range,
+    knobs,
+    merge_group,
+    parse_time,
+    suggestion,
+)
+from wav2clip_gen.guidance import (
+    DESTINATIONS,
+    FEATURES,
+    MIX,
+    PITCHES,
+    AudioMap,
+    Guidance,
+    Prompt,
+    StemWeight,
+    StyleImage,
+    read_drive,
+    read_pull,
+)
+
+PRESETS = Path(__file__).with_name("presets")
 
 __all__ = [
-    "DESTINATIONS", "FEATURES", "MIX", "PITCHES", "SECTIONS", "SEPARATORS", "Drive", "Group", "Motion", "Painting",
-    "Picture", "Prompt", "Pull", "Run", "Settings", "Sound", "Stem", "StyleImage", "View", "describe_range", "knobs",
-    "parse_time", "suggestion",
+    "DESTINATIONS", "FEATURES", "MIX", "PITCHES", "SECTIONS", "SEPARATORS", "AudioMap", "Group", "Guidance",
+    "MotionSettings", "PaintingSettings", "PictureSettings", "Prompt", "RunSettings", "Settings", "SoundSettings",
+    "StemWeight", "StyleImage", "View", "describe_range", "knobs", "parse_time", "suggestion",
 ]  # fmt: skip
 
 
@@ -24,16 +53,16 @@ __all__ = [
 class Settings:
     """All that decides a film, beside the track and the weights."""
 
-    sound: Sound = field(default_factory=Sound)
-    picture: Picture = field(default_factory=Picture)
-    painting: Painting = field(default_factory=Painting)
-    motion: Motion = field(default_factory=Motion)
-    run: Run = field(default_factory=Run)
+    sound: SoundSettings = field(default_factory=SoundSettings)
+    picture: PictureSettings = field(default_factory=PictureSettings)
+    painting: PaintingSettings = field(default_factory=PaintingSettings)
+    motion: MotionSettings = field(default_factory=MotionSettings)
+    run: RunSettings = field(default_factory=RunSettings)
     prompts: tuple[Prompt, ...] = ()
     style_images: tuple[StyleImage, ...] = ()
-    stems: tuple[Stem, ...] = ()  # none: the whole song steers
+    stems: tuple[StemWeight, ...] = ()  # none: the whole song steers
     stem_files: tuple[str, ...] = ()  # each NAME=FILE, a folder of stems or a .stem.mp4
-    maps: tuple[Drive, ...] = ()  # what the sound's features drive
+    maps: tuple[AudioMap, ...] = ()  # what the sound's features drive
 
     def __post_init__(self) -> None:
         names = [stem.name for stem in self.stems]
@@ -42,23 +71,23 @@ class Settings:
             raise SettingsError(f"the stem {twice[0]} is named twice", hint="name each stem once")
 
     @property
-    def stem_names(self) -> tuple[str, ...]:
+    def required_stems(self) -> tuple[str, ...]:
         """The stems that are needed, each once, whether they steer or not."""
         heard = (drive.stem for drive in self.maps)
         return tuple(dict.fromkeys([*(stem.name for stem in self.stems), *(name for name in heard if name)]))
 
     @property
-    def pulls(self) -> tuple[Pull, ...]:
+    def guidance(self) -> tuple[Guidance, ...]:
         """Words and pictures that pull beside the sound."""
         return (*self.prompts, *self.style_images)
 
     @property
-    def picture_files(self) -> tuple[str, ...]:
+    def image_files(self) -> tuple[str, ...]:
         """All pictures that take part, each once."""
         files = (self.painting.init_image, *(image.file for image in self.style_images))
         return tuple(dict.fromkeys(file for file in files if file is not None))
 
-    def with_picture_files(self, place: Callable[[str], str]) -> Settings:
+    def with_image_files(self, place: Callable[[str], str]) -> Settings:
         """The same, with the pictures where `place` says."""
         first = self.painting.init_image
         return replace(
@@ -67,7 +96,7 @@ class Settings:
             style_images=tuple(replace(image, file=place(image.file)) for image in self.style_images),
         )
 
-    def require_steering(self) -> None:
+    def require_guidance(self) -> None:
         """Make sure that something steers the picture: the sound or some of its stems, words or a style image.
 
         Raises:
@@ -81,7 +110,7 @@ class Settings:
             raise SettingsError(
                 f"a layout {self.picture.layout} is made of stems, and none is named", hint="add --stems vocals,drums"
             )
-        if self.stem_files and not self.stem_names:
+        if self.stem_files and not self.required_stems:
             raise SettingsError("files of stems are given, but no stem is named", hint="add --stems vocals,drums")
         weighed = [stem.name for stem in self.stems if stem.weight != 1]
         if self.picture.layout != "single" and weighed:
@@ -90,7 +119,7 @@ class Settings:
                 hint="leave --stem-weight out, or --layout",
             )
         heard = self.sound.weight > 0 and (not self.stems or any(stem.weight for stem in self.stems))
-        pulled = any(pull.weight for pull in self.pulls) or any(drive.pulls for drive in self.maps)
+        pulled = any(pull.weight for pull in self.guidance) or any(drive.pulls for drive in self.maps)
         if not heard and not pulled:
             raise SettingsError(
                 "nothing steers the picture", hint="give sound.weight, a stem or a prompt a weight above 0"
@@ -145,17 +174,18 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Group]] = {
-    "sound": Sound, "picture": Picture, "painting": Painting, "motion": Motion, "run": Run,
+    "sound": SoundSettings, "picture": PictureSettings, "painting": PaintingSettings, "motion": MotionSettings,
+    "run": RunSettings,
 }  # fmt: skip
 
 
-def _stem(item: Any) -> Stem:
-    if isinstance(item, Stem):
+def _stem(item: Any) -> StemWeight:
+    if isinstance(item, StemWeight):
         return item
     if isinstance(item, str):
-        return Stem(name=item.strip())
+        return StemWeight(name=item.strip())
     if isinstance(item, Mapping) and "name" in item:
-        return merge_group(Stem(name="unnamed"), "stems", item)
+        return merge_group(StemWeight(name="unnamed"), "stems", item)
     raise SettingsError(f"a stem is a name, not {item!r}", hint="write `stems: [vocals, {name: drums, weight: 2}]`")
 
 
@@ -176,3 +206,74 @@ LISTS: dict[str, Callable[[Any], Any]] = {
 
 def _sequence(value: Any) -> list[Any] | tuple[Any, ...]:
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def family_settings(family: str) -> Settings:
+    """What suits a family of networks: the defaults are made for `mini`, published ones have a preset of their name."""
+    path = PRESETS / f"{family}.yaml"
+    return Settings().merged(read_yaml(path)) if path.is_file() else Settings()
+
+
+def settings_from(
+    base: Settings | None = None,
+    *,
+    preset: str | None = None,
+    config: Path | None = None,
+    assignments: tuple[str, ...] = (),
+) -> Settings:
+    """`base` or the defaults, then a preset, a config file and `key=value` assignments, each over the one before.
+
+    Raises:
+        SettingsError: A file cannot be read, or a name or value is not allowed.
+    """
+    settings = base or Settings()
+    if preset is not None:
+        if preset not in preset_names():
+            raise SettingsError(f"no preset is called {preset!r}", hint=suggestion(preset, preset_names()))
+        settings = settings.merged(read_yaml(PRESETS / f"{preset}.yaml"))
+    if config is not None:
+        settings = settings.merged(read_yaml(config))
+    if assignments:
+        settings = settings.merged(_parse_assignments(assignments))
+    return settings
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a settings file with OmegaConf (so `${...}` works).
+
+    Raises:
+        SettingsError: It is missing or is no YAML mapping.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="give a YAML file to --config") from None
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: holds no settings", hint="write `painting: {steps: 8}`")
+    return typing.cast("dict[str, Any]", content)
+
+
+def _parse_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    for assignment in assignments:
+        if not re.fullmatch(r"(?s)[a-z_]+\.[a-z_]+=.+", assignment):
+            raise SettingsError(f"--set {assignment}: not a setting", hint="write --set painting.steps=8")
+    try:
+        content = OmegaConf.to_container(OmegaConf.from_dotlist(list(assignments)), resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise SettingsError(f"--set: {' '.join(str(error).split())}") from None
+    return typing.cast("dict[str, Any]", content)

@@ -1,0 +1,62 @@
+"""What a run reports while it goes on, and its result. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wav2clip_gen.video.probe import SyncReport
+
+STAGES = ("load", "separate", "analyze", "optimize", "mux", "verify", "draw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """The state of a run: one type for all stages."""
+
+    stage: str  # one of STAGES
+    done: int = 0  # frames, sections or percent finished in this stage
+    total: int = 0  # of them; 0 where the stage has no steps
+    loss: float | None = None  # of the last frame, at its last optimiser step
+    similarity: float | None = None  # mean cosine between its cutouts and the target
+    message: str = ""  # one line for the user
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """A listener that does nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """A finished film: optimised, muxed, verified and recorded."""
+
+    path: Path
+    record: Path
+    frames: int
+    seconds: float  # of film
+    seed: int
+    sync: SyncReport
+    timings: dict[str, float] = field(default_factory=dict)  # seconds of work per stage
+    partial: bool = False  # stopped before its end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storyboard:
+    """A finished storyboard."""
+
+    path: Path
+    sections: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The cost of a film, extrapolated from a few timed steps."""
+
+    family: str
+    device: str
+    seconds: float  # for the whole film
+    per_song_second: float  # seconds of work per second of song, after the first frame
