@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 SONG = HERE / "song" / "mix.ogg"
 STARTS = {"pulse": 4.0, "dream": 4.0, "lyric": 4.0, "storyboard": 1.0}  # seconds
 LENGTH = 6.0  # seconds
-STROKE = 47  # the frame of `pulse` before a strong stroke of the drum, which is over in half a second
+STROKE = 47  # the frame of `pulse` before a strong drum stroke, which lasts half a second
 SIDE = 96  # px
 SEED = 7
 

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def paint_words(text: str, folder: Path, family: object) -> Picture:
-    """One picture of some words, with no say for the sound."""
+    """A picture of a text, with the sound at weight 0."""
     settings = Settings().merged(
         {
             "sound": {"weight": 0, "duration": 0.1},

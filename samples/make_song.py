@@ -1,6 +1,6 @@
 """Assemble the four-stem sample song from CC0 loops and single sounds.
 
-    python samples/make_song.py PARTS [--out samples/song]
+    python samples/make_song.py SOURCES [--out samples/song]
 
 Eight bars at 120 beats a minute, in E minor. The guitar begins alone, the bass joins in bar 2, the drums in
 bar 3, the choir sings from bar 4 to bar 6, and the bass leaves after bar 6.
@@ -29,12 +29,12 @@ QUALITY = 0.55  # libsndfile's compression level, 0 (best) to 1 (smallest)
 
 
 def main() -> None:
-    """Read the parts, write mix and stems."""
+    """Read the sources, write mix and stems."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("parts", type=Path, help="folder with the CC0 parts as flac")
+    parser.add_argument("sources", type=Path, help="folder with the CC0 source sounds as flac")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "song", help="folder for the song")
     options = parser.parse_args()
-    stems = normalised(arrange(options.parts))
+    stems = normalised(arrange(options.sources))
     options.out.mkdir(parents=True, exist_ok=True)
     for name, sound in {"mix": sum_of(stems), **stems}.items():
         path = options.out / f"{name}.ogg"
@@ -42,10 +42,10 @@ def main() -> None:
         print(f"{path}  {len(sound) / RATE:.3f} s  peak {np.abs(sound).max():.3f}")
 
 
-def arrange(parts: Path) -> dict[str, Stereo]:
+def arrange(sources: Path) -> dict[str, Stereo]:
     """The four stems, each as long as the song."""
-    loop, bass_note, choir = (read(parts, name) for name in ("loop_mika", "bass_woodsy_c", "ambi_choir"))
-    guitar, fifths = read(parts, "guit_em9"), read(parts, "guit_e_fifths")
+    loop, bass_note, choir = (read(sources, name) for name in ("loop_mika", "bass_woodsy_c", "ambi_choir"))
+    guitar, fifths = read(sources, "guit_em9"), read(sources, "guit_e_fifths")
     drums, bass, other, vocals = (silence(BARS * BAR) for _ in range(4))
 
     place(other, cut(guitar, 5 * BAR), bar=1)
@@ -62,9 +62,9 @@ def arrange(parts: Path) -> dict[str, Stereo]:
     return {"vocals": vocals, "drums": drums, "bass": bass, "other": other}
 
 
-def read(parts: Path, name: str) -> Stereo:
-    """One part, in stereo."""
-    sound, rate = soundfile.read(parts / f"{name}.flac", always_2d=True)
+def read(sources: Path, name: str) -> Stereo:
+    """A source sound, in stereo."""
+    sound, rate = soundfile.read(sources / f"{name}.flac", always_2d=True)
     if rate != RATE:
         raise SystemExit(f"error: {name}.flac has {rate} Hz instead of {RATE} Hz")
     return np.repeat(sound, 2, axis=1) if sound.shape[1] == 1 else sound

@@ -3,7 +3,7 @@
 python samples/make_sounds.py [--data DATA]
 
 sounds.png shows the free sounds of this folder. With the training data's folder, held-out.png shows sounds that the
-family was not trained on: the first held-out piece of each label, whatever its film looks like.
+family was not trained on: the first held-out piece of each label, without a selection by its film.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from rows import Row, along, sheet
 
 from wav2clip_gen import Settings, load_family
 from wav2clip_gen.audio.track import ENCODER_RATE, open_track
-from wav2clip_gen.evaluation.film import SECONDS, film, loudest
+from wav2clip_gen.evaluation.film import SECONDS, loudest_start, render_sound
 from wav2clip_gen.evaluation.held_out import HeldOut
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.sounds import Sound
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ HELD_OUT = (
 
 
 def main() -> None:
-    """Film, lay out, save."""
+    """Render, lay out, save."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of the training data")
     options = parser.parse_args()
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def read(name: str, path: Path) -> Sound:
-    """A sound file as the encoder hears it."""
+    """A sound file as the encoder gets it."""
     mono = np.concatenate(list(open_track(path).mono_blocks(ENCODER_RATE)))
     return Sound.of((mono.clip(-1, 1) * 32767).astype(np.int16), key=name, set="samples", label=name)
 
@@ -60,8 +60,8 @@ def held_out(data: Path) -> list[Sound]:
     return [next(piece for piece in pieces if piece.label == label) for label in HELD_OUT]
 
 
-def save(sounds: Iterable[Sound], family: Family, path: Path) -> None:
-    """Film each sound and write the sheet."""
+def save(sounds: Iterable[Sound], family: Models, path: Path) -> None:
+    """Render each sound and write the sheet."""
     rows = []
     for sound in sounds:
         rows.append(row(sound, family))
@@ -72,9 +72,9 @@ def save(sounds: Iterable[Sound], family: Family, path: Path) -> None:
     print(f"{path.name}: {path.stat().st_size / 2**20:.2f} MiB")
 
 
-def row(sound: Sound, family: Family) -> Row:
-    """Film the loudest place of a sound."""
-    frames, _ = film(family, sound, SETTINGS, seed=SEED)
+def row(sound: Sound, family: Models) -> Row:
+    """Render the loudest stretch of a sound."""
+    frames, _ = render_sound(family, sound, SETTINGS, seed=SEED)
     shown = along(len(frames))
     pictures = (255 * frames[shown].permute(0, 2, 3, 1)).round().byte().numpy()
     labels = [f"{at / SETTINGS.picture.fps:.1f} s" for at in shown]
@@ -83,9 +83,9 @@ def row(sound: Sound, family: Family) -> Row:
 
 def loudness(sound: Sound, frames: int) -> NDArray[np.float64]:
     """How loud each frame of the film is, as a share of the loudest."""
-    start = round(loudest(sound.samples) * ENCODER_RATE)
-    heard = sound.samples[start : start + round(SECONDS * ENCODER_RATE)].astype(np.float64)
-    levels = np.array([np.sqrt(np.square(part).mean()) for part in np.array_split(heard, frames)])
+    start = round(loudest_start(sound.samples) * ENCODER_RATE)
+    samples = sound.samples[start : start + round(SECONDS * ENCODER_RATE)].astype(np.float64)
+    levels = np.array([np.sqrt(np.square(frame).mean()) for frame in np.array_split(samples, frames)])
     return levels / max(levels.max(), 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Rows of pictures on one page, each picture with a label, each row with a name and perhaps a curve."""
+"""Rows of labelled pictures on a page, with a name and optionally a loudness curve below each row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Picture = NDArray[np.uint8]  # (S, S, 3)
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """What stands beside each other."""
+    """A row of pictures."""
 
     name: str
     pictures: list[Picture]
@@ -25,7 +25,7 @@ class Row:
 
 
 def along(frames: int) -> list[int]:
-    """Which of a film's frames are shown: the first, the last and as many between them."""
+    """Indices of `COLUMNS` evenly spaced frames of a film, from the first to the last."""
     return [int(at) for at in np.linspace(0, frames - 1, COLUMNS).round()]
 
 

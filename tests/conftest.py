@@ -18,7 +18,7 @@ from wav2clip_gen.errors import WeightsError
 
 if TYPE_CHECKING:
     from tests.models.server import Server
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
@@ -28,9 +28,9 @@ FakeFFmpeg = Callable[[str], None]
 
 
 @pytest.fixture(scope="session")
-def mini() -> Family:
+def mini() -> Models:
     """The small family, as it ships."""
-    from wav2clip_gen.models.families import load_family
+    from wav2clip_gen.models.registry import load_family
 
     return load_family("mini")
 
@@ -38,11 +38,11 @@ def mini() -> Family:
 @pytest.fixture(scope="session")
 def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the family `full` at its published size, its weights random."""
-    from wav2clip_gen.models import fakes, manifest
+    from wav2clip_gen.models import manifest, random_weights
 
     folder = tmp_path_factory.mktemp("weights")
     for part in manifest.expand("full"):
-        fakes.write_fake(folder / part.name / f"{part.role}.safetensors", role=part.role, config=part.config)
+        random_weights.write_random(folder / part.name / f"{part.role}.safetensors", role=part.role, config=part.config)
     return folder
 
 

@@ -1,25 +1,106 @@
-"""The parts of the README that are made from the code: `make docs` writes them, a test compares them."""
+"""The documentation that is made from the code: `make docs` writes it, a test compares it."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 
 from tests.conftest import ROOT
-from wav2clip_gen.config import SECTIONS, describe_range, knobs
+from wav2clip_gen.cli import options
+from wav2clip_gen.config import (
+    DESTINATIONS,
+    FEATURES,
+    PRESETS,
+    SECTIONS,
+    AudioMap,
+    Prompt,
+    StemWeight,
+    StyleImage,
+    describe_range,
+    preset_names,
+)
 from wav2clip_gen.models import manifest
 
 README = ROOT / "README.md"
+OPTIONS = ROOT / "docs" / "options.md"
 RESULTS = ROOT / "tests" / "benchmarks" / "results.md"
 
+INTRODUCTION = """\
+# Settings and options
 
-def settings_table() -> str:
-    """All knobs, as a Markdown table."""
-    rows = ["| setting | default | range | meaning |", "| --- | --- | --- | --- |"]
+<!-- made from the code by `make docs` -->
+
+Every setting has a key, such as `painting.steps`, for YAML files (`--config FILE`) and for `--set painting.steps=8`,
+and most have an option. Later sources win: defaults (for `full`, those of the preset `full`), `--from`, `--preset`,
+`--config`, `--set`, options. `w2c-gen --help` shows the everyday options (bold below), `w2c-gen --help-all` shows all.
+`w2c-gen --install-completion` installs completion for your shell.
+"""
+
+
+def table(*rows: tuple[str, ...]) -> str:
+    """Rows as a Markdown table; the first is the header."""
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
+    lines.insert(1, " | ".join("---" for _ in rows[0]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def flags(option: options.Option) -> str:
+    """The flags of an option, bold if `--help` shows it."""
+    shown = ", ".join(f"`{flag}`" for flag in option.flags)
+    return f"**{shown}**" if option.everyday else shown
+
+
+def settings_table(section: str) -> str:
+    """The settings of a group, as a Markdown table."""
+    by_key = {option.key: option for option in options.SETTINGS}
+    rows = [("setting", "option", "default", "range", "meaning")]
+    for item in fields(SECTIONS[section]):
+        key = f"{section}.{item.name}"
+        option = flags(by_key[key]) if key in by_key else "**`--size`**"
+        default = options.describe_default(item)
+        rows.append((f"`{key}`", option, default, describe_range(item), item.metadata["meaning"]))
+    return table(*rows)
+
+
+def options_table() -> str:
+    """The options that are not single settings, as a Markdown table."""
+    plain = {option.name: re.sub(r"\[/?(dim)?\]", "", option.help) for option in options.OTHERS}
+    rows = [(flags(option), option.panel.lower(), plain[option.name]) for option in options.OTHERS]
+    return table(("option", "panel", "meaning"), *rows)
+
+
+def list_tables() -> str:
+    """The fields of the items of lists of settings, as Markdown tables."""
+    sections = []
+    for kind in (Prompt, StyleImage, StemWeight, AudioMap):
+        rows = []
+        for item in sorted(fields(kind), key=lambda item: item.name != kind.CONTENT):
+            default = options.describe_default(item)
+            rows.append((f"`{item.name}`", default, describe_range(item), item.metadata["meaning"]))
+        fields_table = table(("field", "default", "range", "meaning"), *rows)
+        sections.append(f"### {kind.KEY}\n\nAs text: `{kind.EXAMPLE}`. Or a mapping of these fields:\n\n{fields_table}")
+    features = ", ".join(f"`{name}`" for name in FEATURES)
+    targets = ", ".join(f"`{name}`" for name in (*DESTINATIONS, "prompt.1"))
+    return "\n\n".join([*sections, f"Features of maps: {features}.", f"Settings that maps modulate: {targets}."])
+
+
+def presets_table() -> str:
+    """The presets, as a Markdown table; the first line of each file, a comment, describes it."""
+    rows = []
+    for name in preset_names():
+        comment, *content = (PRESETS / f"{name}.yaml").read_text().splitlines()
+        rows.append((f"`{name}`", comment.removeprefix("# "), "<br>".join(f"`{line}`" for line in content)))
+    return table(("preset", "meaning", "settings"), *rows)
+
+
+def options_page() -> str:
+    """The content of docs/options.md."""
+    parts = [INTRODUCTION.rstrip(), "## Settings"]
     for section, group in SECTIONS.items():
-        for name, item in knobs(group).items():
-            default = "" if item.default is None else str(item.default)
-            rows.append(f"| `{section}.{name}` | {default} | {describe_range(item)} | {item.metadata['meaning']} |")
-    return "\n".join(rows)
+        parts.append(f"### {section}\n\n{(group.__doc__ or '').strip()}\n\n{settings_table(section)}")
+    parts += ["## Lists of settings", list_tables(), "## Presets", presets_table()]
+    parts += ["## Other options", options_table()]
+    return "\n\n".join(parts) + "\n"
 
 
 def parts_table() -> str:
@@ -33,7 +114,7 @@ def parts_table() -> str:
 
 def filled(text: str) -> str:
     """The README with its generated parts made anew."""
-    contents = {"settings": settings_table(), "speed": RESULTS.read_text().strip(), "parts": parts_table()}
+    contents = {"speed": RESULTS.read_text().strip(), "parts": parts_table()}
     for name, content in contents.items():
         begin, end = f"<!-- {name}: made by `make docs` -->", f"<!-- end of {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
@@ -49,3 +130,5 @@ def blocks(language: str) -> list[str]:
 
 if __name__ == "__main__":
     README.write_text(filled(README.read_text()))
+    OPTIONS.parent.mkdir(exist_ok=True)
+    OPTIONS.write_text(options_page())

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wav2clip_gen.models import structures
+from wav2clip_gen.models import convert
 
 DDCONFIG: dict[str, Any] = {
     "double_z": False, "z_channels": 256, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
@@ -101,9 +101,9 @@ def lines(name: str) -> str:
 
 def main() -> None:
     """Write all files."""
-    structures.FOLDER.mkdir(exist_ok=True)
+    convert.STRUCTURES.mkdir(exist_ok=True)
     for name in REFERENCES:
-        (structures.FOLDER / f"{name}.txt").write_text(lines(name), encoding="utf-8")
+        (convert.STRUCTURES / f"{name}.txt").write_text(lines(name), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from wav2clip_gen.analysis import CONFIDENT_MARGIN, LABELS, Label, Section, Voca
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.errors import SettingsError, W2CError
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.plot import WIDTH, write_plot
 
 
@@ -39,7 +39,7 @@ def test_labels_below_the_threshold_are_uncertain() -> None:
     assert not Section(0, 1, -10, (Label("rain", 0.2, CONFIDENT_MARGIN),)).uncertain
 
 
-def test_each_section_has_its_own_labels_and_silence_has_none(mini: Family, write_sound: Write, tmp_path: Path) -> None:
+def test_each_section_has_its_own_labels_and_silence_has_none(mini: Models, write_sound: Write, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     t = np.arange(16_000 * 4) / 16_000
     tone = 0.3 * np.sin(2 * np.pi * 440 * t)
@@ -65,7 +65,7 @@ def test_unusable_label_files_are_refused(tmp_path: Path, content: bytes, messag
         read_labels(path)
 
 
-def test_without_matplotlib_the_hint_names_the_extra(mini: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_hint_names_the_extra(mini: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     from wav2clip_gen.plot import require_matplotlib
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -18,7 +18,7 @@ from wav2clip_gen import record
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.job import prepare
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import hear, render, rendering
 from wav2clip_gen.video.probe import probe
 
@@ -26,7 +26,7 @@ Tone = NDArray[np.float64]
 
 
 @pytest.fixture
-def film(mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone) -> Callable[..., Film]:
+def film(mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone) -> Callable[..., Film]:
     """Render the tone, or another sound, to `NAME.mp4`."""
 
     def make(name: str = "film", sound: Tone = tone, **changes: Any) -> Film:
@@ -61,7 +61,7 @@ def test_the_same_seed_makes_the_same_film_and_another_does_not(film: Callable[.
     assert frames(first) != frames(other)
 
 
-def test_the_record_remakes_the_film(film: Callable[..., Film], mini: Family, tmp_path: Path) -> None:
+def test_the_record_remakes_the_film(film: Callable[..., Film], mini: Models, tmp_path: Path) -> None:
     made = film(prompts=["a dog:0.5"], run={"seed": None})
     again = record.read(made.record)
     assert again.settings.run.seed == made.seed
@@ -106,7 +106,7 @@ def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
     ids=["silence", "one sample", "shorter than a window", "7.1 at 8 kHz"],
 )
 def test_odd_sounds_render_without_a_nan(
-    sound: Tone, rate: int, mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write
+    sound: Tone, rate: int, mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write
 ) -> None:
     made = render(write_sound(sound, rate=rate), tmp_path / "film.mp4", tiny, family=mini)
     losses = json.loads(made.record.read_text())["frames"]["loss"]
@@ -114,7 +114,7 @@ def test_odd_sounds_render_without_a_nan(
     assert np.isfinite(losses).all()
 
 
-def test_two_halves_with_different_sounds_get_their_own_targets_and_pictures(mini: Family, tmp_path: Path) -> None:
+def test_two_halves_with_different_sounds_get_their_own_targets_and_pictures(mini: Models, tmp_path: Path) -> None:
     """On a track that is a djembe, then a choir: frames look like their own half more than like the other."""
     from wav2clip_gen.audio.track import open_track
 
@@ -151,7 +151,7 @@ def _write_halves(first: Any, second: Any, path: Path) -> None:
     soundfile.write(path, np.concatenate([half / np.abs(half).max() for half in halves]), 16_000)
 
 
-def _pictures(job: Any, mini: Family) -> Any:
+def _pictures(job: Any, mini: Models) -> Any:
     """The frames of a job at the perceptor's size, (F, 3, 64, 64)."""
     import torch
     from PIL import Image
@@ -168,7 +168,7 @@ def test_prompts_change_the_film_and_steps_zero_still_makes_one(film: Callable[.
 
 
 def test_events_come_in_the_order_of_the_story(
-    mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+    mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
 ) -> None:
     told: list[Event] = []
     render(write_sound(tone), tmp_path / "film.mp4", tiny, family=mini, on_event=told.append)
@@ -177,7 +177,7 @@ def test_events_come_in_the_order_of_the_story(
 
 
 def test_a_stopped_film_is_kept_as_far_as_it_came(
-    mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+    mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
 ) -> None:
     job = prepare(write_sound(tone), tmp_path / "film.mp4", tiny)
     painted: list[int] = []
@@ -198,7 +198,7 @@ def test_a_stopped_film_is_kept_as_far_as_it_came(
 
 
 def test_pictures_are_kept_and_those_of_an_older_film_do_not_stay_among_them(
-    mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+    mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
 ) -> None:
     song, out, folder = write_sound(tone), tmp_path / "film.mp4", tmp_path / "frames"
     render(song, out, tiny, family=mini, frames_dir=folder)
@@ -215,7 +215,7 @@ def test_pictures_are_kept_and_those_of_an_older_film_do_not_stay_among_them(
         prepare(song, tmp_path / "third.mp4", tiny, frames_dir=tmp_path / "file" / "frames")
 
 
-def test_nothing_is_overwritten_unless_asked(film: Callable[..., Film], mini: Family, tiny: Settings) -> None:
+def test_nothing_is_overwritten_unless_asked(film: Callable[..., Film], mini: Models, tiny: Settings) -> None:
     made = film()
     old = made.path.read_bytes()
     with pytest.raises(OutputError, match="exists"):
@@ -250,7 +250,7 @@ def test_a_film_never_replaces_its_own_track(film: Callable[..., Film], tiny: Se
 
 
 def test_a_failing_disk_leaves_the_old_film_and_no_parts(
-    film: Callable[..., Film], mini: Family, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    film: Callable[..., Film], mini: Models, tiny: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = film()
     old, before = made.path.read_bytes(), set(tmp_path.iterdir())
@@ -272,7 +272,7 @@ def test_a_failing_disk_leaves_the_old_film_and_no_parts(
 
 
 def test_an_estimate_costs_nothing_but_time(
-    mini: Family, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+    mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
 ) -> None:
     cost = estimate(prepare(write_sound(tone), tmp_path / "film.mp4", tiny), family=mini)
     assert cost.seconds > 0

@@ -1,4 +1,4 @@
-"""Prompts from files: every format gives the same words and times; what is wrong is told with its line."""
+"""Prompts from files: all formats give the same prompts, and errors name the line."""
 
 from __future__ import annotations
 
@@ -34,14 +34,9 @@ SAME = {
 }
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> Path:
-    return tmp_path / "words"
-
-
 @pytest.mark.parametrize("name", SAME)
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_all_formats_say_the_same(name: str, ends: str, tmp_path: Path) -> None:
+def test_all_formats_give_the_same_prompts(name: str, ends: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"\xef\xbb\xbf" + SAME[name].replace("\n", ends).encode())
     assert read_prompts(path) == (SEA, NIGHT)
@@ -51,7 +46,7 @@ def test_every_format_is_tested() -> None:
     assert {Path(name).suffix for name in SAME} == set(READERS)
 
 
-def test_a_line_sung_twice_pulls_twice_and_an_offset_moves_all(tmp_path: Path) -> None:
+def test_a_lyric_with_two_time_stamps_is_repeated_and_an_offset_moves_all(tmp_path: Path) -> None:
     path = tmp_path / "song.lrc"
     path.write_text("[offset:+500]\n[00:02.00][00:06.00]the sea\n[00:04.00]the sky\n")
     assert [(one.text, one.start, one.end) for one in read_prompts(path)] == [
@@ -59,7 +54,7 @@ def test_a_line_sung_twice_pulls_twice_and_an_offset_moves_all(tmp_path: Path) -
     ]  # fmt: skip
 
 
-def test_weights_come_along(tmp_path: Path) -> None:
+def test_weights_are_read(tmp_path: Path) -> None:
     path = tmp_path / "song.csv"
     path.write_text("text,weight\na crowd,-0.5\nnight,\n")
     assert [one.weight for one in read_prompts(path)] == [-0.5, 1.0]
@@ -67,27 +62,27 @@ def test_weights_come_along(tmp_path: Path) -> None:
 
 WRONG = [
     ("a.srt", "1\n00:00:01,500 -> 00:00:04,000\na sea\n", 1, "has no times"),
-    ("a.srt", "1\n00:00:01,500 --> later\na sea\n", 2, "'later' is no time"),
-    ("a.srt", "1\n00:00:04,000 --> 00:00:01,500\na sea\n", 2, "before it begins"),
-    ("a.vtt", "WEBVTT\n\n00:01.500 -->\na sea\n", 3, "no two times"),
-    ("a.lrc", "[00:01.00]a sea\na sky\n", 2, "has no time"),
+    ("a.srt", "1\n00:00:01,500 --> later\na sea\n", 2, "'later' is not a time"),
+    ("a.srt", "1\n00:00:04,000 --> 00:00:01,500\na sea\n", 2, "before it starts"),
+    ("a.vtt", "WEBVTT\n\n00:01.500 -->\na sea\n", 3, "not contain two times"),
+    ("a.lrc", "[00:01.00]a sea\na sky\n", 2, "no time stamp before"),
     ("a.csv", "start,end\n1,2\n", 1, "column `text`"),
-    ("a.csv", "start,text\n1,a sea\nsoon,a sky\n", 3, "'soon' is no time"),
-    ("a.csv", "start,text\n1,\n", 2, "has no words"),
-    ("a.json", '[{"start": 1}]', 1, "has no words"),
-    ("a.csv", "text,weight\na sea,heavy\n", 2, "'heavy' is no weight"),
-    ("a.csv", "text,colour\na sea,blue\n", 2, "no field 'colour'"),
+    ("a.csv", "start,text\n1,a sea\nsoon,a sky\n", 3, "'soon' is not a time"),
+    ("a.csv", "start,text\n1,\n", 2, "has no text"),
+    ("a.json", '[{"start": 1}]', 1, "has no text"),
+    ("a.csv", "text,weight\na sea,heavy\n", 2, "weight must be float, not 'heavy'"),
+    ("a.csv", "text,colour\na sea,blue\n", 2, "no setting is called prompts.colour"),
     ("a.json", '["a sea",\n"a sky"\n', 3, "not valid JSON"),
     ("a.json", '[\n"a sea",\n{"text": "a sky", "weight": 1000}\n]', 3, "weight cannot be 1000"),
     ("a.json", '{"words": 3}', 1, "no list of prompts"),
     ("a.yaml", "- a sea\n- {text: a sky\n", 3, "expected"),
-    ("a.yaml", "- a sea\n- 4\n", 2, "a prompt is words"),
-    ("a.txt", "a sea\n0:30-0:12 a sky\n", 2, "before it begins"),
+    ("a.yaml", "- a sea\n- 4\n", 2, "a prompt is a text"),
+    ("a.txt", "a sea\n0:30-0:12 a sky\n", 2, "before it starts"),
 ]
 
 
 @pytest.mark.parametrize(("name", "text", "line", "what"), WRONG)
-def test_what_is_wrong_is_told_with_its_line(name: str, text: str, line: int, what: str, tmp_path: Path) -> None:
+def test_errors_name_the_line(name: str, text: str, line: int, what: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(SettingsError) as caught:
         read_prompts(tmp_path / name)
@@ -100,13 +95,13 @@ def test_what_is_wrong_is_told_with_its_line(name: str, text: str, line: int, wh
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("a.doc", b"a sea", "no prompts are read from such a file"),
-        ("a.txt", b"", "holds no prompts"),
+        ("a.doc", b"a sea", "cannot be read from this file format"),
+        ("a.txt", b"", "contains no prompts"),
         ("a.txt", b"\xff\xfe\x00", "not UTF-8"),
         ("a.srt", None, "cannot be read"),
     ],
 )
-def test_other_files_are_told(name: str, content: bytes | None, what: str, tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(name: str, content: bytes | None, what: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(SettingsError, match=what):

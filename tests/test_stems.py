@@ -12,16 +12,16 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from wav2clip_gen.estimate import estimate
+from wav2clip_gen.events import Estimate, Event, Film, Silent, Stage
 
 from tests.conftest import SAMPLES, write_stem_file
 from wav2clip_gen import record
 from wav2clip_gen.audio.stems import STEMS
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
-from wav2clip_gen.estimate import estimate
-from wav2clip_gen.events import Estimate, Event, Film, Silent, Stage
 from wav2clip_gen.job import fill, films, prepare, sources
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import hear, render, rendering
 from wav2clip_gen.video.probe import probe
 
@@ -37,7 +37,7 @@ def steered(tiny: Settings) -> Settings:
 
 
 @pytest.fixture
-def make(mini: Family, steered: Settings, tmp_path: Path) -> Make:
+def make(mini: Models, steered: Settings, tmp_path: Path) -> Make:
     """Render a song to `film.mp4`, or another name."""
 
     def make(source: Path, name: str = "film", **changes: Any) -> Film:
@@ -86,7 +86,7 @@ def test_given_files_a_folder_and_streams_make_the_same_film(make: Make, tune: P
 
 
 def test_stems_that_are_nowhere_are_separated_told_and_kept(
-    mini: Family, steered: Settings, tune: Path, tmp_path: Path
+    mini: Models, steered: Settings, tune: Path, tmp_path: Path
 ) -> None:
     told: list[Event] = []
     settings = steered.merged({"stem_files": [f"drums={SONG / 'drums.ogg'}"], "sound": {"separator": "dsp"}})
@@ -100,7 +100,7 @@ def test_stems_that_are_nowhere_are_separated_told_and_kept(
     assert sorted(path.stem for path in (tmp_path / "kept").iterdir()) == sorted(STEMS)
 
 
-def test_the_record_remakes_a_film_of_stems(make: Make, mini: Family, tune: Path, tmp_path: Path) -> None:
+def test_the_record_remakes_a_film_of_stems(make: Make, mini: Models, tune: Path, tmp_path: Path) -> None:
     made = make(tune, stem_files=[f"drums={SONG / 'drums.ogg'}"], stems=["drums", {"name": "vocals", "weight": 2}])
     again = record.read(made.record)
     assert again.settings.sound.separator == "dsp"  # it was "auto", which may become another
@@ -141,7 +141,7 @@ def test_the_record_tells_once_of_a_file_that_is_song_and_stems(make: Make, tmp_
 
 
 def test_the_record_knows_how_stems_were_separated(
-    mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mini: Models, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, repo = steered.merged({"sound": {"separator": "dsp"}}), tmp_path / "repo"
     made = render(tune, tmp_path / "film.mp4", settings, family=mini, demucs_repo=repo)
@@ -153,7 +153,7 @@ def test_the_record_knows_how_stems_were_separated(
     assert record.read(made.record).differences == ("dsp separates stems otherwise than it did for film.json",)
 
 
-def test_muting_a_stem_changes_targets_only_where_it_sounded(mini: Family, tiny: Settings, tmp_path: Path) -> None:
+def test_muting_a_stem_changes_targets_only_where_it_sounded(mini: Models, tiny: Settings, tmp_path: Path) -> None:
     """The choir of the sample sings from 6 s to 12 s; drums play from 4 s on, the guitar all along."""
     settings = tiny.merged({"stems": ["vocals", "drums", "other"], "picture": {"fps": 10}})
     mute = tmp_path / "mute.wav"
@@ -161,7 +161,7 @@ def test_muting_a_stem_changes_targets_only_where_it_sounded(mini: Family, tiny:
     soundfile.write(mute, np.zeros_like(samples), rate)
 
     def targets(**changes: Any) -> torch.Tensor:
-        return hear(prepare(SONG, tmp_path / "film.mp4", settings.merged(changes), loaded=mini.choice), mini).targets
+        return hear(prepare(SONG, tmp_path / "film.mp4", settings.merged(changes), loaded=mini.selection), mini).targets
 
     sung, muted = targets(), targets(stem_files=[f"vocals={mute}"])
     sounded = np.abs(samples).max(axis=1).reshape(-1, rate // 10).max(axis=1) > 1e-4
@@ -175,7 +175,7 @@ def test_muting_a_stem_changes_targets_only_where_it_sounded(mini: Family, tiny:
     assert apart[first:last].mean() > 0.1
 
 
-def test_a_silent_stem_is_told_and_steers_nothing(mini: Family, steered: Settings, tmp_path: Path) -> None:
+def test_a_silent_stem_is_told_and_steers_nothing(mini: Models, steered: Settings, tmp_path: Path) -> None:
     mute = tmp_path / "mute.wav"
     soundfile.write(mute, np.zeros(16_000 * 16), 16_000)
     settings = steered.merged({"stem_files": [f"vocals={mute}"]})
@@ -188,13 +188,13 @@ def test_a_silent_stem_is_told_and_steers_nothing(mini: Family, steered: Setting
     assert np.isfinite(losses(alone)).all()
 
 
-def test_sources_are_the_mix_and_each_stem_once(steered: Settings, tmp_path: Path, mini: Family) -> None:
-    job = prepare(SONG, tmp_path / "film.mp4", steered, loaded=mini.choice)
+def test_sources_are_the_mix_and_each_stem_once(steered: Settings, tmp_path: Path, mini: Models) -> None:
+    job = prepare(SONG, tmp_path / "film.mp4", steered, loaded=mini.selection)
     found = sources(job)
     assert list(found) == ["mix", "vocals", "drums"]
     assert {track.samples for track in found.values()} == {job.timeline.samples}
     assert sources(job)["drums"] is found["drums"]
-    plain = prepare(SONG, tmp_path / "film.mp4", steered.merged({"stems": []}), loaded=mini.choice)
+    plain = prepare(SONG, tmp_path / "film.mp4", steered.merged({"stems": []}), loaded=mini.selection)
     assert list(sources(plain)) == ["mix"]
 
 
@@ -219,7 +219,7 @@ def test_a_picture_of_a_grid_is_that_of_its_own_film(make: Make) -> None:
 
 
 def test_separate_films_share_one_separation_and_tell_how_to_make_each_again(
-    mini: Family, steered: Settings, tune: Path, tmp_path: Path
+    mini: Models, steered: Settings, tune: Path, tmp_path: Path
 ) -> None:
     settings = steered.merged({"picture": {"layout": "separate"}, "sound": {"separator": "dsp"}})
     job = prepare(tune, tmp_path / "song.mp4", settings, frames_dir=tmp_path / "frames")
@@ -240,47 +240,49 @@ def test_separate_films_share_one_separation_and_tell_how_to_make_each_again(
 
 
 def test_all_names_of_separate_films_are_checked_before_any_work(
-    mini: Family, steered: Settings, tmp_path: Path
+    mini: Models, steered: Settings, tmp_path: Path
 ) -> None:
     settings = steered.merged({"picture": {"layout": "separate"}})
     for taken in ("song.drums.mp4", "song.drums.json"):
         (tmp_path / taken).write_text("older")
         with pytest.raises(OutputError, match=rf"{taken} exists"):
-            prepare(SONG, tmp_path / "song.mp4", settings, loaded=mini.choice)
+            prepare(SONG, tmp_path / "song.mp4", settings, loaded=mini.selection)
         (tmp_path / taken).unlink()
     with pytest.raises(SettingsError, match="several films"):
         render(SONG, tmp_path / "song.mp4", settings, family=mini)
 
 
-def test_a_film_never_replaces_one_of_its_stems(mini: Family, steered: Settings, tmp_path: Path) -> None:
+def test_a_film_never_replaces_one_of_its_stems(mini: Models, steered: Settings, tmp_path: Path) -> None:
     stem = write_stem_file([SONG / "drums.ogg"], tmp_path / "drums.mp4")
     settings = steered.merged({"stem_files": [f"drums={stem}"]})
     with pytest.raises(VideoError, match="is a stem of the track"):
-        prepare(SONG, stem, settings, overwrite=True, loaded=mini.choice)
+        prepare(SONG, stem, settings, overwrite=True, loaded=mini.selection)
 
 
 def test_no_film_replaces_the_song_of_a_folder_or_that_of_another_stem(
-    mini: Family, steered: Settings, tmp_path: Path
+    mini: Models, steered: Settings, tmp_path: Path
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     mix = write_stem_file([SONG / "mix.ogg"], folder / "mix.mp4")
     with pytest.raises(VideoError, match="is the track itself"):
-        prepare(folder, mix, steered.merged({"stems": []}), overwrite=True, loaded=mini.choice)
+        prepare(folder, mix, steered.merged({"stems": []}), overwrite=True, loaded=mini.selection)
     song = mix.rename(tmp_path / "song.drums.mp4")
     settings = steered.merged({"picture": {"layout": "separate"}})
     with pytest.raises(VideoError, match=r"song\.drums\.mp4 is the track itself"):
-        prepare(song, tmp_path / "song.mp4", settings, overwrite=True, loaded=mini.choice)
+        prepare(song, tmp_path / "song.mp4", settings, overwrite=True, loaded=mini.selection)
 
 
 def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
-    mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mini: Models, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("W2C_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("wav2clip_gen.estimate._time_painting", lambda *_: (10.0, 100.0))  # seconds a step, a frame
 
     def cost(layout: str) -> Estimate:
-        job = prepare(tune, tmp_path / "film.mp4", steered.merged({"picture": {"layout": layout}}), loaded=mini.choice)
+        job = prepare(
+            tune, tmp_path / "film.mp4", steered.merged({"picture": {"layout": layout}}), loaded=mini.selection
+        )
         return estimate(job, family=mini)
 
     for layout, count in (("single", 1), ("grid", 3), ("separate", 2)):
@@ -291,13 +293,13 @@ def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
 
 
 def test_an_estimate_measures_once_for_a_grid_and_knows_stems_from_before(
-    mini: Family, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mini: Models, steered: Settings, tune: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wav2clip_gen.estimate._time_painting", lambda *_: (0.0, 0.0))
     monkeypatch.setattr("wav2clip_gen.estimate.SEPARATION", {"dsp": 1000.0})
     slow = iter(np.arange(0, 1e6, 500))  # each look at the clock is 500 s after the one before
     settings = steered.merged({"picture": {"layout": "grid"}, "sound": {"separator": "dsp"}})
-    job = prepare(tune, tmp_path / "film.mp4", settings, loaded=mini.choice)
+    job = prepare(tune, tmp_path / "film.mp4", settings, loaded=mini.selection)
     monkeypatch.setattr("wav2clip_gen.estimate.time.perf_counter", lambda: float(next(slow)))
     # Preparing, driving and hearing take 500 s each; a grid of three hears three times.
     assert estimate(job, family=mini).seconds == pytest.approx(1500 + 500 + 500 + 3 * 500)
@@ -310,32 +312,32 @@ def test_an_estimate_measures_once_for_a_grid_and_knows_stems_from_before(
     ("changes", "says", "helps"),
     [
         ({"stems": ["vocal"]}, "no stem is called 'vocal'", "did you mean vocals"),
-        ({"stems": ["vocals", ""]}, "no name of a stem", "vocals"),
+        ({"stems": ["vocals", ""]}, "a stem has no name", "vocals"),
         ({"stems": ["mix"]}, "the song, not a stem", "vocals"),
         ({"stems": ["drums", "drums"]}, "drums is named twice", "once"),
         ({"stems": [{"name": "drums", "weight": -1}]}, "weight cannot be -1", "from 0"),
         ({"stems": [{"name": "drums", "loud": 1}]}, "stems.loud", "weight"),
-        ({"stems": [{"weight": 1}]}, "a stem is a name", "stems: [vocals"),
-        ({"stems": [3]}, "a stem is a name", "stems: [vocals"),
-        ({"stems": [{"name": "drums", "weight": 0}]}, "nothing steers", "a stem"),
+        ({"stems": [{"weight": 1}]}, "a stem has no name", "vocals"),
+        ({"stems": [3]}, "a stem is a text", 'stems: ["vocals'),
+        ({"stems": [{"name": "drums", "weight": 0}]}, "nothing guides", "a stem"),
         ({"stem_files": [3]}, "NAME=FILE", "drums=d.wav"),
         ({"stem_files": ["bass=b.wav"]}, "which is not used", "--stems vocals,drums,bass"),
         ({"stem_files": ["vocals=none.wav"]}, "no such file", "spelling"),
         ({"stems": [], "stem_files": ["drums=d.wav"]}, "no stem is named", "--stems"),
-        ({"stems": [], "picture": {"layout": "grid"}}, "made of stems", "--stems"),
-        ({"stems": [], "picture": {"layout": "separate"}}, "made of stems", "--stems"),
+        ({"stems": [], "picture": {"layout": "grid"}}, "needs stems", "--stems"),
+        ({"stems": [], "picture": {"layout": "separate"}}, "needs stems", "--stems"),
         ({"stems": [{"name": "drums", "weight": 2}], "picture": {"layout": "grid"}}, "weight of drums", "--layout"),
         ({"stems": [{"name": "drums", "weight": 0}], "picture": {"layout": "separate"}}, "weight of drums", "--layout"),
         ({"picture": {"layout": "mosaic"}}, "layout cannot be mosaic", "grid"),
         ({"sound": {"separator": "magic"}}, "separator cannot be magic", "dsp"),
-        ({"sound": {"weight": 0}, "prompts": ["a sea"]}, "no stem steers", "sound.weight"),
+        ({"sound": {"weight": 0}, "prompts": ["a sea"]}, "the stems have no effect", "sound.weight"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(
-    changes: dict[str, Any], says: str, helps: str, steered: Settings, tmp_path: Path, mini: Family
+    changes: dict[str, Any], says: str, helps: str, steered: Settings, tmp_path: Path, mini: Models
 ) -> None:
     with pytest.raises(W2CError) as caught:
-        prepare(SONG, tmp_path / "film.mp4", steered.merged(changes), loaded=mini.choice)
+        prepare(SONG, tmp_path / "film.mp4", steered.merged(changes), loaded=mini.selection)
     assert says in caught.value.what
     assert helps in caught.value.hint
     assert "\n" not in caught.value.what + caught.value.hint
@@ -360,13 +362,13 @@ def test_a_film_is_named_after_its_song_however_that_is_written(song: str, title
     assert fill("{stem}", Path(song), Settings()) == Path(title)
 
 
-def test_keeping_needs_something_separated(steered: Settings, tmp_path: Path, mini: Family) -> None:
+def test_keeping_needs_something_separated(steered: Settings, tmp_path: Path, mini: Models) -> None:
     for stems in (["drums"], []):
         with pytest.raises(SettingsError, match="none to keep"):
             prepare(
                 SONG,
                 tmp_path / "a.mp4",
                 steered.merged({"stems": stems}),
-                loaded=mini.choice,
+                loaded=mini.selection,
                 keep_stems=tmp_path / "k",
             )

@@ -24,7 +24,7 @@ from wav2clip_gen.contact_sheet import MARGIN, Panel, draw
 from wav2clip_gen.drawing import clock, font, wrap
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.job import Job, prepare
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import hear, pull_curves
 
 Make = Callable[..., Job]
@@ -45,11 +45,11 @@ def job(song: Path, tiny: Settings, tmp_path: Path) -> Make:
     return made
 
 
-def board(job: Job, family: Family) -> list[Event]:
+def board(job: Job, family: Models) -> list[Event]:
     return list(storyboarding(job, load=lambda *_, **__: family))
 
 
-def test_each_section_is_painted_once_onto_one_sheet(job: Make, mini: Family, tmp_path: Path) -> None:
+def test_each_section_is_painted_once_onto_one_sheet(job: Make, mini: Models, tmp_path: Path) -> None:
     events = board(job(), mini)
     sections = [event for event in events if isinstance(event, SectionPainted)]
     assert [event.index for event in sections] == [0, 1]
@@ -65,7 +65,7 @@ def test_each_section_is_painted_once_onto_one_sheet(job: Make, mini: Family, tm
     assert np.abs(left.astype(int) - right).mean() > 5
 
 
-def test_the_seed_decides_the_sheet(job: Make, mini: Family, tmp_path: Path) -> None:
+def test_the_seed_decides_the_sheet(job: Make, mini: Models, tmp_path: Path) -> None:
     def content(seed: int) -> bytes:
         board(job(run={"seed": seed}), mini)
         written = (tmp_path / "song.png").read_bytes()
@@ -76,7 +76,7 @@ def test_the_seed_decides_the_sheet(job: Make, mini: Family, tmp_path: Path) -> 
 
 
 def test_a_section_is_painted_after_its_own_targets_and_names_what_pulls(
-    job: Make, mini: Family, tmp_path: Path
+    job: Make, mini: Models, tmp_path: Path
 ) -> None:
     Image.linear_gradient("L").save(tmp_path / "moss.png")
     made = job(prompts=["0:08- a boat"], style_images=[f"0:04- {tmp_path / 'moss.png'}:0.5"])
@@ -104,7 +104,7 @@ def test_the_mean_of_targets_is_a_direction_and_loud_ones_say_more() -> None:
     assert torch.equal(mean_target(opposed, slice(0, 2)), east)
 
 
-def test_words_alone_can_steer_it_and_a_start_in_the_song_moves_its_times(job: Make, mini: Family) -> None:
+def test_words_alone_can_steer_it_and_a_start_in_the_song_moves_its_times(job: Make, mini: Models) -> None:
     made = job(sound={"weight": 0, "start": 4}, prompts=["a boat"])
     sections = [event for event in board(made, mini) if isinstance(event, SectionPainted)]
     assert (sections[0].start, sections[-1].stop) == (4, 16)
@@ -112,23 +112,23 @@ def test_words_alone_can_steer_it_and_a_start_in_the_song_moves_its_times(job: M
 
 
 def test_silence_and_a_single_sample_are_songs_too(
-    write_sound: Write, tiny: Settings, mini: Family, tmp_path: Path
+    write_sound: Write, tiny: Settings, mini: Models, tmp_path: Path
 ) -> None:
     for sound in (np.zeros(16_000 * 3), np.ones(1)):
         made = prepare(write_sound(sound), tmp_path / "{stem}.png", tiny, storyboard=True, overwrite=True)
         assert board(made, mini)[-1] == SheetFinished(made.out, 1)
 
 
-def test_a_perceptor_from_another_space_is_not_asked_what_it_hears(job: Make, mini: Family) -> None:
+def test_a_perceptor_from_another_space_is_not_asked_what_it_hears(job: Make, mini: Models) -> None:
     made = job(sound={"weight": 0}, prompts=["a boat"])
-    stranger = replace(made.networks.parts["clip"], name="vit-l-14")
-    made = replace(made, networks=replace(made.networks, parts={**made.networks.parts, "clip": stranger}))
+    stranger = replace(made.networks.components["clip"], name="vit-l-14")
+    made = replace(made, networks=replace(made.networks, components={**made.networks.components, "clip": stranger}))
     sections = [event for event in board(made, mini) if isinstance(event, SectionPainted)]
     assert [event.words for event in sections] == [(), ()]
 
 
 def test_words_that_only_the_sound_gives_a_weight_are_named(
-    job: Make, mini: Family, monkeypatch: pytest.MonkeyPatch
+    job: Make, mini: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Panel] = []
 
@@ -142,7 +142,7 @@ def test_words_that_only_the_sound_gives_a_weight_are_named(
     assert weights == [pytest.approx(0.5, abs=0.05), pytest.approx(0.35, abs=0.05)]  # as loud as noise and tone are
 
 
-def test_stems_steer_it_as_they_steer_a_film(song: Path, tiny: Settings, mini: Family, tmp_path: Path) -> None:
+def test_stems_steer_it_as_they_steer_a_film(song: Path, tiny: Settings, mini: Models, tmp_path: Path) -> None:
     sound, rate = soundfile.read(song)
     half = len(sound) // 2
     for name, heard in (("drums", sound * (np.arange(len(sound)) < half)), ("bass", 0 * sound)):
@@ -204,7 +204,7 @@ def test_lines_are_broken_between_words_and_dots_stand_for_the_rest() -> None:
     assert [clock(59.6), clock(3599.4), clock(3600)] == ["1:00", "59:59", "1:00:00"]
 
 
-def test_an_estimate_counts_the_sections(job: Make, mini: Family, song: Path, tiny: Settings, tmp_path: Path) -> None:
+def test_an_estimate_counts_the_sections(job: Make, mini: Models, song: Path, tiny: Settings, tmp_path: Path) -> None:
     film = prepare(song, tmp_path / "song.mp4", tiny.merged({"painting": {"first_steps": 40, "steps": 40}}))
     sheet = job(painting={"first_steps": 40, "steps": 40})
     assert estimate(sheet, family=mini).per_song_second < 0.5 * estimate(film, family=mini).per_song_second
@@ -212,7 +212,7 @@ def test_an_estimate_counts_the_sections(job: Make, mini: Family, song: Path, ti
 
 
 def test_a_disk_that_refuses_leaves_the_old_sheet(
-    job: Make, mini: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Make, mini: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")

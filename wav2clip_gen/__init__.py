@@ -1,6 +1,6 @@
-"""Sound in, film out: Wav2CLIP hears a track, VQGAN-CLIP paints what it heard.
+"""Music videos from audio: Wav2CLIP embeds a track, and VQGAN-CLIP generates frames that match the embeddings.
 
-Importing this package loads no torch; its names are found when they are first used.
+Importing this package does not import torch; its names are imported on first use.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ __all__ = ["Settings", "Wav2CLIP", "load_family", "render"]
 
 if TYPE_CHECKING:
     from wav2clip_gen.config import Settings
-    from wav2clip_gen.models.families import load_family
+    from wav2clip_gen.models.registry import load_family
     from wav2clip_gen.models.wav2clip import Wav2CLIP
     from wav2clip_gen.pipeline import render
 
 _HOMES = {
     "Settings": "wav2clip_gen.config",
     "Wav2CLIP": "wav2clip_gen.models.wav2clip",
-    "load_family": "wav2clip_gen.models.families",
+    "load_family": "wav2clip_gen.models.registry",
     "render": "wav2clip_gen.pipeline",
 }
 

@@ -98,9 +98,9 @@ class Vocabulary:
     vectors: NDArray[np.floating]  # (N, D) unit vectors
 
     @classmethod
-    def encode(cls, labels: Sequence[str], family: Models) -> Vocabulary:
+    def encode(cls, labels: Sequence[str], models: Models) -> Vocabulary:
         """Embed labels with the text tower."""
-        return cls(tuple(labels), family.clip.encode_text(list(labels)).detach().cpu().numpy())
+        return cls(tuple(labels), models.clip.encode_text(list(labels)).detach().cpu().numpy())
 
     def nearest(self, embedding: NDArray[np.floating]) -> tuple[Label, ...]:
         """The labels nearest to a unit vector (D,), best first."""
@@ -134,7 +134,7 @@ def analyze(
     track: Track,
     timeline: Timeline,
     *,
-    family: Models | None = None,
+    models: Models | None = None,
     labels: Sequence[str] = (),
     stems: StemPlan | None = None,
     on_separation: Callable[[float], None] = lambda share: None,
@@ -144,7 +144,7 @@ def analyze(
     Args:
         track: The song.
         timeline: Its frames and windows.
-        family: Networks that embed sound and labels; without them sections are not labelled.
+        models: Networks that embed sound and labels; without them sections are not labelled.
         labels: The vocabulary.
         stems: Stems to analyze as well, each by itself.
         on_separation: Called with the separated share of the song, from 0 to 1.
@@ -153,14 +153,14 @@ def analyze(
         OutputError: The cache of separated stems cannot be written.
         SoundError: The file changed while it was read.
     """
-    vocabulary = Vocabulary.encode(labels, family) if family else None
-    rates = (FEATURE_RATE, ENCODER_RATE) if family else (FEATURE_RATE,)
+    vocabulary = Vocabulary.encode(labels, models) if models else None
+    rates = (FEATURE_RATE, ENCODER_RATE) if models else (FEATURE_RATE,)
 
     def sections_of(signal: DecodedTrack, features: Features) -> tuple[Section, ...]:
         sections = find_sections(features, timeline, song=song)
-        if family is None or vocabulary is None:
+        if models is None or vocabulary is None:
             return sections
-        embeddings = family.wav2clip.encode_windows(lambda: iterate_windows(signal.mono_blocks(), timeline))
+        embeddings = models.wav2clip.encode_windows(lambda: iterate_windows(signal.mono_blocks(), timeline))
         return label_sections(sections, embeddings, relative_level(features, song), timeline, vocabulary)
 
     signal = decode(track, timeline, rates)
@@ -175,8 +175,8 @@ def analyze(
         timeline=timeline,
         features=song,
         sections=sections_of(signal, song),
-        family=family.name if family else None,
-        vocabulary=len(labels) if family else 0,
+        family=models.name if models else None,
+        vocabulary=len(labels) if models else 0,
         stems=found,
     )
 

@@ -1,4 +1,4 @@
-"""What the environment asks for."""
+"""Environment variables."""
 
 from __future__ import annotations
 

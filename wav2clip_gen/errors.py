@@ -1,13 +1,13 @@
-"""Errors a user may see: one line of what happened, one line of what to do."""
+"""Errors that are shown to the user: one line that says what is wrong, and one that says what to do."""
 
 from __future__ import annotations
 
 
 class W2CError(Exception):
-    """Base of every error shown to the user; anything else that escapes is a bug.
+    """Base of all errors shown to the user; any other exception that escapes is a bug.
 
     Args:
-        what: What happened, in one line, naming the file or the value.
+        what: What is wrong, in one line, with the file or the value.
         hint: What the user can do about it, in one line.
     """
 
@@ -20,13 +20,13 @@ class W2CError(Exception):
 
 
 class SettingsError(W2CError):
-    """A setting has a value it cannot have (a usage error)."""
+    """A setting or an option is not valid (a usage error)."""
 
     exit_code = 2
 
 
 class SoundError(W2CError):
-    """A track cannot be read, or holds nothing that can be heard."""
+    """A track cannot be read, or contains no usable audio."""
 
 
 class WeightsError(W2CError):
@@ -34,12 +34,12 @@ class WeightsError(W2CError):
 
 
 class OutputError(W2CError):
-    """A file cannot be written, or may not be replaced."""
+    """A file cannot be written, or must not be replaced."""
 
 
 class VideoError(W2CError):
-    """The film cannot be written, joined or verified."""
+    """The video cannot be written, muxed or verified."""
 
 
 class TrainingError(W2CError):
-    """A training run cannot start or go on."""
+    """A training run cannot start or continue."""

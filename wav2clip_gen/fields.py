@@ -1,117 +1,99 @@
-"""Every setting once: its meaning, unit, range and default."""
+"""The settings: each is written once, with its meaning, unit, range, default and command-line option."""
 
 from __future__ import annotations
 
 import difflib
 import math
 import re
-import types
 import typing
+import warnings
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
 
 SEPARATORS = ("auto", "demucs", "dsp")
+TIME = r"(?:\d+:){0,2}\d+(?:\.\d*)?|\.\d+"  # 75, 75.5, 1:15.5, 0:01:15.5
 
 
-def knob(
+class DeprecatedNameWarning(FutureWarning):
+    """A setting was given under a name that has been replaced."""
+
+
+def setting(
     default: Any,
     meaning: str,
     *,
     unit: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
-    choices: tuple[Any, ...] = (),
     above: float | None = None,
+    choices: tuple[Any, ...] = (),
+    default_text: str = "",
+    deprecated: str = "",
+    panel: str = "",
+    everyday: bool = False,
+    flags: tuple[str, ...] | None = None,
+    metavar: str | None = None,
 ) -> Any:
-    """A dataclass field with its meaning and range; `minimum` and `maximum` are allowed values, `above` is not."""
-    allowed = {"minimum": minimum, "maximum": maximum, "choices": choices, "above": above}
-    return field(default=default, metadata={"meaning": meaning, "unit": unit, **allowed})
+    """A dataclass field for one setting.
+
+    Args:
+        default: The default value.
+        meaning: What it sets, for help and documentation.
+        unit: Unit of the value.
+        minimum: Smallest value allowed.
+        maximum: Largest value allowed.
+        above: Largest value that is too small.
+        choices: All values allowed, if they are few.
+        default_text: The default in words, where the value is not clear by itself.
+        deprecated: An earlier name, which is still accepted.
+        panel: Panel of the help in which the option is shown.
+        everyday: Whether `--help` shows the option, or only `--help-all`.
+        flags: Names of the option; by default the setting's own. Empty: it has no option.
+        metavar: What the help shows for the value; TIME also accepts minutes, as in 1:15.
+    """
+    return field(default=default, metadata={name: value for name, value in locals().items() if name != "default"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """Base of all groups of settings: checks every value against its knob when made."""
+class SettingsGroup:
+    """Base of all groups of settings; checks the type and range of every value."""
+
+    PANEL: ClassVar[str] = ""  # of the help, where a setting names no other
 
     def __post_init__(self) -> None:
+        kinds = typing.get_type_hints(type(self))
         for item in fields(self):
-            _check(item, _kind(type(self), item.name), getattr(self, item.name))
+            _check(item, kinds[item.name], getattr(self, item.name))
 
 
-TIME = r"(?:\d+:){0,2}\d+(?:\.\d*)?|\.\d+"  # 75, 75.5, 1:15.5, 0:01:15.5
-
-
-def parse_time(written: str) -> float:
-    """Read `75`, `75.5`, `1:15.5` or `0:01:15.5` as seconds.
-
-    Raises:
-        SettingsError: It is no time.
-    """
-    if not re.fullmatch(TIME, written):
-        raise SettingsError(f"{written!r} is no time", hint="write 75.5 or 1:15.5")
-    seconds = 0.0
-    for part in written.split(":"):
-        seconds = seconds * 60 + float(part)
-    return seconds
-
-
-AnyGroup = TypeVar("AnyGroup", bound=Group)
-
-
-def merge_group(group: AnyGroup, section: str, changes: Any) -> AnyGroup:
-    """A group with `changes` ({name: value}) laid over it; `section` is what a person calls it."""
-    if not isinstance(changes, Mapping):
-        raise SettingsError(f"{section} is a group of settings, not {changes!r}", hint=f"write `{section}: {{...}}`")
-    known = [item.name for item in fields(group)]
-    changes = current_names(section, changes)
-    for name in changes:
-        if name not in known:
-            raise SettingsError(f"no setting is called {section}.{name}", hint=suggestion(str(name), known))
-    return replace(group, **changes)
-
-
-DEPRECATED = {
-    "motion.inertia": "temporal_weight", "motion.blend": "ema_half_life", "painting.recognition": "concept_weight",
-    "painting.layout": "layout_weight", "painting.total_variation": "tv_weight",
-}  # fmt: skip
-
-
-def current_names(section: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` with deprecated names replaced by today's."""
-    return {DEPRECATED.get(f"{section}.{name}", str(name)): value for name, value in changes.items()}
-
-
-def suggestion(name: str, known: list[str]) -> str:
-    """A hint for a name that is not among `known`."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"choose from: {', '.join(known)}"
-
-
-def _kind(group: type[Group], name: str) -> tuple[type, ...]:
-    """The types a value may have; an int is a float too."""
-    hint = typing.get_type_hints(group)[name]
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return (*kinds, int) if float in kinds else kinds
-
-
-def _check(item: Field[Any], kinds: tuple[type, ...], value: Any) -> None:
-    """Raise a SettingsError unless `value` is of one of `kinds` and within the knob's range."""
-    unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
-    label = item.name.replace("_", " ")
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
-        raise SettingsError(f"{label} must be {wanted}, not {value!r}", hint=item.metadata["meaning"])
+def _check(item: Field[Any], kind: Any, value: Any) -> None:
+    """Raise a SettingsError unless `value` is a `kind` (an int is a float too) within the setting's range."""
+    whole_number = type(value) is int and isinstance(0.0, kind)
+    if isinstance(value, bool) or not (isinstance(value, kind) or whole_number):
+        raise wrong_type(item, kind, value)
     if value is None:
         return
-    if item.metadata["choices"] and value not in item.metadata["choices"]:
-        choices = ", ".join(map(str, item.metadata["choices"]))
-        raise SettingsError(f"{label} cannot be {value}", hint=f"choose from: {choices}")
-    if isinstance(value, (int, float)) and not _within(value, item.metadata):
-        raise SettingsError(
-            f"{label} cannot be {value}{unit}", hint=f"{item.metadata['meaning']}; {describe_range(item)}"
-        )
+    allowed, unit = item.metadata, f" {item.metadata['unit']}" if item.metadata["unit"] else ""
+    if allowed["choices"] and value not in allowed["choices"]:
+        hint = f"choose from: {', '.join(map(str, allowed['choices']))}"
+        raise SettingsError(f"{_label(item)} cannot be {value}", hint=hint)
+    if isinstance(value, (int, float)) and not _within(value, allowed):
+        hint = f"{allowed['meaning']}; {describe_range(item)}"
+        shown = f"{value:g}" if isinstance(value, float) else value
+        raise SettingsError(f"{_label(item)} cannot be {shown}{unit}", hint=hint)
+
+
+def wrong_type(item: Field[Any], kind: Any, value: Any) -> SettingsError:
+    """The error for a value of another type than `kind`."""
+    names = " or ".join("empty" if one is type(None) else one.__name__ for one in typing.get_args(kind) or (kind,))
+    return SettingsError(f"{_label(item)} must be {names}, not {value!r}", hint=item.metadata["meaning"])
+
+
+def _label(item: Field[Any]) -> str:
+    return item.name.replace("_", " ")
 
 
 def _within(value: float, allowed: Mapping[str, Any]) -> bool:
@@ -124,113 +106,288 @@ def _within(value: float, allowed: Mapping[str, Any]) -> bool:
 
 
 def describe_range(item: Field[Any]) -> str:
-    """A knob's range in words, such as "from 1 to 120 1/s"."""
-    allowed, unit = item.metadata, item.metadata["unit"]
+    """The range of a setting in words, such as "from 1 to 120 1/s"."""
+    allowed = item.metadata
     if allowed["choices"]:
         return ", ".join(map(str, allowed["choices"]))
     low = f"above {allowed['above']:g}" if allowed["above"] is not None else ""
     low = f"from {allowed['minimum']:g}" if allowed["minimum"] is not None else low
     high = f"to {allowed['maximum']:g}" if allowed["maximum"] is not None and allowed["maximum"] < 2**62 else ""
-    return " ".join(part for part in (low, high, unit) if part)
+    return " ".join(part for part in (low, high, allowed["unit"]) if part)
 
 
-def knobs(group: type[Group]) -> dict[str, Field[Any]]:
-    """The knobs of a group by name, for help texts and tables."""
-    assert is_dataclass(group)
-    return {item.name: item for item in fields(group) if item.default is not MISSING}
+def parse_time(written: str) -> float:
+    """Read `75`, `75.5`, `1:15.5` or `0:01:15.5` as seconds.
+
+    Raises:
+        SettingsError: It is not a time.
+    """
+    if not re.fullmatch(TIME, written):
+        raise SettingsError(f"{written!r} is not a time", hint="write 75.5 or 1:15.5")
+    seconds = 0.0
+    for part in written.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
+
+
+AnyGroup = TypeVar("AnyGroup", bound=SettingsGroup)
+
+
+def merge(base: AnyGroup | type[AnyGroup], section: str, changes: Any) -> AnyGroup:
+    """Merge `changes` ({name: value}) into a group of settings, or into the defaults of its class, with OmegaConf.
+
+    Args:
+        base: The group or its class.
+        section: Its key in a settings file, for messages.
+        changes: The new values.
+
+    Raises:
+        SettingsError: A name is unknown, or a value has the wrong type or is out of range.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import ValidationError
+
+    if not isinstance(changes, Mapping):
+        raise SettingsError(f"{section} is a group of settings, not {changes!r}", hint=f"write `{section}: {{...}}`")
+    known = {item.name: item for item in fields(base)}
+    changes = _current_names(known, section, changes)
+    for name in changes:
+        if name not in known:
+            raise SettingsError(f"no setting is called {section}.{name}", hint=suggestion(str(name), list(known)))
+    literal = {name: value for name, value in changes.items() if isinstance(value, str) and "${" in value}
+    values = {name: value for name, value in changes.items() if name not in literal}
+    try:
+        merged: AnyGroup = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), values))  # type: ignore[assignment]
+    except ValidationError as error:
+        name = str(error.key)
+        kind = typing.get_type_hints(base if isinstance(base, type) else type(base))[name]
+        raise wrong_type(known[name], kind, changes[name]) from None
+    return replace(merged, **literal) if literal else merged
+
+
+def _current_names(known: Mapping[str, Field[Any]], section: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace deprecated names in `changes`, each with a warning."""
+    current = {item.metadata["deprecated"]: name for name, item in known.items() if item.metadata["deprecated"]}
+    renamed = {}
+    for name, value in changes.items():
+        if name in current:
+            message = f"{section}.{name} is deprecated; use {section}.{current[name]}"
+            warnings.warn(message, DeprecatedNameWarning, stacklevel=3)
+        renamed[current.get(name, name)] = value
+    return renamed
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """A hint for a name that is not among `known`."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"choose from: {', '.join(known)}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoundSettings(Group):
-    """What is heard, and how finely."""
+class SoundSettings(SettingsGroup):
+    """Which part of the track is used, and how it is embedded."""
 
-    start: float = knob(0.0, "where in the track the film begins", unit="s", minimum=0)
-    duration: float | None = knob(None, "how much of the track to film", unit="s", above=0)
-    window: float = knob(1.0, "how much sound one embedding hears", unit="s", minimum=0.1, maximum=30)
-    hop: float = knob(0.1, "time between two embeddings", unit="s", minimum=0.01, maximum=10)
-    weight: float = knob(1.0, "the sound's pull beside the prompts'", minimum=0, maximum=100)
-    separator: str = knob("auto", "what takes stems out of the song", choices=SEPARATORS)
+    PANEL = "Audio"
 
-
-@dataclass(frozen=True, kw_only=True)
-class PictureSettings(Group):
-    """The shape of the film."""
-
-    width: int = knob(128, "painted width", unit="px", minimum=32, maximum=4096)
-    height: int = knob(128, "painted height", unit="px", minimum=32, maximum=4096)
-    fps: float = knob(12.0, "frames painted and shown per second", unit="1/s", minimum=1, maximum=120)
-    upscale: int = knob(1, "enlarge for display (Lanczos)", choices=(1, 2, 4))
-    layout: str = knob(
-        "single", "one picture, one of the mix and of each stem side by side, or a film of each stem",
-        choices=("single", "grid", "separate"),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaintingSettings(Group):
-    """How each frame is optimised (VQGAN-CLIP, arXiv 2204.08583)."""
-
-    first_steps: int = knob(40, "steps for the first frame", minimum=0, maximum=10_000)
-    steps: int = knob(4, "steps for each further frame", minimum=0, maximum=10_000)
-    cuts: int = knob(8, "random views of the picture that the perceptor sees at each step", minimum=1, maximum=1024)
-    cut_batch: int = knob(0, "views the perceptor sees at a time, to save memory; 0: all", minimum=0, maximum=1024)
-    tv_weight: float = knob(5.0, "weight of the loss that calms the picture", minimum=0, maximum=1000)
-    learning_rate: float = knob(0.2, "Adam's step on the latent", above=0, maximum=10)
-    concept_weight: float = knob(
-        10.0, "pull towards a picture that is read as the target is; only where the family has a prior", minimum=0,
+    start: float = setting(0.0, "start of the video in the track", unit="s", minimum=0, everyday=True, metavar="TIME")
+    duration: float | None = setting(
+        None,
+        "duration of the video",
+        unit="s",
+        above=0,
+        default_text="to the end of the track",
+        everyday=True,
+        metavar="TIME",
+    )
+    window: float = setting(1.0, "length of the audio window of one embedding", unit="s", minimum=0.1, maximum=30)
+    hop: float = setting(0.1, "time between two embeddings", unit="s", minimum=0.01, maximum=10)
+    weight: float = setting(
+        1.0,
+        "weight of the audio, relative to prompts and style images",
+        minimum=0,
         maximum=100,
-    )  # fmt: skip
-    layout_weight: float = knob(
-        3.0, "pull towards the colours that the prior expects; also the start", minimum=0, maximum=100
+        panel="Prompts and images",
+        everyday=True,
+        flags=("--audio-weight",),
     )
-    init_image: str | None = knob(None, "a picture's file, which the first frame starts from, cut to the film's shape")
-    init_weight: float = knob(0.0, "pull towards that picture in every frame", minimum=0, maximum=100)
+    separator: str = setting(
+        "auto",
+        "method that separates stems",
+        choices=SEPARATORS,
+        panel="Stems",
+        default_text="auto: demucs if it and its weights are installed, else dsp",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MotionSettings(Group):
-    """How fast the picture may follow the sound, and how it moves by itself."""
+class PictureSettings(SettingsGroup):
+    """Size and frame rate of the video."""
 
-    smoothing: float = knob(
-        0.15, "half-life of the targets' zero-phase smoothing; 0: none", unit="s", minimum=0, maximum=60
+    PANEL = "Video"
+
+    width: int = setting(128, "width of the generated frames", unit="px", minimum=32, maximum=4096, flags=())
+    height: int = setting(128, "height of the generated frames", unit="px", minimum=32, maximum=4096, flags=())
+    fps: float = setting(12.0, "frames per second", minimum=1, maximum=120, everyday=True)
+    upscale: int = setting(
+        1, "factor by which finished frames are enlarged (Lanczos)", choices=(1, 2, 4), everyday=True
     )
-    temporal_weight: float = knob(0.05, "pull towards the frame before", minimum=0, maximum=100)
-    crossfade: float = knob(1.0, "over how long words that begin or cease come and go", unit="s", minimum=0, maximum=60)
-    ema_half_life: float = knob(
-        0.1, "half-life of the latents shown; 0: each frame by itself", unit="s", minimum=0, maximum=10
+    layout: str = setting(
+        "single",
+        "one picture; a grid with a picture of the mix and of each stem; or a separate video for each stem",
+        choices=("single", "grid", "separate"),
+        panel="Stems",
     )
-    scenes: str = knob(
-        "moments", "what the targets follow: each moment, or whole sections, crossed over as words are",
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintingSettings(SettingsGroup):
+    """How each frame is optimized (VQGAN-CLIP, arXiv 2204.08583)."""
+
+    PANEL = "Optimization"
+
+    first_steps: int = setting(40, "optimization steps for the first frame", minimum=0, maximum=10_000)
+    steps: int = setting(4, "optimization steps for each later frame", minimum=0, maximum=10_000, everyday=True)
+    cuts: int = setting(8, "random cutouts that CLIP sees at each step", minimum=1, maximum=1024, everyday=True)
+    cut_batch: int = setting(0, "cutouts in one CLIP batch, to save memory; 0: all", minimum=0, maximum=1024)
+    tv_weight: float = setting(
+        5.0,
+        "weight of the total variation loss, which smooths the picture",
+        minimum=0,
+        maximum=1000,
+        deprecated="total_variation",
+    )
+    learning_rate: float = setting(0.2, "learning rate of Adam", above=0, maximum=10)
+    concept_weight: float = setting(
+        10.0,
+        "weight of the concept loss, for models with a concept prior",
+        minimum=0,
+        maximum=100,
+        deprecated="recognition",
+    )
+    layout_weight: float = setting(
+        3.0,
+        "weight of the loss towards the color layout that the concept prior expects; above 0, the first frame "
+        "also starts from it",
+        minimum=0,
+        maximum=100,
+        deprecated="layout",
+    )
+    init_image: str | None = setting(
+        None,
+        "image that the first frame starts from, cropped to the aspect ratio of the video",
+        metavar="FILE",
+        default_text="none",
+        panel="Prompts and images",
+        everyday=True,
+    )
+    init_weight: float = setting(
+        0.0,
+        "weight of the loss towards the init image, in every frame",
+        minimum=0,
+        maximum=100,
+        panel="Prompts and images",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionSettings(SettingsGroup):
+    """How fast the picture changes, and how the camera moves."""
+
+    PANEL = "Motion"
+
+    smoothing: float = setting(
+        0.15,
+        "half-life of the zero-phase smoothing of the targets; 0: none",
+        unit="s",
+        minimum=0,
+        maximum=60,
+        everyday=True,
+    )
+    temporal_weight: float = setting(
+        0.05,
+        "weight of the loss towards the latent of the previous frame",
+        minimum=0,
+        maximum=100,
+        deprecated="inertia",
+    )
+    crossfade: float = setting(
+        1.0, "duration over which prompts fade in and out", unit="s", minimum=0, maximum=60, panel="Prompts and images"
+    )
+    ema_half_life: float = setting(
+        0.1,
+        "half-life of the moving average of the latents that are shown; 0: no average",
+        unit="s",
+        minimum=0,
+        maximum=10,
+        deprecated="blend",
+    )
+    scenes: str = setting(
+        "moments",
+        "what the targets follow: each moment, or the mean of each section of the song, with crossfades",
         choices=("moments", "sections"),
-    )  # fmt: skip
-    zoom: float = knob(0.0, "how much nearer the picture comes; 0.1: 10 %", unit="1/s", minimum=-0.9, maximum=9)
-    pan_x: float = knob(0.0, "how far it goes to the right, in widths", unit="1/s", minimum=-10, maximum=10)
-    pan_y: float = knob(0.0, "how far it goes down, in heights", unit="1/s", minimum=-10, maximum=10)
-    rotate: float = knob(0.0, "how far it turns clockwise", unit="degrees/s", minimum=-3600, maximum=3600)
-    border: str = knob(
-        "reflect", "what comes in over an edge: its mirror, or the other side", choices=("reflect", "wrap")
+        everyday=True,
+    )
+    zoom: float = setting(0.0, "zoom speed; 0.1: 10 % per second", unit="1/s", minimum=-0.9, maximum=9, everyday=True)
+    pan_x: float = setting(
+        0.0, "horizontal pan speed, in frame widths, positive: to the right", unit="1/s", minimum=-10, maximum=10
+    )
+    pan_y: float = setting(
+        0.0, "vertical pan speed, in frame heights, positive: down", unit="1/s", minimum=-10, maximum=10
+    )
+    rotate: float = setting(0.0, "rotation speed, positive: clockwise", unit="degrees/s", minimum=-3600, maximum=3600)
+    border: str = setting(
+        "reflect",
+        "what fills the border when the camera moves: the mirrored picture, or its opposite side",
+        choices=("reflect", "wrap"),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class View(Group):
-    """How a picture is seen while it is shown; only the sound moves it, see `Drive`."""
+class View(SettingsGroup):
+    """Camera and color of a shown frame, which only audio maps change; see `AudioMap`."""
 
-    zoom: float = knob(1.0, "how near the picture stands", minimum=0.1, maximum=10)
-    pan_x: float = knob(0.0, "how far to the right it stands, in widths", minimum=-10, maximum=10)
-    pan_y: float = knob(0.0, "how far down it stands, in heights", minimum=-10, maximum=10)
-    rotate: float = knob(0.0, "how far it is turned clockwise", unit="degrees", minimum=-36_000, maximum=36_000)
-    brightness: float = knob(1.0, "factor of the light", minimum=0, maximum=10)
-    saturation: float = knob(1.0, "factor of the colours' distance from grey", minimum=0, maximum=10)
+    zoom: float = setting(1.0, "zoom factor", minimum=0.1, maximum=10)
+    pan_x: float = setting(0.0, "offset to the right, in frame widths", minimum=-10, maximum=10)
+    pan_y: float = setting(0.0, "offset down, in frame heights", minimum=-10, maximum=10)
+    rotate: float = setting(0.0, "clockwise rotation", unit="degrees", minimum=-36_000, maximum=36_000)
+    brightness: float = setting(1.0, "brightness factor", minimum=0, maximum=10)
+    saturation: float = setting(1.0, "saturation factor", minimum=0, maximum=10)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings(Group):
-    """With what the film is made."""
+class RunSettings(SettingsGroup):
+    """Models, seed and device."""
 
-    models: str = knob("auto", "family of networks", choices=("auto", "full", "mini"))
-    perceptor: str | None = knob(None, "another CLIP: a part's name, ARCHITECTURE/TAG of open_clip, or a weights file")
-    vqgan: str | None = knob(None, "another VQGAN: a part's name, a weights file, or a .ckpt with its .yaml beside it")
-    seed: int | None = knob(None, "decides everything that is drawn", minimum=0, maximum=2**63 - 1)
-    device: str = knob("auto", "where the networks run: auto, cpu, cuda, cuda:1, mps")
-    precision: str = knob("auto", "arithmetic of the networks", choices=("auto", "fp32", "bf16"))
+    PANEL = "Run"
+
+    models: str = setting(
+        "auto",
+        "family of models; auto: full if its weights are installed, else mini",
+        panel="Models",
+        everyday=True,
+        choices=("auto", "full", "mini"),
+    )
+    perceptor: str | None = setting(
+        None,
+        "another CLIP model: the name of a published part, ARCHITECTURE/TAG of open_clip, or a weights file",
+        default_text="the one of the family",
+        panel="Models",
+        metavar="MODEL",
+    )
+    vqgan: str | None = setting(
+        None,
+        "another VQGAN: the name of a published part, a weights file, or a .ckpt with its .yaml in the same folder",
+        default_text="the one of the family",
+        panel="Models",
+        metavar="MODEL",
+    )
+    seed: int | None = setting(
+        None,
+        "seed of all random numbers",
+        minimum=0,
+        maximum=2**63 - 1,
+        default_text="random, and reported",
+        everyday=True,
+    )
+    device: str = setting("auto", "device that runs the models: auto, cpu, cuda, cuda:1, mps", everyday=True)
+    precision: str = setting("auto", "floating-point precision of the models", choices=("auto", "fp32", "bf16"))

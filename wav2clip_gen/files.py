@@ -91,9 +91,7 @@ def appear_whole(path: Path, *, option: str = "--out") -> Iterator[Path]:
         try:
             part.replace(path)
         except OSError as error:
-            raise OutputError(
-                f"cannot write {path}: {error.strerror}", hint=f"choose another {option}"
-            ) from error
+            raise OutputError(f"cannot write {path}: {error.strerror}", hint=f"choose another {option}") from error
 
 
 def hash_file(path: Path) -> str:

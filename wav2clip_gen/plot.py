@@ -126,7 +126,7 @@ class _Sheet:
         axes.plot(times, heights, color=color, linewidth=1.1, solid_joinstyle="round")
 
     def marks(self, axes: Axes, seconds: Floats, low: float, high: float, **style: Any) -> None:
-        """Draw vertical lines between two heights of a lane, unless they are too dense to be told apart."""
+        """Draw vertical lines between two heights of a lane, unless they are too dense."""
         spacing = np.median(np.diff(seconds)) if len(seconds) > 1 else self.duration
         if spacing / self.duration * (WIDTH - LEFT - RIGHT) >= CROWDED:
             axes.vlines(seconds, low, high, **style)

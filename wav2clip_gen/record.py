@@ -16,8 +16,7 @@ from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.job import Job
-from wav2clip_gen.models import store
-from wav2clip_gen.models.registry import select_models
+from wav2clip_gen.models.registry import select_models, weights_sha256
 from wav2clip_gen.progress import Film
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def describe(job: Job, models: Models, film: Film, frames: list[FrameValues]) ->
             "name": models.selection.family,
             "random": models.random,
             "device": str(models.device),
-            "sha256": {role: store.sha256(path) for role, path in models.files.items()},
+            "sha256": {role: weights_sha256(path) for role, path in models.files.items()},
         },
         "versions": versions(),
         "sound": asdict(job.sound),
@@ -154,11 +153,12 @@ def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demuc
     stems = content.get("stems", {})
     stem_files = {name: folder / stem["path"] for name, stem in stems.items() if stem["path"]}
     given = {"stem_files": [f"{name}={file}" for name, file in stem_files.items()]}
-    settings = Settings().merged(content["settings"] | given)
+    settings = Settings.from_record(content["settings"] | given)
     settings = settings.with_image_files(lambda file: str(folder / file))
     repo = content.get("demucs_repo")
     demucs_repo = demucs_repo or (folder / repo if repo else None)
     components = select_models(settings.run, weights_dir).components
+    old = content["w2c-gen"]["version"].startswith("0.1.")  # then the hash of an own checkpoint is of its conversion
     inputs = [_Input(folder / track["path"], track["sha256"], "name the song itself, as in w2c-gen song.wav --from")]
     inputs += [
         _Input(file, stems[name]["sha256"], f"give another with --stem-file {name}=FILE")
@@ -171,7 +171,7 @@ def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demuc
     inputs += [
         _Input(components[role].path, digest, components[role].hint)
         for role, digest in content["family"]["sha256"].items()
-        if components[role].path.is_file() or components[role].original is None  # else it is not converted yet
+        if not (old and components[role].is_checkpoint)
     ]
     once = {one.path: one for one in reversed(inputs)}  # a .stem.mp4 is both the song and its stems
     differences = [found for one in reversed(once.values()) if (found := one.difference(path.name))]
@@ -224,7 +224,7 @@ def _relative(path: Path, folder: Path) -> str:
 def _hash(path: Path) -> str | None:
     """The hash of a file; None if it was moved away."""
     try:
-        return store.sha256(path)
+        return weights_sha256(path)
     except OSError:
         return None
 

@@ -15,24 +15,24 @@ from wav2clip_gen.synthesis.painter import Painter
 
 from tests.benchmarks.test_speed import SONG, peak_memory
 from wav2clip_gen.config import Settings
-from wav2clip_gen.models.families import Family, load_family
+from wav2clip_gen.models.registry import Models, load_family
 
 pytestmark = pytest.mark.benchmark
 GIB = 2**30
 
 
 @pytest.fixture(scope="module")
-def full(full_weights: Path) -> Family:
+def full(full_weights: Path) -> Models:
     return load_family("full", weights_dir=full_weights)
 
 
-def artist(family: Family, side: int, cuts: int, cut_batch: int) -> Painter:
+def artist(family: Models, side: int, cuts: int, cut_batch: int) -> Painter:
     painting = {"cuts": cuts, "cut_batch": cut_batch, "tv_weight": 0.0}
     settings = Settings().merged({"picture": {"width": side, "height": side}, "painting": painting})
     return Painter(family, settings, generator=torch.Generator().manual_seed(0))
 
 
-def test_full_step_on_a_cpu(table: list[tuple[str, str]], full: Family) -> None:
+def test_full_step_on_a_cpu(table: list[tuple[str, str]], full: Models) -> None:
     painter = artist(full, 256, 32, 0)
     target = full.clip.encode_text(["a dog"])[0]
 
@@ -94,7 +94,7 @@ class Kept:
 
 
 @pytest.mark.parametrize(("side", "cuts", "cut_batch"), [(256, 32, 0), (512, 32, 0), (512, 32, 8)])
-def test_full_activations(table: list[tuple[str, str]], full: Family, side: int, cuts: int, cut_batch: int) -> None:
+def test_full_activations(table: list[tuple[str, str]], full: Models, side: int, cuts: int, cut_batch: int) -> None:
     """What a GPU must hold: the weights, and at most so much for the way back; fp32, as measured on the CPU."""
     painter = artist(full, side, cuts, cut_batch)
     target = full.clip.encode_text(["a dog"])[0]

@@ -23,7 +23,7 @@ from wav2clip_gen.synthesis.painter import Painter
 
 from tests.conftest import ROOT, SAMPLES
 from wav2clip_gen.config import Settings
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 pytestmark = pytest.mark.benchmark
 
@@ -94,7 +94,7 @@ def test_film(table: list[tuple[str, str]], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [128, 256])
-def test_step(table: list[tuple[str, str]], mini: Family, size: int) -> None:
+def test_step(table: list[tuple[str, str]], mini: Models, size: int) -> None:
     settings = Settings().merged({"picture": {"width": size, "height": size}})
     painter = Painter(mini, settings, generator=torch.Generator().manual_seed(0))
     target = mini.clip.encode_text(["a dog"])[0]
@@ -117,7 +117,7 @@ def test_step(table: list[tuple[str, str]], mini: Family, size: int) -> None:
     table.append((f"its split at {size}x{size}", f"{', '.join(parts)}, other {other:.0%}"))
 
 
-def test_moving(table: list[tuple[str, str]], mini: Family) -> None:
+def test_moving(table: list[tuple[str, str]], mini: Models) -> None:
     painter = Painter(mini, Settings(), generator=torch.Generator().manual_seed(0))
     nearer = placement(zoom=1.1 ** (1 / 12))
 

@@ -26,7 +26,7 @@ from wav2clip_gen.audio.timeline import Timeline, iterate_windows
 from wav2clip_gen.audio.track import Samples, Track, open_track
 from wav2clip_gen.config import Settings
 from wav2clip_gen.job import prepare
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import hear
 
 pytestmark = pytest.mark.benchmark
@@ -71,7 +71,7 @@ def test_quality(table: list[tuple[str, str]], name: str) -> None:
     )
 
 
-def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Family) -> None:
+def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Models) -> None:
     song = open_track(loop(tmp_path / "song.flac", 4))
     stems = plan_stems(song, STEMS, separator="dsp").load(cache=tmp_path / "cache")
     timeline = Timeline.of(song, fps=12)
@@ -81,16 +81,16 @@ def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Family) -
 
     began = time.perf_counter()
     for track in stems.values():
-        mini.wav2clip.embed(partial(windows, track))
+        mini.wav2clip.encode_windows(partial(windows, track))
     table.append(("embedding the four stems of 4 min", f"{time.perf_counter() - began:.1f} s"))
 
 
-def test_steering(table: list[tuple[str, str]], tmp_path: Path, mini: Family) -> None:
+def test_steering(table: list[tuple[str, str]], tmp_path: Path, mini: Models) -> None:
     """Stems are heard before the first frame is painted: what that adds to each frame."""
 
     def cost(stems: tuple[str, ...]) -> tuple[float, float]:
         settings = Settings().merged({"stems": list(stems), "run": {"seed": 0}})
-        job = prepare(SAMPLES / "song", tmp_path / "film.mp4", settings, loaded=mini.choice)
+        job = prepare(SAMPLES / "song", tmp_path / "film.mp4", settings, loaded=mini.selection)
         began = time.process_time()
         trajectory = hear(job, mini)
         hearing = (time.process_time() - began) / len(trajectory)

@@ -100,13 +100,16 @@ def test_stems_are_labelled_each_by_itself(here: Path) -> None:
     assert lines[1].startswith("stems: vocals (")
     rows = iter(lines[2:])
     for number, section in enumerate(found["sections"]):
-        for name, part in (("mix", section), *((name, s["sections"][number]) for name, s in found["stems"].items())):
+        for name, found_in in (
+            ("mix", section),
+            *((name, s["sections"][number]) for name, s in found["stems"].items()),
+        ):
             row = next(rows)
             assert row.split("  ")[1] == name
-            assert (part["start"], part["stop"]) == (section["start"], section["stop"])
-            assert row.endswith("silent") == (part["level"] is None) == (part["words"] == [])
-            assert row.endswith("uncertain") == (part["guessing"] and part["words"] != [])
-            assert all(word["text"] in row and f"{word['margin']:+.1f} sd" in row for word in part["words"])
+            assert (found_in["start"], found_in["stop"]) == (section["start"], section["stop"])
+            assert row.endswith("silent") == (found_in["level"] is None) == (found_in["words"] == [])
+            assert row.endswith("uncertain") == (found_in["guessing"] and found_in["words"] != [])
+            assert all(word["text"] in row and f"{word['margin']:+.1f} sd" in row for word in found_in["words"])
     assert next(rows, None) is None
     assert "0:00-0:04  drums  silent" in lines
     with Image.open(here / "song.analysis.png") as stems:
@@ -188,7 +191,7 @@ def test_several_songs_one_of_which_fails(here: Path, write_sound: Write) -> Non
         (["other"], 1, "a folder without a mix"),
         (["song.wav", "--stems", "drumz", "--no-words", "--csv"], 2, "no stem is called 'drumz'"),
         (["song.wav", "--stems", "drums,drums"], 2, "named twice"),
-        (["song.wav", "--stems", "", "--csv"], 2, "is no name of a stem"),
+        (["song.wav", "--stems", "", "--csv"], 2, "a stem has no name"),
         (["song.wav", "--stems", "mix", "--csv"], 2, "mix is the song"),
         (["song.wav", "--stem-file", "drums=song.wav"], 2, "no stem is named"),
         (["song.wav", "--stems", "drums", "--stem-file", "drums=none.wav", "--csv"], 1, "none.wav: no such file"),

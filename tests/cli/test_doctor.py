@@ -1,4 +1,4 @@
-"""`w2c-gen doctor` tells what works and what does not."""
+"""`w2c-gen doctor` reports what works and what does not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from wav2clip_gen.cli.doctor import app
 
 
-def test_a_healthy_house_is_told_so() -> None:
+def test_a_complete_installation_passes() -> None:
     done = CliRunner().invoke(app)
     assert done.exit_code == 0, done.output
     for word in (
@@ -26,7 +26,7 @@ def test_a_healthy_house_is_told_so() -> None:
     assert "!!" not in done.stdout
 
 
-def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mini").mkdir()  # hides the family that ships
     monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("W2C_FFMPEG", str(tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""`--models full` from the command line, as somebody without, and somebody with the weights meets it."""
+"""`--models full` from the command line, with and without its weights."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from tests.models.test_convert import SMALL
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.cli.weights import app as weights_app
-from wav2clip_gen.config import RunSettings
-from wav2clip_gen.models import fakes, manifest, store
-from wav2clip_gen.models.choice import tag_file
+from wav2clip_gen.config import Run
+from wav2clip_gen.models import manifest, random_weights, registry
+from wav2clip_gen.models.download import Progress
+from wav2clip_gen.models.registry import tag_file
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def small_full(tmp_path: Path) -> Path:
     configs: dict[str, Any] = {"wav2clip": {"width": 8}, "clip": {"architecture": "w2c-mini"}, "vqgan": SMALL}
     for part in manifest.expand("full"):
         path = folder / part.name / f"{part.role}.safetensors"
-        fakes.write_fake(path, role=part.role, config=configs[part.role])
+        random_weights.write_random(path, role=part.role, config=configs[part.role])
     return folder
 
 
@@ -43,7 +44,7 @@ def test_without_the_weights_one_command_is_named(write_sound: Write, tone: obje
     assert not (tmp_path / "film.mp4").exists()
 
 
-def test_random_weights_are_told_and_recorded(
+def test_random_weights_are_reported_and_recorded(
     write_sound: Write, tone: object, small_full: Path, tmp_path: Path
 ) -> None:
     song = write_sound(tone)
@@ -59,7 +60,9 @@ def test_words_alone_may_steer_another_perceptor(
     write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "weights"
-    fakes.write_fake(folder / "vit-b-16" / "clip.safetensors", role="clip", config={"architecture": "w2c-mini"})
+    random_weights.write_random(
+        folder / "vit-b-16" / "clip.safetensors", role="clip", config={"architecture": "w2c-mini"}
+    )
     options = ("--perceptor", "vit-b-16", "--weights-dir", folder, "-p", "a dog")
     song = write_sound(tone)
     refused = film(song, tmp_path / "film.mp4", *options)
@@ -73,15 +76,13 @@ def test_words_alone_may_steer_another_perceptor(
 def test_networks_are_loaded_once_for_all_tracks(
     write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wav2clip_gen.models import families
+    loads, load = [], registry.load_models
 
-    loads, load = [], families.load_choice
-
-    def counted(*given: Any, **named: Any) -> families.Family:
+    def counted(*given: Any, **named: Any) -> registry.Models:
         loads.append(given)
         return load(*given, **named)
 
-    monkeypatch.setattr(families, "load_choice", counted)
+    monkeypatch.setattr(registry, "load_models", counted)
     songs = [write_sound(tone, name=f"{name}.wav") for name in "ab"]
     options = ("--size", "32x32", "--fps", "4", "--steps", "1", "--first-steps", "1", "--cuts", "2")
     done = CliRunner().invoke(app, [*map(str, songs), "-o", str(tmp_path / "{stem}.mp4"), *options])
@@ -141,10 +142,10 @@ def test_what_is_missing_is_fetched_and_the_film_made(
         opened.append(path)
         return open_track(path, **span)
 
-    def bring(part: manifest.Part, folder: Path, **options: object) -> list[fetch.Event]:
+    def bring(part: manifest.Part, folder: Path, **options: object) -> list[Progress]:
         asked.append(part.name)
         path = folder / part.name / f"{part.role}.safetensors"
-        return [fetch.Done(part.name, path, new=False)]
+        return [Progress(part=part.name, stage="done", message=str(path))]
 
     monkeypatch.setattr(fetch, "fetch", bring)
     monkeypatch.setattr("wav2clip_gen.job.open_track", opening)
@@ -152,19 +153,19 @@ def test_what_is_missing_is_fetched_and_the_film_made(
     done = film(song, tmp_path / "a.mp4", "--models", "full", "--fetch", "--weights-dir", small_full)
     assert done.exit_code == 0, done.output
     assert asked == ["wav2clip", "vit-b-32", "imagenet-16384"]
-    assert opened == [song]  # once: all of a track may have to be decoded to tell its length
+    assert opened == [song]  # once: all of a track may have to be decoded to know its length
 
 
-def test_what_was_fetched_has_a_say_in_which_networks_are_taken(
+def test_fetched_weights_decide_which_networks_are_used(
     write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a perceptor that is there can be seen to be of the prior's space."""
     from wav2clip_gen.cli import weights
 
-    def bring(run: RunSettings, folder: Path) -> None:
+    def bring(run: Run, folder: Path) -> None:
         place = tag_file("ViT-B-32/openai", folder)
         place.parent.mkdir(parents=True)
-        shutil.copyfile(store.locate_part(store.members("mini")["clip"]), place)
+        shutil.copyfile(registry.locate(manifest.part("mini-clip")), place)
 
     monkeypatch.setattr(weights, "fetch_missing", bring)
     options = ("--models", "mini", "--perceptor", "ViT-B-32/openai", "--audio-weight", 0, "-p", "a sea")

@@ -18,8 +18,10 @@ from tests.conftest import ROOT
 from tests.models.server import Answer, Server
 from tests.models.tiny import place, write_weights
 from wav2clip_gen.cli.weights import app
-from wav2clip_gen.models import fetch, manifest, store
-from wav2clip_gen.models.locks import Lock
+from wav2clip_gen.models import fetch, manifest, registry
+from wav2clip_gen.models.download import Progress
+from wav2clip_gen.models.header import read_header
+from wav2clip_gen.models.lockfile import LockFile
 
 BODY = b"PK" + bytes(range(256)) * 100
 MINI = """
@@ -86,7 +88,7 @@ def test_the_list_for_programs() -> None:
 
 @pytest.fixture
 def extras(folder: Path) -> dict[str, Path]:
-    """What a checkpoint of one's own, one of open_clip's names and a conversion that was cut off left behind."""
+    """Weights outside the manifest: of a user, of open_clip, and of a conversion that was cut off."""
     kept = {
         "own/mine-0123456789ab": folder / "own" / "mine-0123456789ab",
         "ViT-B-16/some--tag": folder / "open_clip" / "ViT-B-16--some--tag",
@@ -128,7 +130,7 @@ def test_a_family_is_fetched_in_one_command(tiny: Server, converter: Any) -> Non
     assert (done.exit_code, done.stdout) == (0, ""), done.stderr
     for words in ("ears: from 127.0.0.1", "ears: checking", "eyes: converting", "0.0 of 0.0 MiB", "0:00 left"):
         assert words in done.stderr
-    assert store.resolve("auto") == "full"
+    assert registry.resolve_family("auto") == "full"
     assert [given[1] for given in converter.given] == ["wav2clip", "clip", "vqgan"]
     again = run("fetch", "full", "eyes")
     assert again.exit_code == 0
@@ -139,15 +141,15 @@ def test_one_part_that_fails_does_not_stop_the_others(tiny: Server) -> None:
     tiny.plan("/ears.pt", Answer(status=404))
     done = run("fetch", "full")
     assert done.exit_code == 1
-    assert "error: ears cannot be had: 127.0.0.1: has no such file (404)" in done.stderr
+    assert "error: ears cannot be fetched: 127.0.0.1: has no such file (404)" in done.stderr
     assert "hint: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert [store.status(part).state for part in manifest.expand("full")] == ["missing", "ready", "ready"]
+    assert [registry.status(part).state for part in manifest.expand("full")] == ["missing", "ready", "ready"]
 
 
-def test_an_interrupted_fetch_says_how_to_go_on(tiny: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_fetch_prints_how_to_resume(tiny: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object, **options: object) -> Any:
-        yield fetch.Trying("ears", "http://127.0.0.1/")
+        yield Progress(part="ears", stage="source", message="from 127.0.0.1")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fetch, "fetch", interrupted)
@@ -155,7 +157,7 @@ def test_an_interrupted_fetch_says_how_to_go_on(tiny: Server, monkeypatch: pytes
     assert done.exit_code == 130
     assert done.stderr.splitlines() == [
         "ears: from 127.0.0.1",
-        "interrupted: the same command goes on where it stopped",
+        "interrupted: the same command resumes where it stopped",
     ]
 
 
@@ -167,12 +169,12 @@ def test_offline_is_obeyed(tiny: Server, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_bar_is_shown_in_a_terminal(tiny: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
-    from wav2clip_gen.cli import transfer
+    from wav2clip_gen.cli import console
 
-    monkeypatch.setattr(transfer, "stderr", Console(stderr=True, force_terminal=True, width=100))
+    monkeypatch.setattr(console, "stderr", Console(stderr=True, force_terminal=True, width=100))
     done = run("fetch", "eyes")
     assert done.exit_code == 0, done.stderr
-    assert "MiB/s" in done.stderr or "kB/s" in done.stderr or "bytes/s" in done.stderr
+    assert "25.6/25.6 kB" in done.stderr
 
 
 def test_verify_reads_what_is_there(tiny: Server, folder: Path) -> None:
@@ -189,7 +191,7 @@ def test_verify_reads_what_is_there(tiny: Server, folder: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    store.locate_original(manifest.part("ears")).write_bytes(BODY[:-1])
+    registry.locate_original(manifest.part("ears")).write_bytes(BODY[:-1])
     done = run("verify", "full")
     assert done.exit_code == 1
     first, second, third = done.stdout.splitlines()
@@ -220,25 +222,25 @@ def test_paths(tiny: Server, folder: Path) -> None:
     assert len(run("path", "full").stdout.splitlines()) == 3
 
 
-def test_a_checkpoint_of_ones_own_is_converted(tiny: Server, folder: Path, tmp_path: Path, converter: Any) -> None:
+def test_a_users_checkpoint_is_converted(tiny: Server, folder: Path, tmp_path: Path, converter: Any) -> None:
     mine = tmp_path / "mine.pt"
     mine.write_bytes(b"PK mine")
     done = run("convert", mine, "--as", "eyes", "--precision", "bf16")
     assert done.stdout == f"{folder / 'eyes' / 'clip.safetensors'}\n"
     assert converter.given == [(b"PK mine", "clip", {"a": 1}, "bf16")]
-    assert Lock(folder).original_hash("eyes") is None  # it is not what is published
+    assert LockFile(folder).original_hash("eyes") is None  # it is not what is published
     assert mine.exists()
     refused = run("convert", mine, "--as", "eyes")
     assert (refused.exit_code, "--overwrite" in refused.stderr) == (1, True)
     assert run("convert", mine, "--as", "eyes", "--overwrite").exit_code == 0
     out = tmp_path / "out.safetensors"
     assert run("convert", mine, "--as", "hands", "--out", out).stdout == f"{out}\n"
-    assert store.read_metadata(out)
+    assert read_header(out)
     assert run("convert", mine, "--as", "hands", "--out", out).exit_code == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (("fetch", "nothing"), "no part is called 'nothing'"),
         (("convert", "nowhere.pt", "--as", "eyes"), "nowhere.pt: no such file"),
@@ -247,9 +249,9 @@ def test_a_checkpoint_of_ones_own_is_converted(tiny: Server, folder: Path, tmp_p
         (("remove", "nothing"), "no part is called 'nothing'"),
     ],
 )
-def test_what_cannot_be_done_is_one_clear_line(tiny: Server, arguments: tuple[str, ...], says: str) -> None:
+def test_what_cannot_be_done_is_one_clear_line(tiny: Server, arguments: tuple[str, ...], expected: str) -> None:
     done = run(*arguments)
-    assert_refused(done, says)
+    assert_refused(done, expected)
     assert done.stderr.count("\n") == 2
 
 
@@ -269,10 +271,10 @@ def test_what_was_fetched_is_removed(tiny: Server, folder: Path) -> None:
     done = run("remove", "full")
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr.count("freed") == 3
-    assert {store.status(part).state for part in manifest.expand("full")} == {"missing"}
-    assert Lock(folder).original_hash("eyes") is not None
+    assert {registry.status(part).state for part in manifest.expand("full")} == {"missing"}
+    assert LockFile(folder).original_hash("eyes") is not None
     assert "nothing there" in run("remove", "eyes", "--forget").stderr
-    assert Lock(folder).original_hash("eyes") is None
+    assert LockFile(folder).original_hash("eyes") is None
 
 
 def test_a_part_that_is_being_fetched_is_not_removed(tiny: Server, folder: Path) -> None:
@@ -280,7 +282,7 @@ def test_a_part_that_is_being_fetched_is_not_removed(tiny: Server, folder: Path)
     with FileLock(folder / "eyes" / ".fetch.lock"):
         done = run("remove", "eyes")
     assert (done.exit_code, "eyes is being fetched" in done.stderr) == (1, True)
-    assert store.find_part("eyes").exists()
+    assert registry.require_part(manifest.part("eyes")).exists()
 
 
 def test_help_names_every_command() -> None:

@@ -1,4 +1,4 @@
-"""Data small enough for tests, in the layout of the real one, and families that know all or nothing of it."""
+"""Data small enough for tests, in the layout of the real one, and families that recognize all or nothing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from tests.training.conftest import COLOURS, ToySentences, add, write_pictures, write_table, write_text
 from wav2clip_gen.evaluation.classes import AUDIOSET
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training import anchors
 
-HEARD = ("dog", "cat", "sea_waves")  # and as many steps up from 300 Hz, two octaves each
+LABELS = ("dog", "cat", "sea_waves")  # and as many steps up from 300 Hz, two octaves each
 RECORDINGS = 5
 SECONDS = 3.0
 LOUD_FROM = 1.0  # seconds; before that the pieces are ten times as quiet
@@ -32,7 +32,7 @@ def _write_sounds(path: Path) -> None:
     path.parent.mkdir(parents=True)
     t = np.arange(round(SECONDS * 16_000)) / 16_000
     with tarfile.open(path, "w") as tar:
-        for number, label in enumerate(HEARD):
+        for number, label in enumerate(LABELS):
             for recording in range(RECORDINGS):
                 tone = 0.4 * np.sin(2 * np.pi * 300 * 4**number * t) * np.where(t < LOUD_FROM, 0.1, 1.0)
                 encoded = io.BytesIO()
@@ -58,7 +58,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sounds = [
         {"set": "esc", "label": label, "human_name": label, "anchors": "" if label == "sea_waves" else label,
          "how": "exact", "esc50_class": label, "clips": RECORDINGS}
-        for label in HEARD
+        for label in LABELS
     ]  # fmt: skip
     write_table(data / "text" / "audio_labels.csv", sounds)
     (data / "teachers").mkdir()
@@ -81,23 +81,23 @@ class _Stub:
     device = torch.device("cpu")
     size = 64
 
-    def __init__(self, *, knows: bool) -> None:
-        self._knows = knows
+    def __init__(self, *, recognizes: bool) -> None:
+        self._recognizes = recognizes
 
     def _axes(self, numbers: Iterable[int]) -> Tensor:
-        return F.one_hot(torch.tensor([number if self._knows else 511 for number in numbers]), 512).float()
+        return F.one_hot(torch.tensor([number if self._recognizes else 511 for number in numbers]), 512).float()
 
     def embed(self, windows: Callable[[], list[Tensor]]) -> Tensor:
         """By pitch."""
         found = []
         for window in torch.cat(windows()):
             hertz = torch.fft.rfft(window).abs().argmax().item() * 16_000 / len(window)
-            found.append(int(np.argmin([abs(np.log(max(hertz, 1) / (300 * 4**at))) for at in range(len(HEARD))])))
+            found.append(int(np.argmin([abs(np.log(max(hertz, 1) / (300 * 4**at))) for at in range(len(LABELS))])))
         return self._axes(found)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """By what they end with; all else lies far from the sounds."""
-        words = [name.replace("_", " ") for name in HEARD]
+        words = [name.replace("_", " ") for name in LABELS]
         synonyms = {"bark": 0, "meow": 1, "ocean": 2}
         found: list[int] = []
         for text in texts:
@@ -113,18 +113,18 @@ class _Stub:
         return self._axes(known[list(COLOURS)[at]] for at in nearest)
 
 
-def _family(mini: Family, *, knows: bool) -> Family:
-    stub = cast(Any, _Stub(knows=knows))
-    return Family(choice=mini.choice, wav2clip=stub, clip=stub, vqgan=mini.vqgan)
+def _family(mini: Models, *, recognizes: bool) -> Models:
+    stub = cast(Any, _Stub(recognizes=recognizes))
+    return Models(choice=mini.choice, wav2clip=stub, clip=stub, vqgan=mini.vqgan)
 
 
 @pytest.fixture
-def oracle(mini: Family) -> Family:
-    """A family that knows what everything is."""
-    return _family(mini, knows=True)
+def oracle(mini: Models) -> Models:
+    """A family that recognizes everything."""
+    return _family(mini, recognizes=True)
 
 
 @pytest.fixture
-def numb(mini: Family) -> Family:
+def constant(mini: Models) -> Models:
     """A family to which everything is the same."""
-    return _family(mini, knows=False)
+    return _family(mini, recognizes=False)

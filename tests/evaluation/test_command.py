@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wav2clip_gen.cli.evaluate import app
-from wav2clip_gen.evaluation.tables import borders
+from wav2clip_gen.evaluation.tables import section_markers
 from wav2clip_gen.training import anchors
 
 
@@ -32,7 +32,9 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
 
 def test_tables_go_to_stdout_to_the_page_and_figures_to_json(toy_data: Path, tmp_path: Path) -> None:
     page, figures = tmp_path / "card.md", tmp_path / "figures.json"
-    page.write_text("\n".join(("before", *borders("mini vqgan"), *borders("mini retrieval"), "after\n")))
+    page.write_text(
+        "\n".join(("before", *section_markers("mini vqgan"), *section_markers("mini retrieval"), "after\n"))
+    )
     code, out, err = run(
         "mini", "--data", toy_data, "--only", "retrieval,vqgan", "--write", page, "--json", figures, "--device", "cpu"
     )
@@ -60,7 +62,7 @@ def test_the_data_must_be_given_and_there(tmp_path: Path) -> None:
     assert "weights/README.md" in err
 
 
-def test_an_unknown_part_or_family_is_named(toy_data: Path) -> None:
+def test_an_unknown_measure_or_family_is_named(toy_data: Path) -> None:
     code, _, err = run("--data", toy_data, "--only", "films")
     assert code == 2
     assert "'films'" in err
@@ -70,7 +72,7 @@ def test_an_unknown_part_or_family_is_named(toy_data: Path) -> None:
     assert "maxi" in err
 
 
-def test_what_cannot_be_written_is_told_before_any_work(toy_data: Path, tmp_path: Path) -> None:
+def test_unwritable_files_are_reported_before_any_work(toy_data: Path, tmp_path: Path) -> None:
     page = tmp_path / "card.md"
     page.write_text("no comments here")
     for option, path in (("--write", page), ("--json", tmp_path / "no" / "folder.json")):

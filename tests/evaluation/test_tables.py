@@ -9,13 +9,13 @@ import pytest
 from tests.conftest import ROOT
 from wav2clip_gen.errors import SettingsError, W2CError
 from wav2clip_gen.evaluation import tables
-from wav2clip_gen.evaluation.parts import PARTS, chosen_parts
+from wav2clip_gen.evaluation.suite import MEASURES, select_measures
 
-TABLE = tables.Table(title="Ears", rows=(("top-1 | all", "62.2 %", "0.7 %"),), notes=("Held out.",))
+TABLE = tables.Table(title="Sounds", rows=[("top-1 | all", "62.2 %", "0.7 %")], notes=["Held out."], figures={})
 
 
 def page(path: Path, *names: str) -> Path:
-    middle = "\n".join("\nold figures\n".join(tables.borders(name)) for name in names)
+    middle = "\n".join("\nold figures\n".join(tables.section_markers(name)) for name in names)
     path.write_text(f"# Card\n{middle}\nthe end\n")
     return path
 
@@ -28,7 +28,7 @@ def test_markdown_has_a_row_each_and_the_notes_below() -> None:
 
 
 def test_a_share_has_its_counts() -> None:
-    assert tables.counted(166, 267) == "62.2 % (166 of 267)"
+    assert tables.format_share(166, 267) == "62.2 % (166 of 267)"
 
 
 def test_only_the_named_section_is_replaced(tmp_path: Path) -> None:
@@ -43,33 +43,33 @@ def test_only_the_named_section_is_replaced(tmp_path: Path) -> None:
     assert "new figures" not in path.read_text()
 
 
-def test_a_page_without_a_place_is_refused_untouched(tmp_path: Path) -> None:
+def test_a_page_without_the_markers_is_refused_untouched(tmp_path: Path) -> None:
     path = page(tmp_path / "card.md", "mini clip", "mini clip")
     before = path.read_text()
     for name, count in (("mini film", "0 places"), ("mini clip", "2 places")):
         with pytest.raises(W2CError, match=count) as error:
             tables.write_sections(path, {name: "x"})
-        assert tables.borders(name)[0] in error.value.hint
+        assert tables.section_markers(name)[0] in error.value.hint
     assert path.read_text() == before
     with pytest.raises(W2CError, match="cannot be read"):
-        tables.check_sections(tmp_path / "nowhere.md", ["mini film"])
+        tables.write_sections(tmp_path / "nowhere.md", {"mini film": "x"})
 
 
-def test_the_model_card_has_a_filled_place_for_each_part() -> None:
+def test_the_model_card_has_a_filled_section_for_each_measure() -> None:
     card = (ROOT / "weights" / "README.md").read_text()
-    for part in PARTS:
-        begin, end = tables.borders(f"mini {part}")
+    for name in MEASURES:
+        begin, end = tables.section_markers(f"mini {name}")
         section = card.partition(begin)[2].partition(end)[0]
-        assert "| --- |" in section, part
-        assert "SHA-256" in section, part
+        assert "| --- |" in section, name
+        assert "SHA-256" in section, name
 
 
-def test_parts_are_taken_in_their_own_order() -> None:
-    assert chosen_parts(None) == tuple(PARTS)
-    assert chosen_parts("film, vqgan") == ("vqgan", "film")
+def test_measures_are_selected_in_their_own_order() -> None:
+    assert select_measures(None) == tuple(MEASURES)
+    assert select_measures("film, vqgan") == ("vqgan", "film")
 
 
-def test_an_unknown_part_is_named() -> None:
+def test_an_unknown_measure_is_named() -> None:
     with pytest.raises(SettingsError, match="'vqagn'") as error:
-        chosen_parts("vqagn")
+        select_measures("vqagn")
     assert error.value.hint == "did you mean vqgan?"

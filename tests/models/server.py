@@ -1,4 +1,4 @@
-"""A web server on this machine that behaves as badly as it is told to."""
+"""A web server on this machine that can be made to misbehave."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Server:
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # path and headers of each request
 
     def plan(self, path: str, *answers: Answer) -> str:
-        """Say what requests for `path` get; give back its URL."""
+        """Set what requests for `path` get; return its URL."""
         self.answers[path] = list(answers)
         return f"{self.url}{path}"
 

@@ -38,7 +38,7 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     path = tmp_path / "wav2clip.safetensors"
     network = Wav2CLIP(Wav2CLIPConfig(width=8)).eval()
     checkpoints.save(network, path, training={"steps": 3})
-    loaded = checkpoints.load(path, part="wav2clip")
+    loaded = checkpoints.load(path, role="wav2clip")
     assert isinstance(loaded, Wav2CLIP)
     assert loaded.config == network.config
     assert not loaded.training
@@ -50,10 +50,10 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path: Path) -> None:
 
 def test_a_digest_is_of_the_tensors_alone(weights: Path, tmp_path: Path) -> None:
     before = checkpoints.digest(weights)
-    told = tmp_path / "told.safetensors"
-    checkpoints.save(checkpoints.load(weights, part="wav2clip"), told, training={"steps": 4, "threads": 2})
-    assert told.read_bytes() != weights.read_bytes()
-    assert checkpoints.digest(told) == before
+    other = tmp_path / "other.safetensors"
+    checkpoints.save(checkpoints.load(weights, role="wav2clip"), other, training={"steps": 4, "threads": 2})
+    assert other.read_bytes() != weights.read_bytes()
+    assert checkpoints.digest(other) == before
     rewrite(weights, lambda tensors: next(iter(tensors.values())).view(-1)[:1].add_(1))
     assert checkpoints.digest(weights) != before
 
@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_the_weights_that_were_there(weights: Path, monkeypat
     assert list(weights.parent.iterdir()) == [weights]
 
 
-def test_values_that_are_too_large_for_a_precision_are_told(tmp_path: Path) -> None:
+def test_values_that_are_too_large_for_a_precision_are_reported(tmp_path: Path) -> None:
     network, path = Wav2CLIP(Wav2CLIPConfig(width=8)), tmp_path / "wav2clip.safetensors"
     with torch.no_grad():
         network.audio_encoder.conv1.weight.fill_(1e6)
@@ -88,58 +88,58 @@ def test_values_that_are_too_large_for_a_precision_are_told(tmp_path: Path) -> N
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    expect(tmp_path / "clip.safetensors", "no such weights file", part="clip")
+    expect(tmp_path / "clip.safetensors", "no such weights file", role="clip")
 
 
-def test_a_truncated_file_is_told(weights: Path) -> None:
+def test_a_truncated_file_is_reported(weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:5000])
     expect(weights, "not a readable safetensors file")
 
 
-def test_an_empty_file_is_told(weights: Path) -> None:
+def test_an_empty_file_is_reported(weights: Path) -> None:
     weights.write_bytes(b"")
     expect(weights, "not a readable safetensors file")
 
 
-def test_weights_of_others_are_told(weights: Path) -> None:
+def test_weights_of_others_are_reported(weights: Path) -> None:
     save_file({"x": torch.zeros(1)}, weights)
     expect(weights, "not a weights file of w2c-gen")
 
 
-def test_another_part_is_told(weights: Path) -> None:
-    expect(weights, "holds a wav2clip, not a vqgan", part="vqgan")
+def test_another_part_is_reported(weights: Path) -> None:
+    expect(weights, "holds a wav2clip, not a vqgan", role="vqgan")
 
 
-def test_a_later_format_is_told(weights: Path) -> None:
+def test_a_later_format_is_reported(weights: Path) -> None:
     header = {"format": 99, "part": "wav2clip", "config": {}, "training": {}}
     save_file(load_file(weights), weights, metadata={"w2c-gen": json.dumps(header)})
     expect(weights, "another version")
 
 
-def test_a_missing_name_is_told(weights: Path) -> None:
+def test_a_missing_name_is_reported(weights: Path) -> None:
     rewrite(weights, lambda tensors: tensors.pop("audio_encoder.conv1.weight"))
     expect(weights, "audio_encoder.conv1.weight is missing")
 
 
-def test_an_unknown_name_is_told(weights: Path) -> None:
+def test_an_unknown_name_is_reported(weights: Path) -> None:
     rewrite(weights, lambda tensors: tensors.update({"stranger": torch.zeros(1)}))
     expect(weights, "stranger is unknown")
 
 
-def test_a_wrong_shape_is_told(weights: Path) -> None:
+def test_a_wrong_shape_is_reported(weights: Path) -> None:
     rewrite(weights, lambda tensors: tensors.update({"audio_encoder.bn1.weight": torch.zeros(9)}))
     expect(weights, "audio_encoder.bn1.weight is (9,), not (8,)")
 
 
-def test_values_that_are_no_numbers_are_told(weights: Path) -> None:
+def test_values_that_are_no_numbers_are_reported(weights: Path) -> None:
     rewrite(weights, lambda tensors: tensors["audio_encoder.bn1.weight"].fill_(torch.nan))
     expect(weights, "audio_encoder.bn1.weight is not finite")
 
 
-def expect(path: Path, words: str, *, part: str = "wav2clip") -> None:
-    """Loading fails in one line with `words`, and says what to do."""
+def expect(path: Path, words: str, *, role: str = "wav2clip") -> None:
+    """Loading fails in one line with `words`, with a hint."""
     with pytest.raises(WeightsError) as caught:
-        checkpoints.load(path, part=part)
+        checkpoints.load(path, role=role)
     assert words in caught.value.what
     assert "\n" not in caught.value.what
     assert caught.value.hint

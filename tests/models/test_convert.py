@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.models import checkpoints, fakes
+from wav2clip_gen.models import checkpoints, random_weights
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.convert import convert, fetch_tag, is_torchscript
 from wav2clip_gen.models.vqgan import VQGANConfig
@@ -33,7 +33,7 @@ SMALL = asdict(
     )
 )
 GUMBEL = {**SMALL, "gumbel": True}
-HEARS = asdict(Wav2CLIPConfig(width=8))
+AUDIO = asdict(Wav2CLIPConfig(width=8))
 
 Save = Callable[[Any], Path]
 
@@ -49,7 +49,7 @@ def save(tmp_path: Path) -> Save:
 
 
 def network(role: str, config: dict[str, Any]) -> dict[str, Tensor]:
-    return fakes.random_network(role, config, seed=3).state_dict()
+    return random_weights.random_network(role, config, seed=3).state_dict()
 
 
 def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ def test_a_vqgan_comes_out_of_every_wrapping(kind: str, config: dict[str, Any], 
     tensors = network("vqgan", config)
     original, out = save(WRITTEN[kind](tensors)), tmp_path / "vqgan.safetensors"
     convert(original, out, role="vqgan", config=config)
-    loaded = checkpoints.load(out, part="vqgan").state_dict()
+    loaded = checkpoints.load(out, role="vqgan").state_dict()
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
     header = checkpoints.read_header(out)
@@ -92,10 +92,10 @@ def test_a_hash_that_is_known_is_not_computed_again(save: Save, tmp_path: Path) 
 
 
 def test_the_sound_encoder_leaves_its_training_behind(save: Save, tmp_path: Path) -> None:
-    tensors = network("wav2clip", HEARS)
+    tensors = network("wav2clip", AUDIO)
     original = save({**tensors, "image_transform.sequential.0.weight": torch.zeros(4, 4)})
-    convert(original, tmp_path / "out.safetensors", role="wav2clip", config=HEARS)
-    assert checkpoints.load(tmp_path / "out.safetensors", part="wav2clip").state_dict().keys() == tensors.keys()
+    convert(original, tmp_path / "out.safetensors", role="wav2clip", config=AUDIO)
+    assert checkpoints.load(tmp_path / "out.safetensors", role="wav2clip").state_dict().keys() == tensors.keys()
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
@@ -150,7 +150,7 @@ def test_the_first_three_faults_are_named(save: Save, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("role", "config", "guess"),
-    [("wav2clip", HEARS, "a Wav2CLIP, of another size"), ("vqgan", GUMBEL, "a Gumbel VQGAN, of another size")],
+    [("wav2clip", AUDIO, "a Wav2CLIP, of another size"), ("vqgan", GUMBEL, "a Gumbel VQGAN, of another size")],
 )
 def test_another_part_is_recognised(role: str, config: dict[str, Any], guess: str, save: Save, tmp_path: Path) -> None:
     assert guess in refused(save, tmp_path, network(role, config)).hint
@@ -170,7 +170,7 @@ def tiny_openai_clip() -> Any:
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """A CLIP as OpenAI publishes it: a TorchScript archive, with three numbers beside the weights."""
+    """A CLIP as OpenAI publishes it: a TorchScript archive, with three numbers besides the weights."""
     model = tiny_openai_clip()
     model.__dict__["attn_mask"] = model._buffers.pop("attn_mask")  # a constant in OpenAI's archives
     for name, value in {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}.items():
@@ -206,7 +206,7 @@ def test_openais_archive_is_read_through_open_clip(archive: Path, tiny_architect
     assert is_torchscript(archive)
     out = tmp_path / "clip.safetensors"
     convert(archive, out, role="clip", config={"architecture": tiny_architecture})
-    ours = checkpoints.load(out, part="clip")
+    ours = checkpoints.load(out, role="clip")
     theirs = torch.jit.load(archive).state_dict()
     expected = theirs["visual.conv1.weight"].half().float()  # the published weights are halves
     assert torch.equal(ours.state_dict()["model.visual.conv1.weight"], expected)
@@ -214,7 +214,7 @@ def test_openais_archive_is_read_through_open_clip(archive: Path, tiny_architect
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_a_damaged_archive_is_told(archive: Path, tiny_architecture: str, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_reported(archive: Path, tiny_architecture: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as whole:
         entries = {name: whole.read(name) for name in whole.namelist()}
     with zipfile.ZipFile(archive, "w") as damaged:
@@ -248,7 +248,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """In the hub's place: open_clip knows one set of weights for our small architecture, and gives them."""
     import open_clip
 
-    filled = fakes.random_network("clip", {"architecture": "w2c-mini"}, seed=5)
+    filled = random_weights.random_network("clip", {"architecture": "w2c-mini"}, seed=5)
     assert isinstance(filled, Perceptor)
     filled.model.visual.preprocess_cfg["mean"] = (0.1, 0.2, 0.3)
     trained: dict[str, Any] = {"quick_gelu": False}
@@ -266,7 +266,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_open_clips_own_weights_keep_their_colours(hub: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "clip.safetensors"
     fetch_tag("w2c-mini/sea", out)
-    loaded = checkpoints.load(out, part="clip")
+    loaded = checkpoints.load(out, role="clip")
     assert isinstance(loaded, Perceptor)
     torch.testing.assert_close(loaded.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
     assert checkpoints.read_header(out).original["file"] == "w2c-mini/sea"
@@ -276,7 +276,7 @@ def test_weights_of_another_activation_are_refused(hub: dict[str, Any], tmp_path
     hub["quick_gelu"] = True
     with pytest.raises(WeightsError, match="another activation") as caught:
         fetch_tag("w2c-mini/sea", tmp_path / "clip.safetensors")
-    assert caught.value.hint == "take w2c-mini-quickgelu/sea"
+    assert caught.value.hint == "use w2c-mini-quickgelu/sea"
 
 
 def test_architectures_that_ask_the_hub_at_every_use_are_refused(tmp_path: Path) -> None:

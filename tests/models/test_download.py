@@ -14,8 +14,7 @@ import requests
 from tests.models.fetching import BODY, HALF, HASH, OTHER, fails, part_from, run, unknown
 from tests.models.server import Answer, Server
 from wav2clip_gen.errors import OutputError, WeightsError
-from wav2clip_gen.models import download, fetch, store
-from wav2clip_gen.models.download import Downloading, Retrying
+from wav2clip_gen.models import download, fetch, registry
 
 pytestmark = pytest.mark.usefixtures("converter")
 
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("converter")
 def test_a_broken_download_goes_on_where_it_stopped(server: Server, folder: Path, converter: Any) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(body=BODY, stop_at=HALF), Answer(body=BODY)))
     events = run(part, folder)
-    assert [type(event) for event in events].count(Retrying) == 1
+    assert [event.stage for event in events].count("retry") == 1
     first, second = server.ranges()
     assert first is None
     assert second is not None
@@ -35,7 +34,7 @@ def test_a_broken_download_goes_on_where_it_stopped(server: Server, folder: Path
 def test_a_later_run_goes_on_too(server: Server, folder: Path, converter: Any) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(body=BODY, stop_at=HALF)))
     fails(part, folder, "127.0.0.1", "connection")
-    assert 0 < store.status(part, folder).partial <= HALF
+    assert 0 < registry.status(part, folder).partial <= HALF
     server.plan("/eyes.pt", Answer(body=BODY))
     server.asked.clear()
     run(part, folder)
@@ -48,12 +47,12 @@ def test_an_interrupted_download_keeps_what_came(server: Server, folder: Path, c
 
     def stop_after_some() -> None:
         for event in fetch.fetch(part, folder):
-            if isinstance(event, Downloading):
+            if event.stage == "downloading":
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stop_after_some()
-    begun = store.status(part, folder).partial
+    begun = registry.status(part, folder).partial
     assert 0 < begun < len(BODY)
     server.plan("/eyes.pt", Answer(body=BODY))
     run(part, folder)
@@ -63,7 +62,7 @@ def test_an_interrupted_download_keeps_what_came(server: Server, folder: Path, c
 
 def test_a_download_that_was_complete_is_not_asked_for_again(server: Server, folder: Path, converter: Any) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
-    wanted = store.locate_original(part, folder)
+    wanted = registry.locate_original(part, folder)
     wanted.parent.mkdir(parents=True)
     wanted.with_name("eyes.pt.part").write_bytes(BODY)
     run(part, folder)
@@ -139,7 +138,7 @@ def test_with_a_known_hash_another_mirror_goes_on(server: Server, folder: Path, 
 
 def test_a_known_hash_shows_what_was_glued_and_it_is_fetched_anew(server: Server, folder: Path, converter: Any) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY, etag=None)))
-    original = store.locate_original(part, folder)
+    original = registry.locate_original(part, folder)
     original.parent.mkdir(parents=True)
     original.with_name("eyes.pt.part").write_bytes(OTHER[:HALF])
     run(part, folder)
@@ -172,7 +171,7 @@ def test_a_length_other_than_the_published_one_is_noticed_before_anything_is_fet
 ) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY + b"x")))
     fails(part, folder, f"has a file of {len(BODY) + 1} bytes instead of {len(BODY)}")
-    assert store.status(part, folder).partial == 0
+    assert registry.status(part, folder).partial == 0
 
 
 def test_a_body_that_does_not_end_is_cut(server: Server, folder: Path) -> None:
@@ -192,14 +191,14 @@ def test_an_empty_answer_is_no_file(server: Server, folder: Path) -> None:
     fails(unknown(server.plan("/eyes.pt", Answer(body=b""))), folder, "it is empty")
 
 
-def test_another_file_is_told_by_its_hash(server: Server, folder: Path) -> None:
+def test_another_file_is_reported_by_its_hash(server: Server, folder: Path) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=OTHER)))
     fails(part, folder, "gives another file: its sha256 is", HASH)
-    assert store.status(part, folder).partial == 0
+    assert registry.status(part, folder).partial == 0
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_login_is_told(server: Server, folder: Path, status: int) -> None:
+def test_a_login_is_reported(server: Server, folder: Path, status: int) -> None:
     fails(unknown(server.plan("/eyes.pt", Answer(status=status))), folder, f"asks for a login or refuses ({status})")
     assert len(server.asked) == 1
 
@@ -212,7 +211,7 @@ def test_a_login_is_told(server: Server, folder: Path, status: int) -> None:
         ("application/octet-stream", b"\xef\xbb\xbf \n<!DOCTYPE html><html>sign in</html>"),
     ],
 )
-def test_a_page_instead_of_the_file_is_told(server: Server, folder: Path, kind: str, body: bytes) -> None:
+def test_a_page_instead_of_the_file_is_reported(server: Server, folder: Path, kind: str, body: bytes) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(body=body, headers={"Content-Type": kind})))
     fails(part, folder, "gives a web page instead of the file")
     assert len(server.asked) == 1
@@ -235,7 +234,7 @@ def test_a_redirect_to_plain_http_needs_a_known_hash(
     assert converter.given[0][0] == BODY
 
 
-def test_redirects_that_do_not_end_are_told(server: Server, folder: Path) -> None:
+def test_redirects_that_do_not_end_are_reported(server: Server, folder: Path) -> None:
     fails(unknown(server.plan("/a", Answer(status=302, headers={"Location": "/a"}))), folder, "TooManyRedirects")
 
 
@@ -245,7 +244,10 @@ def test_a_server_that_is_busy_is_asked_again_as_it_says(server: Server, folder:
     slept: list[float] = []
     events = list(fetch.fetch(part, folder, sleep=slept.append))
     assert slept == [7.0, 2.0]
-    assert [event.seconds for event in events if isinstance(event, Retrying)] == slept
+    assert [event.message.partition("; ")[2] for event in events if event.stage == "retry"] == [
+        "again in 7 s",
+        "again in 2 s",
+    ]
     assert converter.given[0][0] == BODY
 
 
@@ -264,7 +266,9 @@ def test_a_server_that_does_not_answer_is_given_up(
     fails(unknown(server.plan("/eyes.pt", Answer(body=BODY, wait=0.4))), folder, "no answer within")
 
 
-def test_a_full_disk_is_told_before_the_start(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_the_start(
+    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9, 8, 1000))
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
@@ -274,20 +278,20 @@ def test_a_full_disk_is_told_before_the_start(server: Server, folder: Path, monk
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_disk_that_fills_up_is_told(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_reported(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
-    arrived = store.locate_original(part, folder).with_name("eyes.pt.part")
+    arrived = registry.locate_original(part, folder).with_name("eyes.pt.part")
     arrived.parent.mkdir(parents=True)
-    monkeypatch.setattr(download.Wanted, "arrived", Path("/dev/full"))
-    monkeypatch.setattr(download.Wanted, "discard", lambda self: None)
-    monkeypatch.setattr(download.Wanted, "length", lambda self: 0)
+    monkeypatch.setattr(download.Target, "arrived", Path("/dev/full"))
+    monkeypatch.setattr(download.Target, "discard", lambda self: None)
+    monkeypatch.setattr(download.Target, "length", lambda self: 0)
     error = fails(part, folder, "the disk is full", kind=OutputError)
     assert "goes on where it stopped" in error.hint
 
 
 def test_a_damaged_note_beside_a_broken_download_begins_anew(server: Server, folder: Path, converter: Any) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(body=BODY)))
-    arrived = store.locate_original(part, folder).with_name("eyes.pt.part")
+    arrived = registry.locate_original(part, folder).with_name("eyes.pt.part")
     for note in ("", "[]", json.dumps({"url": part.sources[0]})):
         arrived.parent.mkdir(parents=True)
         arrived.write_bytes(OTHER[:HALF])

@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +17,34 @@ from tests.models.server import Answer, Server
 from tests.models.tiny import write_weights
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.models import fetch, store
-from wav2clip_gen.models.download import Downloading
-from wav2clip_gen.models.fetch import Done, Failed, Trying, Waiting
-from wav2clip_gen.models.locks import Lock
+from wav2clip_gen.models import fetch, manifest, registry
+from wav2clip_gen.models.download import Progress
+from wav2clip_gen.models.lockfile import LockFile
 from wav2clip_gen.models.manifest import Part
 
 pytestmark = pytest.mark.usefixtures("converter")
 
 
+def in_place(name: str, path: Path) -> Progress:
+    """The last event of a part that was there before."""
+    return Progress(part=name, stage="done", message=f"in place, {path}")
+
+
 def test_a_part_is_fetched_checked_converted_and_recorded(server: Server, folder: Path, converter: Any) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
     events = run(part, folder)
-    path = store.locate_part(part, folder)
-    assert events[0] == Trying("eyes", part.sources[0])
-    assert events[-1] == Done("eyes", path, new=True)
-    heard = [event for event in events if isinstance(event, Downloading)]
-    assert (heard[-1].done, heard[-1].total) == (len(BODY), len(BODY))
-    assert heard[-1].rate > 0
+    path = registry.locate(part, folder)
+    assert events[0] == Progress(part="eyes", stage="source", message="from 127.0.0.1")
+    assert events[-1] == Progress(part="eyes", stage="done", message=str(path))
+    last = [event for event in events if event.stage == "downloading"][-1]
+    assert (last.done, last.total) == (len(BODY), len(BODY))
+    assert last.rate > 0
     assert converter.given == [(BODY, "clip", {"architecture": "x"}, "fp32")]
-    assert store.status(part, folder).state == "ready"
+    assert registry.status(part, folder).state == "ready"
     assert {path.name for path in path.parent.iterdir()} == {"clip.safetensors", ".fetch.lock"}
-    entry = Lock(folder).entries()["eyes"]
+    entry = LockFile(folder).entries()["eyes"]
     assert entry["original"] == {"file": "eyes.pt", "size": len(BODY), "sha256": HASH, "source": part.sources[0]}
-    assert store.sha256(path) == entry["converted"]["sha256"] == hash_file(path)
+    assert registry.weights_sha256(path) == entry["converted"]["sha256"] == hash_file(path)
 
 
 @pytest.mark.parametrize("make", [part_from, unknown])
@@ -54,36 +57,36 @@ def test_a_published_file_is_read_once_for_its_hash(
         hashed.append(path.name)
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    for module in ("fetch", "store"):
+    for module in ("fetch", "registry"):
         monkeypatch.setattr(f"wav2clip_gen.models.{module}.hash_file", hash_file)
     run(make(server.plan("/eyes.pt", Answer(body=BODY))), folder)
     assert hashed == ["eyes.pt.part", "clip.safetensors"]
     assert converter.hashes == [HASH]
-    assert Lock(folder).original_hash("eyes") == HASH
+    assert LockFile(folder).original_hash("eyes") == HASH
 
 
 def test_what_is_in_place_is_not_fetched_again(server: Server, folder: Path) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
     run(part, folder)
-    assert run(part, folder) == [Done("eyes", store.locate_part(part, folder), new=False)]
+    assert run(part, folder) == [in_place("eyes", registry.locate(part, folder))]
     assert len(server.asked) == 1
 
 
 def test_the_published_file_can_be_kept(server: Server, folder: Path, converter: Any) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
     run(part, folder, keep_original=True, precision="fp16")
-    assert store.locate_original(part, folder).read_bytes() == BODY
+    assert registry.locate_original(part, folder).read_bytes() == BODY
     assert converter.given[0][-1] == "fp16"
 
 
 def test_random_and_damaged_weights_are_replaced(server: Server, folder: Path) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
-    path = write_weights(store.locate_part(part, folder), training={"random": 0})
+    path = write_weights(registry.locate(part, folder), training={"random": 0})
     run(part, folder)
-    assert store.status(part, folder).state == "ready"
+    assert registry.status(part, folder).state == "ready"
     path.write_bytes(path.read_bytes()[:-1])
     run(part, folder)
-    assert store.status(part, folder).state == "ready"
+    assert registry.status(part, folder).state == "ready"
 
 
 def test_the_next_source_is_asked(server: Server, folder: Path, converter: Any) -> None:
@@ -91,7 +94,7 @@ def test_the_next_source_is_asked(server: Server, folder: Path, converter: Any) 
     wrong = server.plan("/wrong", Answer(body=OTHER))
     part = part_from(gone, wrong, server.plan("/eyes.pt", Answer(body=BODY)))
     events = run(part, folder)
-    assert [event.reason.partition(" ")[2][:22] for event in events if isinstance(event, Failed)] == [
+    assert [event.message.partition(" ")[2][:22] for event in events if event.stage == "failed"] == [
         "has no such file (404)",
         "gives another file: it",
     ]
@@ -100,11 +103,11 @@ def test_the_next_source_is_asked(server: Server, folder: Path, converter: Any) 
 
 def test_gone_from_all_sources_is_one_clear_line(server: Server, folder: Path) -> None:
     part = unknown(server.plan("/a", Answer(status=404)), server.plan("/b", Answer(status=410)))
-    error = fails(part, folder, "eyes cannot be had", "(404)", "(410)")
-    assert str(store.locate_original(part, folder)) in error.hint
+    error = fails(part, folder, "eyes cannot be fetched", "(404)", "(410)")
+    assert str(registry.locate_original(part, folder)) in error.hint
 
 
-def test_no_network_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     with servers.running() as closed:
         url = f"{closed.url}/eyes.pt"
@@ -119,13 +122,13 @@ def test_offline_asks_nobody(server: Server, folder: Path, monkeypatch: pytest.M
     if how == "W2C_OFFLINE":
         monkeypatch.setenv(how, "1")
     error = fails(part, folder, "stay offline", offline=how == "flag")
-    assert str(store.locate_original(part, folder)) in error.hint
+    assert str(registry.locate_original(part, folder)) in error.hint
     assert server.asked == []
 
 
 def test_a_file_copied_there_by_hand_is_taken_offline(folder: Path, converter: Any) -> None:
     part = part_from("https://nowhere.invalid/eyes.pt")
-    original = store.locate_original(part, folder)
+    original = registry.locate_original(part, folder)
     original.parent.mkdir(parents=True)
     original.write_bytes(OTHER)
     with pytest.raises(WeightsError, match="its sha256 is") as caught:
@@ -136,7 +139,7 @@ def test_a_file_copied_there_by_hand_is_taken_offline(folder: Path, converter: A
     assert converter.given[0][0] == BODY
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     fails(
         part_from("https://nowhere.invalid/x"), tmp_path / "file" / "weights", "cannot be written to", kind=OutputError
@@ -144,13 +147,13 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_told(folder: Path) -> None:
+def test_a_read_only_folder_is_reported(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o500)
     fails(part_from("https://nowhere.invalid/x"), folder, "cannot be written to", kind=OutputError)
 
 
-def test_a_read_only_disk_is_told(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_disk_is_reported(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path, *arguments: object, **options: object) -> None:
         raise OSError(30, "Read-only file system", str(self))
 
@@ -161,57 +164,58 @@ def test_a_read_only_disk_is_told(server: Server, folder: Path, monkeypatch: pyt
 
 def test_a_read_only_folder_that_others_filled_is_enough(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = part_from("https://nowhere.invalid/x")
-    path = write_weights(store.locate_part(part, folder))
+    path = write_weights(registry.locate(part, folder))
 
     def refuse(self: Path, *arguments: object, **options: object) -> None:
         raise OSError(30, "Read-only file system", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert run(part, folder) == [Done("eyes", path, new=False)]
+    assert run(part, folder) == [in_place("eyes", path)]
     assert not path.with_name(".fetch.lock").exists()
 
 
 def test_the_hash_of_the_first_fetch_holds_ever_after(server: Server, folder: Path, converter: Any) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(body=BODY)))
     run(part, folder)
-    store.locate_part(part, folder).unlink()
+    registry.locate(part, folder).unlink()
     server.plan("/eyes.pt", Answer(body=OTHER, etag='"two"'))
     error = fails(part, folder, "gives another file", HASH)
     assert error.hint.endswith("`w2c-gen weights remove eyes --forget`")
-    Lock(folder).forget("eyes", original=True)
+    LockFile(folder).forget("eyes", original=True)
     run(part, folder)
     assert converter.given[-1][0] == OTHER
 
 
 def test_a_file_that_cannot_be_converted_is_not_remembered(server: Server, folder: Path, converter: Any) -> None:
-    part = unknown(server.plan("/eyes.pt", Answer(body=BODY[:HALF], length=-1)))  # cut off, and nothing tells
+    part = unknown(server.plan("/eyes.pt", Answer(body=BODY[:HALF], length=-1)))  # cut off unnoticed
     converter.refuses = True
     with pytest.raises(WeightsError, match="holds no clip") as caught:
         run(part, folder)
     assert "`w2c-gen weights remove eyes`" in caught.value.hint
-    assert store.status(part, folder).state == "fetched"
-    assert Lock(folder).original_hash("eyes") is None
+    assert registry.status(part, folder).state == "fetched"
+    assert LockFile(folder).original_hash("eyes") is None
     assert [path.name for path in folder.joinpath("eyes").glob(".w2c-*")] == []
 
 
 def test_two_at_once_fetch_only_once(server: Server, folder: Path, converter: Any) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY, pace=0.005)))
-    heard: list[list[Any]] = [[], []]
+    received: list[list[Any]] = [[], []]
     threads = [
         threading.Thread(target=lambda events: events.extend(fetch.fetch(part, folder)), args=(events,))
-        for events in heard
+        for events in received
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(server.asked) == 1
-    assert sorted(events[-1].new for events in heard) == [False, True]
-    waited = next(events for events in heard if not events[-1].new)
-    assert waited == [Waiting("eyes"), Done("eyes", store.locate_part(part, folder), new=False)]
+    waited = min(received, key=len)
+    waiting = Progress(part="eyes", stage="waiting", message="another w2c-gen fetches it, waiting")
+    assert waited == [waiting, in_place("eyes", registry.locate(part, folder))]
+    assert max(received, key=len)[-1].message == str(registry.locate(part, folder))
 
 
 def test_what_ships_needs_no_fetching(folder: Path) -> None:
-    part = replace(unknown(), name="mini-clip", file="mini/clip.safetensors", shipped=True)
-    assert run(part, folder) == [Done("mini-clip", store.find_part("mini-clip"), new=False)]
+    part = manifest.part("mini-clip")
+    assert run(part, folder) == [in_place("mini-clip", registry.require_part(part))]
     assert not folder.exists()

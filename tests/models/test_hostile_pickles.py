@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.models.test_pickles import FORMATS, expect_error, old_tar, save
+from tests.models.test_torch_files import FORMATS, expect_error, save
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import opcodes
-from wav2clip_gen.models.pickles import read_state_dict
+from wav2clip_gen.models import unpickle
+from wav2clip_gen.models.torch_files import read_state_dict
 
-UNUSED = "this"  # a module of the standard library that prints when imported, which nobody imports
+UNUSED = "this"  # a module of the standard library that prints when imported, which nothing imports
 W = torch.arange(4.0)
 STREAM_HEAD = b"".join(
     pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})
@@ -38,7 +38,7 @@ class Reduces:
         return self.reduced
 
     def __call__(self) -> None:
-        """Pickle wants what it is told to call to be callable."""
+        """Pickle only takes callables to call."""
 
 
 def touching(marker: Path) -> str:
@@ -71,7 +71,7 @@ def attacks(marker: Path) -> dict[str, object]:
 
 @FORMATS
 @pytest.mark.parametrize("name", sorted(attacks(Path())))
-def test_nothing_runs_and_the_tensors_beside_it_are_read(tmp_path: Path, name: str, as_zip: bool) -> None:
+def test_nothing_runs_and_the_other_tensors_are_read(tmp_path: Path, name: str, as_zip: bool) -> None:
     marker = tmp_path / "mark"
     state = {"before": W, "attack": attacks(marker)[name], "after": W + 1}
     path = save({"state_dict": state}, tmp_path / "x.pt", as_zip=as_zip, pickle_protocol=4)
@@ -115,7 +115,7 @@ def tensor(offset: str = "K\x00", shape: str = "K\x04\x85", stride: str = "K\x01
     return f"ctorch._utils\n_rebuild_tensor_v2\n({storage}{offset}{shape}{stride}\x89Ntq\x01R".encode("latin-1")
 
 
-BESIDE = b"X\x01\x00\x00\x00w" + tensor() + b"s"  # {..., "w": tensor}
+TENSOR = b"X\x01\x00\x00\x00w" + tensor() + b"s"  # {..., "w": tensor}
 CALLS = [
     b"cbuiltins\nexec\n(VCODE\ntR",
     b"(VCODE\nibuiltins\nexec\n",
@@ -142,7 +142,7 @@ CALLS = [
 def test_hand_made_opcodes_run_nothing(tmp_path: Path, call: bytes) -> None:
     marker = tmp_path / "mark"
     code = touching(marker)
-    content = b"\x80\x02}" + b"X\x01\x00\x00\x00x" + call.replace(b"CODE", code.encode()) + b"s" + BESIDE + b"."
+    content = b"\x80\x02}" + b"X\x01\x00\x00\x00x" + call.replace(b"CODE", code.encode()) + b"s" + TENSOR + b"."
     before = set(sys.modules)
     found = read_state_dict(with_pickle(tmp_path / "x.pt", content))
     assert list(found) == ["w"]
@@ -171,21 +171,21 @@ NUMBER = "\x8a\x08" + struct.pack("<q", 1 << 62).decode("latin-1")
         (tensor(count=NUMBER), "larger than the bytes it has"),
         (tensor(count="J\xff\xff\xff\xff"), "larger than the bytes it has"),
         (tensor().replace(b"\x000X", b"\x009X"), "storage 9 is missing"),
-        (b"K\x01)R", "cannot be called"),
+        (b"K\x01)R", "not callable"),
         (b"h\x63", "99"),
-        (b"\x97", "NEXT_BUFFER"),
+        (b"\x97", "out-of-band"),
         (b"VP\nQ", ""),
         (b"\xff", ""),
         (b"0000", ""),
         (b"X\xff\xff\xff\xff", ""),
     ],
 )
-def test_tensors_that_cannot_be_are_told(tmp_path: Path, made: bytes, words: str) -> None:
-    content = b"\x80\x02}" + BESIDE + b"X\x01\x00\x00\x00x" + made + b"s."
+def test_tensors_that_cannot_be_are_reported(tmp_path: Path, made: bytes, words: str) -> None:
+    content = b"\x80\x02}" + TENSOR + b"X\x01\x00\x00\x00x" + made + b"s."
     expect_error(with_pickle(tmp_path / "x.pt", content), words)
 
 
-STARTED = b"\x80\x02}" + BESIDE + b"X\x01\x00\x00\x00x"
+STARTED = b"\x80\x02}" + TENSOR + b"X\x01\x00\x00\x00x"
 TUPLES = b")q\x020" + b"h\x02h\x02\x86q\x020" * 200  # to hash the last of them takes 2^200 steps
 DICTS = b"}q\x020" + b"}(Va\nh\x02Vb\nh\x02uq\x020" * 60  # the last of them holds 2^60 dicts
 
@@ -197,6 +197,8 @@ DICTS = b"}q\x020" + b"}(Va\nh\x02Vb\nh\x02uq\x020" * 60  # the last of them hol
         TUPLES + b"}h\x02Ns",
         TUPLES + b"\x8f(h\x02\x90",
         TUPLES + b"cbuiltins\nset\n(h\x02tR",
+        DICTS + b"h\x02",
+        b"}q\x02Va\nh\x02s",  # a dict in itself
         b"](I1\nI2\n\x86e" + b"q\x02" + b"ccollections\nOrderedDict\nh\x02\x85R0" * 1000,
     ],
 )
@@ -209,17 +211,15 @@ def test_a_dict_of_pairs_as_python_2_wrote_it_is_read_once(tmp_path: Path) -> No
     strange = b"](h\x02Ne"  # a pair whose key would take for ever to hash
     content = b"\x80\x02" + TUPLES + b"](](Va.w\n" + tensor() + b"e" + strange + b"e" + twice
     assert list(read_state_dict(with_pickle(tmp_path / "x.pt", content))) == ["a.w"]
-    again = opcodes.unpickle(b"\x80\x02](](Vx\nNee" + twice, list)
+    again = unpickle.unpickle(b"\x80\x02](](Vx\nNee" + twice)[0]
     assert again == [{"x": None}, {}]  # a list used again and again would fill memory
 
 
-LARGE = b"X" + struct.pack("<I", opcodes.LARGEST_PICKLE) + bytes(opcodes.LARGEST_PICKLE)
+LARGE = b"X" + struct.pack("<I", unpickle.LARGEST_PICKLE) + bytes(unpickle.LARGEST_PICKLE)
 
 
-def test_what_is_without_measure_is_told(tmp_path: Path) -> None:
+def test_what_is_without_measure_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
-    expect_error(with_pickle(path, STARTED + DICTS + b"h\x02s."), "without end")
-    expect_error(with_pickle(path, STARTED + b"}q\x02Va\nh\x02s" + b"s."), "without end")
     expect_error(with_pickle(path, STARTED + LARGE + b"s."), "a pickle of more than 8 MiB")
     path.write_bytes(STREAM_HEAD + b"\x80\x02" + LARGE + b".")
     expect_error(path, "a pickle of more than 8 MiB")
@@ -286,7 +286,7 @@ def test_an_entry_larger_than_it_claims_is_refused(checkpoint: Path) -> None:
     repack(checkpoint, lambda entries: entries.update({"x/data/0": bytes(10_000_000)}), zipfile.ZIP_DEFLATED)
     content = checkpoint.read_bytes().replace(struct.pack("<I", 10_000_000), struct.pack("<I", 16))
     checkpoint.write_bytes(content)
-    expect_error(checkpoint, "not as it was written")
+    expect_error(checkpoint, "Bad CRC-32")
 
 
 def claim(path: Path, size: int) -> None:
@@ -300,7 +300,7 @@ def claim(path: Path, size: int) -> None:
 
 def test_stored_entries_larger_than_the_file_are_refused(checkpoint: Path) -> None:
     claim(checkpoint, 1 << 30)
-    expect_error(checkpoint, "do not agree")
+    expect_error(checkpoint, "larger than the file")
 
 
 def test_entries_that_overlap_are_refused(checkpoint: Path) -> None:
@@ -310,7 +310,7 @@ def test_entries_that_overlap_are_refused(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_damaged_storage_is_told(checkpoint: Path, method: int) -> None:
+def test_a_damaged_storage_is_reported(checkpoint: Path, method: int) -> None:
     repack(checkpoint, lambda entries: None, method)
     content = bytearray(checkpoint.read_bytes())
     content[content.index(b"x/data/0") + 8 + 5] ^= 1
@@ -331,14 +331,10 @@ def test_an_error_quotes_no_control_characters(checkpoint: Path) -> None:
     expect_error(repack(checkpoint, lambda entries: entries.update({"../\x1b[2J\nx": b""})), "../?[2J x")
 
 
-@pytest.mark.parametrize("kind", ["zip", "stream", "tar"])
-def test_changed_bytes_give_tensors_or_an_error(tmp_path: Path, kind: str) -> None:
+@FORMATS
+def test_changed_bytes_give_tensors_or_an_error(tmp_path: Path, as_zip: bool) -> None:
     tensors = {"a.w": torch.arange(12.0).reshape(3, 4).T, "a.b": torch.arange(5)}
-    path = tmp_path / "x.pt"
-    if kind == "tar":
-        old_tar(path, tensors)
-    else:
-        save({"state_dict": tensors, "epoch": 3}, path, as_zip=kind == "zip")
+    path = save({"state_dict": tensors, "epoch": 3}, tmp_path / "x.pt", as_zip=as_zip)
     whole = path.read_bytes()
     draw = random.Random(0)
     outcomes = set()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import manifest, store
+from wav2clip_gen.models import manifest, registry
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 
@@ -20,29 +20,29 @@ OPENAI = "https://openaipublic.azureedge.net/clip/models/"
 
 WHOLE = """
 families:
-  full: {wav2clip: ears, clip: eyes, vqgan: hands}
+  full: {wav2clip: encoder, clip: perceptor, vqgan: decoder}
 parts:
-  ears: {role: wav2clip, file: a, licence: MIT, citation: x, config: {}, sources: [https://a/a]}
-  eyes: {role: clip, file: b, licence: MIT, citation: x, config: {}, sources: [https://a/b]}
-  hands: {role: vqgan, file: c, licence: MIT, citation: x, config: {}, sources: [https://a/c]}
+  encoder: {role: wav2clip, file: a, licence: MIT, citation: x, config: {}, sources: [https://a/a]}
+  perceptor: {role: clip, file: b, licence: MIT, citation: x, config: {}, sources: [https://a/b]}
+  decoder: {role: vqgan, file: c, licence: MIT, citation: x, config: {}, sources: [https://a/c]}
 """
 
 
 def test_all_that_the_families_need_is_there() -> None:
     found = manifest.published()
-    assert tuple(found.families) == store.FAMILIES
+    assert tuple(found.families) == registry.FAMILIES
     assert [part.name for part in manifest.expand("full")] == ["wav2clip", "vit-b-32", "imagenet-16384"]
     assert all(part.shipped for part in manifest.expand("mini"))
 
 
 def test_every_model_of_the_usual_download_scripts_is_there() -> None:
     names = {part.name for part in PUBLISHED}
-    painters = {"imagenet-1024", "imagenet-16384", "coco", "faceshq", "wikiart-1024", "wikiart-16384", "sflckr"}
-    assert names >= painters | {"openimages-8192", "wav2clip", "vit-b-32", "vit-b-16", "vit-l-14", "rn50"}
+    vqgans = {"imagenet-1024", "imagenet-16384", "coco", "faceshq", "wikiart-1024", "wikiart-16384", "sflckr"}
+    assert names >= vqgans | {"openimages-8192", "wav2clip", "vit-b-32", "vit-b-16", "vit-l-14", "rn50"}
 
 
 @pytest.mark.parametrize("part", PUBLISHED, ids=lambda part: part.name)
-def test_every_part_says_whose_it_is_and_where_it_comes_from(part: manifest.Part) -> None:
+def test_every_part_has_a_licence_a_citation_and_sources(part: manifest.Part) -> None:
     assert part.licence
     assert "arXiv" in part.citation
     assert part.checkpoint in ("Wav2CLIP", "CLIP", "VQModel", "GumbelVQ", "Net2NetTransformer")
@@ -64,7 +64,7 @@ def test_openai_perceptors_are_what_open_clip_takes_from_the_same_place(part: ma
 
 
 @pytest.mark.parametrize("part", [part for part in PUBLISHED if part.role == "vqgan"], ids=lambda part: part.name)
-def test_a_painters_config_builds_its_network(part: manifest.Part) -> None:
+def test_the_config_of_a_vqgan_builds_its_network(part: manifest.Part) -> None:
     known = {field.name for field in dataclasses.fields(VQGANConfig)}
     config: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in part.config.items()
@@ -94,40 +94,40 @@ def test_the_published_sound_encoder_is_the_default_one() -> None:
         Wav2CLIP(config)
 
 
-def test_an_unknown_name_is_told() -> None:
+def test_an_unknown_name_is_reported() -> None:
     with pytest.raises(WeightsError, match="no part is called 'nothing'") as caught:
         manifest.expand("nothing")
     assert "weights list" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
-        (("role: clip", "role: eye"), "eyes: no role is called 'eye'"),
-        (("clip: eyes", "clip: hands"), "a family is not made of"),
-        (("clip: eyes, ", ""), "a family is not made of"),
-        (("clip: eyes", "clip: eyes, prior: hands"), "a family is not made of"),
-        (("vqgan: hands", "vqgan: feet"), "KeyError"),
-        ((", sources: [https://a/b]", ""), "eyes: has no source"),
-        (("file: b", "file: b, sha256: 12ab"), "eyes: not a sha256"),
+        (("role: clip", "role: eye"), "perceptor: no role is called 'eye'"),
+        (("clip: perceptor", "clip: decoder"), "a family is not made of"),
+        (("clip: perceptor, ", ""), "a family is not made of"),
+        (("clip: perceptor", "clip: perceptor, prior: decoder"), "a family is not made of"),
+        (("vqgan: decoder", "vqgan: other"), "KeyError"),
+        ((", sources: [https://a/b]", ""), "perceptor: has no source"),
+        (("file: b", "file: b, sha256: 12ab"), "perceptor: not a sha256"),
         (("file: b", "file: b, colour: red"), "colour"),
         (("file: b, ", ""), "file"),
         (("families:", "families: ["), "not a manifest"),
         (("parts:", "things:"), "KeyError"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_one_clear_line(change: tuple[str, str], says: str, tmp_path: Path) -> None:
+def test_a_manifest_that_does_not_fit_is_one_clear_line(change: tuple[str, str], expected: str, tmp_path: Path) -> None:
     path = tmp_path / "manifest.yaml"
     path.write_text(WHOLE)
     assert len(manifest.read(path).parts) == 3
     path.write_text(WHOLE.replace(*change))
     with pytest.raises(WeightsError) as caught:
         manifest.read(path)
-    assert says in caught.value.what
+    assert expected in caught.value.what
     assert "\n" not in caught.value.what
     assert caught.value.hint
 
 
-def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_reported(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot be read"):
         manifest.read(tmp_path / "manifest.yaml")

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests import structures as reference
-from wav2clip_gen.models import checkpoints, fakes, structures
-from wav2clip_gen.models.checkpoints import Header
+from wav2clip_gen.models import checkpoints, convert, random_weights
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIPConfig
@@ -39,7 +38,7 @@ def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...]]]
 
 
 def test_all_published_networks_are_covered() -> None:
-    assert set(CONFIGS) == set(structures.KNOWN) == set(reference.REFERENCES)
+    assert set(CONFIGS) == set(convert.KNOWN) == set(reference.REFERENCES)
 
 
 @pytest.mark.parametrize(
@@ -47,27 +46,27 @@ def test_all_published_networks_are_covered() -> None:
 )
 def test_our_network_has_the_tensors_of_the_published_file(name: str) -> None:
     role, config = CONFIGS[name]
-    network = checkpoints.unfilled(Header(part=role, config=config))
+    network = checkpoints.build(role, config)
     tensors = network.state_dict()
     if role == "clip":
         tensors = {key.removeprefix("model."): value for key, value in tensors.items()}
-    assert shapes(tensors) == structures.read(name)
+    assert shapes(tensors) == convert.read_structure(name)
 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_the_data_is_what_the_reference_code_gives(name: str) -> None:
-    assert (structures.FOLDER / f"{name}.txt").read_text() == reference.lines(name)
+    assert (convert.STRUCTURES / f"{name}.txt").read_text() == reference.lines(name)
 
 
-@pytest.mark.parametrize("name", structures.KNOWN)
+@pytest.mark.parametrize("name", convert.KNOWN)
 def test_a_published_file_is_recognised(name: str) -> None:
-    tensors = {key: torch.empty(shape, device="meta") for key, (_, shape) in structures.read(name).items()}
-    assert structures.recognise(tensors) == structures.KNOWN[name]
+    tensors = {key: torch.empty(shape, device="meta") for key, (_, shape) in convert.read_structure(name).items()}
+    assert convert.recognize(tensors) == convert.KNOWN[name]
 
 
 def test_strangers_are_recognised_by_their_names() -> None:
-    assert structures.recognise({"model.diffusion_model.x": torch.zeros(1)}) == "a latent diffusion model"
-    assert structures.recognise({"what": torch.zeros(1)}) is None
+    assert convert.recognize({"model.diffusion_model.x": torch.zeros(1)}) == "a latent diffusion model"
+    assert convert.recognize({"what": torch.zeros(1)}) is None
 
 
 class StraightVQModel:
@@ -100,7 +99,7 @@ class StraightVQModel:
 @torch.no_grad()
 def test_a_vqgan_of_published_size_computes_what_taming_computes(name: str) -> None:
     role, config = CONFIGS[name]
-    ours = fakes.random_network(role, config, seed=5)
+    ours = random_weights.random_network(role, config, seed=5)
     assert isinstance(ours, VQGAN)
     ours.quantize.codes.mul_(3)  # so that the codes lie about as far apart as the encoder's outputs
     parts = reference.REFERENCES[name]()
@@ -117,7 +116,7 @@ def test_a_vqgan_of_published_size_computes_what_taming_computes(name: str) -> N
 
 @pytest.fixture(scope="module")
 def vit() -> Perceptor:
-    network = fakes.random_network("clip", {"architecture": "ViT-B-32-quickgelu"}, seed=2)
+    network = random_weights.random_network("clip", {"architecture": "ViT-B-32-quickgelu"}, seed=2)
     assert isinstance(network, Perceptor)
     return network
 

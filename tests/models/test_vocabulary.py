@@ -1,4 +1,4 @@
-"""Words that a text tower has not learned are told, and only those."""
+"""Words that a text tower has not learned are reported, and only those."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from wav2clip_gen.analysis import read_labels as everyday
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import store
+from wav2clip_gen.models import manifest
 from wav2clip_gen.models.vocabulary import FILE, note_unknown, read_words, words_in, write_words
 
-MINI = store.find_part("mini-clip")
+MINI = manifest.shipped_folder() / "mini" / "clip.safetensors"
 
 
 def note(*texts: str, weights: Path = MINI) -> str:
@@ -27,7 +27,7 @@ def test_known_words_need_no_note(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("xqzw", 'mini-clip has not learned the word "xqzw", and guesses'),
         ("seagulls at sea", 'mini-clip has not learned the word "seagulls", and guesses; it knows "seagull"'),
@@ -35,14 +35,14 @@ def test_known_words_need_no_note(text: str) -> None:
         ("嵐の海", 'mini-clip has not learned the word "嵐の海", and guesses'),
     ],
 )
-def test_unknown_words_are_named_with_what_is_spelt_alike(text: str, says: str) -> None:
-    assert note(text) == says
+def test_unknown_words_are_named_with_what_is_spelt_alike(text: str, expected: str) -> None:
+    assert note(text) == expected
 
 
 def test_a_song_full_of_unknown_words_is_one_short_line() -> None:
-    told = note(*(f"xqzw{chr(97 + number)}" for number in range(20)), "xqzwa")
-    assert told.count("xqzw") == 5
-    assert "and 15 more" in told
+    line = note(*(f"xqzw{chr(97 + number)}" for number in range(20)), "xqzwa")
+    assert line.count("xqzw") == 5
+    assert "and 15 more" in line
 
 
 def test_most_everyday_words_are_known() -> None:
@@ -64,7 +64,7 @@ def test_a_list_is_written_the_same_for_the_same_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"a dog", gzip.compress(b"dog")[:-6], gzip.compress(b"\xff\xfe")])
-def test_a_damaged_list_is_told(content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_list_is_reported(content: bytes, tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(WeightsError, match=r"words\.txt\.gz: not a readable list"):
         note("a dog", weights=tmp_path / "clip.safetensors")

@@ -57,7 +57,7 @@ def test_a_clip_is_embedded_as_by_the_published_package(published_size: Wav2CLIP
 def test_a_track_is_embedded_as_by_the_published_package(published_size: Wav2CLIP, theirs: Any, track: Tensor) -> None:
     windows = track.unfold(0, WINDOW, 4000)
     expected = F.normalize(theirs(windows), dim=-1)
-    torch.testing.assert_close(published_size.embed(lambda: [windows]), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(published_size.encode_windows(lambda: [windows]), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_names_are_those_of_the_published_checkpoint(published_size: Wav2CLIP) -> None:
@@ -70,20 +70,20 @@ def test_names_are_those_of_the_published_checkpoint(published_size: Wav2CLIP) -
 def test_the_size_of_our_batches_does_not_matter(track: Tensor) -> None:
     torch_windows = track.unfold(0, WINDOW, 3000)
     network = Wav2CLIP(Wav2CLIPConfig(width=8)).eval()
-    together = network.embed(lambda: [torch_windows])
+    together = network.encode_windows(lambda: [torch_windows])
     for size in (1, 2, 5):
-        apart = network.embed(lambda size=size: torch_windows.split(size))  # type: ignore[misc]
+        apart = network.encode_windows(lambda size=size: torch_windows.split(size))  # type: ignore[misc]
         torch.testing.assert_close(apart, together, atol=2e-6, rtol=0)
 
 
 def test_windows_may_come_from_numpy(track: Tensor) -> None:
     windows = track.unfold(0, WINDOW, 8000)
     network = Wav2CLIP(Wav2CLIPConfig(width=8)).eval()
-    embeddings = network.embed(lambda: [np.asarray(windows)])
+    embeddings = network.encode_windows(lambda: [np.asarray(windows)])
     assert embeddings.shape == (len(windows), 512)
     torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(len(windows)))
 
 
 def test_silence_has_an_embedding() -> None:
     network = Wav2CLIP(Wav2CLIPConfig(width=8)).eval()
-    assert torch.isfinite(network.embed(lambda: [torch.zeros(2, WINDOW)])).all()
+    assert torch.isfinite(network.encode_windows(lambda: [torch.zeros(2, WINDOW)])).all()

@@ -12,7 +12,7 @@ from wav2clip_gen.synthesis.cutouts import (
     draw_homographies,
     erase,
     jitter_colours,
-    random_views,
+    random_cutouts,
     sample,
 )
 
@@ -35,7 +35,7 @@ def ramp(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("side", [32, 64, 100, 128, 160])
 def test_a_still_view_is_the_picture_itself(side: int) -> None:
-    view = random_views(ramp(side, side), 32, 2, generator=rng(), augmentation=STILL)
+    view = random_cutouts(ramp(side, side), 32, 2, generator=rng(), augmentation=STILL)
     torch.testing.assert_close(view, ramp(32, 32).expand(2, -1, -1, -1), atol=0.03, rtol=0)
 
 
@@ -54,7 +54,7 @@ def test_views_of_a_long_picture_are_not_stretched_and_stay_inside(height: int, 
 
 def test_a_mirrored_view_is_the_picture_in_a_mirror() -> None:
     mirrored = Augmentation(**{**vars(STILL), "mirror": 1.0})
-    view = random_views(ramp(64, 64), 32, 1, generator=rng(), augmentation=mirrored)
+    view = random_cutouts(ramp(64, 64), 32, 1, generator=rng(), augmentation=mirrored)
     torch.testing.assert_close(view, ramp(32, 32).flip(-1), atol=0.03, rtol=0)
 
 
@@ -67,15 +67,15 @@ def test_a_shrunk_checkerboard_is_grey_and_not_a_pattern() -> None:
 
 def test_the_same_seed_gives_the_same_views_whatever_else_was_drawn() -> None:
     picture = torch.rand(1, 3, 64, 64, generator=rng(1))
-    first = random_views(picture, 32, 4, generator=rng(5))
+    first = random_cutouts(picture, 32, 4, generator=rng(5))
     torch.rand(100)
-    assert torch.equal(first, random_views(picture, 32, 4, generator=rng(5)))
-    assert not torch.equal(first, random_views(picture, 32, 4, generator=rng(6)))
+    assert torch.equal(first, random_cutouts(picture, 32, 4, generator=rng(5)))
+    assert not torch.equal(first, random_cutouts(picture, 32, 4, generator=rng(6)))
 
 
 def test_every_part_of_the_picture_is_looked_at_and_learned_from() -> None:
     picture = torch.rand(1, 3, 64, 96, generator=rng(1)).requires_grad_()
-    random_views(picture, 32, 64, generator=rng()).sum().backward()
+    random_cutouts(picture, 32, 64, generator=rng()).sum().backward()
     assert picture.grad is not None
     assert (picture.grad.abs().sum(dim=1) > 0).float().mean() > 0.98
 

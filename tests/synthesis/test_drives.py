@@ -19,7 +19,7 @@ from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.config import FEATURES, PITCHES, Settings
 from wav2clip_gen.job import prepare
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import drive, render
 
 Floats = NDArray[np.float64]
@@ -99,7 +99,7 @@ def test_every_feature_can_be_had_by_its_name() -> None:
     assert feature_curve(features, "onsets", span).sum() == len(features.onsets) > 5
 
 
-def test_a_stem_that_only_drives_is_heard_and_does_not_steer(mini: Family, tmp_path: Path) -> None:
+def test_a_stem_that_only_drives_is_heard_and_does_not_steer(mini: Models, tmp_path: Path) -> None:
     changes = {"maps": ["drums.onset:zoom=0.1"], "sound": {"start": 4, "duration": 3}}
     job = prepare(SAMPLES / "song" / "mix.ogg", tmp_path / "film.mp4", Settings().merged(changes), loaded=mini.choice)
     drums = open_track(SAMPLES / "song" / "drums.ogg", start=4, duration=3)
@@ -108,7 +108,7 @@ def test_a_stem_that_only_drives_is_heard_and_does_not_steer(mini: Family, tmp_p
     assert job.settings.stems == ()
 
 
-def test_a_stem_that_is_silent_beside_its_song_drives_nothing(mini: Family, tmp_path: Path) -> None:
+def test_a_stem_that_is_silent_beside_its_song_drives_nothing(mini: Models, tmp_path: Path) -> None:
     """What a separator leaves where nothing plays is hiss: by its own measure it would drive at full range."""
     rate = 16_000
     hiss = np.random.default_rng(0).standard_normal(3 * rate)
@@ -152,7 +152,7 @@ def frames_of(film: Path, side: int) -> Floats:
     return np.frombuffer(raw, np.uint8).reshape(-1, side, side).astype(np.float64)
 
 
-def test_the_zoom_seen_in_the_film_rises_at_the_onsets(mini: Family, tmp_path: Path) -> None:
+def test_the_zoom_seen_in_the_film_rises_at_the_onsets(mini: Models, tmp_path: Path) -> None:
     song, film = SAMPLES / "song" / "drums.ogg", tmp_path / "film.mp4"
     settings = Settings().merged(
         {

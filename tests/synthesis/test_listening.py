@@ -14,7 +14,7 @@ from tests.conftest import Write
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.config import StemWeight
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 RATE, SECONDS, FPS = 16_000, 8, 10
 Sound = NDArray[np.float64]
@@ -38,7 +38,7 @@ def tracks(write_sound: Write) -> dict[str, Track]:
 
 
 @pytest.fixture
-def heard(mini: Family, tracks: dict[str, Track]) -> dict[str, Heard]:
+def heard(mini: Models, tracks: dict[str, Track]) -> dict[str, Heard]:
     """What is heard of drums and vocals, of drums with muted vocals, and of each alone."""
     line = Timeline.of(tracks["song"], fps=FPS)
 

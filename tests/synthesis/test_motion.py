@@ -12,7 +12,7 @@ from wav2clip_gen.synthesis.motion import Camera, Matrix, placement, warp
 from wav2clip_gen.synthesis.painter import Painter
 
 from wav2clip_gen.config import Settings, View
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 
 STILL = np.eye(3)
 
@@ -78,7 +78,7 @@ def test_the_camera_is_followed_when_it_is_half_a_cell_away() -> None:
     np.testing.assert_array_equal(camera.offset, STILL)
 
 
-def artist(mini: Family, settings: Settings, steps: int = 12) -> Painter:
+def artist(mini: Models, settings: Settings, steps: int = 12) -> Painter:
     made = Painter(mini, settings, generator=torch.Generator().manual_seed(7))
     for _ in made.paint(mini.clip.encode_text(["a boat"])[0], steps=steps, inertia=0):
         pass
@@ -94,7 +94,7 @@ def walk(painter: Painter, moves: list[Matrix]) -> list[Tensor]:
     return shown
 
 
-def test_standing_still_changes_nothing(mini: Family, tiny: Settings) -> None:
+def test_standing_still_changes_nothing(mini: Models, tiny: Settings) -> None:
     moved, untouched = artist(mini, tiny), artist(mini, tiny)
     shown = [*walk(moved, [STILL] * 3), moved.show(View())]
     assert all(torch.equal(picture, untouched.show()) for picture in shown)
@@ -107,7 +107,7 @@ def test_standing_still_changes_nothing(mini: Family, tiny: Settings) -> None:
     ids=["pan", "zoom", "rotate"],
 )
 def test_a_moved_picture_keeps_its_colours_and_loses_nothing_at_once(
-    step: Matrix, border: str, mini: Family, tiny: Settings
+    step: Matrix, border: str, mini: Models, tiny: Settings
 ) -> None:
     """Sixteen times there and back, about one encoding every other frame."""
     painter = artist(mini, tiny.merged({"picture": {"height": 64}, "motion": {"border": border}}))
@@ -122,7 +122,7 @@ def test_a_moved_picture_keeps_its_colours_and_loses_nothing_at_once(
     assert (last.std(dim=(1, 2)) / first.std(dim=(1, 2)) - 1).abs().max() < 0.1
 
 
-def test_nothing_jumps_where_a_picture_is_encoded_again(mini: Family, tiny: Settings) -> None:
+def test_nothing_jumps_where_a_picture_is_encoded_again(mini: Models, tiny: Settings) -> None:
     painter = artist(mini, tiny)
     shown = walk(painter, [placement(pan_x=0.01)] * 24)
     changes = torch.stack([(a - b).abs().mean() for a, b in itertools.pairwise(shown)])
@@ -130,7 +130,7 @@ def test_nothing_jumps_where_a_picture_is_encoded_again(mini: Family, tiny: Sett
     assert changes.max() < 3 * changes.median()
 
 
-def test_the_optimiser_goes_along_and_finds_on(mini: Family, tiny: Settings) -> None:
+def test_the_optimiser_goes_along_and_finds_on(mini: Models, tiny: Settings) -> None:
     painter = artist(mini, tiny)
     (state,) = painter.optimiser.state.values()
     moment = state["exp_avg"].clone()
@@ -140,7 +140,7 @@ def test_the_optimiser_goes_along_and_finds_on(mini: Family, tiny: Settings) -> 
         assert torch.isfinite(step.loss)
 
 
-def test_a_view_changes_what_is_shown_and_nothing_of_what_is_painted(mini: Family, tiny: Settings) -> None:
+def test_a_view_changes_what_is_shown_and_nothing_of_what_is_painted(mini: Models, tiny: Settings) -> None:
     painter = artist(mini, tiny)
     latent, plain = painter.latent.clone(), painter.show()
     grey, dark, near = (painter.show(view) for view in (View(saturation=0), View(brightness=0.5), View(zoom=1.5)))

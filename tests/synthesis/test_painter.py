@@ -17,19 +17,19 @@ from wav2clip_gen.synthesis.painter import Painter, Step, clamp_with_gradient
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.images import read_covering
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.losses import layout_distance, reading_distance, total_variation
 
 
-def painter(mini: Family, settings: Settings, seed: int = 7) -> Painter:
+def painter(mini: Models, settings: Settings, seed: int = 7) -> Painter:
     return Painter(mini, settings, generator=torch.Generator().manual_seed(seed))
 
 
-def target(mini: Family, words: str = "a dog") -> Tensor:
+def target(mini: Models, words: str = "a dog") -> Tensor:
     return mini.clip.encode_text([words])[0]
 
 
-def without_prior(mini: Family) -> Family:
+def without_prior(mini: Models) -> Models:
     return replace(mini, prior=None)
 
 
@@ -37,7 +37,7 @@ def paint(artist: Painter, goal: Tensor, steps: int, inertia: float = 0.0) -> li
     return list(artist.paint(goal, steps=steps, inertia=inertia))
 
 
-def test_steps_bring_the_picture_nearer_to_its_target(mini: Family, tiny: Settings) -> None:
+def test_steps_bring_the_picture_nearer_to_its_target(mini: Models, tiny: Settings) -> None:
     gains = []
     for seed in (7, 8, 9):  # one start alone may be a hard one
         artist = painter(without_prior(mini), tiny.merged({"painting": {"cuts": 8}}), seed)
@@ -48,7 +48,7 @@ def test_steps_bring_the_picture_nearer_to_its_target(mini: Family, tiny: Settin
     assert torch.stack(gains).mean() > 0.03
 
 
-def test_the_seed_decides_everything(mini: Family, tiny: Settings) -> None:
+def test_the_seed_decides_everything(mini: Models, tiny: Settings) -> None:
     def last(seed: int) -> Tensor:
         artist = painter(mini, tiny, seed)
         paint(artist, target(mini), 3)
@@ -60,7 +60,7 @@ def test_the_seed_decides_everything(mini: Family, tiny: Settings) -> None:
     assert not torch.equal(first, last(8))
 
 
-def test_a_film_starts_from_a_picture_and_is_pulled_back_to_it(mini: Family, tiny: Settings, tmp_path: Path) -> None:
+def test_a_film_starts_from_a_picture_and_is_pulled_back_to_it(mini: Models, tiny: Settings, tmp_path: Path) -> None:
     stripes = np.zeros((90, 120, 3), np.uint8)
     stripes[:, :60] = (250, 120, 20)
     stripes[:, 60:] = (20, 60, 200)
@@ -79,7 +79,7 @@ def test_a_film_starts_from_a_picture_and_is_pulled_back_to_it(mini: Family, tin
     assert away(5.0, 12) < 0.7 * away(0.0, 12)
 
 
-def test_inertia_holds_the_latent_where_it_was(mini: Family, tiny: Settings) -> None:
+def test_inertia_holds_the_latent_where_it_was(mini: Models, tiny: Settings) -> None:
     def travel(inertia: float) -> float:
         artist = painter(mini, tiny)
         paint(artist, target(mini), 0)  # the prior chooses where to begin
@@ -90,7 +90,7 @@ def test_inertia_holds_the_latent_where_it_was(mini: Family, tiny: Settings) -> 
     assert travel(50.0) < 0.8 * travel(0.0)
 
 
-def test_the_latent_stays_among_the_codes(mini: Family, tiny: Settings) -> None:
+def test_the_latent_stays_among_the_codes(mini: Models, tiny: Settings) -> None:
     artist = painter(mini, tiny.merged({"painting": {"learning_rate": 10.0}}))
     paint(artist, target(mini), 3)
     codes = mini.vqgan.quantize.codes
@@ -98,7 +98,7 @@ def test_the_latent_stays_among_the_codes(mini: Family, tiny: Settings) -> None:
     assert (artist.latent <= codes.amax(dim=0).view(1, -1, 1, 1)).all()
 
 
-def test_blending_makes_smaller_changes_from_frame_to_frame(mini: Family, tiny: Settings) -> None:
+def test_blending_makes_smaller_changes_from_frame_to_frame(mini: Models, tiny: Settings) -> None:
     def change(blend: float) -> float:
         artist = painter(mini, tiny.merged({"motion": {"ema_half_life": blend}}))
         pictures = []
@@ -110,12 +110,12 @@ def test_blending_makes_smaller_changes_from_frame_to_frame(mini: Family, tiny: 
     assert change(1.0) < 0.7 * change(0.0)
 
 
-def test_the_first_picture_shown_is_not_blended_with_anything(mini: Family, tiny: Settings) -> None:
+def test_the_first_picture_shown_is_not_blended_with_anything(mini: Models, tiny: Settings) -> None:
     shown = [painter(mini, tiny.merged({"motion": {"ema_half_life": blend}})).show() for blend in (0.0, 1.0)]
     torch.testing.assert_close(shown[0], shown[1], atol=0.02, rtol=0)
 
 
-def test_pictures_have_the_size_and_range_that_was_asked_for(mini: Family, tiny: Settings) -> None:
+def test_pictures_have_the_size_and_range_that_was_asked_for(mini: Models, tiny: Settings) -> None:
     picture = painter(mini, tiny).show()
     assert picture.shape == (3, tiny.picture.height, tiny.picture.width)
     assert picture.min() >= 0
@@ -123,7 +123,7 @@ def test_pictures_have_the_size_and_range_that_was_asked_for(mini: Family, tiny:
     assert painter(mini, tiny).show_bytes().shape == (tiny.picture.height, tiny.picture.width, 3)
 
 
-def test_half_precision_takes_the_same_codes_as_full(mini: Family, tiny: Settings) -> None:
+def test_half_precision_takes_the_same_codes_as_full(mini: Models, tiny: Settings) -> None:
     """What is optimised is what is shown: the codes do not depend on the arithmetic of the networks."""
     used: list[Tensor] = []
     quantise = mini.vqgan.quantise
@@ -141,7 +141,7 @@ def test_half_precision_takes_the_same_codes_as_full(mini: Family, tiny: Setting
     assert len(used) == 3
 
 
-def test_a_picture_comes_to_be_read_as_its_target_is(mini: Family, tiny: Settings) -> None:
+def test_a_picture_comes_to_be_read_as_its_target_is(mini: Models, tiny: Settings) -> None:
     prior, goal = mini.prior, target(mini, "a sunflower")
     assert prior is not None
     shares = prior.read(goal, mini.clip.scale).exp()
@@ -158,7 +158,7 @@ def test_a_picture_comes_to_be_read_as_its_target_is(mini: Family, tiny: Setting
     assert wrong(10.0) < wrong(0.0) - 1
 
 
-def test_the_first_frame_begins_with_the_colours_that_the_prior_expects(mini: Family, tiny: Settings) -> None:
+def test_the_first_frame_begins_with_the_colours_that_the_prior_expects(mini: Models, tiny: Settings) -> None:
     def colours(words: str, layout: float, seed: int = 7) -> Tensor:
         artist = painter(mini, tiny.merged({"painting": {"layout_weight": layout}}), seed)
         paint(artist, target(mini, words), 0)
@@ -172,7 +172,7 @@ def test_the_first_frame_begins_with_the_colours_that_the_prior_expects(mini: Fa
 
 
 def test_a_given_picture_is_where_the_film_begins_whatever_the_prior_expects(
-    mini: Family, tiny: Settings, tmp_path: Path
+    mini: Models, tiny: Settings, tmp_path: Path
 ) -> None:
     Image.new("RGB", (64, 48), (200, 40, 40)).save(tmp_path / "red.png")
     artist = painter(mini, tiny.merged({"painting": {"init_image": str(tmp_path / "red.png")}}))
@@ -181,7 +181,7 @@ def test_a_given_picture_is_where_the_film_begins_whatever_the_prior_expects(
     assert torch.equal(artist.latent, begun)
 
 
-def test_the_layout_holds_the_colours(mini: Family, tiny: Settings) -> None:
+def test_the_layout_holds_the_colours(mini: Models, tiny: Settings) -> None:
     prior, goal = mini.prior, target(mini, "a forest")
     assert prior is not None
     expected = prior.layout(prior.read(goal, mini.clip.scale).exp())
@@ -194,8 +194,8 @@ def test_the_layout_holds_the_colours(mini: Family, tiny: Settings) -> None:
     assert away(20.0) < 0.8 * away(0.001)
 
 
-def test_without_a_prior_its_settings_change_nothing(mini: Family, tiny: Settings) -> None:
-    def picture(family: Family, changes: dict[str, float]) -> Tensor:
+def test_without_a_prior_its_settings_change_nothing(mini: Models, tiny: Settings) -> None:
+    def picture(family: Models, changes: dict[str, float]) -> Tensor:
         artist = painter(family, tiny.merged({"painting": changes}))
         paint(artist, target(mini), 2)
         return artist.show()
@@ -206,7 +206,7 @@ def test_without_a_prior_its_settings_change_nothing(mini: Family, tiny: Setting
     assert not torch.equal(plain, picture(mini, {}))
 
 
-def test_total_variation_calms_the_picture(mini: Family, tiny: Settings) -> None:
+def test_total_variation_calms_the_picture(mini: Models, tiny: Settings) -> None:
     def variation(weight: float) -> float:
         artist = painter(mini, tiny.merged({"painting": {"tv_weight": weight}}))
         paint(artist, target(mini), 12)
@@ -215,7 +215,7 @@ def test_total_variation_calms_the_picture(mini: Family, tiny: Settings) -> None
     assert variation(50.0) < 0.8 * variation(0.0)
 
 
-def test_a_size_between_two_cells_is_refused_with_the_nearest_one(mini: Family, tiny: Settings) -> None:
+def test_a_size_between_two_cells_is_refused_with_the_nearest_one(mini: Models, tiny: Settings) -> None:
     with pytest.raises(SettingsError, match="100x50") as caught:
         painter(mini, tiny.merged({"picture": {"width": 100, "height": 50}}))
     assert caught.value.hint == "nearest: --size 96x48"
@@ -230,7 +230,7 @@ def test_clamped_values_learn_the_way_back_in_only() -> None:
     assert values.grad.tolist() == [-1, 0, 1, 1, 0]  # gradient descent moves against the sign
 
 
-def test_views_seen_in_parts_pull_as_if_seen_together(mini: Family, tiny: Settings) -> None:
+def test_views_seen_in_parts_pull_as_if_seen_together(mini: Models, tiny: Settings) -> None:
     def latent(cut_batch: int) -> Tensor:
         whole = tiny.merged({"painting": {"cuts": 5, "cut_batch": cut_batch}, "run": {"precision": "fp32"}})
         artist = painter(mini, whole)

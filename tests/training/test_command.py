@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from wav2clip_gen.cli.running import install
 from wav2clip_gen.cli.train import app
 from wav2clip_gen.errors import OutputError
-from wav2clip_gen.models import checkpoints, store
-from wav2clip_gen.models.families import load_family
+from wav2clip_gen.models import checkpoints, manifest, registry
+from wav2clip_gen.models.registry import load_family
 
 QUICK = ("--steps", "1", "--batch", "2", "--device", "cpu")
 
@@ -150,7 +150,7 @@ def test_the_painter_is_trained_further_from_a_file(toy_data: Path, tmp_path: Pa
 
 
 def test_only_a_painter_can_be_trained_further_as_one(toy_data: Path, tmp_path: Path) -> None:
-    ears = store.find_part("mini-wav2clip")
+    ears = registry.require_part(manifest.part("mini-wav2clip"))
     code, said = run("vqgan", "--data", toy_data, "--runs", tmp_path, "--from", ears)
     assert code == 1
     assert "not a vqgan" in said

@@ -59,7 +59,7 @@ def test_a_run_tells_how_it_goes_and_leaves_weights_that_load(tmp_path: Path) ->
     events = list(Run(Toy(), plan(tmp_path, 3)).events())
     assert [type(event) for event in events] == [Started, Progress, Progress, Progress, Scored, Finished]
     assert isinstance(events[-1], Finished)
-    assert isinstance(checkpoints.load(events[-1].weights, part="wav2clip"), Wav2CLIP)
+    assert isinstance(checkpoints.load(events[-1].weights, role="wav2clip"), Wav2CLIP)
     training = checkpoints.read_header(events[-1].weights).training
     assert (training["steps"], training["seed"]) == (3, 0)
     assert set(training["scores"]) == {"weight"}

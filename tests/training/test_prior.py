@@ -51,7 +51,7 @@ def test_a_prior_is_fitted_to_the_pictures_and_says_so(toy_data: Path, untrained
     assert provenance["sets"] == ["toy"]
     assert provenance["scores"]["concepts"] == len(prior.concepts)
     checkpoints.save(prior, tmp_path / "prior.safetensors", training=provenance)
-    again = checkpoints.load(tmp_path / "prior.safetensors", part="prior")
+    again = checkpoints.load(tmp_path / "prior.safetensors", role="prior")
     torch.testing.assert_close(again.layouts, prior.layouts, atol=1e-3, rtol=0)  # fp16
 
 

@@ -74,7 +74,7 @@ def test_the_painter_gets_its_codes_half_way(toy_data: Path, untrained_clip: Pat
     assert {"commitment", "perceptual", "adversarial"} <= losses[2].keys()
     assert scores["psnr"] > 0
     assert 0 < scores["codes_used"] <= 1
-    network = checkpoints.load(tmp_path / "vqgan.safetensors", part="vqgan")
+    network = checkpoints.load(tmp_path / "vqgan.safetensors", role="vqgan")
     assert isinstance(network, VQGAN)
     assert network.config == SMALL
 
@@ -126,7 +126,7 @@ def test_an_interrupted_painter_goes_on_with_its_discriminator(
 
 def test_a_painter_is_trained_further_from_its_file(toy_data: Path, begun_vqgan: Path, tmp_path: Path) -> None:
     recipe = vqgan(toy_data, start=begun_vqgan)
-    begun = checkpoints.load(begun_vqgan, part="vqgan")
+    begun = checkpoints.load(begun_vqgan, role="vqgan")
     for name, tensor in begun.state_dict().items():
         assert torch.equal(recipe.network.state_dict()[name], tensor), name
     losses, _ = train(recipe, tmp_path, 1)
@@ -234,7 +234,7 @@ def test_both_towers_end_in_one_file(toy_data: Path, tmp_path: Path) -> None:
     write_words(recipe.words, tmp_path / "text" / "clip.safetensors")
     join_towers(tmp_path / "image" / "clip.safetensors", tmp_path / "text" / "clip.safetensors", out)
     joined, image_tower, text_tower = (
-        checkpoints.load(path, part="clip").state_dict()
+        checkpoints.load(path, role="clip").state_dict()
         for path in (out, tmp_path / "image" / "clip.safetensors", tmp_path / "text" / "clip.safetensors")
     )
     for name, tensor in joined.items():
@@ -257,7 +257,7 @@ def test_the_sound_encoder_learns_from_the_pictures(
     losses, scores = train(recipe, tmp_path, 2)
     assert {"sound-image", "sound-projected image", "sound-text", "pull"} == losses[0].keys()
     assert scores["chance"] == 0.25
-    assert isinstance(checkpoints.load(tmp_path / "wav2clip.safetensors", part="wav2clip"), Wav2CLIP)
+    assert isinstance(checkpoints.load(tmp_path / "wav2clip.safetensors", role="wav2clip"), Wav2CLIP)
 
 
 def test_a_teacher_is_one_more_term_and_leaves_the_others(

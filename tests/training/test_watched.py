@@ -122,7 +122,7 @@ def test_it_leaves_the_sound_encoder_and_what_it_was_made_of(videos: Videos, tmp
     scored = [event.scores for event in run_.events() if isinstance(event, Scored)]
     assert len(scored) == 1
     assert {"loss", "recall at 1", "recall at 5", "clips"} == scored[0].keys()
-    network = checkpoints.load(run_.weights, part="wav2clip")
+    network = checkpoints.load(run_.weights, role="wav2clip")
     assert isinstance(network, Wav2CLIP)
     assert network.config.embedding == 512
     training = checkpoints.read_header(run_.weights).training

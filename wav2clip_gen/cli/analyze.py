@@ -16,8 +16,7 @@ from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
 
 if TYPE_CHECKING:
-    from wav2clip_gen.models.choice import Choice
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models, ModelSelection
 
 app = typer.Typer(
     add_completion=False,
@@ -26,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-OUTPUT, LABELS = {"rich_help_panel": "Output"}, {"rich_help_panel": "Labels"}
+OUTPUT_PANEL, LABELS_PANEL = {"rich_help_panel": "Output"}, {"rich_help_panel": "Labels"}
 JSON_HELP = "Write SONG.analysis.json [dim](default, with --plot)[/]"
 CSV_HELP = "Write SONG.analysis.csv, a row for each frame."
 PLOT_HELP = "Write SONG.analysis.png [dim](default, with --json; needs the extra `plot`)[/]"
@@ -44,7 +43,7 @@ class AnalysisPlan:
     folder: Path
     overwrite: bool
     labels: tuple[str, ...]
-    networks: Choice | None  # None: sections are not labelled
+    selection: ModelSelection | None  # None: sections are not labelled
 
     def outputs(self, source: Path) -> dict[str, Path]:
         """Format -> file of a track."""
@@ -53,72 +52,66 @@ class AnalysisPlan:
         return {one: self.folder / fill(f"{{stem}}.analysis.{one}", source, self.settings) for one in self.formats}
 
     @cached_property
-    def family(self) -> Family | None:
+    def models(self) -> Models | None:
         """The networks, loaded on first use."""
-        from wav2clip_gen.models.families import choose_device, load_choice
+        from wav2clip_gen.models.registry import choose_device, load_models
 
-        if self.networks is None:
+        if self.selection is None:
             return None
-        return load_choice(self.networks, device=choose_device(self.settings.run.device))
+        return load_models(self.selection, device=choose_device(self.settings.run.device))
 
 
 @app.command()
+@options.with_options(
+    "start", "duration", "fps", "stem_file", "separator", "demucs_repo", "models", "weights_dir", "device", "debug"
+)
 def analyze(
     *,
-    inputs: options.Inputs = None,
-    out_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.", **OUTPUT)] = Path(),
-    json: Annotated[bool, typer.Option("--json", help=JSON_HELP, **OUTPUT)] = False,
-    csv: Annotated[bool, typer.Option("--csv", help=CSV_HELP, **OUTPUT)] = False,
-    plot: Annotated[bool, typer.Option("--plot", help=PLOT_HELP, **OUTPUT)] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.", **OUTPUT)] = False,
-    start: options.Start = None,
-    duration: options.Duration = None,
-    fps: options.Fps = None,
+    out_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files.", **OUTPUT_PANEL)] = Path(),
+    json: Annotated[bool, typer.Option("--json", help=JSON_HELP, **OUTPUT_PANEL)] = False,
+    csv: Annotated[bool, typer.Option("--csv", help=CSV_HELP, **OUTPUT_PANEL)] = False,
+    plot: Annotated[bool, typer.Option("--plot", help=PLOT_HELP, **OUTPUT_PANEL)] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.", **OUTPUT_PANEL)] = False,
     stems: Annotated[str | None, options.stems_option("Stems to analyze as well, each by itself")] = None,
-    stem_file: options.StemFiles = None,
-    separator: options.Separator = None,
-    demucs_repo: options.DemucsRepo = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", "--words", metavar="FILE", help=FILE_HELP, **LABELS)
+        Path | None, typer.Option("--labels", "--words", metavar="FILE", help=FILE_HELP, **LABELS_PANEL)
     ] = None,
-    no_labels: Annotated[bool, typer.Option("--no-labels", "--no-words", help=NO_LABELS_HELP, **LABELS)] = False,
-    models: options.Models = None,
-    weights_dir: options.WeightsDir = None,
-    device: options.Device = None,
-    debug: options.Debug = False,
+    no_labels: Annotated[bool, typer.Option("--no-labels", "--no-words", help=NO_LABELS_HELP, **LABELS_PANEL)] = False,
+    **shared: Any,
 ) -> None:
     """Analyze a track and its stems: loudness, onsets, beats, spectral centroid, bands, chroma, sections, labels.
 
     The labels are the concepts nearest to the sound embedding of each section, with their margins: a look at what the
     sound would ask a film for, before it is made.
     """
+    from wav2clip_gen import analysis
     from wav2clip_gen.cli import console
+    from wav2clip_gen.models.registry import select_models
 
     formats = tuple(name for name, wanted in (("json", json), ("csv", csv), ("png", plot)) if wanted)
-    with console.errors_shown(debug=debug):
-        changes: dict[str, dict[str, Any]] = {
-            "sound": {"start": start, "duration": duration, "separator": separator},
-            "picture": {"fps": fps},
-            "run": {"models": models, "device": device},
-        }
-        settings = Settings().merged(options.given(changes) | options.given_stems(stems, stem_file))
+    inputs: list[Path] = shared["inputs"] or []
+    with console.errors_shown(debug=shared["debug"]):
+        settings = Settings().merged(options.settings_given(shared | {"stems": stems}))
         settings.require_guidance()  # by stems, if files of them are given
         if no_labels and labels:
             raise SettingsError("--labels and --no-labels contradict each other", hint="leave one of them out")
+        selection = None if no_labels else select_models(settings.run, shared["weights_dir"])
+        if selection:
+            selection.require()
         plan = AnalysisPlan(
             settings=settings,
-            demucs_repo=demucs_repo,
+            demucs_repo=shared["demucs_repo"],
             formats=_check_formats(formats),
             folder=out_dir,
             overwrite=overwrite,
-            networks=None if no_labels else _choose_networks(settings, weights_dir),
-            labels=() if no_labels else _read_labels(labels),
+            selection=selection,
+            labels=() if no_labels else analysis.read_labels(labels or analysis.LABELS),
         )
-        _check_names(inputs or [], plan)
+        _check_names(inputs, plan)
     code = 0
-    for source in inputs or []:
+    for source in inputs:
         try:
-            with console.errors_shown(debug=debug):
+            with console.errors_shown(debug=shared["debug"]):
                 _analyze(source, plan)
         except typer.Exit as failure:  # the other tracks are still analyzed
             code = max(code, failure.exit_code)
@@ -137,20 +130,6 @@ def _check_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
         typer.echo("note: no plot without matplotlib: pip install 'wav2clip-gen[plot]'", err=True)
         return ("json",)
     return formats or ("json", "png")
-
-
-def _choose_networks(settings: Settings, weights_dir: Path | None) -> Choice:
-    from wav2clip_gen.models.choice import choose
-
-    networks = choose(settings.run, weights_dir)
-    networks.require()
-    return networks
-
-
-def _read_labels(path: Path | None) -> tuple[str, ...]:
-    from wav2clip_gen import analysis
-
-    return analysis.read_labels(path or analysis.LABELS)
 
 
 def _check_names(sources: list[Path], plan: AnalysisPlan) -> None:
@@ -183,7 +162,7 @@ def _analyze(source: Path, plan: AnalysisPlan) -> None:
         track,
         Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop),
         stems=plan_song_stems(track, settings, plan.demucs_repo),
-        family=plan.family,
+        models=plan.models,
         labels=plan.labels,
         on_separation=lambda share: listener.show(Progress(stage="separate", done=round(100 * share), total=100)),
     )

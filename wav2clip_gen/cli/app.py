@@ -1,27 +1,49 @@
-"""Where the command `w2c-gen` begins: a known word runs that command, anything else is rendered.
+"""Entry point of `w2c-gen`: the first word selects a command; without one, the arguments are those of a render.
 
-Nothing here or in the files beside it imports torch before there is work for it, so that `--help` is quick.
+Nothing here or in the modules of the commands imports torch before there is work for it, so that `--help` is fast.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from importlib import import_module
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
+INTERRUPTED = 130  # exit code after Ctrl-C, as in shells
 COMMANDS = {
-    "analyze": "what is in a track: curves, beats, sections, words",
-    "doctor": "what is installed, and whether it works",
-    "evaluate": "measure a family on data it was not trained on",
-    "train": "train the small family: vqgan, clip, wav2clip",
-    "weights": "the published models: list, fetch, verify, remove",
+    "analyze": "analyze a track: curves, beats, sections, nearest words",
+    "doctor": "check the installation",
+    "evaluate": "evaluate a family of models on held-out data",
+    "train": "train the models of the small family: vqgan, clip, wav2clip",
+    "weights": "list, download, verify and remove published weights",
 }
+COMPLETE = "_W2C_GEN_COMPLETE"  # set by the shell while it completes a line
 
 
 def main() -> None:
     """Run `w2c-gen` with the arguments of this process."""
     arguments = sys.argv[1:]
-    word = arguments[0] if arguments and arguments[0] in COMMANDS else "render"
-    name = f"w2c-gen {word}" if word in COMMANDS else "w2c-gen"
-    app = import_module(f"wav2clip_gen.cli.{word}").app
-    app(arguments[1:] if word in COMMANDS else arguments or ["--help"], prog_name=name)
+    word = _command_to_complete() if COMPLETE in os.environ else arguments[0] if arguments else ""
+    if word in COMMANDS:
+        app = import_module(f"wav2clip_gen.cli.{word}").app
+        app(arguments[1:], prog_name=f"w2c-gen {word}", complete_var=COMPLETE)
+    else:
+        app = import_module("wav2clip_gen.cli.render").app
+        app(arguments or ["--help"], prog_name="w2c-gen", complete_var=COMPLETE)
+
+
+def _command_to_complete() -> str:
+    """The command in the line that the shell completes; its word is removed there, as from the arguments in `main`."""
+    from typer.main import get_command
+
+    get_command(import_module("wav2clip_gen.cli.render").app)  # registers the shells that Typer knows
+    name = "COMP_WORDS" if "COMP_WORDS" in os.environ else "_TYPER_COMPLETE_ARGS"
+    line = os.environ.get(name, "")
+    match = re.match(rf"(\S+)\s+({'|'.join(COMMANDS)})(?=\s)", line)
+    if not match:
+        return ""
+    os.environ[name] = match[1] + line[match.end() :]
+    if name == "COMP_WORDS":
+        os.environ["COMP_CWORD"] = str(int(os.environ["COMP_CWORD"]) - 1)
+    return match[2]

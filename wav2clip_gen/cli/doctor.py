@@ -10,7 +10,7 @@ import typer
 from wav2clip_gen import __version__
 
 if TYPE_CHECKING:
-    from wav2clip_gen.models.store import Status
+    from wav2clip_gen.models.registry import Status
 
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
@@ -23,7 +23,7 @@ ENCODERS = ("libx264", "aac", "flac")  # that a film may need
 def doctor(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
 ) -> None:
-    """Tell what is installed, and whether all that a film needs is there and works."""
+    """Show what is installed, and whether all that a film needs is there and works."""
     from wav2clip_gen.cli import console
 
     healthy = True
@@ -57,11 +57,11 @@ def _ffmpeg() -> list[tuple[bool, str]]:
 def _devices() -> list[tuple[bool, str]]:
     import torch
 
-    from wav2clip_gen.models.families import choose_device, computes_in_bf16
+    from wav2clip_gen.models.registry import choose_device, computes_in_bf16
 
     best = choose_device("auto")
     precision = "bf16" if computes_in_bf16(best) else "fp32"
-    found = [(True, f"device {best} ({precision}) is what auto takes")]
+    found = [(True, f"device {best} ({precision}) is what auto selects")]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         found.append((True, f"device cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
@@ -69,33 +69,31 @@ def _devices() -> list[tuple[bool, str]]:
 
 
 def _weights() -> list[tuple[bool, str]]:
-    from wav2clip_gen.models import store
+    from wav2clip_gen.models import manifest, registry
 
     found = []
-    for family in store.FAMILIES:
-        members = [store.status(part) for part in store.members(family).values()]
-        if family != store.FAMILIES[-1] and all(member.state == "missing" for member in members):
+    for family in registry.FAMILIES:
+        parts = [registry.status(part) for part in manifest.expand(family)]
+        if family != registry.FAMILIES[-1] and all(part.state == "missing" for part in parts):
             found.append((True, f"{family}: not fetched (`w2c-gen weights fetch {family}`)"))
         else:
-            found += [_member(family, member) for member in members]
+            found += [_check_part(family, part) for part in parts]
     return found
 
 
-def _member(family: str, member: Status) -> tuple[bool, str]:
+def _check_part(family: str, found: Status) -> tuple[bool, str]:
     """Whether a part is in place and builds its network."""
     from wav2clip_gen.errors import WeightsError
-    from wav2clip_gen.models import checkpoints, manifest, store
+    from wav2clip_gen.models import checkpoints, manifest, registry
 
-    role = member.part.role
-    if member.state == "missing" and role in manifest.OPTIONAL:
-        return True, f"{family} {role}: none, films are painted without it"
-    if member.state in ("missing", "fetched") and not member.part.shipped:
-        return True, f"{family} {role}: {member.state}, not ready (`w2c-gen weights fetch {member.part.name}`)"
+    part, path = found.part, found.path
+    if found.state == "missing" and part.role in manifest.OPTIONAL:
+        return True, f"{family} {part.role}: none, films are made without it"
+    if found.state in ("missing", "fetched") and not part.shipped:
+        return True, f"{family} {part.role}: {found.state}, not ready (`w2c-gen weights fetch {part.name}`)"
     try:
-        checkpoints.load(member.path, part=role)
+        checkpoints.load(path, role=part.role)
     except WeightsError as error:
         return False, error.what
-    size = member.path.stat().st_size / 2**20
-    return True, (
-        f"{family} {role}: {member.state}, {size:.1f} MiB, sha256 {store.sha256(member.path)[:12]}, {member.path}"
-    )
+    size, digest = path.stat().st_size / 2**20, registry.weights_sha256(path)[:12]
+    return True, f"{family} {part.role}: {found.state}, {size:.1f} MiB, sha256 {digest}, {path}"

@@ -1,4 +1,4 @@
-"""`w2c-gen evaluate`: what a family is worth, in tables on stdout; progress goes to stderr."""
+"""`w2c-gen evaluate`: benchmarks of a family as tables on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ import typer
 from wav2clip_gen import __version__
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.evaluation import parts as parts_of
-from wav2clip_gen.evaluation import tables
+from wav2clip_gen.evaluation import suite, tables
 from wav2clip_gen.files import appear_whole, check_output
 
 if TYPE_CHECKING:
-    from wav2clip_gen.evaluation.tables import Figures
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.evaluation.tables import Table
+    from wav2clip_gen.models.registry import Models
 
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
 )
 
 EVERY = 5.0  # seconds between two lines of progress
+ONLY_HELP = f"Some measures, separated by commas: {', '.join(suite.MEASURES)}."
+WRITE_HELP = "Also write the tables between their comments in a page, such as weights/README.md."
 
 
 @app.command()
@@ -35,98 +36,98 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the training data, as weights/README.md describes it.")
     ] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(metavar="PARTS", help=f"Some parts, with commas between: {', '.join(parts_of.PARTS)}."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Pictures, sounds and films at most, of each kind.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which, and all that is drawn.")] = 0,
+    only: Annotated[str | None, typer.Option(metavar="MEASURES", help=ONLY_HELP)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of pictures, sounds and films.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the selection and of all random numbers.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")
     ] = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(metavar="PAGE", help="Also put the tables between their comments in a page: weights/README.md."),
-    ] = None,
+    write: Annotated[Path | None, typer.Option(metavar="PAGE", help=WRITE_HELP)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Measure what a family is worth on data it was not trained on, against chance."""
+    """Measure a family on held-out data, against chance."""
     from wav2clip_gen.cli import console
-    from wav2clip_gen.models import store
+    from wav2clip_gen.models import registry
 
     with console.errors_shown(debug=debug):
-        parts = parts_of.chosen_parts(only)
+        measures = suite.select_measures(only)
         if data is None:
             raise SettingsError(
                 "no data to evaluate on", hint="give its folder with --data; weights/README.md describes it"
             )
         if write:
-            tables.check_sections(write, [f"{store.resolve(family)} {part}" for part in parts])
+            tables.fill_sections(write, {f"{registry.resolve_family(family)} {name}": "" for name in measures})
         if json_file:
             check_output(json_file, overwrite=True)
 
         import torch
 
-        from wav2clip_gen.evaluation import suite
-        from wav2clip_gen.models.families import choose_device, load_family
+        from wav2clip_gen.models.registry import choose_device, load_family
 
         if threads:
             torch.set_num_threads(threads)
         networks = load_family(family, device=choose_device(device))
-        found = suite.evaluate(networks, data, parts=parts, limit=limit, seed=seed, on_event=_Teller())
+        progress, found = _Progress(), {}
+        for name, table in suite.evaluate(
+            networks, data, measures=measures, limit=limit, seed=seed, on_progress=progress
+        ):
+            found[name] = table
+            typer.echo(f"{name}: took {clock(progress.seconds)}", err=True)
+            console.show_table(table)
         if write:
             _write_page(write, found, networks, seed=seed)
         if json_file:
             _write_json(json_file, found, networks, {"seed": seed, "limit": limit})
 
 
-class _Teller:
-    """Shows a table as soon as it is measured, and says on stderr how far the next one is."""
+class _Progress:
+    """Shows on stderr which measure runs, and how far it is."""
 
     def __init__(self) -> None:
-        self._told = time.monotonic()
+        self._began = self._shown = time.monotonic()
 
-    def __call__(self, event: parts_of.Event) -> None:
-        from wav2clip_gen.cli import console
+    @property
+    def seconds(self) -> float:
+        """Since the current measure started."""
+        return time.monotonic() - self._began
 
-        if isinstance(event, parts_of.Began):
-            typer.echo(f"{event.part}: {parts_of.PARTS[event.part]}", err=True)
-        elif isinstance(event, parts_of.Measured):
-            typer.echo(f"{event.part}: took {clock(event.seconds)}", err=True)
-            console.show_table(event.figures.table())
-        elif event.done == event.total or time.monotonic() - self._told >= EVERY:
-            self._told = time.monotonic()
-            typer.echo(f"{event.part}: {event.done}/{event.total}", err=True)
+    def __call__(self, measure: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if total == 0:
+            self._began = self._shown = now
+            typer.echo(f"{measure}: {suite.MEASURES[measure]}", err=True)
+        elif done == total or now - self._shown >= EVERY:
+            self._shown = now
+            typer.echo(f"{measure}: {done}/{total}", err=True)
 
 
-def _write_page(path: Path, found: dict[str, Figures], family: Family, *, seed: int) -> None:
-    """Put each table into its section, with what it was measured on."""
-    weights = ", ".join(f"{part} {digest[:8]}" for part, digest in _digests(family).items())
-    by = f"Measured by version {__version__}, seed {seed}, on weights {weights} (SHA-256)."
-    shown = {part: figures.table() for part, figures in found.items()}
+def _write_page(path: Path, found: dict[str, Table], family: Models, *, seed: int) -> None:
+    """Write each table into its section, with the version and the weights."""
+    weights = ", ".join(f"{name} {digest[:8]}" for name, digest in _digests(family).items())
+    origin = f"Measured by version {__version__}, seed {seed}, on weights {weights} (SHA-256)."
     sections = {
-        f"{family.name} {part}": f"**{table.title}**\n\n{tables.markdown(table)}\n\n{by}"
-        for part, table in shown.items()
+        f"{family.name} {name}": f"**{table.title}**\n\n{tables.markdown(table)}\n\n{origin}"
+        for name, table in found.items()
     }
     tables.write_sections(path, sections)
     typer.echo(f"wrote {path}", err=True)
 
 
-def _write_json(path: Path, found: dict[str, Figures], family: Family, about: dict[str, Any]) -> None:
+def _write_json(path: Path, found: dict[str, Table], family: Models, run: dict[str, Any]) -> None:
     content = {
         "w2c-gen": {"version": __version__},
         "family": {"name": family.name, "sha256": _digests(family)},
-        **about,
-        "parts": {part: asdict(figures) for part, figures in found.items()},  # type: ignore[call-overload]
+        **run,
+        "parts": {name: table.figures for name, table in found.items()},
     }
-    with appear_whole(path) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with appear_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
     typer.echo(f"wrote {path}", err=True)
 
 
-def _digests(family: Family) -> dict[str, str]:
-    from wav2clip_gen.models import store
+def _digests(family: Models) -> dict[str, str]:
+    from wav2clip_gen.models import registry
 
-    return {part: store.sha256(path) for part, path in family.files.items()}
+    return {component: registry.weights_sha256(path) for component, path in family.files.items()}

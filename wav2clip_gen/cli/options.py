@@ -1,118 +1,160 @@
-"""The options of the bare form. Most borrow meaning, range and default from the settings."""
+"""The options of the bare form: one for each setting, made from its field, and those that are not settings."""
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
+import typing
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import Field, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from wav2clip_gen import __version__
+from wav2clip_gen.cli.app import COMMANDS, COMPLETE
 from wav2clip_gen.config import (
+    CURVES,
     DESTINATIONS,
-    FEATURES,
-    PITCHES,
-    Group,
-    MotionSettings,
-    PaintingSettings,
+    SECTIONS,
+    DeprecatedNameWarning,
     PictureSettings,
-    RunSettings,
-    SoundSettings,
+    Prompt,
+    SettingsGroup,
+    StyleImage,
     describe_range,
-    knobs,
     parse_time,
     preset_names,
 )
 from wav2clip_gen.errors import SettingsError
 
-DEFAULTS = {  # in words, where the value itself would say little
-    "duration": "default: to the track's end",
-    "seed": "default: drawn, and told",
-    "models": "default auto",
-    "perceptor": "default: the family's",
-    "vqgan": "default: the family's",
-    "device": "default auto",
-    "precision": "default auto",
-    "border": "default reflect",
-    "scenes": "default moments",
-    "separator": "default auto: Demucs where it and its model are at hand, else dsp",
-    "layout": "default single",
-    "init_image": "default: none",
-}
+PANELS = (
+    "Output",
+    "Audio",
+    "Stems",
+    "Prompts and images",
+    "Video",
+    "Optimization",
+    "Motion",
+    "Modulation",
+    "Models",
+    "Settings",
+    "Run",
+)
+DEPRECATED = {"inertia": "temporal_weight", "blend": "ema_half_life"}  # earlier names of options
+AnyCommand = TypeVar("AnyCommand", bound=Callable[..., None])
 
 
-OLD_FLAGS = {"temporal_weight": "--inertia", "ema_half_life": "--blend"}
+@dataclass(frozen=True)
+class Option:
+    """An option of the command line."""
+
+    name: str  # of the parameter
+    annotation: Any
+    flags: tuple[str, ...]
+    help: str
+    panel: str
+    everyday: bool = False  # shown by --help, not only by --help-all
+    default: Any = None
+    key: str = ""  # of the setting, such as picture.fps; empty: it is not a single setting
+    details: dict[str, Any] = field(default_factory=dict)  # further arguments of typer.Option
+
+    def parameter(self, *, hidden: bool = False) -> inspect.Parameter:
+        """The option as a parameter of a command."""
+        info = typer.Option(
+            *self.flags, help=self.help, rich_help_panel=self.panel or None, show_default=False, hidden=hidden,
+            **self.details,
+        )  # fmt: skip
+        return _parameter(self.name, Annotated[self.annotation, info], self.default)
 
 
-def knob_option(group: type[Group], name: str, *, panel: str, flag: str = "", **options: Any) -> Any:
-    """A command-line option for a knob, with its meaning, range and default; None means not given."""
-    item = knobs(group)[name]
-    default = DEFAULTS.get(name) or f"default {item.default:g} {item.metadata['unit']}".rstrip()
-    bounds = "; ".join(part for part in (describe_range(item), default) if part)
-    meaning = item.metadata["meaning"]
-    return typer.Option(
-        flag or f"--{name.replace('_', '-')}", *([OLD_FLAGS[name]] if name in OLD_FLAGS else []), help=f"{meaning[0].upper()}{meaning[1:]} [dim]({bounds})[/]",
-        show_default=False, rich_help_panel=panel, **options,
-    )  # fmt: skip
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def stems_option(meaning: str) -> Any:
-    """`--stems`, for a command in which they mean this."""
-    return typer.Option(
-        "--stems", metavar="NAME,NAME", rich_help_panel="Stems",
-        help=f"{meaning}: vocals, drums, bass, other, or names of files given.",
-    )  # fmt: skip
+def completion(words: Callable[[], list[str]] | tuple[Any, ...]) -> Callable[[str], list[str]]:
+    """Completion of a value by one of `words`."""
+
+    def complete(incomplete: str) -> list[str]:
+        found = words() if callable(words) else words
+        return [str(word) for word in found if str(word).startswith(incomplete)]
+
+    return complete
 
 
-def parse_seconds(written: str) -> float:
-    """Read a time as `parse_time` does."""
+def _seconds(written: str) -> float:
     try:
         return parse_time(written)
     except SettingsError as error:
         raise typer.BadParameter(f"{error.what}: {error.hint}") from None
 
 
-def parse_stem_weight(written: str) -> tuple[str, float]:
+def _stem_weight(written: str) -> tuple[str, float]:
     """Read `drums=2` as ("drums", 2.0)."""
     name, _, weight = written.partition("=")
     try:
         return name.strip(), float(weight)
     except ValueError:
-        raise typer.BadParameter(f"{written!r} is no weight of a stem: write NAME=WEIGHT, such as drums=2") from None
+        raise typer.BadParameter(f"{written!r} is not NAME=WEIGHT, such as drums=2") from None
 
 
-def parse_size(written: str) -> tuple[int, int]:
+def _size(written: str) -> tuple[int, int]:
     """Read `128x96` as (128, 96)."""
     match = re.fullmatch(r"(\d+)[xX×](\d+)", written)
     if not match:
-        raise typer.BadParameter(f"{written!r} is no size: write WIDTHxHEIGHT, such as 256x144")
+        raise typer.BadParameter(f"{written!r} is not WIDTHxHEIGHT, such as 256x144")
     return int(match[1]), int(match[2])
 
 
-def given(changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The options that were given, {group: {name: value}}, without those that were not."""
-    return {
-        group: {name: value for name, value in values.items() if value is not None} for group, values in changes.items()
-    }
+def describe_default(item: Field[Any]) -> str:
+    """The default of a setting, in words."""
+    value = f"{item.default:g}" if isinstance(item.default, float) else item.default
+    return item.metadata["default_text"] or f"{value} {item.metadata['unit']}".strip()
 
 
-def given_stems(names: str | None, files: list[str] | None) -> dict[str, list[str]]:
-    """The stems that were named, as in `vocals,drums`, and their files, as settings."""
-    split = [name.strip() for name in names.split(",")] if names is not None else None
-    return {name: value for name, value in (("stems", split), ("stem_files", files)) if value is not None}
+def _setting_option(section: str, group: type[SettingsGroup], item: Field[Any]) -> Option:
+    """The option of a setting, with its meaning, range and default; None means that it was not given."""
+    about = item.metadata
+    flags = about["flags"] or (f"--{item.name.replace('_', '-')}",)
+    bounds = "; ".join(part for part in (describe_range(item), f"default: {describe_default(item)}") if part)
+    details: dict[str, Any] = {"metavar": about["metavar"]}
+    if about["metavar"] == "TIME":
+        details["parser"] = _seconds
+    if about["choices"]:
+        details["autocompletion"] = completion(about["choices"])
+    return Option(
+        name=flags[0].removeprefix("--").replace("-", "_"),
+        annotation=typing.get_type_hints(group)[item.name] | None,
+        flags=flags,
+        help=f"{about['meaning'][0].upper()}{about['meaning'][1:]} [dim]({bounds})[/]",
+        panel=about["panel"] or group.PANEL,
+        everyday=about["everyday"],
+        key=f"{section}.{item.name}",
+        details=details,
+    )
 
 
-def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"w2c-gen {__version__}")
         raise typer.Exit
 
 
+def _show_all_help(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        for parameter in context.command.params:
+            parameter.hidden = parameter.name in DEPRECATED  # type: ignore[attr-defined]
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
 class Progress(str, Enum):
-    """How progress is told on stderr."""
+    """How progress is reported on stderr."""
 
     bar = "bar"
     plain = "plain"
@@ -120,208 +162,144 @@ class Progress(str, Enum):
     none = "none"
 
 
-Inputs = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="INPUT...", help="Sound files, videos whose sound is taken, or folders of stems and mix."),
-]
-Out = Annotated[
-    str | None,
-    typer.Option(
-        "--out",
-        "-o",
-        metavar="FILM",
-        rich_help_panel="Output",
-        help="The film; {stem} and {seed} are filled in: films/{stem}_{seed}.mp4 [dim](default {stem}.mp4)[/]",
-    ),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", rich_help_panel="Output", help="Replace an older film.")]
-FramesDir = Annotated[
-    Path | None,
-    typer.Option("--frames-dir", metavar="DIR", rich_help_panel="Output", help="Also keep the pictures, as PNG."),
-]
-Storyboard = Annotated[
-    bool,
-    typer.Option(
-        "--storyboard",
-        rich_help_panel="Output",
-        help="Instead of a film, one quick picture for each section of the song, on one PNG.",
-    ),
-]
-Upscale = Annotated[int | None, knob_option(PictureSettings, "upscale", panel="Output")]
-Start = Annotated[
-    float | None, knob_option(SoundSettings, "start", panel="Sound", parser=parse_seconds, metavar="TIME")
-]
-Duration = Annotated[
-    float | None, knob_option(SoundSettings, "duration", panel="Sound", parser=parse_seconds, metavar="TIME")
-]
-Window = Annotated[float | None, knob_option(SoundSettings, "window", panel="Sound")]
-Hop = Annotated[float | None, knob_option(SoundSettings, "hop", panel="Sound")]
-Stems = Annotated[str | None, stems_option("Parts of the song that steer instead of the whole")]
-StemFiles = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--stem-file",
-        metavar="NAME=FILE",
-        rich_help_panel="Stems",
-        help="Where a stem lies; or a folder with vocals.wav and so on, or a .stem.mp4; repeatable. "
-        "[dim](default: beside a file called mix, else taken out of the song)[/]",
-    ),
-]
-StemWeights = Annotated[
-    list[Any] | None,
-    typer.Option(
-        "--stem-weight",
-        metavar="NAME=WEIGHT",
-        parser=parse_stem_weight,
-        rich_help_panel="Stems",
-        help="A stem's pull beside the other stems'; repeatable. [dim](from 0 to 100; default 1)[/]",
-    ),
-]
-Separator = Annotated[str | None, knob_option(SoundSettings, "separator", panel="Stems")]
-DemucsRepo = Annotated[
-    Path | None,
-    typer.Option(
-        "--demucs-repo",
-        metavar="DIR",
-        rich_help_panel="Stems",
-        help="Folder of Demucs' weights [dim](default: W2C_DEMUCS_REPO, else the published ones)[/]",
-    ),
-]
-KeepStems = Annotated[
-    Path | None,
-    typer.Option(
-        "--keep-stems", metavar="DIR", rich_help_panel="Stems", help="Also keep the stems that are separated, as FLAC."
-    ),
-]
-Layout = Annotated[str | None, knob_option(PictureSettings, "layout", panel="Stems")]
-Prompts = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--prompt",
-        "-p",
-        metavar="[TIME-TIME] TEXT[:WEIGHT]",
-        rich_help_panel="Words",
-        help='Words that pull the picture too, as in "0:12-0:30 a burning city:0.7"; repeatable.',
-    ),
-]
-PromptFiles = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--prompts",
-        metavar="FILE",
-        rich_help_panel="Words",
-        help="Words with times from a .srt, .vtt, .lrc, .csv, .json, .yaml or .txt file; repeatable.",
-    ),
-]
-AudioWeight = Annotated[float | None, knob_option(SoundSettings, "weight", panel="Words", flag="--audio-weight")]
-Crossfade = Annotated[float | None, knob_option(MotionSettings, "crossfade", panel="Words")]
-StyleImages = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--style-image",
-        metavar="[TIME-TIME] FILE[:WEIGHT]",
-        rich_help_panel="Pictures",
-        help="A picture that pulls as words do, by what CLIP sees in it; repeatable.",
-    ),
-]
-InitImage = Annotated[str | None, knob_option(PaintingSettings, "init_image", panel="Pictures", metavar="FILE")]
-InitWeight = Annotated[float | None, knob_option(PaintingSettings, "init_weight", panel="Pictures")]
-Size = Annotated[
-    Any,
-    typer.Option(
-        "--size",
-        "-s",
-        metavar="WxH",
-        parser=parse_size,
-        rich_help_panel="Picture",
-        help=f"Painted size, in multiples of the latent's cell [dim](px; default {PictureSettings.width}x{PictureSettings.height})[/]",
-    ),
-]
-Fps = Annotated[float | None, knob_option(PictureSettings, "fps", panel="Picture")]
-Steps = Annotated[int | None, knob_option(PaintingSettings, "steps", panel="Painting")]
-FirstSteps = Annotated[int | None, knob_option(PaintingSettings, "first_steps", panel="Painting")]
-Cuts = Annotated[int | None, knob_option(PaintingSettings, "cuts", panel="Painting")]
-CutBatch = Annotated[int | None, knob_option(PaintingSettings, "cut_batch", panel="Painting")]
-LearningRate = Annotated[float | None, knob_option(PaintingSettings, "learning_rate", panel="Painting")]
-Smoothing = Annotated[float | None, knob_option(MotionSettings, "smoothing", panel="Motion")]
-Inertia = Annotated[float | None, knob_option(MotionSettings, "temporal_weight", panel="Motion")]
-Blend = Annotated[float | None, knob_option(MotionSettings, "ema_half_life", panel="Motion")]
-Scenes = Annotated[str | None, knob_option(MotionSettings, "scenes", panel="Motion")]
-Zoom = Annotated[float | None, knob_option(MotionSettings, "zoom", panel="Motion")]
-PanX = Annotated[float | None, knob_option(MotionSettings, "pan_x", panel="Motion")]
-PanY = Annotated[float | None, knob_option(MotionSettings, "pan_y", panel="Motion")]
-Rotate = Annotated[float | None, knob_option(MotionSettings, "rotate", panel="Motion")]
-Maps = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="[STEM.]FEATURE:WHAT=SCALE",
-        rich_help_panel="Motion",
-        help="Let a feature of the sound drive a setting, as in drums.onset:zoom=0.04,decay=0.2; repeatable. "
-        f"[dim](features: {', '.join(FEATURES[: -len(PITCHES)])}, C to B; "
-        f"what: {', '.join(DESTINATIONS)}, prompt.1)[/]",
-    ),
-]
-Border = Annotated[str | None, knob_option(MotionSettings, "border", panel="Motion")]
-Models = Annotated[str | None, knob_option(RunSettings, "models", panel="Models")]
-Perceptor = Annotated[str | None, knob_option(RunSettings, "perceptor", panel="Models")]
-VQGAN = Annotated[str | None, knob_option(RunSettings, "vqgan", panel="Models")]
-WeightsDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--weights-dir",
-        metavar="DIR",
-        rich_help_panel="Models",
-        help="Folder of fetched weights [dim](default: W2C_WEIGHTS, else in the user's cache)[/]",
-    ),
-]
-Fetch = Annotated[
-    bool, typer.Option("--fetch", rich_help_panel="Models", help="Fetch the weights that are missing, then go on.")
-]
-Seed = Annotated[int | None, knob_option(RunSettings, "seed", panel="Run")]
-Device = Annotated[str | None, knob_option(RunSettings, "device", panel="Run")]
-Precision = Annotated[str | None, knob_option(RunSettings, "precision", panel="Run")]
-Preset = Annotated[
-    str | None,
-    typer.Option("--preset", rich_help_panel="Settings", help=f"A set of settings: {', '.join(preset_names())}."),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", rich_help_panel="Settings", help="A YAML file of settings."),
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        rich_help_panel="Settings",
-        help="Any setting by its name, as in painting.steps=8; repeatable.",
-    ),
-]
-FromRecord = Annotated[
-    Path | None,
-    typer.Option(
-        "--from",
-        metavar="RECORD",
-        rich_help_panel="Settings",
-        help="Start from the run record (JSON) of a film, seed included: the same film again.",
-    ),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run", rich_help_panel="Run", help="Check everything, tell the plan and the time; make nothing."
-    ),
-]
-ProgressKind = Annotated[
-    Progress | None,
-    typer.Option(
-        "--progress",
-        rich_help_panel="Run",
-        help="How progress is told on stderr [dim](default: bar in a terminal, else plain)[/]",
-    ),
-]
-Debug = Annotated[bool, typer.Option("--debug", rich_help_panel="Run", help="Show where an error comes from.")]
-Version = Annotated[
-    bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and leave.")
-]
+def _other(name: str, annotation: Any, panel: str, text: str, **details: Any) -> Option:
+    """An option that is not a single setting."""
+    flags = details.pop("flags", None) or (f"--{name.replace('_', '-')}",)
+    everyday = details.pop("everyday", False)
+    default = False if annotation is bool else None
+    kind = annotation if annotation is bool else annotation | None
+    return Option(name, kind, flags, text, panel, everyday, default, details=details)
+
+
+STEM_NAMES = "vocals, drums, bass, other, or names of stem files"
+MAP_HELP = (
+    "Modulate a setting by a feature of the audio, as in drums.onset:zoom=0.04,decay=0.2; repeatable. "
+    f"[dim](features: {', '.join(CURVES)}, C to B; settings: {', '.join(DESTINATIONS)}, prompt.1)[/]"
+)
+OTHERS = (
+    _other("out", str, "Output", "Output file; {stem} and {seed} are replaced: videos/{stem}_{seed}.mp4 "
+        "[dim](default: {stem}.mp4)[/]", flags=("--out", "-o"), metavar="FILE", everyday=True),
+    _other("overwrite", bool, "Output", "Replace existing files.", everyday=True),
+    _other("storyboard", bool, "Output", "Instead of a video, write a PNG with one quickly generated picture for each "
+        "section of the song.", everyday=True),
+    _other("frames_dir", Path, "Output", "Also write all frames to this folder, as PNG.", metavar="DIR"),
+    _other("stems", str, "Stems", f"Stems that guide the picture instead of the whole song: {STEM_NAMES}.",
+        metavar="NAME,NAME", everyday=True),
+    _other("stem_weight", list[Any], "Stems", "Weight of a stem relative to the others; repeatable. "
+        "[dim](from 0 to 100; default: 1)[/]", metavar="NAME=WEIGHT", parser=_stem_weight),
+    _other("stem_file", list[str], "Stems", "File of a stem; or a folder with vocals.wav and so on, or a .stem.mp4; "
+        "repeatable. [dim](default: next to a file called mix; otherwise stems are separated)[/]",
+        metavar="NAME=FILE"),
+    _other("demucs_repo", Path, "Stems", "Folder of Demucs weights [dim](default: W2C_DEMUCS_REPO, else the published "
+        "weights)[/]", metavar="DIR"),
+    _other("keep_stems", Path, "Stems", "Also write the separated stems to this folder, as FLAC.", metavar="DIR"),
+    _other("prompt", list[str], "Prompts and images", "Text prompt, optionally with times and a weight, as in "
+        '"0:12-0:30 a burning city:0.7"; repeatable.', flags=("--prompt", "-p"),
+        metavar="[TIME-TIME] TEXT[:WEIGHT]", everyday=True),
+    _other("prompts", list[Path], "Prompts and images", "Prompts with times from a .srt, .vtt, .lrc, .csv, .json, "
+        ".yaml or .txt file; repeatable.", metavar="FILE", everyday=True),
+    _other("style_image", list[str], "Prompts and images", "Image that guides the picture by its CLIP embedding, "
+        "written as a prompt is; repeatable.", metavar="[TIME-TIME] FILE[:WEIGHT]", everyday=True),
+    _other("size", Any, "Video", "Size of the generated frames, a multiple of the size of a latent cell [dim](px; "
+        f"default: {PictureSettings.width}x{PictureSettings.height})[/]", flags=("--size", "-s"), metavar="WxH",
+        parser=_size, everyday=True),
+    _other("map", list[str], "Modulation", MAP_HELP, metavar="[STEM.]FEATURE:SETTING=SCALE", everyday=True),
+    _other("weights_dir", Path, "Models", "Folder of downloaded weights [dim](default: W2C_WEIGHTS, else a folder in "
+        "the user's cache)[/]", metavar="DIR"),
+    _other("fetch", bool, "Models", "Download missing weights first.", everyday=True),
+    _other("preset", str, "Settings", f"Preset of settings: {', '.join(preset_names())}.", everyday=True,
+        autocompletion=completion(preset_names)),
+    _other("config", Path, "Settings", "YAML file of settings.", metavar="FILE", everyday=True),
+    _other("set", list[str], "Settings", "Any setting by its name, as in painting.steps=8; repeatable.",
+        metavar="KEY=VALUE"),
+    _other("from_record", Path, "Settings", "Replay the run record (JSON) of a video: same track, settings and seed, "
+        "unless others are given.", flags=("--from",), metavar="RECORD", everyday=True),
+    _other("dry_run", bool, "Run", "Check everything, and report the plan and the estimated time; write nothing.",
+        everyday=True),
+    _other("progress", Progress, "Run", "How progress is reported on stderr [dim](default: bar in a terminal, else "
+        "plain)[/]"),
+    _other("debug", bool, "Run", "Show the traceback of an error."),
+    _other("version", bool, "", "Show the version and exit.", callback=_show_version, is_eager=True, everyday=True),
+    _other("help_all", bool, "", "Show all options and exit.", callback=_show_all_help, is_eager=True, everyday=True),
+)  # fmt: skip
+SETTINGS = tuple(
+    _setting_option(section, group, item)
+    for section, group in SECTIONS.items()
+    for item in fields(group)
+    if item.metadata["flags"] != ()
+)
+INPUTS = typer.Argument(
+    metavar="INPUT",
+    help="Audio files, videos with audio, or folders of stems with a mix.",
+    autocompletion=completion(tuple(COMMANDS)),
+)
+OPTIONS = {option.name: option for panel in (*PANELS, "") for option in (*OTHERS, *SETTINGS) if option.panel == panel}
+
+
+def stems_option(meaning: str) -> Any:
+    """`--stems` of another command, where it has this meaning."""
+    return typer.Option("--stems", metavar="NAME,NAME", rich_help_panel="Stems", help=f"{meaning}: {STEM_NAMES}.")
+
+
+def with_options(*names: str, everyday: bool = False) -> Callable[[AnyCommand], AnyCommand]:
+    """Give a command the INPUT argument and these options, which it receives by its `**` parameter.
+
+    Args:
+        names: Names of `OPTIONS`.
+        everyday: Whether its help hides all options that are not everyday, and deprecated names are accepted.
+    """
+    hide = everyday and COMPLETE not in os.environ
+    shared = [_parameter("inputs", Annotated[list[Path] | None, INPUTS], None)]
+    shared += [OPTIONS[name].parameter(hidden=hide and not OPTIONS[name].everyday) for name in names]
+    if everyday:
+        for old, new in DEPRECATED.items():
+            hidden = Option(old, OPTIONS[new].annotation, (f"--{old}",), f"Use --{new}.", OPTIONS[new].panel)
+            shared.append(hidden.parameter(hidden=True))
+
+    def decorate(command: AnyCommand) -> AnyCommand:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [*shared, *(one for one in own if one.kind is not one.VAR_KEYWORD)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among the options that were given: {group: {name: value}}, and whole lists."""
+    from wav2clip_gen.prompts import read_prompts
+
+    values = {name: value for name, value in given.items() if value is not None}
+    for old, new in DEPRECATED.items():
+        if old in values:
+            message = f"--{old} is deprecated; use {OPTIONS[new].flags[0]}"
+            warnings.warn(message, DeprecatedNameWarning, stacklevel=2)
+            values.setdefault(new, values[old])
+    changes: dict[str, Any] = {section: {} for section in SECTIONS}
+    for option in SETTINGS:
+        if option.name in values:
+            section, _, key = option.key.partition(".")
+            changes[section][key] = values[option.name]
+    if "size" in values:
+        changes["picture"]["width"], changes["picture"]["height"] = values["size"]
+    prompts = [prompt for path in values.get("prompts", ()) for prompt in read_prompts(path)]
+    lists = {
+        "prompts": [*prompts, *map(Prompt.parse, values.get("prompt", ()))],
+        "style_images": [*map(StyleImage.parse, values.get("style_image", ()))],
+        "stems": [name.strip() for name in values["stems"].split(",")] if "stems" in values else [],
+        "stem_files": values.get("stem_file", []),
+        "maps": values.get("map", []),
+    }
+    return {**changes, **{name: items for name, items in lists.items() if items}}
+
+
+@contextmanager
+def deprecations_shown() -> Iterator[None]:
+    """Show each deprecated name that is used once, as a note on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DeprecatedNameWarning)
+        try:
+            yield
+        finally:
+            for text in dict.fromkeys(str(one.message) for one in caught):
+                typer.echo(f"note: {text}", err=True)

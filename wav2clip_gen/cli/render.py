@@ -1,8 +1,10 @@
-"""The bare form: `w2c-gen song.wav --out film.mp4`."""
+"""The bare form: `w2c-gen song.wav --out video.mp4`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import typer
 
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
-from wav2clip_gen.config import Prompt, Settings, StyleImage, family_settings, settings_from
+from wav2clip_gen.config import Settings, family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -18,241 +20,136 @@ if TYPE_CHECKING:
 
     from wav2clip_gen.cli.console import Listener
     from wav2clip_gen.job import Job
-    from wav2clip_gen.models.choice import Choice
-    from wav2clip_gen.models.families import Family
+    from wav2clip_gen.models.registry import Models, ModelSelection
     from wav2clip_gen.record import Replay
 
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 
-@dataclass(frozen=True)
-class Request:
-    """What shall be made of each track."""
-
-    settings: Settings
-    out: str | None
-    overwrite: bool
-    frames_dir: Path | None
-    keep_stems: Path | None
-    demucs_repo: Path | None
-    dry_run: bool
-    storyboard: bool
-    weights_dir: Path | None
-
-    def prepare(self, source: Path, *, unfetched: bool = False) -> Job:
-        """Check all of it for one track; see `wav2clip_gen.job`."""
-        from wav2clip_gen.job import prepare
-
-        return prepare(
-            source, self.out, self.settings, overwrite=self.overwrite, frames_dir=self.frames_dir,
-            weights_dir=self.weights_dir, allow_missing_weights=unfetched, keep_stems=self.keep_stems,
-            demucs_repo=self.demucs_repo, storyboard=self.storyboard,
-        )  # fmt: skip
-
-    def renew(self, job: Job) -> Job:
-        """A job that was prepared unfetched, with the networks that are there by now: what is in them has a say."""
-        from wav2clip_gen.models.choice import choose
-
-        networks = choose(job.settings.run, self.weights_dir)
-        networks.require()
-        return replace(job, selection=networks)
-
-
-class Loader:
-    """Loads networks, once for all tracks that want the same."""
+class ModelLoader:
+    """Loads models, once for all tracks that need the same."""
 
     def __init__(self) -> None:
-        self._family: Family | None = None
+        self._models: Models | None = None
 
-    def __call__(self, networks: Choice, *, device: torch.device) -> Family:
-        """The networks on a device; see `load_choice`."""
-        from wav2clip_gen.models.families import load_choice
+    def __call__(self, selection: ModelSelection, *, device: torch.device) -> Models:
+        """The models on a device; see `load_models`."""
+        from wav2clip_gen.models.registry import load_models
 
-        if self._family is None or (self._family.selection, self._family.device) != (networks, device):
-            self._family = load_choice(networks, device=device)
-        return self._family
+        if self._models is None or (self._models.selection, self._models.device) != (selection, device):
+            self._models = load_models(selection, device=device)
+        return self._models
 
 
-EPILOG = "\n\n".join(  # which Typer makes one line each
+EPILOG = "\n\n".join(  # Typer shows each paragraph as a line
     ["Other commands:", *(f"[bold]w2c-gen {word:<8}[/] {what}" for word, what in COMMANDS.items())]
 )
 
 
 @app.command(epilog=EPILOG)
-def render(
-    *,
-    inputs: options.Inputs = None,
-    out: options.Out = None,
-    overwrite: options.Overwrite = False,
-    frames_dir: options.FramesDir = None,
-    upscale: options.Upscale = None,
-    start: options.Start = None,
-    duration: options.Duration = None,
-    window: options.Window = None,
-    hop: options.Hop = None,
-    stems: options.Stems = None,
-    stem_file: options.StemFiles = None,
-    stem_weight: options.StemWeights = None,
-    separator: options.Separator = None,
-    demucs_repo: options.DemucsRepo = None,
-    keep_stems: options.KeepStems = None,
-    layout: options.Layout = None,
-    prompt: options.Prompts = None,
-    prompt_files: options.PromptFiles = None,
-    audio_weight: options.AudioWeight = None,
-    crossfade: options.Crossfade = None,
-    style_image: options.StyleImages = None,
-    init_image: options.InitImage = None,
-    init_weight: options.InitWeight = None,
-    size: options.Size = None,
-    fps: options.Fps = None,
-    steps: options.Steps = None,
-    first_steps: options.FirstSteps = None,
-    cuts: options.Cuts = None,
-    cut_batch: options.CutBatch = None,
-    learning_rate: options.LearningRate = None,
-    smoothing: options.Smoothing = None,
-    temporal_weight: options.Inertia = None,
-    ema_half_life: options.Blend = None,
-    scenes: options.Scenes = None,
-    zoom: options.Zoom = None,
-    pan_x: options.PanX = None,
-    pan_y: options.PanY = None,
-    rotate: options.Rotate = None,
-    border: options.Border = None,
-    maps: options.Maps = None,
-    models: options.Models = None,
-    perceptor: options.Perceptor = None,
-    vqgan: options.VQGAN = None,
-    weights_dir: options.WeightsDir = None,
-    fetch: options.Fetch = False,
-    seed: options.Seed = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    preset: options.Preset = None,
-    config: options.Config = None,
-    assignments: options.Assignments = None,
-    from_record: options.FromRecord = None,
-    storyboard: options.Storyboard = False,
-    dry_run: options.DryRun = False,
-    progress: options.ProgressKind = None,
-    debug: options.Debug = False,
-    version: options.Version = False,
-) -> None:
-    """Sound in, film out: paint what a track sounds like.
+@options.with_options(*options.OPTIONS, everyday=True)
+def render(**given: Any) -> None:
+    """Generate a music video from audio.
 
-    Wav2CLIP hears each moment of the track, and VQGAN-CLIP paints it, frame by frame.
+    Wav2CLIP embeds each moment of the track in CLIP's space, and VQGAN-CLIP optimizes each frame towards the embedding.
     """
     from wav2clip_gen.cli import console
 
-    changes = {
-        "sound": {"start": start, "duration": duration, "window": window, "hop": hop, "weight": audio_weight,
-            "separator": separator},
-        "picture": {"width": size and size[0], "height": size and size[1], "fps": fps, "upscale": upscale,
-            "layout": layout},
-        "painting": {"steps": steps, "first_steps": first_steps, "cuts": cuts, "cut_batch": cut_batch,
-            "learning_rate": learning_rate, "init_image": init_image, "init_weight": init_weight},
-        "motion": {"smoothing": smoothing, "temporal_weight": temporal_weight, "ema_half_life": ema_half_life, "crossfade": crossfade,
-            "scenes": scenes, "zoom": zoom, "pan_x": pan_x, "pan_y": pan_y, "rotate": rotate, "border": border},
-        "run": {"models": models, "perceptor": perceptor, "vqgan": vqgan, "seed": seed, "device": device,
-            "precision": precision},
-    }  # fmt: skip
+    debug, progress = given["debug"], given["progress"]
     with console.errors_shown(debug=debug):
-        layers = {"preset": preset, "config": config, "assignments": tuple(assignments or ())}
-        pulls = _given(changes, prompt or [], prompt_files or [], style_image or [])
-        given = {**pulls, **options.given_stems(stems, stem_file), **({"maps": maps} if maps else {})}
-        again = _read_again(from_record, weights_dir, demucs_repo)
-        sources, settings = _collect(inputs or [], again, layers, given, weights_dir)
-        settings = settings.with_stem_weights(dict(stem_weight or []))
-        _refuse_same_names(sources, (out or "{stem}.mp4", frames_dir, keep_stems), settings)
-        request = Request(
-            settings, out, overwrite, frames_dir, keep_stems, again.demucs_repo if again else demucs_repo, dry_run,
-            storyboard, weights_dir,
-        )  # fmt: skip
-        ready: dict[Path, Job] = {}
-        if fetch:
-            from wav2clip_gen.cli.weights import fetch_missing
-
-            for source in sources:  # what cannot become a film is not worth a gigabyte
-                ready[source] = request.prepare(source, unfetched=True)
-            fetch_missing(settings.run, weights_dir)
-    listener, loader = console.listener(progress.value if progress else None), Loader()
+        with options.deprecations_shown():
+            replay = _read_record(given)
+            sources, settings = _merge(given, replay)
+        prepare = _preparation(given, settings, replay)
+        _refuse_same_names(sources, (given["out"] or "{stem}.mp4", given["frames_dir"], given["keep_stems"]), settings)
+        fetched = _fetch_models(sources, prepare, settings, given["weights_dir"]) if given["fetch"] else {}
+    listener, loader = console.listener(progress.value if progress else None), ModelLoader()
     code = 0
     for source in sources:
         try:
             with console.errors_shown(debug=debug):
-                job = request.renew(ready.pop(source)) if source in ready else request.prepare(source)
-                _make(job, request, listener, loader)
-        except typer.Exit as left:  # one track that fails does not stop the others
-            code = max(code, left.exit_code)
-            if left.exit_code == INTERRUPTED:
+                job = fetched.get(source) or prepare(source)
+                _make(job, listener, loader, dry_run=given["dry_run"])
+        except typer.Exit as error:  # the other tracks are still rendered
+            code = max(code, error.exit_code)
+            if error.exit_code == INTERRUPTED:
                 break
     raise typer.Exit(code)
 
 
-def _read_again(path: Path | None, weights_dir: Path | None, demucs_repo: Path | None) -> Replay | None:
-    """What a run record says, if one is given; what is no longer as it was is told."""
-    if path is None:
+def _read_record(given: dict[str, Any]) -> Replay | None:
+    """The run record, if one is given; differences between then and now are reported."""
+    if given["from_record"] is None:
         return None
     from wav2clip_gen import record
 
-    again = record.read(path, weights_dir, demucs_repo)
-    for difference in again.differences:
+    replay = record.read(given["from_record"], given["weights_dir"], given["demucs_repo"])
+    for difference in replay.differences:
         typer.echo(f"note: {difference}", err=True)
-    return again
+    return replay
 
 
-def _collect(
-    inputs: list[Path],
-    again: Replay | None,
-    layers: dict[str, Any],
-    given: dict[str, Any],
-    weights_dir: Path | None,
-) -> tuple[list[Path], Settings]:
-    """Tracks and settings: from a record or the family's own, then presets and files, then options."""
-    if again is None:
+def _merge(given: dict[str, Any], replay: Replay | None) -> tuple[list[Path], Settings]:
+    """Tracks and settings: those of a record or of the family of models, then preset and files, then options."""
+    inputs, changes = given["inputs"] or [], options.settings_given(given)
+    weights = dict(given["stem_weight"] or [])
+    layers = {"preset": given["preset"], "config": given["config"], "assignments": tuple(given["set"] or ())}
+    if replay is None:
         if not inputs:
             raise SettingsError("no track was given", hint="w2c-gen song.wav, or w2c-gen --help")
-        from wav2clip_gen.models import store
+        from wav2clip_gen.models.registry import resolve_family
 
-        asked = settings_from(**layers).merged(given)
-        base = family_settings(store.resolve(asked.run.models, weights_dir))
-        return inputs, settings_from(base, **layers).merged(given)
-    base = replace(again.settings, stem_files=()) if inputs else again.settings  # another song has other stems
-    settings = settings_from(base, **layers).merged(given)
+        asked = settings_from(**layers).merged(changes)
+        base = family_settings(resolve_family(asked.run.models, given["weights_dir"]))
+        return inputs, settings_from(base, **layers).merged(changes).with_stem_weights(weights)
+    base = replace(replay.settings, stem_files=()) if inputs else replay.settings  # another song has other stems
+    settings = settings_from(base, **layers).merged(changes)
     if settings.stem_files == base.stem_files:
         needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.required_stems)
         settings = replace(settings, stem_files=needed)
-    return inputs or [again.source], settings
-
-
-def _given(
-    changes: dict[str, dict[str, Any]], written: list[str], files: list[Path], styles: list[str]
-) -> dict[str, Any]:
-    """The options that were given, without those that were not; words of files and of options together."""
-    from wav2clip_gen.prompts import read_prompts
-
-    prompts = [*(prompt for path in files for prompt in read_prompts(path)), *map(Prompt.parse, written)]
-    pulls = {"prompts": prompts, "style_images": list(map(StyleImage.parse, styles))}
-    return {**options.given(changes), **{name: values for name, values in pulls.items() if values}}
+    return inputs or [replay.source], settings.with_stem_weights(weights)
 
 
 def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, ...], settings: Settings) -> None:
-    """Raise a SettingsError where two tracks would go to the same place."""
+    """Raise a SettingsError if two tracks would have the same output."""
     from wav2clip_gen.job import fill
 
     for template in templates:
         if template and len({fill(template, source, settings) for source in sources}) < len(sources):
-            raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: films/{stem}.mp4")
+            raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: videos/{stem}.mp4")
 
 
-def _make(job: Job, request: Request, listener: Listener, loader: Loader) -> None:
+def _preparation(given: dict[str, Any], settings: Settings, replay: Replay | None) -> Callable[..., Job]:
+    """`wav2clip_gen.job.prepare` with everything but the track."""
+    from wav2clip_gen.job import prepare
+
+    names = ("out", "overwrite", "frames_dir", "weights_dir", "keep_stems", "demucs_repo", "storyboard")
+    values = {name: given[name] for name in names}
+    if replay:
+        values["demucs_repo"] = replay.demucs_repo
+    return partial(prepare, settings=settings, **values)
+
+
+def _fetch_models(
+    sources: list[Path], prepare: Callable[..., Job], settings: Settings, weights_dir: Path | None
+) -> dict[Path, Job]:
+    """Check everything but the models of each track, then download missing weights; gives the finished jobs."""
+    from wav2clip_gen.cli.weights import fetch_missing
+    from wav2clip_gen.models.registry import select_models
+
+    jobs = {source: prepare(source, allow_missing_weights=True) for source in sources}
+    fetch_missing(settings.run, weights_dir)
+    selection = select_models(settings.run, weights_dir)
+    selection.require()
+    return {source: replace(job, selection=selection) for source, job in jobs.items()}
+
+
+def _make(job: Job, listener: Listener, loader: ModelLoader, *, dry_run: bool) -> None:
     """Make the films or the storyboard of a track, or estimate their cost; paths go to stdout."""
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.pipeline import render_job
@@ -264,7 +161,7 @@ def _make(job: Job, request: Request, listener: Listener, loader: Loader) -> Non
             stop.follow(progress)
             listener.show(progress)
 
-        if request.dry_run:
+        if dry_run:
             from wav2clip_gen.preview import estimate
 
             listener.show_estimate(estimate(job, on_progress=show))

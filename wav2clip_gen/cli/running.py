@@ -29,11 +29,11 @@ def trained_clip(out: Path | None, perceptor: str | None) -> Path:
         WeightsError, SettingsError: There is no such part or file.
     """
     from wav2clip_gen.errors import TrainingError
-    from wav2clip_gen.models.choice import find
+    from wav2clip_gen.models.registry import find_component
 
     if perceptor is not None:
-        part = find(perceptor, "clip")
-        path, hint = part.path, part.hint
+        component = find_component(perceptor, "clip")
+        path, hint = component.path, component.hint
     else:
         path, hint = out_folder(out) / "clip.safetensors", "run `w2c-gen train clip` first"
     if not path.is_file():
@@ -63,7 +63,7 @@ def prepare(device: str, threads: int | None) -> torch.device:
     """
     import torch
 
-    from wav2clip_gen.models.families import choose_device
+    from wav2clip_gen.models.registry import choose_device
 
     if threads:
         torch.set_num_threads(threads)

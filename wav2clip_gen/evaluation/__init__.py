@@ -1,1 +1,1 @@
-"""What a family is worth, in figures: each measure with its counts, its chance level and what was held out."""
+"""Benchmarks of a family on held-out data, each with its counts and the level of chance."""

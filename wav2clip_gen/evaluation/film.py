@@ -1,151 +1,145 @@
-"""Sound to film to judge: does an independent network see in the film what was heard?"""
+"""Films of held-out sounds, classified by an independent network: does it see what the sound is of?"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.evaluation.classes import in_words
-from wav2clip_gen.evaluation.held_out import HeldOut, embed_sounds, embed_words, supervision
-from wav2clip_gen.evaluation.judge import SEEN_AS, class_of, class_probabilities, class_words, load_judge
-from wav2clip_gen.evaluation.judging import Choices, JudgeFigures, judge_pictures, weigh
-from wav2clip_gen.evaluation.parts import OnProgress
-from wav2clip_gen.evaluation.tables import Table, counted, percent
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.evaluation.held_out import (
+    HeldOut,
+    embed_sound_names,
+    embed_sounds,
+    encode_images,
+    encode_texts,
+    supervision,
+)
+from wav2clip_gen.evaluation.judge import (
+    CLASSES,
+    class_of,
+    class_probabilities,
+    class_prompts,
+    evaluate_judge,
+    load_judge,
+)
+from wav2clip_gen.evaluation.ranking import Classification, classify
+from wav2clip_gen.evaluation.tables import Row, Table, format_share, percent
+from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render
 from wav2clip_gen.training.sounds import Sound
 
 SECONDS = 2.0  # of film for each sound
-JUDGED = 1.0  # seconds at the film's end that the judge looks at
+JUDGED = 1.0  # seconds at the film's end that are classified
 STEP = 0.1  # seconds between the places where the loudest stretch may begin
 
 
-@dataclass(frozen=True, kw_only=True)
-class FilmFigures:
-    """What the judge chose, and how steady the films are."""
-
-    films: int
-    held_out: int  # sounds of these classes that there are
-    classes: int  # that the judge chooses from
-    classes_heard: int  # that there are sounds of
-    settings: str
-    summed: Choices  # by the sum of the probabilities of a class's ImageNet labels
-    relative: Choices  # by how much more of a class there is than in the mean film
-    by_ear: Choices  # of the family's own sound encoder, from the sounds
-    by_eye: Choices  # of the family's own image tower, from the films
-    chosen: dict[str, dict[str, int]]  # class heard -> class chosen, relative -> films
-    judge: JudgeFigures
-    flicker: float  # mean |difference| of neighbouring frames, as a share of the full range
-    offset: float | None  # largest |seconds| between picture and sound; None where no film tells
-    supervision: str
-
-    def table(self) -> Table:
-        """The figures, for people."""
-        chance = percent(1 / self.classes)
-        rows: list[tuple[str, str, str]] = []
-        for name, choices in (("summed", self.summed), ("relative to the mean film", self.relative)):
-            rows += [
-                (f"judge's choice, {name}: top-1", counted(choices.right, self.films), chance),
-                (f"judge's choice, {name}: top-5", counted(choices.top5, self.films), percent(5 / self.classes)),
-                (
-                    f"judge's choice, {name}: targets shuffled between the sounds",
-                    f"{percent(choices.shuffled)}, as good as this one in {percent(choices.luck)} of shuffles",
-                    "",
-                ),
-            ]
-        rows += [
-            ("the family's own sound encoder, from the sounds: top-1", counted(self.by_ear.right, self.films), chance),
-            ("the family's own image tower, from the films: top-1", counted(self.by_eye.right, self.films), chance),
-        ]
-        offset = "not measurable" if self.offset is None else f"{1000 * self.offset:.1f} ms"
-        rows += [
-            ("flicker: mean difference of neighbouring frames", f"{100 * self.flicker:.2f} % of full range", ""),
-            ("largest offset between picture and sound", offset, ""),
-            *self.judge.rows(),
-        ]
-        right = ", ".join(
-            f"{heard} {found.get(heard, 0)}/{sum(found.values())}" for heard, found in sorted(self.chosen.items())
-        )
-        return Table(
-            title="Sound to film to judge",
-            rows=tuple(rows),
-            notes=(
-                f"{self.films} of {self.held_out} held-out sounds, from {self.classes_heard} classes, each filmed for"
-                f" its loudest {SECONDS:g} s ({self.settings}). EfficientNet-Lite0, which no part of the family was"
-                f" trained with, chooses among {self.classes} classes of ESC-50 that ImageNet knows, from the last"
-                f" {JUDGED:g} s of frames. The sound encoder: {self.supervision}.",
-                "Summed: the probabilities of all ImageNet labels of a class, which favours classes of many labels"
-                " (dog: 118). Relative: each class against its own mean log probability over all films, which uses no"
-                " labels of the sounds. Shuffled: the films set against the sounds in random orders.",
-                "The family's own networks choose by the classes' names, relative too. The films were painted to please"
-                " the image tower: its choice tells where on the way a class is lost, not how good the films are.",
-                f"Right by class, by the judge, relative: {right}.",
-            ),
-        )
-
-
-def measure_film(family: Family, held_out: HeldOut, *, on_progress: OnProgress) -> FilmFigures:
-    """Film held-out sounds by the path that `w2c-gen` takes, and let the judge look.
+def measure(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
+    """Render films of held-out sounds as `w2c-gen` does, and classify them with the judge.
 
     Raises:
-        W2CError: The `evaluate` extra is not installed, or there is no sound of a class that the judge knows.
+        W2CError: The `evaluate` extra is not installed, or there is no sound of a class that the judge has.
     """
     judge = load_judge(family.device)
     known = [piece for piece in held_out.all_sounds if class_of(piece.label)]
-    pieces = evenly(known)[: held_out.limit]
+    pieces = balanced(known)[: held_out.limit]
     if not pieces:
-        raise W2CError("no held-out sound is of a class that the judge knows", hint="leave film out with --only")
-    settings, names = Settings(), list(SEEN_AS)
-    words = embed_words(family, class_words())
-    seen, by_eye, flickers, offsets = [], [], [], []
+        raise W2CError("no held-out sound is of a class that the judge has", hint="leave film out with --only")
+    settings, prompts = Settings(), encode_texts(family, class_prompts())
+    judged: list[Tensor] = []
+    by_tower: list[Tensor] = []
+    flickers: list[float] = []
+    offsets: list[float] = []
     for number, piece in enumerate(pieces):
-        frames, offset = film(family, piece, settings, seed=held_out.seed + number)
+        frames, offset = render_sound(family, piece, settings, seed=held_out.seed + number)
         last = frames[-round(JUDGED * settings.picture.fps) :].to(family.device)
-        seen.append(class_probabilities(judge(last)).mean(dim=0).cpu())
-        by_eye.append((_look(family, last) @ words.T).mean(dim=0))
+        judged.append(class_probabilities(judge(last)).mean(dim=0).cpu())
+        by_tower.append((encode_images(family, last) @ prompts.T).mean(dim=0))
         flickers.append(frames.diff(dim=0).abs().mean().item() if len(frames) > 1 else 0.0)
-        offsets.append(offset)
+        offsets += [] if offset is None else [abs(offset)]
         on_progress(number + 1, len(pieces))
-    probabilities = torch.stack(seen)  # (films, classes)
-    heard = [class_of(piece.label) or "" for piece in pieces]
-    truth = torch.tensor([names.index(name) for name in heard])
-    against_mean = from_mean(probabilities.clamp(min=1e-12).log())
-    by_ear = embed_sounds(family, tuple(pieces)) @ embed_words(family, [in_words(name) for name in names]).T
-    measured = [abs(offset) for offset in offsets if offset is not None]
-    return FilmFigures(
+    true_classes = [class_of(piece.label) or "" for piece in pieces]
+    truth = torch.tensor([CLASSES.index(name) for name in true_classes])
+    probabilities = torch.stack(judged)  # (films, classes)
+    relative = relative_to_mean(probabilities.clamp(min=1e-12).log())
+    pairs = list(zip(true_classes, [CLASSES[choice] for choice in relative.argmax(dim=1).tolist()], strict=True))
+
+    def classified(scores: Tensor) -> Classification:
+        return classify(scores, truth, generator=held_out.generator(-6))
+
+    return _table(
         films=len(pieces),
-        held_out=len(known),
-        classes=len(names),
-        classes_heard=len(set(heard)),
-        settings=_in_words(settings),
-        summed=weigh(probabilities, truth, seed=held_out.seed),
-        relative=weigh(against_mean, truth, seed=held_out.seed),
-        by_ear=weigh(from_mean(by_ear), truth, seed=held_out.seed),
-        by_eye=weigh(from_mean(torch.stack(by_eye)), truth, seed=held_out.seed),
-        chosen=_counted(heard, [names[at] for at in against_mean.argmax(dim=1).tolist()]),
-        judge=judge_pictures(judge, family, held_out),
-        flicker=sum(flickers) / len(flickers),
-        offset=max(measured) if measured else None,
+        held_out=len(known),  # sounds of the judge's classes
+        classes=len(CLASSES),
+        classes_present=len(set(true_classes)),
+        settings=_describe(settings),
+        summed=classified(probabilities),
+        relative=classified(relative),
+        audio_encoder=classified(relative_to_mean(embed_sounds(family, pieces) @ embed_sound_names(family, CLASSES).T)),
+        image_tower=classified(relative_to_mean(torch.stack(by_tower))),
+        chosen={name: dict(Counter(choice for true, choice in pairs if true == name)) for name, _ in pairs},
+        judge=evaluate_judge(judge, family, held_out),
+        flicker=sum(flickers) / len(flickers),  # mean |difference| of neighbouring frames, of the full range
+        offset=max(offsets, default=None),  # largest |seconds| between picture and sound; None: not measurable
         supervision=supervision(family),
     )
 
 
-def film(family: Family, piece: Sound, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
-    """Film the loudest place of a piece: frames (F, 3, H, W) in [0, 1], and the seconds its sound is late."""
-    sound = {"start": loudest(piece.samples), "duration": SECONDS}
+def _table(**figures: Any) -> Table:
+    films, classes, offset = figures["films"], figures["classes"], figures["offset"]
+    chance = percent(1 / classes)
+    rows: list[Row] = []
+    for name, found in (("summed", figures["summed"]), ("relative to the mean film", figures["relative"])):
+        shuffled = f"{percent(found.shuffled)}, as good as this one in {percent(found.p_value)} of shuffles"
+        rows += [
+            (f"judge's choice, {name}: top-1", format_share(found.right, films), chance),
+            (f"judge's choice, {name}: top-5", format_share(found.top5, films), percent(5 / classes)),
+            (f"judge's choice, {name}: targets shuffled between the sounds", shuffled, ""),
+        ]
+    by_encoder, by_tower = (format_share(figures[name].right, films) for name in ("audio_encoder", "image_tower"))
+    rows += [
+        ("the family's own sound encoder, from the sounds: top-1", by_encoder, chance),
+        ("the family's own image tower, from the films: top-1", by_tower, chance),
+        ("flicker: mean difference of neighbouring frames", f"{100 * figures['flicker']:.2f} % of full range", ""),
+        (
+            "largest offset between picture and sound",
+            "not measurable" if offset is None else f"{1000 * offset:.1f} ms",
+            "",
+        ),
+        *figures["judge"].rows(),
+    ]
+    chosen = sorted(figures["chosen"].items())
+    by_class = ", ".join(f"{name} {found.get(name, 0)}/{sum(found.values())}" for name, found in chosen)
+    notes = [
+        f"{films} of {figures['held_out']} held-out sounds, from {figures['classes_present']} classes, a film of the"
+        f" loudest {SECONDS:g} s of each ({figures['settings']}). EfficientNet-Lite0, which took no part in training"
+        f" the family, chooses among {classes} classes of ESC-50 that ImageNet has, from the last {JUDGED:g} s of"
+        f" frames. The sound encoder: {figures['supervision']}.",
+        "Summed: the probabilities of all ImageNet labels of a class, which favours classes of many labels (dog: 118)."
+        " Relative: each class relative to its own mean log probability over all films, which uses no labels of the"
+        " sounds. Shuffled: films and sounds paired in random orders.",
+        "The family's own networks choose by the names of the classes, relative too. The films were optimized for the"
+        " image tower: its choice tells at which stage a class is lost, not how good the films are.",
+        f"Right by class, by the judge, relative: {by_class}.",
+    ]
+    return Table(title="Films of sounds, classified by an independent judge", rows=rows, notes=notes, figures=figures)
+
+
+def render_sound(family: Models, piece: Sound, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
+    """Render the loudest stretch of a piece: frames (F, 3, H, W) in [0, 1], and the delay of its sound in seconds."""
+    sound = {"start": loudest_start(piece.samples), "duration": SECONDS}
     settings = settings.merged({"sound": sound, "run": {"seed": seed}})
     with tempfile.TemporaryDirectory(prefix="w2c-") as name:
         folder = Path(name)
@@ -156,8 +150,8 @@ def film(family: Family, piece: Sound, settings: Settings, *, seed: int) -> tupl
     return frames, made.sync.offset_seconds
 
 
-def loudest(samples: np.ndarray) -> float:
-    """Where, in seconds, the loudest `SECONDS` of int16 samples begin; 0 where there are fewer."""
+def loudest_start(samples: NDArray[np.integer]) -> float:
+    """Where, in seconds, the loudest `SECONDS` of int16 samples begin; 0 if there are fewer."""
     energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
     length = round(SECONDS * ENCODER_RATE)
     starts = np.arange(0, max(len(samples) - length, 0) + 1, round(STEP * ENCODER_RATE))
@@ -165,45 +159,25 @@ def loudest(samples: np.ndarray) -> float:
     return float(starts[np.argmax(energy[ends] - energy[starts])] / ENCODER_RATE)
 
 
-def evenly(pieces: list[Sound]) -> list[Sound]:
-    """The pieces in an order whose beginning has all classes alike, and each recording before any comes twice."""
-    queues: dict[str, list[Sound]] = {}
+def balanced(pieces: Iterable[Sound]) -> list[Sound]:
+    """The pieces in an order that alternates between classes, and between the recordings of each."""
+    return _alternating(_alternating(pieces, lambda piece: piece.group), lambda piece: class_of(piece.label))
+
+
+def _alternating(pieces: Iterable[Sound], key: Callable[[Sound], Hashable]) -> list[Sound]:
+    """First a piece of each key, then a second of each, and so on."""
+    groups: dict[Hashable, list[Sound]] = {}
     for piece in pieces:
-        queues.setdefault(class_of(piece.label) or "", []).append(piece)
-    rounds = zip_longest(*(_recordings_first(queue) for queue in queues.values()))
-    return [piece for these in rounds for piece in these if piece is not None]
+        groups.setdefault(key(piece), []).append(piece)
+    return [piece for row in zip_longest(*groups.values()) for piece in row if piece is not None]
 
 
-def _recordings_first(pieces: list[Sound]) -> Iterator[Sound]:
-    """First one piece of each recording, then a second of each, and so on."""
-    by_recording: dict[str, list[Sound]] = {}
-    for piece in pieces:
-        by_recording.setdefault(piece.group, []).append(piece)
-    for these in zip_longest(*by_recording.values()):
-        yield from (piece for piece in these if piece is not None)
-
-
-def from_mean(scores: Tensor) -> Tensor:
-    """Scores (films, classes), each class from its mean over the films: what this film has more of than others."""
+def relative_to_mean(scores: Tensor) -> Tensor:
+    """Scores (films, classes) minus each class's mean over the films: what a film has more of than others."""
     return scores - scores.mean(dim=0)
 
 
-@torch.no_grad()
-def _look(family: Family, frames: Tensor) -> Tensor:
-    """What the family's image tower sees in frames (F, 3, H, W): unit vectors (F, D), on the CPU."""
-    size = family.clip.size
-    return family.clip.encode_images(F.interpolate(frames, size=(size, size), mode="area")).cpu()
-
-
-def _counted(heard: list[str], chosen: list[str]) -> dict[str, dict[str, int]]:
-    counts: dict[str, dict[str, int]] = {}
-    for name, choice in zip(heard, chosen, strict=True):
-        found = counts.setdefault(name, {})
-        found[choice] = found.get(choice, 0) + 1
-    return counts
-
-
-def _in_words(settings: Settings) -> str:
+def _describe(settings: Settings) -> str:
     picture, painting = settings.picture, settings.painting
     return (
         f"default settings: {picture.width}x{picture.height} px, {picture.fps:g} fps, {painting.first_steps} steps for"

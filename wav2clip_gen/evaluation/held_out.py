@@ -1,106 +1,153 @@
-"""The data that a family was not trained on, read once for all evaluations."""
+"""The held-out data, read once for all measures, and its embeddings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.families import Family
-from wav2clip_gen.training.anchors import Concepts, load_anchors, picture_concepts, wanted_by_pictures
+from wav2clip_gen.models.registry import Models
+from wav2clip_gen.training import anchors
+from wav2clip_gen.training.anchors import Concepts
+from wav2clip_gen.training.clip import Labelled
 from wav2clip_gen.training.data import Pictures, load_pictures
 from wav2clip_gen.training.loop import step_generator
 from wav2clip_gen.training.sounds import Sound, label_table, load_sounds
+from wav2clip_gen.training.tables import read_table
 from wav2clip_gen.training.wav2clip import piece_embedding
 
 FOLDERS = ("audio", "images", "text")
+TEXTS = 128  # in a batch
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Validation pictures, and sounds of recordings that the training leaves out."""
+    """Validation pictures, and sounds of recordings that are not trained on."""
 
     data: Path
-    limit: int | None = None  # pictures, sounds and films at most, of each kind
-    seed: int = 0  # decides which
-    _read: dict[str, Pictures] = field(default_factory=dict, repr=False)
+    limit: int | None = None  # maximum number of pictures, sounds and films, of each kind
+    seed: int = 0  # selects them
+    _pictures: dict[str, Pictures] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        lacking = [self.data / name for name in FOLDERS if not (self.data / name).is_dir()]
-        if lacking:
+        missing = [self.data / name for name in FOLDERS if not (self.data / name).is_dir()]
+        if missing:
             raise W2CError(
-                f"{lacking[0] if self.data.is_dir() else self.data}: no such folder",
+                f"{missing[0] if self.data.is_dir() else self.data}: no such folder",
                 hint="give the data's folder with --data; weights/README.md describes it",
             )
 
+    def generator(self, stream: int) -> torch.Generator:
+        """A source of random numbers, one for each purpose."""
+        return step_generator(self.seed, stream)
+
+    def sample(self, count: int) -> list[int]:
+        """Up to `limit` of `count` examples, in their own order."""
+        if self.limit is None or self.limit >= count:
+            return list(range(count))
+        return sorted(torch.randperm(count, generator=self.generator(-5))[: self.limit].tolist())
+
     @cached_property
-    def pictures(self) -> Pictures:
-        """Photographs of 128 px, as many as are asked for."""
+    def photographs(self) -> Pictures:
+        """A sample of the photographs of 128 px."""
         pictures = self.all_pictures("natural")
-        chosen = self.choose(len(pictures))
-        return pictures.some(chosen)
+        return pictures.some(self.sample(len(pictures)))
 
     def all_pictures(self, kind: str) -> Pictures:
-        """Pictures of a kind ("natural", "tiny"), all of them."""
-        if kind not in self._read:
-            self._read[kind] = load_pictures(self.data, "val", kind=kind)
-        return self._read[kind]
+        """All pictures of a kind, "natural" or "tiny"."""
+        if kind not in self._pictures:
+            self._pictures[kind] = load_pictures(self.data, "val", kind=kind)
+        return self._pictures[kind]
 
     @cached_property
     def all_sounds(self) -> tuple[Sound, ...]:
-        """Pieces of recordings not trained on, all of them."""
-        _, held_out = load_sounds(self.data)
-        return held_out.pieces
+        """All pieces of recordings that are not trained on."""
+        return load_sounds(self.data)[1].pieces
 
     @cached_property
     def sounds(self) -> tuple[Sound, ...]:
-        """As many of them as are asked for."""
-        return tuple(self.all_sounds[at] for at in self.choose(len(self.all_sounds)))
+        """A sample of them."""
+        return tuple(self.all_sounds[index] for index in self.sample(len(self.all_sounds)))
 
     @cached_property
-    def _names(self) -> Concepts:
-        """The names of all concepts, without vectors: enough to know what shows what."""
-        anchors = load_anchors(self.data)
-        names = (*anchors.names, *(name for name in wanted_by_pictures(self.data) if name not in anchors.index))
+    def concept_names(self) -> Concepts:
+        """The names of all concepts, without vectors: enough to compare what pictures and sounds show."""
+        known, wanted = anchors.load_anchors(self.data), anchors.wanted_by_pictures(self.data)
+        names = (*known.names, *(name for name in wanted if name not in known.index))
         return Concepts(names, torch.zeros(len(names), 1), torch.zeros(len(names), dtype=torch.bool))
 
-    def shown(self, pictures: Pictures) -> list[set[int]]:
-        """For each picture the concepts it shows; may be none."""
-        return [set(rows) for rows in picture_concepts(self.data, pictures.descriptions, self._names)]
+    def trained_concepts(self) -> tuple[Concepts, list[int], tuple[str, ...]]:
+        """The concepts with their vectors, the rows of those that training pictures show, and notes on the data."""
+        known = anchors.load_anchors(self.data)
+        derive = anchors.make_deriver(known)
+        concepts = anchors.extend(known, anchors.wanted_by_pictures(self.data), derive)
+        pictures = Labelled(self.data, "train", concepts)
+        skipped = [*pictures.skipped, *self.all_pictures("natural").skipped, *self.all_pictures("tiny").skipped]
+        return concepts, pictures.used, anchors.notes(skipped, derived=derive is not None)
 
-    def seen_where_heard(self, pieces: tuple[Sound, ...]) -> list[set[int]]:
-        """For each piece the concepts that are seen where it is heard; may be none."""
+    def shown(self, pictures: Pictures, concepts: Concepts) -> list[list[int]]:
+        """Rows of the concepts that each picture shows; may be none."""
+        return anchors.picture_concepts(self.data, pictures.descriptions, concepts)
+
+    def visible(self, pieces: Sequence[Sound]) -> list[set[int]]:
+        """For each sound the rows of `concept_names` that are visible where it occurs; may be none."""
         labels = sorted({piece.label for piece in pieces})
-        table = label_table(self.data, labels, self._names, None)
+        table = label_table(self.data, labels, self.concept_names, None)
         seen = {name: set(rows) for name, rows in zip(table.names, table.seen, strict=True)}
         return [seen.get(piece.label, set()) for piece in pieces]
 
-    def choose(self, count: int) -> list[int]:
-        """Which of `count` examples are looked at, in their own order."""
-        if self.limit is None or self.limit >= count:
-            return list(range(count))
-        return sorted(torch.randperm(count, generator=step_generator(self.seed, -5))[: self.limit].tolist())
+    def audioset_names(self) -> list[str]:
+        """The AudioSet names that the data folder lists: YAMNet's 521 of the 527.
+
+        Raises:
+            TrainingError: The list is missing.
+        """
+        return [
+            row["display_name"] for row in read_table(self.data / "teachers" / "yamnet_class_map.csv", "display_name")
+        ]
+
+
+def batches(pictures: Pictures, device: torch.device, *, batch: int, size: int | None = None) -> Iterator[Tensor]:
+    """Pictures (B, 3, S, S) in [0, 1] on a device, scaled to `size` px if that is given."""
+    for start in range(0, len(pictures), batch):
+        pixels = pictures.pixels[start : start + batch].to(device).float() / 255
+        yield pixels if size is None else F.interpolate(pixels, size=(size, size), mode="area")
 
 
 @torch.no_grad()
-def embed_sounds(family: Family, pieces: tuple[Sound, ...]) -> Tensor:
+def encode_images(family: Models, pictures: Tensor) -> Tensor:
+    """Unit vectors (B, D), on the CPU, of pictures (B, 3, H, W) in [0, 1]."""
+    size = family.clip.size
+    return family.clip.encode_images(F.interpolate(pictures, size=(size, size), mode="area")).cpu()
+
+
+@torch.no_grad()
+def embed_sounds(family: Models, pieces: Sequence[Sound]) -> Tensor:
     """Unit vectors (N, D), on the CPU, of whole pieces."""
     return torch.stack([piece_embedding(family.wav2clip, piece.samples) for piece in pieces])
 
 
 @torch.no_grad()
-def embed_words(family: Family, texts: list[str]) -> Tensor:
-    """Unit vectors (N, D), on the CPU, of texts."""
-    return torch.cat([family.clip.encode_text(texts[start : start + 128]).cpu() for start in range(0, len(texts), 128)])
+def encode_texts(family: Models, texts: list[str]) -> Tensor:
+    """Unit vectors (N, D), on the CPU."""
+    chunks = (texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS))
+    return torch.cat([family.clip.encode_text(chunk).cpu() for chunk in chunks])
 
 
-def supervision(family: Family) -> str:
-    """In what sense the family's sound encoder has not heard the held-out sounds, in words."""
+def embed_sound_names(family: Models, names: Sequence[str]) -> Tensor:
+    """Text embeddings (N, D), on the CPU, of `the sound of NAME`."""
+    return encode_texts(family, [f"the sound of {name.replace('_', ' ').lower()}" for name in names])
+
+
+def supervision(family: Models) -> str:
+    """Whether the sound encoder was trained on labels of the same kind, for the notes of a table."""
     training = checkpoints.read_header(family.files["wav2clip"]).training
     if "esc" in training.get("sets", ()):
         return "supervised labels, recordings not trained on"

@@ -1,10 +1,12 @@
-"""An independent network that looks at pictures and chooses what it sees: EfficientNet-Lite0, trained on ImageNet.
+"""The judge: EfficientNet-Lite0, a classifier for ImageNet that no network of a family is trained with.
 
-No part of a family is trained with it. Weights and architecture come with the `evaluate` extra (Apache 2.0).
+Weights and architecture come with the `evaluate` extra (Apache 2.0).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,13 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2clip_gen.errors import W2CError
+from wav2clip_gen.evaluation.held_out import HeldOut, batches
+from wav2clip_gen.evaluation.tables import Row, format_share, percent
+from wav2clip_gen.models.registry import Models
 
 SIZE = 224  # pixels along each side
 MEAN, DEVIATION = 127 / 255, 128 / 255  # what the Lite networks were trained with, instead of ImageNet's per channel
+LABELS = 1000  # of ImageNet
+MAX_PICTURES = 400  # of a kind that the judge is tested on
+BATCH = 32
 
-# For each sound class what an ImageNet network would call what is seen there: indices of ImageNet's 1,000 labels.
-# Several ESC-50 classes may share a picture: both clocks count as one.
-SEEN_AS: dict[str, tuple[int, ...]] = {
+# Classes of sounds by what is visible: indices of ImageNet's 1,000 labels. Both clocks of ESC-50 are one class.
+IMAGENET_LABELS: dict[str, tuple[int, ...]] = {
     "dog": tuple(range(151, 269)),  # the breeds, from Chihuahua to Mexican hairless
     "rooster": (7,),  # cock
     "hen": (8,),  # hen
@@ -40,15 +47,20 @@ SEEN_AS: dict[str, tuple[int, ...]] = {
     "toilet_flush": (861,),  # toilet seat
     "siren": (407, 555, 734),  # ambulance, fire engine, police van
 }
-NAMED = {  # what is seen, where the name of the sound says something else
-    "insects": "insect", "sea_waves": "sea", "church_bells": "church", "keyboard_typing": "computer keyboard",
-    "toilet_flush": "toilet", "siren": "ambulance",
-}  # fmt: skip
-HEARD_AS = {"clock_tick": "clock", "clock_alarm": "clock"}  # labels of sounds that the table above calls otherwise
+CLASSES = tuple(IMAGENET_LABELS)
+SAME_CLASS = {"clock_tick": "clock", "clock_alarm": "clock"}  # labels of sounds that are called otherwise above
+PICTURE_NAMES = {  # what is visible, if the class is called after its sound
+    "insects": "insect",
+    "sea_waves": "sea",
+    "church_bells": "church",
+    "keyboard_typing": "computer keyboard",
+    "toilet_flush": "toilet",
+    "siren": "ambulance",
+}
 
 
 class Judge(nn.Module):
-    """A classifier of pictures; what it takes is any size, what it gives are ImageNet's 1,000 probabilities."""
+    """A classifier of pictures over ImageNet's labels."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -62,7 +74,7 @@ class Judge(nn.Module):
 
 
 def load_judge(device: str | torch.device = "cpu") -> Judge:
-    """The judge on a device.
+    """Load the judge onto a device.
 
     Raises:
         W2CError: The `evaluate` extra is not installed.
@@ -79,17 +91,64 @@ def load_judge(device: str | torch.device = "cpu") -> Judge:
 
 
 def class_of(label: str) -> str | None:
-    """The class of the table above that a sound's label belongs to, if any."""
-    name = HEARD_AS.get(label, label)
-    return name if name in SEEN_AS else None
+    """The class of the judge that a sound's label belongs to, if any."""
+    name = SAME_CLASS.get(label, label)
+    return name if name in IMAGENET_LABELS else None
 
 
-def class_words() -> list[str]:
-    """What an image tower is asked for, in the table's order."""
-    words = [NAMED.get(name, name.replace("_", " ")) for name in SEEN_AS]
-    return [f"a picture of {'an' if word[0] in 'aeiou' else 'a'} {word}" for word in words]
+def class_prompts() -> list[str]:
+    """Texts for an image tower, one for each class."""
+    names = [PICTURE_NAMES.get(name, name.replace("_", " ")) for name in CLASSES]
+    return [f"a picture of {'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names]
 
 
 def class_probabilities(probabilities: Tensor) -> Tensor:
-    """Sum ImageNet's probabilities (B, 1000) over each class's labels: (B, classes), in the table's order."""
-    return torch.stack([probabilities[:, list(rows)].sum(dim=1) for rows in SEEN_AS.values()], dim=1)
+    """Sum ImageNet's probabilities (B, 1000) over the labels of each class: (B, classes)."""
+    return torch.stack([probabilities[:, list(rows)].sum(dim=1) for rows in IMAGENET_LABELS.values()], dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeFigures:
+    """Accuracy of the judge on pictures with an ImageNet label: right, of how many."""
+
+    photographs: tuple[int, int]
+    reconstructed: tuple[int, int]  # the same photographs through the VQGAN
+    tiny: tuple[int, int]
+
+    def rows(self) -> list[Row]:
+        """Rows of a table."""
+        tests = (
+            ("the judge itself, top-1 on validation photographs of ImageNet's classes", self.photographs),
+            ("the judge on the same photographs reconstructed by the VQGAN", self.reconstructed),
+            ("the judge on Tiny-ImageNet's validation pictures, 64 px", self.tiny),
+        )
+        return [(name, format_share(*figure), percent(1 / LABELS)) for name, figure in tests if figure[1]]
+
+
+@torch.no_grad()
+def evaluate_judge(judge: Judge, family: Models, held_out: HeldOut) -> JudgeFigures:
+    """Measure the judge on the validation pictures whose label is one of ImageNet's."""
+
+    def accuracy(kind: str, change: Callable[[Tensor], Tensor] = lambda pictures: pictures) -> tuple[int, int]:
+        pictures = held_out.all_pictures(kind)
+        known = [index for index, described in enumerate(pictures.descriptions) if described.label in rows]
+        pictures = pictures.some([known[index] for index in held_out.sample(len(known))][:MAX_PICTURES])
+        truth = torch.tensor([rows[described.label] for described in pictures.descriptions])
+        found = [judge(change(batch)).argmax(dim=1).cpu() for batch in batches(pictures, family.device, batch=BATCH)]
+        return int((torch.cat(found) == truth).sum()) if found else 0, len(pictures)
+
+    def reconstruct(pictures: Tensor) -> Tensor:
+        return family.vqgan.decode(family.vqgan.quantise(family.vqgan.encode(pictures))).clamp(0, 1)
+
+    rows = imagenet_rows()
+    return JudgeFigures(
+        photographs=accuracy("natural"), reconstructed=accuracy("natural", reconstruct), tiny=accuracy("tiny")
+    )
+
+
+def imagenet_rows() -> dict[str, int]:
+    """ImageNet's labels, as WordNet ids, and their indices."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    names: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]
+    return {name: row for row, name in enumerate(names)}

@@ -1,80 +1,58 @@
-"""Sounds found by words, and pictures found by sounds, among what was not trained on."""
+"""Retrieval of held-out sounds by text, and of held-out photographs by sounds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.evaluation.classes import in_words
-from wav2clip_gen.evaluation.held_out import HeldOut, embed_sounds, embed_words, supervision
-from wav2clip_gen.evaluation.parts import OnProgress
-from wav2clip_gen.evaluation.ranks import Ranking, rank
-from wav2clip_gen.evaluation.tables import Table, hit_rows
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.evaluation import held_out as data
+from wav2clip_gen.evaluation.ranking import rank
+from wav2clip_gen.evaluation.tables import Row, Table
+from wav2clip_gen.models.registry import Models
 
 WITHIN = (1, 5, 10)
 BATCH = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalFigures:
-    """Rank of the first right find."""
-
-    text_to_sound: Ranking  # a question for each label: its sounds among all held-out ones
-    sound_to_image: Ranking  # a question for each sound: pictures of what is seen where it is heard
-    supervision: str
-
-    def table(self) -> Table:
-        """The figures, for people."""
-        rows: list[tuple[str, str, str]] = []
-        for what, ranking in (("text to sound", self.text_to_sound), ("sound to image", self.sound_to_image)):
-            rows += hit_rows(what, ranking, measure="recall@{}")
-            median = f"{ranking.median:g} of {ranking.candidates:,}"
-            rows.append((f"{what}: median rank of the first right one", median, f"{ranking.chance_median:g}"))
-        return Table(
-            title="Retrieval",
-            rows=tuple(rows),
-            notes=(
-                f"Text to sound: {self.text_to_sound.questions} labels, as `the sound of a name`, each among"
-                f" {self.text_to_sound.candidates} held-out pieces of sound. Sound to image:"
-                f" {self.sound_to_image.questions} held-out pieces, each among {self.sound_to_image.candidates:,}"
-                " validation photographs; right are those of what is seen where it is heard."
-                f" The sound encoder: {self.supervision}.",
-            ),
-        )
-
-
-@torch.no_grad()
-def measure_retrieval(family: Family, held_out: HeldOut, *, on_progress: OnProgress) -> RetrievalFigures:
-    """Find held-out sounds by words, and validation photographs by held-out sounds.
+def measure(family: Models, held_out: data.HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
+    """Rank the sounds of a label, and the photographs of what is visible where a sound occurs.
 
     Raises:
-        W2CError: No photograph shows what one of the sounds comes from.
+        W2CError: No photograph shows what is visible where one of the sounds occurs.
     """
-    pieces, pictures = held_out.sounds, held_out.pictures
+    pieces, photographs = held_out.sounds, held_out.photographs
     labels = sorted({piece.label for piece in pieces})
-    total = len(pieces) + len(pictures)
-    heard = embed_sounds(family, pieces)
-    on_progress(len(pieces), total)
-    own = torch.tensor([[piece.label == label for piece in pieces] for label in labels])
-    asked = embed_words(family, [in_words(label) for label in labels])
+    done, total = len(pieces), len(pieces) + len(photographs)
+    sounds = data.embed_sounds(family, pieces)
+    on_progress(done, total)
+    pictures = []
+    for batch in data.batches(photographs, family.device, batch=BATCH):
+        pictures.append(data.encode_images(family, batch))
+        done += len(batch)
+        on_progress(done, total)
 
-    seen = []
-    for start in range(0, len(pictures), BATCH):
-        part = pictures.pixels[start : start + BATCH].to(family.device).float() / 255
-        part = F.interpolate(part, size=(family.clip.size, family.clip.size), mode="area")
-        seen.append(family.clip.encode_images(part).cpu())
-        on_progress(len(pieces) + start + len(part), total)
-    shown, wanted = held_out.shown(pictures), held_out.seen_where_heard(pieces)
-    right = torch.tensor([[bool(rows & these) for these in shown] for rows in wanted])
-    known = right.any(dim=1)
+    same_label = torch.tensor([[piece.label == label for piece in pieces] for label in labels])
+    shown = [set(rows) for rows in held_out.shown(photographs, held_out.concept_names)]
+    shows_source = torch.tensor([[bool(rows & theirs) for theirs in shown] for rows in held_out.visible(pieces)])
+    known = shows_source.any(dim=1)
     if not known.any():
         raise W2CError("no photograph shows what one of the sounds comes from", hint="raise --limit")
-    return RetrievalFigures(
-        text_to_sound=rank(asked @ heard.T, own, within=WITHIN),
-        sound_to_image=rank((heard @ torch.cat(seen).T)[known], right[known], within=WITHIN),
-        supervision=supervision(family),
+    by_text = rank(data.embed_sound_names(family, labels) @ sounds.T, same_label, within=WITHIN)
+    by_sound = rank((sounds @ torch.cat(pictures).T)[known], shows_source[known], within=WITHIN)
+
+    rows: list[Row] = []
+    for name, ranking in (("text to sound", by_text), ("sound to image", by_sound)):
+        rows += ranking.rows(name, metric="recall@{}")
+        median = f"{ranking.median:g} of {ranking.candidates:,}"
+        rows.append((f"{name}: median rank of the first right one", median, f"{ranking.chance_median:g}"))
+    supervision = data.supervision(family)
+    note = (
+        f"Text to sound: {by_text.questions} labels, as `the sound of NAME`, each among {by_text.candidates} held-out"
+        f" pieces of sound. Sound to image: {by_sound.questions} held-out pieces, each among {by_sound.candidates:,}"
+        " validation photographs; right are those that show what is visible where the sound occurs. The sound encoder:"
+        f" {supervision}."
     )
+    figures = {"text_to_sound": by_text, "sound_to_image": by_sound, "supervision": supervision}
+    return Table(title="Retrieval", rows=rows, notes=[note], figures=figures)

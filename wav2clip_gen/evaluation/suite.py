@@ -1,64 +1,73 @@
-"""All evaluations of a family, one after the other."""
+"""The measures of a family, and how they are run. Imports torch only when a measure runs."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wav2clip_gen.evaluation.clip import measure_clip
-from wav2clip_gen.evaluation.film import measure_film
-from wav2clip_gen.evaluation.held_out import HeldOut
-from wav2clip_gen.evaluation.judge import load_judge
-from wav2clip_gen.evaluation.parts import PARTS, Advanced, Began, Event, Measured
-from wav2clip_gen.evaluation.retrieval import measure_retrieval
-from wav2clip_gen.evaluation.tables import Figures
-from wav2clip_gen.evaluation.vqgan import measure_vqgan
-from wav2clip_gen.evaluation.wav2clip import measure_wav2clip
-from wav2clip_gen.models.families import Family
+from wav2clip_gen.config import suggestion
+from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.evaluation.tables import Table
 
-MEASURES: dict[str, Callable[..., Figures]] = {
-    "vqgan": measure_vqgan,
-    "clip": measure_clip,
-    "wav2clip": measure_wav2clip,
-    "retrieval": measure_retrieval,
-    "film": measure_film,
+if TYPE_CHECKING:
+    from wav2clip_gen.models.registry import Models
+
+MEASURES = {  # the module of this package that has the function `measure`, and what that measures
+    "vqgan": "reconstruction of photographs, and use of the codebook",
+    "clip": "concepts that the image tower finds in clean and in adversarial pictures",
+    "wav2clip": "zero-shot classification of sounds by the names of their classes",
+    "retrieval": "sounds retrieved by text, and pictures retrieved by sounds",
+    "film": "classes that an independent network finds in films of sounds",
 }
 
 
+def select_measures(names: str | None) -> tuple[str, ...]:
+    """Read `vqgan,film` as measures, in the order of `MEASURES`; None is all of them.
+
+    Raises:
+        SettingsError: There is no such measure.
+    """
+    if names is None:
+        return tuple(MEASURES)
+    selected = [name.strip() for name in names.split(",")]
+    for name in selected:
+        if name not in MEASURES:
+            raise SettingsError(f"there is no measure {name!r}", hint=suggestion(name, list(MEASURES)))
+    return tuple(name for name in MEASURES if name in selected)
+
+
 def evaluate(
-    family: Family,
+    family: Models,
     data: Path,
     *,
-    parts: tuple[str, ...] = tuple(PARTS),
+    measures: tuple[str, ...] = tuple(MEASURES),
     limit: int | None = None,
     seed: int = 0,
-    on_event: Callable[[Event], None] = lambda event: None,
-) -> dict[str, Figures]:
-    """Measure what a family is worth on data it was not trained on.
+    on_progress: Callable[[str, int, int], None] = lambda measure, done, total: None,
+) -> Iterator[tuple[str, Table]]:
+    """Run measures on held-out data, and yield the name and the table of each.
 
     Args:
         family: The networks.
         data: Folder of the training data, as weights/README.md describes it.
-        parts: What to measure, of `PARTS`.
-        limit: Pictures, sounds and films at most, of each kind.
-        seed: Decides which, the adversary's starts, and the films'.
-        on_event: Is told of all that happens.
+        measures: Of `MEASURES`.
+        limit: Maximum number of pictures, sounds and films, of each kind.
+        seed: Selects them, and seeds the adversary and the films.
+        on_progress: Called with the measure, the examples done, and their total: 0 when the measure starts.
 
     Raises:
-        W2CError: The data lacks what a part needs, or the judge of the films is not installed.
+        W2CError: The data lacks what a measure needs, or the judge of the films is not installed.
     """
+    from wav2clip_gen.evaluation.held_out import HeldOut
+    from wav2clip_gen.evaluation.judge import load_judge
+
     held_out = HeldOut(data, limit, seed)
-    if "film" in parts:
-        load_judge()  # an hour later would be late to learn that it is missing
-    found: dict[str, Figures] = {}
-    for part in parts:
-        on_event(Began(part))
-        began = time.perf_counter()
-
-        def advance(done: int, total: int, *, part: str = part) -> None:
-            on_event(Advanced(part, done, total))
-
-        found[part] = MEASURES[part](family, held_out, on_progress=advance)
-        on_event(Measured(part, found[part], time.perf_counter() - began))
-    return found
+    if "film" in measures:
+        load_judge()  # fails now instead of after an hour
+    for name in measures:
+        on_progress(name, 0, 0)
+        measure = import_module(f"wav2clip_gen.evaluation.{name}").measure
+        yield name, measure(family, held_out, on_progress=partial(on_progress, name))

@@ -1,4 +1,4 @@
-"""The perceptor: what CLIP sees in a picture and reads in a text, through open_clip.
+"""The perceptor: CLIP's embeddings of pictures and texts, through open_clip.
 
 The small family's CLIP is an open_clip model like the published ones, built from `architectures/w2c-mini.json`; its
 image tower is a timm network that this file registers.
@@ -7,6 +7,7 @@ image tower is a timm network that this file registers.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -21,7 +22,7 @@ ARCHITECTURES = Path(__file__).with_name("architectures")
 
 
 class Perceptor(nn.Module):
-    """An open_clip model behind two questions: what is in these pictures, and what do these words mean?"""
+    """An open_clip model with its preprocessing: pictures and texts to unit vectors."""
 
     mean: Tensor  # (1, 3, 1, 1), what the image tower subtracts
     deviation: Tensor  # (1, 3, 1, 1), what it divides by
@@ -33,8 +34,8 @@ class Perceptor(nn.Module):
 
         Args:
             architecture: A name that open_clip knows, ours included.
-            mean: Of the colours it was trained on, in [0, 1]; the architecture's own when None.
-            std: Likewise their deviation.
+            mean: Of the colors it was trained on, in [0, 1]; the architecture's own when None.
+            std: Their standard deviation, likewise.
         """
         super().__init__()
         _register_architectures()
@@ -48,30 +49,40 @@ class Perceptor(nn.Module):
         preprocessing = visual.preprocess_cfg
         size = preprocessing["size"]  # a number for ResNets, (height, width) for transformers
         self.size: int = size if isinstance(size, int) else size[0]  # px along each side of what the image tower takes
-        colours = {"mean": mean or preprocessing["mean"], "deviation": std or preprocessing["std"]}
-        for name, values in colours.items():
+        colors = {"mean": mean or preprocessing["mean"], "deviation": std or preprocessing["std"]}
+        for name, values in colors.items():
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """Where the model is."""
         return self.mean.device
 
     @property
     def scale(self) -> Tensor:
-        """The inverse temperature () at which its cosines are read."""
+        """The inverse temperature () of its cosines."""
         scale: Tensor = self.model.logit_scale
         return scale.exp()
 
-    def encode_images(self, pictures: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         """Map pictures (B, 3, size, size) in [0, 1] to unit vectors (B, D); differentiable."""
-        features = self.model.encode_image((pictures - self.mean) / self.deviation)
+        features = self.model.encode_image((images - self.mean) / self.deviation)
         return F.normalize(features.float(), dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Map texts to unit vectors (len(texts), D)."""
         tokens = self.tokenizer(texts).to(self.device)
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+
+    def embed_pictures(self, pictures: Tensor) -> Tensor:
+        """Deprecated name of `encode_images`."""
+        warnings.warn("Perceptor.embed_pictures is now encode_images", DeprecationWarning, stacklevel=2)
+        return self.encode_images(pictures)
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Deprecated name of `encode_text`."""
+        warnings.warn("Perceptor.embed_text is now encode_text", DeprecationWarning, stacklevel=2)
+        return self.encode_text(texts)
 
 
 @contextmanager

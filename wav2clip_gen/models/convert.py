@@ -1,11 +1,15 @@
-"""Published checkpoint -> one of our weights files: read safely, compared tensor by tensor, written once."""
+"""Published checkpoint -> a network, or one of our weights files: read safely, compared tensor by tensor.
+
+The tensors of each published network (names, types, shapes) are data in `structures/`, one per line, written from
+reference code by `python -m tests.structures`. An error names the one that a file resembles.
+"""
 
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,26 +18,49 @@ from wav2clip_gen.config import suggestion
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.checkpoints import Header
+from wav2clip_gen.models.checkpoints import Network
 from wav2clip_gen.models.clip import Perceptor, silent_log
-from wav2clip_gen.models.structures import recognise
+from wav2clip_gen.models.torch_files import read_state_dict
+
+STRUCTURES = Path(__file__).with_name("structures")
+KNOWN = {
+    "wav2clip": "a Wav2CLIP",
+    "vqgan-f16-1024": "a VQGAN (f16, 1,024 codes)",
+    "vqgan-f16-8192": "a VQGAN (f16, 8,192 codes)",
+    "vqgan-f16-16384": "a VQGAN (f16, 16,384 codes)",
+    "vqgan-f8-8192-gumbel": "a Gumbel VQGAN (f8, 8,192 codes)",
+    "clip-vit-b-32": "a CLIP ViT-B/32",
+    "clip-vit-b-16": "a CLIP ViT-B/16",
+    "clip-vit-l-14": "a CLIP ViT-L/14",
+    "clip-rn50": "a CLIP RN50",
+}
+SIGNS = {  # starts of names that show what else a file may be
+    "model.diffusion_model.": "a latent diffusion model",
+    "transformer.tok_emb.": "a transformer over codes, without a first stage",
+    "synthesis.": "a StyleGAN",
+    "first_stage_model.": "a VQGAN inside another model, of another size",
+    "quantize.proj.": "a Gumbel VQGAN, of another size",
+    "quantize.embedding.": "a VQGAN, of another size",
+    "audio_encoder.": "a Wav2CLIP, of another size",
+    "visual.": "a CLIP, of another size",
+    "text_model.": "a CLIP in the names of transformers, which are not read",
+}
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How one role's tensors lie in the checkpoints that people have."""
+class Naming(NamedTuple):
+    """How the tensors of a role are named in published checkpoints."""
 
     prefixes: tuple[str, ...]  # that wrappers put before every name
-    ours: tuple[str, ...]  # first words of the names that are wanted; other names belong to training
+    modules: tuple[str, ...]  # that are needed, others belong to training; none given: all
 
 
-LAYOUTS = {
-    "wav2clip": Layout(("", "module."), ("audio_encoder", "audio_transform")),
-    "vqgan": Layout(
+NAMING = {
+    "wav2clip": Naming(("", "module."), ("audio_encoder", "audio_transform")),
+    "vqgan": Naming(
         ("", "first_stage_model.", "module.", "model."),  # the second inside a Net2NetTransformer
         ("encoder", "decoder", "quantize", "quant_conv", "post_quant_conv"),
     ),
-    "clip": Layout(("", "module."), ()),  # all of it
+    "clip": Naming(("", "module."), ()),
 }
 
 
@@ -47,8 +74,7 @@ def convert(
             CLIP's TorchScript archive or state dict.
         out: The weights file; it appears whole, and an old one is replaced.
         role: "wav2clip", "vqgan" or "clip".
-        config: What builds the network: fields of `Wav2CLIPConfig` or `VQGANConfig`, or `architecture`, a name that
-            open_clip knows.
+        config: As for `checkpoints.build`.
         precision: Of the parameters written, "fp32", "fp16" or "bf16".
         sha256: Of the original, where it is known already.
 
@@ -56,33 +82,34 @@ def convert(
         WeightsError: The file cannot be read, holds another network, or does not fit the precision.
         OutputError: `out` cannot be written.
     """
-    try:
-        network = checkpoints.unfilled(Header(part=role, config=config))
-    except (TypeError, ValueError, RuntimeError) as error:
-        what = f"{original}: its configuration builds no {role} ({error})"
-        raise WeightsError(what, hint="put the YAML beside it that came with it") from None
-    found = read_tensors(original, role=role)
-    wanted = _inside(network).state_dict()
-    tensors = without_wrapping(found, wanted, LAYOUTS[role])
-    wrong = checkpoints.differences(wanted, tensors)
-    if wrong:
-        guess = recognise(found)
-        raise WeightsError(
-            f"{original}: {checkpoints.first_three(wrong)}",
-            hint=f"this seems to be {guess}" if guess else f"give a {role} of the kind that --as or its YAML names",
-        )
-    checkpoints.fill(_inside(network), tensors)
+    network = read_network(original, role=role, config=config)
     made_of = {"file": original.name, "sha256": sha256 or hash_file(original)}
     checkpoints.save(network, out, original=made_of, precision=precision)
 
 
-def _inside(network: nn.Module) -> nn.Module:
-    """The network that was published: of a perceptor, open_clip's model."""
-    return network.model if isinstance(network, Perceptor) else network
+def read_network(original: Path, *, role: str, config: dict[str, Any]) -> Network:
+    """The network inside a published checkpoint, float32, frozen; arguments and errors are those of `convert`."""
+    try:
+        network = checkpoints.build(role, config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"{original}: its configuration builds no {role} ({error})"
+        raise WeightsError(what, hint="put the YAML next to it that came with it") from None
+    inner = network.model if isinstance(network, Perceptor) else network  # what was published
+    found = read_tensors(original, role=role)
+    wanted = inner.state_dict()
+    tensors = remove_prefix(found, wanted, NAMING[role])
+    if wrong := checkpoints.differences(wanted, tensors):
+        guess = recognize(found)
+        hint = f"this seems to be {guess}" if guess else f"give a {role} of the kind that --as or its YAML names"
+        raise WeightsError(f"{original}: {checkpoints.first_three(wrong)}", hint=hint)
+    checkpoints.fill(network, tensors, into=inner)
+    return network
 
 
 def read_tensors(path: Path, *, role: str) -> dict[str, Tensor]:
     """Names and tensors of a checkpoint: safetensors, a pickle (of which nothing is run), or OpenAI's TorchScript.
+
+    Those that a role does not need may be on `meta`.
 
     Raises:
         WeightsError: It cannot be read.
@@ -90,14 +117,45 @@ def read_tensors(path: Path, *, role: str) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return checkpoints.read_tensors(path)
     if role == "clip" and is_torchscript(path):
-        return _openai_tensors(path)
-    from wav2clip_gen.models.pickles import read_state_dict
+        return _read_openai_archive(path)
+    modules = NAMING[role].modules
+    return read_state_dict(path, lambda name: not modules or not {*name.split(".")}.isdisjoint(modules))
 
-    return read_state_dict(path)
+
+def remove_prefix(tensors: dict[str, Tensor], wanted: dict[str, Tensor], naming: Naming) -> dict[str, Tensor]:
+    """The tensors of a role under our names: without the wrapper's prefix, and without what only training needs."""
+    prefix = max(naming.prefixes, key=lambda prefix: sum(prefix + name in tensors for name in wanted))
+    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name: tensor for name, tensor in named.items() if not naming.modules or name.partition(".")[0] in naming.modules
+    }
+
+
+@cache
+def read_structure(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Tensor name -> (dtype, shape) of a published network, one of `KNOWN`."""
+    lines = (line.split() for line in (STRUCTURES / f"{name}.txt").read_text(encoding="utf-8").splitlines())
+    return {
+        tensor: (dtype, tuple(int(side) for side in shape.split("x") if side != "()")) for tensor, dtype, shape in lines
+    }
+
+
+def recognize(tensors: dict[str, Tensor]) -> str | None:
+    """What some tensors probably are, in words; None for something unknown."""
+
+    def similarity(known: str) -> float:
+        structure = read_structure(known)
+        same = (name in tensors and tensors[name].shape == shape for name, (_, shape) in structure.items())
+        return sum(same) / len(structure)
+
+    best = max(KNOWN, key=similarity)
+    if similarity(best) > 0.9:
+        return KNOWN[best]
+    return next((what for sign, what in SIGNS.items() if any(name.startswith(sign) for name in tensors)), None)
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, as OpenAI publishes CLIP; nothing may stand before its first entry."""
+    """Whether a file is a TorchScript archive, as OpenAI publishes CLIP; nothing may precede its first entry."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"PK\x03\x04":
@@ -108,7 +166,7 @@ def is_torchscript(path: Path) -> bool:
         return False
 
 
-def _openai_tensors(path: Path) -> dict[str, Tensor]:
+def _read_openai_archive(path: Path) -> dict[str, Tensor]:
     """What open_clip makes of OpenAI's archive: names as in its own models, float32.
 
     open_clip's own loader falls back to unpickling what is no TorchScript, so the archive is opened here.
@@ -119,21 +177,15 @@ def _openai_tensors(path: Path) -> dict[str, Tensor]:
         archived = torch.jit.load(str(path), map_location="cpu").state_dict()
         network: nn.Module = build_model_from_openai_state_dict(archived, cast_dtype=torch.float32).float()
     except Exception as error:  # torch.jit and open_clip raise whatever the damage leads to
-        said = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
-            f"{path}: open_clip cannot read this TorchScript archive ({said[0]})",
+            f"{path}: open_clip cannot read this TorchScript archive ({_first_line(error)})",
             hint="fetch it again; only OpenAI's own CLIP archives are read",
         ) from None
     return network.state_dict()
 
 
-def without_wrapping(tensors: dict[str, Tensor], wanted: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    """The tensors of our role under our names: the wrapper's prefix off, and without what only training needs."""
-    prefix = max(layout.prefixes, key=lambda prefix: sum(prefix + name in tensors for name in wanted))
-    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    if not layout.ours:
-        return named
-    return {name: tensor for name, tensor in named.items() if name.split(".")[0] in layout.ours}
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def fetch_tag(asked: str, out: Path, *, precision: str = "fp32") -> None:
@@ -148,17 +200,15 @@ def fetch_tag(asked: str, out: Path, *, precision: str = "fp32") -> None:
     architecture, _, tag = asked.partition("/")
     known = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in known:
-        hint = suggestion(tag, known) if known else "open_clip.list_models() tells the architectures"
+        hint = suggestion(tag, known) if known else "open_clip.list_models() lists the architectures"
         raise WeightsError(f"open_clip knows no weights {asked}", hint=hint)
     _require_usable(architecture, tag)
     try:
         with silent_log():
             filled: Any = open_clip.create_model(architecture, pretrained=tag)
     except Exception as error:  # the hub's client has errors of its own, without a common base
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise WeightsError(
-            f"open_clip could not get {asked} ({said})", hint="check the network, and try again"
-        ) from None
+        what = f"open_clip could not get {asked} ({_first_line(error)})"
+        raise WeightsError(what, hint="check the network, and try again") from None
     prepared = filled.visual.preprocess_cfg
     network = Perceptor(architecture, mean=tuple(prepared["mean"]), std=tuple(prepared["std"]))
     network.model.load_state_dict(filled.state_dict())
@@ -166,17 +216,17 @@ def fetch_tag(asked: str, out: Path, *, precision: str = "fp32") -> None:
 
 
 def _require_usable(architecture: str, tag: str) -> None:
-    """Raise a WeightsError for what open_clip would build otherwise than it was trained, or not without the hub."""
+    """Raise a WeightsError for what open_clip would build differently from its training, or not without the hub."""
     import open_clip
 
     config = open_clip.get_model_config(architecture) or {}
     if config.get("text_cfg", {}).get("hf_tokenizer_name"):
         raise WeightsError(
-            f"{architecture} reads words only with a tokenizer from the network",
-            hint="take a CLIP with open_clip's own, such as ViT-B-16",
+            f"{architecture} needs a tokenizer from the network",
+            hint="use a CLIP with open_clip's own, such as ViT-B-16",
         )
     trained = open_clip.get_pretrained_cfg(architecture, tag)
     if bool(trained.get("quick_gelu", False)) != bool(config.get("quick_gelu", False)):
         plain = architecture.removesuffix("-quickgelu")
         other = plain if plain != architecture else f"{architecture}-quickgelu"
-        raise WeightsError(f"{architecture}/{tag} was trained with another activation", hint=f"take {other}/{tag}")
+        raise WeightsError(f"{architecture}/{tag} was trained with another activation", hint=f"use {other}/{tag}")

@@ -1,8 +1,9 @@
-"""One URL into one file: resumed where it broke off, and never glued together from two different files.
+"""One URL into one file: resumed where it broke off, and never joined from two different files.
 
-What has arrived lies in `<file>.part`; `<file>.part.json` holds what the server said of the file (ETag or
+What has arrived is in `<file>.part`; `<file>.part.json` holds the validator that the server gave (ETag or
 Last-Modified), and the rest is asked for under that condition only (RFC 9110, Range and If-Range). Proxies and
-certificates are those of the environment, as `requests` reads them (HTTPS_PROXY, REQUESTS_CA_BUNDLE).
+certificates are those of the environment, as `requests` reads them (HTTPS_PROXY, REQUESTS_CA_BUNDLE). Retries are
+counted here, because urllib3's `Retry` neither resumes a body that broke off nor reports a pause.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -23,42 +23,37 @@ from requests.exceptions import ProxyError, RequestException, SSLError, Timeout
 
 from wav2clip_gen import __version__
 from wav2clip_gen.errors import OutputError, WeightsError
-from wav2clip_gen.models.disk import OTHER_FOLDER, disk_errors_told
+from wav2clip_gen.models.lockfile import OTHER_FOLDER, translate_disk_errors
 
 CHUNK = 64 * 1024  # bytes
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two packets
 TRIES = 4  # in a row without a new byte
 LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
 EVERY = 0.1  # seconds between two reports
-
-
-@dataclass(frozen=True)
-class Downloading:
-    """So much of a part has arrived."""
-
-    part: str
-    done: int  # bytes, those of earlier runs included
-    total: int | None
-    rate: float  # bytes per second, in this run
-
-
-@dataclass(frozen=True)
-class Retrying:
-    """A source failed for now and is asked again after a pause."""
-
-    part: str
-    reason: str
-    seconds: float
+PAGES = ("text/html", "application/xhtml+xml", "application/json")
+_PAGE = "gives a web page instead of the file (a login, a consent or an error)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A published file and where it shall be."""
+class Progress:
+    """How the fetching of a part goes."""
 
     part: str
-    path: Path  # of the whole file; it is left to the caller to put it there
+    stage: str  # waiting, source, downloading, retry, failed, checking, converting, done
+    message: str = ""  # in words, for a log; empty while bytes arrive
+    done: int = 0  # bytes that have arrived, those of earlier runs included
+    total: int | None = None  # bytes
+    rate: float = 0.0  # bytes per second, in this run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A published file and where it is downloaded to."""
+
+    part: str
+    path: Path  # of the whole file; the caller puts it there once it is checked
     size: int | None = None
-    hash_is_known: bool = False  # the caller will notice a file that was glued together
+    hash_is_known: bool = False  # the caller would notice a file joined from two
 
     @property
     def arrived(self) -> Path:
@@ -67,7 +62,7 @@ class Wanted:
 
     @property
     def notes(self) -> Path:
-        """What the server said of it."""
+        """The validator of what has arrived."""
         return self.path.with_name(f"{self.path.name}.part.json")
 
     def length(self) -> int:
@@ -75,7 +70,7 @@ class Wanted:
         return self.arrived.stat().st_size if self.arrived.exists() else 0
 
     def discard(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self.arrived.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
 
@@ -98,113 +93,114 @@ class _TryError(Exception):
 
 
 def download(
-    url: str, wanted: Wanted, *, sleep: Callable[[float], None] = time.sleep
-) -> Generator[Downloading | Retrying, None, bool]:
-    """Fetch `url` into `wanted.arrived`, going on with what is there already; give back whether it did.
+    url: str, target: Target, *, sleep: Callable[[float], None] = time.sleep
+) -> Generator[Progress, None, bool]:
+    """Download `url` into `target.arrived`, resuming what is there; return whether anything was resumed.
 
     Raises:
         SourceError: The source has no such file, or another one, or cannot be reached.
         OutputError: The file cannot be written, or there is no room for it.
     """
-    resumed, failures, reached = False, 0, wanted.length()
+    resumed, failures, reached = False, 0, target.length()
     with requests.Session() as session:
         while True:
             try:
-                resumed = (yield from _attempt(session, url, wanted)) or resumed
-            except _TryError as broken:
-                failures = failures + 1 if wanted.length() <= reached else 1
-                reached = max(reached, wanted.length())
+                resumed = (yield from _try(session, url, target)) or resumed
+            except _TryError as error:
+                failures = failures + 1 if target.length() <= reached else 1
+                reached = max(reached, target.length())
                 if failures >= TRIES:
-                    raise SourceError(url, str(broken), unreachable=broken.unreachable) from None
-                pause = min(2.0 ** (failures - 1) if broken.wait is None else broken.wait, LONGEST_WAIT)
-                yield Retrying(wanted.part, f"{urlsplit(url).hostname}: {broken}", pause)
+                    raise SourceError(url, str(error), unreachable=error.unreachable) from None
+                pause = min(2.0 ** (failures - 1) if error.wait is None else error.wait, LONGEST_WAIT)
+                message = f"{urlsplit(url).hostname}: {error}; again in {pause:.0f} s"
+                yield Progress(part=target.part, stage="retry", message=message)
                 sleep(pause)
             else:
                 return resumed
 
 
-def _attempt(session: requests.Session, url: str, wanted: Wanted) -> Generator[Downloading, None, bool]:
-    """Ask once, and write what comes; give back whether it was put behind what was there."""
-    start = wanted.length()
-    condition = _condition(url, wanted)
+def _try(session: requests.Session, url: str, target: Target) -> Generator[Progress, None, bool]:
+    """Ask once, and write what comes; return whether it was appended to what was there."""
+    start = target.length()
+    validator = _validator(url, target)
     headers = {"Accept-Encoding": "identity", "User-Agent": f"w2c-gen/{__version__}"}
-    if start and (condition or wanted.hash_is_known):
-        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": condition} if condition else {})
+    if start and (validator or target.hash_is_known):
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
     try:
         response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
     except RequestException as error:
-        raise _translated(url, error, "cannot be reached", unreachable=True) from None
-    except OSError as error:  # requests' word for a certificate bundle that is not there
+        raise _translate(url, error, "cannot be reached", unreachable=True) from None
+    except OSError as error:  # from requests, where the certificate bundle is missing
         raise SourceError(url, f"cannot be asked: {error} (see REQUESTS_CA_BUNDLE)") from None
     with response:
         _check_status(url, response)
-        if url.startswith("https:") and not response.url.startswith("https:") and not wanted.hash_is_known:
+        if url.startswith("https:") and not response.url.startswith("https:") and not target.hash_is_known:
             raise SourceError(url, "leads to plain http, and no hash is known that would show a forgery")
-        if response.status_code == 416:  # there is nothing behind what we have
-            if _range(response)[1] == start:
-                return True
-            wanted.discard()
-            raise _TryError("the file has changed there", wait=0)
-        if response.status_code == 206 and (_range(response)[0] != start or _is_another(response, condition)):
-            wanted.discard()
+        first, total = _range(response)
+        if response.status_code == 416 and total == start:  # nothing is missing
+            return True
+        if response.status_code == 416 or (
+            response.status_code == 206 and (first != start or _has_changed(response, validator))
+        ):
+            target.discard()
             raise _TryError("the file has changed there", wait=0)
         start = start if response.status_code == 206 else 0
-        total = _total(response)
-        if total is not None and wanted.size is not None and total != wanted.size:
-            raise SourceError(url, f"has a file of {total} bytes instead of {wanted.size}")
-        _check_room(wanted, total)
-        yield from _write(url, response, wanted, start=start, total=total)
+        if total is not None and target.size is not None and total != target.size:
+            raise SourceError(url, f"has a file of {total} bytes instead of {target.size}")
+        _check_room(target, total)
+        yield from _write(url, response, target, start=start, total=total)
     return start > 0
 
 
 def _write(
-    url: str, response: requests.Response, wanted: Wanted, *, start: int, total: int | None
-) -> Generator[Downloading, None, None]:
-    began = told = time.monotonic()
+    url: str, response: requests.Response, target: Target, *, start: int, total: int | None
+) -> Generator[Progress, None, None]:
+    began = reported = time.monotonic()
     done = start
+
+    def progress() -> Progress:
+        rate = (done - start) / max(time.monotonic() - began, 1e-6)
+        return Progress(part=target.part, stage="downloading", done=done, total=total or target.size, rate=rate)
+
     note = {"url": url, "etag": response.headers.get("ETag"), "modified": response.headers.get("Last-Modified")}
-    with disk_errors_told(wanted.path.parent):
+    with translate_disk_errors(target.path.parent):
         if not start:
-            wanted.discard()  # first, so that old bytes are never taken for those of the new note
-        wanted.notes.write_text(json.dumps(note), encoding="utf-8")
-        with wanted.arrived.open("ab" if start else "wb") as file:
+            target.discard()  # first, so that the new validator never belongs to old bytes
+        target.notes.write_text(json.dumps(note), encoding="utf-8")
+        with target.arrived.open("ab" if start else "wb") as file:
             for chunk in _chunks(url, response):
-                if not done and _is_page(chunk):
+                if not done and chunk.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
                     raise SourceError(url, _PAGE)
                 done += len(chunk)
-                if wanted.size is not None and done > wanted.size:
-                    raise SourceError(url, f"gives more than the {wanted.size} bytes of the published file")
+                if target.size is not None and done > target.size:
+                    raise SourceError(url, f"gives more than the {target.size} bytes of the published file")
                 file.write(chunk)
-                now = time.monotonic()
-                if now - told >= EVERY:
-                    told = now
-                    yield Downloading(wanted.part, done, total or wanted.size, (done - start) / (now - began))
+                if time.monotonic() - reported >= EVERY:
+                    reported = time.monotonic()
+                    yield progress()
             file.flush()
             os.fsync(file.fileno())
     if total is not None and done != total:
         raise _TryError(f"the connection ended after {done} of {total} bytes")
-    yield Downloading(wanted.part, done, total or wanted.size, (done - start) / max(time.monotonic() - began, 1e-6))
+    yield progress()
 
 
-_PAGE = "gives a web page instead of the file (a login, a consent or an error)"
-
-
-def _condition(url: str, wanted: Wanted) -> str | None:
+def _validator(url: str, target: Target) -> str | None:
     """What If-Range may ask for: the strong ETag or the date that this URL gave for what has arrived."""
     try:
-        note: dict[str, Any] = json.loads(wanted.notes.read_text(encoding="utf-8"))
+        note = json.loads(target.notes.read_text(encoding="utf-8"))
+        etag, modified = note["etag"], note["modified"]
         if note["url"] != url:
             return None
-        etag, modified = note["etag"], note["modified"]
     except (OSError, KeyError, TypeError, ValueError):
         return None
     return str(etag) if etag and not etag.startswith("W/") else modified
 
 
-def _is_another(response: requests.Response, condition: str | None) -> bool:
+def _has_changed(response: requests.Response, validator: str | None) -> bool:
     """Whether a partial answer belongs to another file than was asked for, as from a server without If-Range."""
-    tags = (response.headers.get("ETag"), response.headers.get("Last-Modified"))
-    return condition is not None and any(tags) and condition not in tags
+    found = (response.headers.get("ETag"), response.headers.get("Last-Modified"))
+    return validator is not None and any(found) and validator not in found
 
 
 def _check_status(url: str, response: requests.Response) -> None:
@@ -219,54 +215,45 @@ def _check_status(url: str, response: requests.Response) -> None:
     if code not in (200, 206, 416):
         raise SourceError(url, f"answers {code} {response.reason}")
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if code != 416 and kind in ("text/html", "application/xhtml+xml", "application/json"):
+    if code != 416 and kind in PAGES:
         raise SourceError(url, _PAGE)
 
 
-def _check_room(wanted: Wanted, total: int | None) -> None:
-    expected = wanted.size if total is None else total
-    with disk_errors_told(wanted.path.parent):
-        free = shutil.disk_usage(wanted.path.parent).free
-    needed = (expected or 0) - wanted.length()  # what is there is gone on with or makes room
+def _check_room(target: Target, total: int | None) -> None:
+    folder = target.path.parent
+    with translate_disk_errors(folder):
+        free = shutil.disk_usage(folder).free
+    needed = (total or target.size or 0) - target.length()  # what is there is resumed or makes room
     if needed > free:
         raise OutputError(
-            f"{wanted.path.parent}: {needed / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free",
+            f"{folder}: {needed / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free",
             hint=f"make room, or {OTHER_FOLDER}",
         )
 
 
 def _range(response: requests.Response) -> tuple[int | None, int | None]:
-    """First byte and length of the whole file, from Content-Range."""
-    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    """The first byte of an answer, and the length of the whole file, where the server gives them."""
+    headers = response.headers
+    if response.status_code == 200:
+        length, encoding = headers.get("Content-Length", ""), headers.get("Content-Encoding", "identity")
+        return 0, int(length) if length.isdigit() and encoding == "identity" else None
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", "").strip())
     first, total = found.groups() if found else (None, None)
     return int(first) if first else None, int(total) if total and total != "*" else None
-
-
-def _total(response: requests.Response) -> int | None:
-    """Length of the whole file, where the server tells it."""
-    if response.status_code == 206:
-        return _range(response)[1]
-    length = response.headers.get("Content-Length", "")
-    packed = response.headers.get("Content-Encoding", "identity") != "identity"
-    return int(length) if length.isdigit() and not packed else None
 
 
 def _chunks(url: str, response: requests.Response) -> Iterator[bytes]:
     try:
         yield from response.iter_content(CHUNK)
     except RequestException as error:
-        raise _translated(url, error, "the connection broke off") from None
+        raise _translate(url, error, "the connection broke off") from None
 
 
-def _is_page(chunk: bytes) -> bool:
-    return chunk.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")  # no checkpoint begins like that
-
-
-def _translated(url: str, error: RequestException, reason: str, *, unreachable: bool = False) -> Exception:
+def _translate(url: str, error: RequestException, reason: str, *, unreachable: bool = False) -> Exception:
     if isinstance(error, SSLError):
         return SourceError(url, "its certificate is not trusted (REQUESTS_CA_BUNDLE names those that are)")
     if isinstance(error, ProxyError):
-        return _TryError("the proxy does not let us through", unreachable=True)
+        return _TryError("the proxy refuses", unreachable=True)
     if isinstance(error, Timeout):
         return _TryError(f"no answer within {TIMEOUT[1]:.0f} s", unreachable=unreachable)
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):

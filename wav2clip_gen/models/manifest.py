@@ -1,13 +1,12 @@
-"""The models there are: what each part is, where it comes from and what may be done with it (weights/manifest.yaml).
+"""The published models: what each part is, where it comes from and under which licence (`weights/manifest.yaml`).
 
-Reads and checks the manifest; touches no network and no weights. Knows no torch.
+Reads and checks the manifest; uses no network, no weights and no torch.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ OPTIONAL = ("prior",)  # roles that a family may do without
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One network that can be had: a published one, or one of the small family's."""
+    """A file of the manifest: a published network, or one of the small family that ships."""
 
     name: str
     role: str  # what it does in a family
     file: str  # name of the published file; of a shipped part, its path below the shipped weights
     licence: str
     citation: str
-    config: dict[str, Any]  # arguments that rebuild the network; empty where the shipped file says so itself
+    config: dict[str, Any]  # arguments that rebuild the network; empty where the shipped file holds them
     sources: tuple[str, ...] = ()  # URLs, the publisher's own first
     size: int | None = None  # bytes of the published file
     sha256: str | None = None  # of the published file
@@ -35,13 +34,21 @@ class Part:
     note: str = ""
     shipped: bool = False  # comes with w2c-gen
 
+    def __post_init__(self) -> None:
+        if self.role not in (*ROLES, *OPTIONAL):
+            raise ValueError(f"{self.name}: no role is called {self.role!r}")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"{self.name}: not a sha256: {self.sha256}")
+        if bool(self.sources) is self.shipped:
+            raise ValueError(f"{self.name}: has no source")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """All parts, and the families they make up."""
 
-    parts: dict[str, Part] = field(default_factory=dict)
-    families: dict[str, dict[str, str]] = field(default_factory=dict)  # family -> role -> name of a part
+    parts: dict[str, Part]
+    families: dict[str, dict[str, str]]  # family -> role -> name of a part
 
 
 def shipped_folder() -> Path:
@@ -75,23 +82,15 @@ def part(name: str) -> Part:
         raise WeightsError(f"no part is called {name!r}", hint="`w2c-gen weights list` shows what there is") from None
 
 
-def expand(name: str) -> list[Part]:
-    """The parts meant by `name`: a part, or all of a family.
+def expand(*names: str) -> list[Part]:
+    """The parts that some names of parts and families stand for, each once.
 
     Raises:
-        WeightsError: There is neither.
+        WeightsError: There is neither a part nor a family of one of the names.
     """
     families = published().families
-    return [part(member) for member in families[name].values()] if name in families else [part(name)]
-
-
-def expand_all(names: Iterable[str]) -> list[Part]:
-    """The parts meant by some names, each once.
-
-    Raises:
-        WeightsError: One of them means nothing.
-    """
-    return list({part.name: part for name in names for part in expand(name)}.values())
+    members = [member for name in names for member in (families[name].values() if name in families else [name])]
+    return [part(member) for member in dict.fromkeys(members)]
 
 
 def read(path: Path) -> Manifest:
@@ -102,36 +101,24 @@ def read(path: Path) -> Manifest:
     """
     import yaml
 
+    hint = "it comes with w2c-gen: reinstall that"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        parts = {name: _part(name, fields) for name, fields in content["parts"].items()}
+        parts = {
+            name: Part(name=name, **{**fields, "sources": tuple(fields.get("sources", ()))})
+            for name, fields in content["parts"].items()
+        }
         families = {name: dict(members) for name, members in content["families"].items()}
         for members in families.values():
-            played = [parts[member].role for member in members.values()]
-            if list(members) != played or {*played} - {*OPTIONAL} != {*ROLES}:
+            roles = [parts[member].role for member in members.values()]
+            if list(members) != roles or {*roles} - {*OPTIONAL} != {*ROLES}:
                 raise ValueError(f"a family is not made of {', '.join(ROLES)}: {members}")
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})", hint=_REINSTALL) from None
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})", hint=hint) from None
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise WeightsError(f"{path}: not a manifest of w2c-gen ({what})", hint=_REINSTALL) from None
+        raise WeightsError(f"{path}: not a manifest of w2c-gen ({what})", hint=hint) from None
     return Manifest(parts=parts, families=families)
 
 
-_REINSTALL = "it comes with w2c-gen: reinstall that"
-
-
-@cache
-def _read_once(path: Path) -> Manifest:
-    return read(path)
-
-
-def _part(name: str, fields: dict[str, Any]) -> Part:
-    found = Part(name=name, **{**fields, "sources": tuple(fields.get("sources", ()))})
-    if found.role not in (*ROLES, *OPTIONAL):
-        raise ValueError(f"{name}: no role is called {found.role!r}")
-    if found.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", found.sha256):
-        raise ValueError(f"{name}: not a sha256: {found.sha256}")
-    if bool(found.sources) is found.shipped:
-        raise ValueError(f"{name}: has no source")
-    return found
+_read_once = cache(read)

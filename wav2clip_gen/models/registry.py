@@ -1,10 +1,373 @@
-from wav2clip_gen.models.choice import Choice as ModelSelection
-from wav2clip_gen.models.choice import Part as Component
-from wav2clip_gen.models.choice import choose as select_models
-from wav2clip_gen.models.choice import hears as supports_audio
-from wav2clip_gen.models.choice import require_one_space as require_shared_space
-from wav2clip_gen.models.families import Family as Models
-from wav2clip_gen.models.families import choose_device, computes_in_bf16, load_family
-from wav2clip_gen.models.families import load_choice as load_models
+"""From a name to networks on a device: where weights are, which ones a film needs, and loading them.
 
-__all__ = ["Component", "ModelSelection", "Models", "choose_device", "computes_in_bf16", "load_family", "load_models", "require_shared_space", "select_models", "supports_audio"]
+Shipped weights are in the package; fetched ones are in the user's folder of weights, one part per folder:
+
+    weights/weights.lock.json               what was fetched and converted, with sizes and hashes
+    weights/vit-b-32/clip.safetensors       the network, converted
+    weights/vit-b-32/ViT-B-32.pt            the published file, until it is converted
+    weights/open_clip/ViT-B-32--laion400m/  weights that open_clip fetched
+
+Imports torch only to load networks; loading writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wav2clip_gen.config import RunSettings
+from wav2clip_gen.errors import SettingsError, WeightsError
+from wav2clip_gen.files import hash_file
+from wav2clip_gen.models import manifest
+from wav2clip_gen.models.header import read_header, require_file
+from wav2clip_gen.models.lockfile import LockFile
+from wav2clip_gen.models.manifest import Part
+from wav2clip_gen.models.taming_config import config_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from wav2clip_gen.models.clip import Perceptor
+    from wav2clip_gen.models.prior import ConceptPrior
+    from wav2clip_gen.models.vqgan import VQGAN
+    from wav2clip_gen.models.wav2clip import Wav2CLIP
+
+FAMILIES = ("full", "mini")  # the better one first
+WITH_AUDIO = ("vit-b-32", "mini-clip")  # the perceptors in whose space Wav2CLIP embeds sound
+TAGS = "open_clip"  # folder of the weights that open_clip fetched
+CHECKPOINTS = (".ckpt", ".pt", ".pth")
+
+
+# --- weights on disk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The state of a part on this machine."""
+
+    part: Part
+    state: str  # shipped, ready, RANDOM (made for tests), fetched (not converted yet), missing or damaged
+    path: Path  # where its weights are, or belong
+    size: int | None  # bytes on disk; of a missing part, those of the published file where they are known
+    partial: int = 0  # bytes of a download that was interrupted
+
+
+def weights_folder(weights_dir: Path | None = None) -> Path:
+    """The folder that weights are fetched into: `weights_dir`, else `W2C_WEIGHTS`, else one in the user's cache."""
+    if weights_dir is not None:
+        return weights_dir
+    if chosen := os.environ.get("W2C_WEIGHTS"):
+        return Path(chosen).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("w2c-gen", appauthor=False) / "weights"
+
+
+def locate(part: Part, weights_dir: Path | None = None) -> Path:
+    """Where the weights of a part belong, there or not; a folder in the user's weights hides a shipped one."""
+    folder = weights_folder(weights_dir)
+    if not part.shipped:
+        return folder / part.name / f"{part.role}.safetensors"
+    own = folder / part.file
+    return own if own.parent.is_dir() else manifest.shipped_folder() / part.file
+
+
+def locate_original(part: Part, weights_dir: Path | None = None) -> Path:
+    """Where the published file of a part belongs, there or not."""
+    return weights_folder(weights_dir) / part.name / part.file
+
+
+def require_part(part: Part, weights_dir: Path | None = None) -> Path:
+    """Where the weights of a part are.
+
+    Raises:
+        WeightsError: They are not there.
+    """
+    return require_file(locate(part, weights_dir), _fetch_hint(part))
+
+
+def _fetch_hint(part: Part, family: str | None = None) -> str:
+    if part.shipped:
+        return "is W2C_WEIGHTS right? else reinstall w2c-gen"
+    return f"run `w2c-gen weights fetch {family or part.name}`"
+
+
+def status(part: Part, weights_dir: Path | None = None) -> Status:
+    """The state of a part by file sizes and headers; nothing is hashed (see `w2c-gen weights verify`)."""
+    path, original = locate(part, weights_dir), locate_original(part, weights_dir)
+    if path.is_file():
+        return Status(part=part, state=_state(part, path), path=path, size=path.stat().st_size)
+    if not part.shipped and original.is_file():
+        return Status(part=part, state="fetched", path=original, size=original.stat().st_size)
+    partial = original.with_name(f"{original.name}.part")
+    begun = partial.stat().st_size if partial.is_file() else 0
+    return Status(part=part, state="missing", path=path, size=part.size, partial=begun)
+
+
+def _state(part: Part, path: Path) -> str:
+    try:
+        is_random = "random" in read_header(path).training
+    except WeightsError:
+        return "damaged"
+    return "RANDOM" if is_random else "shipped" if part.shipped else "ready"
+
+
+def weights_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; that of fetched weights as recorded, while size and time are unchanged.
+
+    A render hashes its weights for the record, and a gigabyte takes seconds. `w2c-gen weights verify` reads the file.
+    """
+    return LockFile(path.parent.parent).recorded_hash(path) or hash_file(path)
+
+
+# --- which networks a film needs
+
+
+@dataclass(frozen=True)
+class Component:
+    """A network of a film."""
+
+    name: str  # as it was asked for
+    path: Path  # its weights file, or a checkpoint of the user's own
+    hint: str = ""  # what to do where that is missing
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is read from a checkpoint of the user's own, with a YAML file next to it."""
+        return self.path.suffix != ".safetensors"
+
+
+@dataclass(frozen=True)
+class ModelSelection:
+    """The networks of a film, by role."""
+
+    components: dict[str, Component]
+    family: str
+    perceptor: str | None = None  # as it was asked for, where it is not the family's
+    vqgan: str | None = None  # likewise
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Role -> file."""
+        return {role: component.path for role, component in self.components.items()}
+
+    def require(self) -> None:
+        """Raise a WeightsError where a file is missing."""
+        for component in self.components.values():
+            require_file(component.path, component.hint)
+
+
+def resolve_family(name: str, weights_dir: Path | None = None) -> str:
+    """The family meant by `name`; "auto" is the best one whose files are all in place, and none of them random.
+
+    Raises:
+        WeightsError: There is no family of that name.
+    """
+    if name == "auto":
+        return next((family for family in FAMILIES if _is_complete(family, weights_dir)), FAMILIES[-1])
+    if name not in FAMILIES:
+        raise WeightsError(f"no family of models is called {name!r}", hint=f"choose from: auto, {', '.join(FAMILIES)}")
+    return name
+
+
+def _is_complete(family: str, weights_dir: Path | None) -> bool:
+    needed = [part for part in manifest.expand(family) if part.role in manifest.ROLES]
+    return all(status(part, weights_dir).state not in ("missing", "fetched", "RANDOM") for part in needed)
+
+
+def select_models(run: RunSettings, weights_dir: Path | None = None) -> ModelSelection:
+    """The networks that settings name; whether their files are there is left to `ModelSelection.require`.
+
+    Raises:
+        WeightsError: There is no family or part of that name, or a part for another role.
+        SettingsError: A file that was named cannot be used.
+    """
+    family = resolve_family(run.models, weights_dir)
+    components = {
+        part.role: Component(part.name, locate(part, weights_dir), _fetch_hint(part, family))
+        for part in manifest.expand(family)
+    }
+    named: dict[str, str] = {}
+    for role, asked in (("clip", run.perceptor), ("vqgan", run.vqgan)):
+        if asked is not None:
+            components[role] = find_component(asked, role, weights_dir)
+            named[role] = components[role].name
+    for role in manifest.OPTIONAL:  # a prior belongs to one space, as Wav2CLIP does
+        if role in components and not (components[role].path.is_file() and supports_audio(components["clip"])):
+            del components[role]
+    return ModelSelection(components, family, named.get("clip"), named.get("vqgan"))
+
+
+def find_component(asked: str, role: str, weights_dir: Path | None = None) -> Component:
+    """The network meant by the name of a part, an open_clip `ARCHITECTURE/TAG`, or a file.
+
+    Raises:
+        WeightsError: There is no part of that name, or it has another role.
+        SettingsError: The file cannot be used.
+    """
+    path = Path(asked)
+    if path.suffix.lower() in (".safetensors", *CHECKPOINTS) or path.is_file():
+        return _own_file(path.resolve(), role)
+    if role == "clip" and asked.count("/") == 1:
+        return Component(asked, tag_file(asked, weights_dir), f"run `w2c-gen weights fetch {asked}`")
+    part = manifest.part(asked)
+    if part.role != role:
+        raise WeightsError(f"{asked} is a {part.role}, not a {role}", hint="`w2c-gen weights list` shows the roles")
+    return Component(part.name, locate(part, weights_dir), _fetch_hint(part))
+
+
+def _own_file(path: Path, role: str) -> Component:
+    """A file of the user's own; a checkpoint is accepted where a YAML file can describe it."""
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such weights file", hint="check the spelling and the folder you are in")
+    if path.suffix.lower() != ".safetensors":
+        if role != "vqgan":
+            hint = f"w2c-gen weights convert {path.name} --as vit-b-32 --out {path.stem}.safetensors"
+            raise SettingsError(f"{path}: a {role} must be converted first", hint=hint)
+        config_of(path)  # an error in it is found before any work
+    return Component(str(path), path)
+
+
+def tag_file(asked: str, weights_dir: Path | None = None) -> Path:
+    """Where the weights that open_clip knows as `ARCHITECTURE/TAG` belong."""
+    return weights_folder(weights_dir) / TAGS / asked.replace("/", "--") / "clip.safetensors"
+
+
+def supports_audio(perceptor: Component) -> bool:
+    """Whether a perceptor sees pictures in the space that Wav2CLIP embeds sound in."""
+    if perceptor.name in manifest.published().parts:
+        return perceptor.name in WITH_AUDIO
+    try:
+        header = read_header(perceptor.path)
+    except WeightsError:
+        return False
+    published = header.original.get("sha256") == manifest.part("vit-b-32").sha256
+    return published or header.config.get("architecture") == "w2c-mini"
+
+
+def require_shared_space(selection: ModelSelection, *, sound: bool) -> None:
+    """Make sure that Wav2CLIP and the perceptor share one embedding space, if `sound` is used.
+
+    Raises:
+        SettingsError: They do not.
+    """
+    perceptor = selection.components["clip"]
+    if sound and not supports_audio(perceptor):
+        raise SettingsError(
+            f"sound cannot steer the perceptor {perceptor.name}: Wav2CLIP embeds it in the space of ViT-B/32",
+            hint="use --perceptor vit-b-32, by OpenAI, or prompts alone: --prompt ... --audio-weight 0",
+        )
+
+
+# --- networks on a device
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """The networks of a film, frozen, on one device."""
+
+    selection: ModelSelection
+    wav2clip: Wav2CLIP
+    clip: Perceptor
+    vqgan: VQGAN
+    prior: ConceptPrior | None = None
+    random: bool = False  # some of the weights are random, for tests and measurements
+
+    @property
+    def name(self) -> str:
+        """The family, and what was selected instead of its own networks."""
+        named = [name for name in (self.selection.perceptor, self.selection.vqgan) if name]
+        others = f" with {' and '.join(named)}" if named else ""
+        return f"{self.selection.family}{others}{' (RANDOM WEIGHTS)' if self.random else ''}"
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Role -> file."""
+        return self.selection.files
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.clip.device
+
+
+def load_family(
+    name: str = "auto",
+    *,
+    device: str | torch.device = "cpu",
+    perceptor: str | None = None,
+    vqgan: str | None = None,
+    weights_dir: Path | None = None,
+) -> Models:
+    """Load the networks of a family.
+
+    Args:
+        name: "full", "mini", or "auto" for the best family whose files are in place.
+        device: Where the networks are put.
+        perceptor: Another CLIP: a part's name, an open_clip `ARCHITECTURE/TAG`, or a weights file.
+        vqgan: Another VQGAN: a part's name, a weights file, or a checkpoint with its YAML next to it.
+        weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
+
+    Raises:
+        WeightsError: There is no such family or part, or one of its files is missing or damaged.
+        SettingsError: A file that was named cannot be used.
+    """
+    selection = select_models(RunSettings(models=name, perceptor=perceptor, vqgan=vqgan), weights_dir)
+    selection.require()
+    return load_models(selection, device=device)
+
+
+def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu") -> Models:
+    """Load the selected networks; a checkpoint of the user's own is converted in memory.
+
+    Raises:
+        WeightsError: One of the files is missing or damaged.
+    """
+    import torch
+
+    from wav2clip_gen.models import checkpoints, convert
+
+    networks: dict[str, Any] = {}
+    for role, component in selection.components.items():
+        if component.is_checkpoint:
+            network = convert.read_network(component.path, role=role, config=config_of(component.path))
+        else:
+            network = checkpoints.load(component.path, role=role)
+        networks[role] = network.to(device)
+    # a quarter less time on a CPU; the other networks gain nothing
+    networks["wav2clip"].to(memory_format=torch.channels_last)
+    weights = [component.path for component in selection.components.values() if not component.is_checkpoint]
+    random = any("random" in read_header(path).training for path in weights)
+    return Models(selection=selection, random=random, **networks)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" is the best there is.
+
+    Raises:
+        SettingsError: There is no such device on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device  # with its number: "cuda" is cuda:0
+    except (RuntimeError, AssertionError, NotImplementedError):
+        hint = "run `w2c-gen doctor` to see what there is"
+        raise SettingsError(f"there is no device {name!r} here", hint=hint) from None
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 natively, and so faster than in float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere
+    if device.type == "cpu":
+        # halves the time of a step where AVX512-BF16 is there; emulated, it is slower than float32
+        supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(supported and supported())
+    return False

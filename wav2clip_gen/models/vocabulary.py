@@ -1,8 +1,7 @@
-"""The words that a trained text tower has met, kept beside its weights, and what to say of others. Imports no torch.
+"""The words that a text tower was trained on, in a file next to its weights, and a note on others. Imports no torch.
 
-Only the small family has such a list. Its text tower places the words that it was trained on where its teacher does
-(cosine 0.79 in the mean, measured from the anchors' centre) and those that were held out nearly anywhere (0.20),
-plurals of words that it knows among them.
+Only the small family has such a list. Its text tower embeds the words of its training like its teacher (mean cosine
+0.79, measured from the anchors' center) and held-out words almost at random (0.20), even plurals of known words.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ from pathlib import Path
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import appear_whole
 
-FILE = "words.txt.gz"  # sorted, one a line
+FILE = "words.txt.gz"  # sorted, one per line
 SHORTEST = 3  # letters: shorter words carry little, and were left out of the training
 NAMED = 5  # unknown words in one note
 
 
 def words_in(texts: Iterable[str]) -> list[str]:
-    """The words of some texts in lower case, each once, in the order in which they come."""
+    """The words of some texts in lower case, each once, in their order."""
     found = (word for text in texts for word in re.findall(r"[^\W\d_]+", text.lower()))
     return list(dict.fromkeys(found))
 
 
 def write_words(words: Iterable[str], weights: Path) -> Path:
-    """Write a vocabulary beside a weights file, the same bytes for the same words."""
+    """Write a vocabulary next to a weights file, the same bytes for the same words."""
     path = weights.with_name(FILE)
-    with appear_whole(path, option="folder") as part:
-        part.write_bytes(gzip.compress("\n".join(sorted(set(words))).encode(), mtime=0))
+    with appear_whole(path, option="folder") as scratch:
+        scratch.write_bytes(gzip.compress("\n".join(sorted(set(words))).encode(), mtime=0))
     return path
 
 
 def read_words(weights: Path) -> frozenset[str] | None:
-    """The vocabulary beside a weights file; None where there is none, as for published networks.
+    """The vocabulary next to a weights file; None where there is none, as for published networks.
 
     Raises:
         WeightsError: It is damaged.
@@ -55,7 +54,7 @@ def read_words(weights: Path) -> frozenset[str] | None:
 
 
 def note_unknown(texts: Iterable[str], weights: Path, *, name: str) -> str:
-    """What to say of words that the text tower called `name` has not learned, in one line; empty if it knows them all.
+    """A line about words that the text tower called `name` has not learned; empty if it knows them all.
 
     Raises:
         WeightsError: Its vocabulary is damaged.
@@ -69,12 +68,12 @@ def note_unknown(texts: Iterable[str], weights: Path, *, name: str) -> str:
         return ""
     named = ", ".join(f'"{word}"' for word in unknown[:NAMED])
     rest = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
-    alike = [like for word in unknown[:NAMED] for like in _spelt_alike(word, known)]
-    hint = f"; it knows {', '.join(alike)}" if alike else ""
+    similar = [like for word in unknown[:NAMED] for like in _similar_word(word, known)]
+    hint = f"; it knows {', '.join(similar)}" if similar else ""
     return f"{name} has not learned the word{'s' * (len(unknown) > 1)} {named}{rest}, and guesses{hint}"
 
 
-def _spelt_alike(word: str, known: frozenset[str]) -> list[str]:
-    """The known word that is spelt most like this one, in quotes, if any is."""
+def _similar_word(word: str, known: frozenset[str]) -> list[str]:
+    """The known word with the most similar spelling, in quotes, if there is one."""
     candidates = sorted(other for other in known if other[:1] == word[0] and len(other) >= SHORTEST)
     return [f'"{like}"' for like in get_close_matches(word, candidates, n=1, cutoff=0.85)]

@@ -18,18 +18,18 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class VQGANConfig:
-    """Size of the networks, in taming's words (`ddconfig`); the defaults are ImageNet f16 16384."""
+    """Size of the networks, named as in taming's `ddconfig`; the defaults are ImageNet f16 16384."""
 
     ch: int = 128  # channels at full resolution
     ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)  # channels per level; each level after the first halves the picture
     num_res_blocks: int = 2
     attn_resolutions: tuple[int, ...] = (16,)
-    resolution: int = 256  # pixels at training; only decides where the attention blocks stand
+    resolution: int = 256  # pixels in training; only decides where the attention blocks are
     z_channels: int = 256
     embed_dim: int = 256  # dimensions of a code
     n_embed: int = 16_384  # codes
-    norm_groups: int = 32  # of the group norms; taming has no choice, but at ch = 32 its groups are single channels
-    gumbel: bool = False  # trained by Gumbel softmax (arXiv 1611.01144): codes are scored, not measured
+    norm_groups: int = 32  # of the group norms; taming fixes 32, where at ch = 32 a group is a single channel
+    gumbel: bool = False  # trained by Gumbel softmax (arXiv 1611.01144): the encoder scores the codes
 
     @property
     def stride(self) -> int:
@@ -38,7 +38,7 @@ class VQGANConfig:
 
 
 class Codebook(nn.Module):
-    """Codes in one matrix, and how a latent finds its own among them."""
+    """Codes in one matrix, and the quantization of a latent to them."""
 
     @property
     def codes(self) -> Tensor:
@@ -48,7 +48,7 @@ class Codebook(nn.Module):
     def nearest(self, latent: Tensor) -> Tensor:
         """Index (B, h, w) of the code nearest to each cell of a latent (B, D, h, w)."""
         cells = rearrange(latent, "b d h w -> (b h w) d").to(self.codes.dtype)
-        # |cell - code|^2 without |cell|^2, which does not change the winner
+        # |cell - code|^2 without |cell|^2, which does not change the minimum
         scores = torch.addmm(self.codes.square().sum(dim=1), cells, self.codes.T, alpha=-2)
         return scores.argmin(dim=1).view(latent.shape[0], *latent.shape[2:])
 
@@ -57,12 +57,12 @@ class Codebook(nn.Module):
         return rearrange(F.embedding(indices, self.codes), "b h w d -> b d h w")
 
     def latent(self, encoded: Tensor) -> Tensor:
-        """The latent (B, D, h, w) that the encoder's output stands for."""
+        """The latent (B, D, h, w) of the encoder's output."""
         raise NotImplementedError
 
 
 class VectorCodebook(Codebook):
-    """The codes of a VQGAN, `quantize.embedding.weight`; the encoder's output lies among them."""
+    """The codes of a VQGAN, `quantize.embedding.weight`; the encoder's output is in their space."""
 
     def __init__(self, n_embed: int, embed_dim: int) -> None:
         super().__init__()
@@ -82,8 +82,8 @@ class VectorCodebook(Codebook):
 class GumbelCodebook(Codebook):
     """The codes of a Gumbel VQGAN, `quantize.embed.weight`, and `quantize.proj`, by which its encoder scores them.
 
-    The encoder's output stands for the code with the highest score. A latent that is painted lives among the codes,
-    as in every VQGAN, so for it the nearest one is taken.
+    The encoder's output stands for the code with the highest score. A latent that is optimized is in the space of the
+    codes, as in every VQGAN, so it is quantized to the nearest one.
     """
 
     def __init__(self, n_embed: int, embed_dim: int, channels: int) -> None:
@@ -102,7 +102,7 @@ class GumbelCodebook(Codebook):
 
 
 class VQGAN(nn.Module):
-    """Pictures are (B, 3, H, W) in [0, 1]; latents (B, embed_dim, H / stride, W / stride), any grid size."""
+    """Pictures are (B, 3, H, W) in [0, 1]; latents (B, embed_dim, H / stride, W / stride), of any grid size."""
 
     def __init__(self, config: VQGANConfig | None = None) -> None:
         super().__init__()
@@ -134,11 +134,11 @@ class VQGAN(nn.Module):
         return self.config.stride
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Map pictures (B, 3, H, W) in [0, 1] to latents (B, D, h, w); continuous, but in a Gumbel VQGAN codes."""
+        """Map pictures (B, 3, H, W) in [0, 1] to latents (B, D, h, w); continuous, but codes in a Gumbel VQGAN."""
         return self.quantize.latent(self.quant_conv(self.encoder(pictures * 2 - 1)))
 
     def quantise(self, latent: Tensor) -> Tensor:
-        """Replace each cell by its nearest code; the gradient goes straight through to `latent`."""
+        """Replace each cell by its nearest code; the gradient passes straight through to `latent`."""
         codes = self.quantize.look_up(self.quantize.nearest(latent.detach()))
         return latent + (codes - latent).detach()
 

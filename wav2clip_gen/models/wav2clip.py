@@ -1,10 +1,11 @@
-"""The Wav2CLIP network: a sound window in, a point of CLIP's space out (Wu et al., arXiv 2110.11499).
+"""The Wav2CLIP network: a window of sound in, an embedding in CLIP's space out (Wu et al., arXiv 2110.11499).
 
 Module names follow the published checkpoint, so `audio_encoder.*` and `audio_transform.*` load by name.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -68,7 +69,7 @@ class SpectrogramResNet(nn.Module):
 
 
 def _stage(channels_in: int, channels: int, *, stride: int) -> nn.Sequential:
-    """Two basic blocks, the first of which may halve the picture."""
+    """Two basic blocks, the first of which may halve the resolution."""
     downsample = None
     if stride != 1 or channels_in != channels:
         shortcut = nn.Conv2d(channels_in, channels, kernel_size=1, stride=stride, bias=False)
@@ -106,7 +107,7 @@ class Wav2CLIP(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network lives."""
+        """Where the network is."""
         return self.audio_encoder.conv1.weight.device
 
     def features(self, windows: Tensor, statistics: Statistics | None = None) -> Tensor:
@@ -139,15 +140,20 @@ class Wav2CLIP(nn.Module):
 
     @torch.no_grad()
     def encode_windows(self, windows: Callable[[], Iterable[np.ndarray | Tensor]]) -> Tensor:
-        """Embed a track's windows as unit vectors (W, D) on the CPU.
+        """Map a track's windows to unit vectors (W, D) on the CPU.
 
         Args:
-            windows: Gives the track's windows in batches of (B, N), anew at each call: one pass takes the
-                statistics, a second embeds, so memory does not grow with the track's samples.
+            windows: Gives the track's windows in batches of (B, N), anew at each call: one pass for the statistics, a
+                second for the embeddings, so that memory does not grow with the track.
         """
         statistics = self.statistics(windows())
-        parts = [F.normalize(self(self._to_device(batch), statistics), dim=-1).cpu() for batch in windows()]
-        return torch.cat(parts)
+        batches = [F.normalize(self(self._to_device(batch), statistics), dim=-1).cpu() for batch in windows()]
+        return torch.cat(batches)
+
+    def embed(self, windows: Callable[[], Iterable[np.ndarray | Tensor]]) -> Tensor:
+        """Deprecated name of `encode_windows`."""
+        warnings.warn("Wav2CLIP.embed is now encode_windows", DeprecationWarning, stacklevel=2)
+        return self.encode_windows(windows)
 
     def _to_device(self, batch: np.ndarray | Tensor) -> Tensor:
         return torch.as_tensor(batch, dtype=torch.float32, device=self.device)

@@ -114,9 +114,7 @@ def encode_conditioning(
     return hold_sections(conditioning, sections, settings.motion.crossfade) if sections else conditioning
 
 
-def mix_embedding(
-    embeddings: Mapping[str, Tensor], levels: Mapping[str, Floats], timeline: Timeline
-) -> AudioEmbedding:
+def mix_embedding(embeddings: Mapping[str, Tensor], levels: Mapping[str, Floats], timeline: Timeline) -> AudioEmbedding:
     """The whole song at each frame."""
     frames = interpolate_windows(embeddings[MIX], timeline) if MIX in embeddings else None
     return AudioEmbedding(frames, normalize_to_peak(levels[MIX]).values)

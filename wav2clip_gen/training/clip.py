@@ -9,7 +9,9 @@ start is enough (Wong et al., arXiv 2001.03994).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,19 +139,10 @@ class ImageRecipe(Recipe[Perceptor]):
         remove_direction(self.network, self.anchors.mean(dim=0))
 
     def attack(self, network: Perceptor, pictures: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """Move pictures (B, 3, S, S) in [0, 1] one step against their targets, from a random start.
-
-        The step is 1.25 times the radius, then cut back to it, as Wong et al. found best.
-        """
+        """Move pictures (B, 3, S, S) in [0, 1] one step against their targets, from a random start."""
         radius = self.settings.radius / 2  # pictures are in [0, 1] here
-        start = torch.randn(pictures.shape, generator=generator).to(pictures)
-        start = _to_length(start, radius * torch.rand(len(start), generator=generator).to(pictures))
-        moved = (pictures + start).clamp(0, 1).requires_grad_()
-        loss = self._cross_entropy(network, moved, targets)
-        (gradient,) = torch.autograd.grad(loss, moved)
-        away = moved.detach() + _to_length(gradient, torch.full_like(gradient[:, 0, 0, 0], 1.25 * radius)) - pictures
-        lengths = torch.linalg.vector_norm(away.flatten(1), dim=1).clamp(max=radius)
-        return (pictures + _to_length(away, lengths)).clamp(0, 1)
+        loss = partial(self._cross_entropy, network, targets=targets)
+        return adversarial_step(loss, pictures, radius=radius, generator=generator)
 
     def _cross_entropy(self, network: Perceptor, pictures: Tensor, targets: Tensor) -> Tensor:
         with self.batch():
@@ -210,6 +203,22 @@ def remove_direction(network: Perceptor, direction: Tensor) -> None:
     unit = F.normalize(direction, dim=0)
     last = network.model.visual.head.proj.weight  # (D, features)
     last -= unit[:, None] * (unit @ last)
+
+
+def adversarial_step(
+    loss: Callable[[Tensor], Tensor], pictures: Tensor, *, radius: float, generator: torch.Generator
+) -> Tensor:
+    """Move pictures (B, 3, S, S) in [0, 1] one gradient step up a loss, from a random start, within an L2 radius.
+
+    The step is 1.25 times the radius, then projected back to it, as Wong et al. found best.
+    """
+    start = torch.randn(pictures.shape, generator=generator).to(pictures)
+    start = _to_length(start, radius * torch.rand(len(start), generator=generator).to(pictures))
+    moved = (pictures + start).clamp(0, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(moved), moved)
+    away = moved.detach() + _to_length(gradient, torch.full_like(gradient[:, 0, 0, 0], 1.25 * radius)) - pictures
+    lengths = torch.linalg.vector_norm(away.flatten(1), dim=1).clamp(max=radius)
+    return (pictures + _to_length(away, lengths)).clamp(0, 1)
 
 
 def _to_length(changes: Tensor, lengths: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.prior import ConceptPrior as Prior
+from wav2clip_gen.models.prior import ConceptPrior
 from wav2clip_gen.training.anchors import Concepts, extend, load_anchors, make_deriver, notes, wanted_by_pictures
 from wav2clip_gen.training.clip import Labelled
 from wav2clip_gen.training.decoding import Reading
@@ -54,7 +54,7 @@ class Layouts:
 
 def fit_prior(
     data: Path, clip: Path, *, reading: Reading | None = None, device: str | torch.device = "cpu"
-) -> tuple[Prior, dict[str, Any], tuple[str, ...]]:
+) -> tuple[ConceptPrior, dict[str, Any], tuple[str, ...]]:
     """Fit a prior to the training pictures, as the trained image tower at `clip` sees them.
 
     Returns:
@@ -64,7 +64,7 @@ def fit_prior(
         TrainingError: Some of the data is missing.
         WeightsError: `clip` is no CLIP.
     """
-    perceptor = checkpoints.load(clip, part="clip").to(device)
+    perceptor = checkpoints.load(clip, role="clip").to(device)
     assert isinstance(perceptor, Perceptor)
     anchors = load_anchors(data)
     derive = make_deriver(anchors)
@@ -79,7 +79,7 @@ def fit_prior(
     return prior, provenance, notes(train.skipped + validation.skipped, derived=derive is not None)
 
 
-def make_prior(concepts: Concepts, used: list[int], seen: Seen, layouts: Layouts) -> Prior:
+def make_prior(concepts: Concepts, used: list[int], seen: Seen, layouts: Layouts) -> ConceptPrior:
     """A prior of the concepts in rows `used`: what is expected at the mean of each one's embeddings."""
     columns = {row: column for column, row in enumerate(used)}
     sums = torch.zeros(len(used), seen.embeddings.shape[1])
@@ -89,7 +89,7 @@ def make_prior(concepts: Concepts, used: list[int], seen: Seen, layouts: Layouts
             sums[columns[row]] += embedding / len(rows)
             counts[columns[row]] += 1 / len(rows)
     expected = layouts(sums / counts, contrast=CONTRAST)
-    prior = Prior(concepts=tuple(concepts.names[row] for row in used), embedding=sums.shape[1], side=SIDE)
+    prior = ConceptPrior(concepts=tuple(concepts.names[row] for row in used), embedding=sums.shape[1], side=SIDE)
     with torch.no_grad():
         prior.words.copy_(concepts.vectors[used])
         prior.layouts.copy_(expected.view_as(prior.layouts).clamp(0, 1))

@@ -22,7 +22,7 @@ class PerceptualFeatures(nn.Module):
 
     def __init__(self, clip: Path) -> None:
         super().__init__()
-        perceptor = checkpoints.load(clip, part="clip")
+        perceptor = checkpoints.load(clip, role="clip")
         assert isinstance(perceptor, Perceptor)
         self.perceptor = perceptor
 

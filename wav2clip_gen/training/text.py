@@ -217,8 +217,8 @@ def join_towers(image: Path, text: Path, out: Path) -> None:
 
     The towers are trained apart: both only know the anchors.
     """
-    network = checkpoints.load(image, part="clip")
-    read = checkpoints.load(text, part="clip").state_dict()
+    network = checkpoints.load(image, role="clip")
+    read = checkpoints.load(text, role="clip").state_dict()
     theirs = {name: value for name, value in read.items() if ".visual." not in name and "logit_scale" not in name}
     network.load_state_dict(theirs, strict=False)
     training = {

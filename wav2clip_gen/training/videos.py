@@ -94,7 +94,7 @@ class Videos:
         make_room(self._cache, CLIP_BYTES * len(lacking), what="the decoded clips")
         self.group.wait()  # before the first file is written, so that all see the same ones lacking
         mine, skipped = lacking[self.group.rank :: self.group.size], 0
-        perceptor = checkpoints.load(self.clip, part="clip").to(device) if mine else None
+        perceptor = checkpoints.load(self.clip, role="clip").to(device) if mine else None
         for number, (clip, place) in enumerate(mine, 1):
             assert isinstance(perceptor, Perceptor)
             try:

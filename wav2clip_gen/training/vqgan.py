@@ -257,7 +257,7 @@ def load_start(path: Path, config: VQGANConfig) -> VQGAN:
         WeightsError: The file is missing, damaged or holds another part.
         TrainingError: Its network is not `config`'s.
     """
-    network = checkpoints.load(path, part="vqgan")
+    network = checkpoints.load(path, role="vqgan")
     assert isinstance(network, VQGAN)
     if network.config != config:
         stored, wanted = asdict(network.config), asdict(config)

@@ -89,7 +89,7 @@ class Wav2CLIPRecipe(Recipe[Distillation]):
         train, held_out = load_sounds(data, reading=reading)
         self.skipped = train.skipped
         self._clip_digest = checkpoints.digest(clip)[:12]
-        perceptor = checkpoints.load(clip, part="clip").to(self.device)
+        perceptor = checkpoints.load(clip, role="clip").to(self.device)
         assert isinstance(perceptor, Perceptor)
         concepts = extend(anchors, wanted_by_pictures(data), derive)
         self.labels = label_table(data, train.labels, concepts, derive)

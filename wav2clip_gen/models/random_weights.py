@@ -1,7 +1,4 @@
-"""Networks of published size with random weights, for those who build or measure and cannot fetch.
-
-They go where the real ones would, and say in their header that they are random.
-"""
+"""Networks of published size with random weights, for developers who build or measure and cannot fetch."""
 
 from __future__ import annotations
 
@@ -12,16 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.checkpoints import Header
 
 
-def write_fake(out: Path, *, role: str, config: dict[str, Any], seed: int = 0, precision: str = "fp16") -> None:
+def write_random(out: Path, *, role: str, config: dict[str, Any], seed: int = 0, precision: str = "fp16") -> None:
     """Write a network with seeded random weights as a weights file marked `training: {"random": seed}`.
 
     Args:
         out: The weights file.
         role: "wav2clip", "vqgan" or "clip".
-        config: As for `convert`.
+        config: As for `checkpoints.build`.
         seed: Decides the weights.
         precision: Of the parameters, "fp32", "fp16" or "bf16".
 
@@ -35,22 +31,22 @@ def write_fake(out: Path, *, role: str, config: dict[str, Any], seed: int = 0, p
 def random_network(role: str, config: dict[str, Any], *, seed: int = 0) -> nn.Module:
     """A network in evaluation mode whose every weight and statistic is drawn from a generator of `seed`.
 
-    Weights of two or more dimensions are scaled by their fan-in, so that signals neither die nor explode.
+    Weights of two or more dimensions are scaled by their fan-in, so that signals neither vanish nor explode.
     """
-    network = checkpoints.build(Header(part=role, config=config))
+    network = checkpoints.build(role, config, device="cpu")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.copy_(_drawn(parameter, generator))
+            parameter.copy_(_draw(parameter, generator))
         for name, buffer in network.named_buffers():
             if name.endswith("running_var"):
                 buffer.copy_(1 + 0.1 * torch.rand(buffer.shape, generator=generator))
             elif name.endswith("running_mean"):
                 buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
-    return network.eval().requires_grad_(False)
+    return network.requires_grad_(False).eval()
 
 
-def _drawn(parameter: Tensor, generator: torch.Generator) -> Tensor:
+def _draw(parameter: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(parameter.shape, generator=generator)
     if parameter.ndim > 1:
         return noise * parameter[0].numel() ** -0.5

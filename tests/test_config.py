@@ -1,8 +1,9 @@
-"""Settings: one home for each default, and a clear word for each mistake."""
+"""Settings: sources and their order, validation, and error messages."""
 
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,19 @@ from hypothesis import strategies as st
 from wav2clip_gen.config import (
     SECTIONS,
     AudioMap,
+    DeprecatedNameWarning,
     Prompt,
     Settings,
     StemWeight,
     StyleImage,
     describe_range,
-    knobs,
     preset_names,
     settings_from,
 )
 from wav2clip_gen.errors import SettingsError
 
 
-def test_what_comes_later_wins(tmp_path: Path) -> None:
+def test_later_sources_win(tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("painting: {steps: 9, cuts: 3}\nprompts: ['a stormy sea:0.5', 'night']\n")
     settings = settings_from(preset="draft", config=config, assignments=("painting.cuts=5", "run.seed=0"))
@@ -33,7 +34,7 @@ def test_what_comes_later_wins(tmp_path: Path) -> None:
     assert settings.prompts == (Prompt(text="a stormy sea", weight=0.5), Prompt(text="night"))
 
 
-def test_stems_are_named_in_a_settings_file(tmp_path: Path) -> None:
+def test_stems_in_a_settings_file(tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("stems: [vocals, {name: drums, weight: 2}]\nstem_files: [drums=d.wav, song/]\n")
     settings = settings_from(config=config)
@@ -55,7 +56,7 @@ def test_every_preset_can_be_used(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("assignment", "says", "helps"),
+    ("assignment", "what", "hint"),
     [
         ("painting.stepz=4", "painting.stepz", "did you mean steps"),
         ("paint.steps=4", "'paint'", "painting"),
@@ -73,11 +74,11 @@ def test_every_preset_can_be_used(name: str) -> None:
         ("picture.width=${", "--set", ""),
     ],
 )
-def test_a_wrong_assignment_is_a_usage_error(assignment: str, says: str, helps: str) -> None:
+def test_a_wrong_assignment_is_a_usage_error(assignment: str, what: str, hint: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings_from(assignments=(assignment,))
-    assert says in caught.value.what
-    assert helps in caught.value.hint
+    assert what in caught.value.what
+    assert hint in caught.value.hint
     assert "\n" not in caught.value.what
     assert caught.value.exit_code == 2
 
@@ -105,6 +106,39 @@ def test_a_wrong_file_is_a_usage_error(content: str, tmp_path: Path) -> None:
     assert "\n" not in caught.value.what
 
 
+def test_errors_name_their_source(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("painting: {stepz: 4}\n")
+    with pytest.raises(SettingsError, match=r"mine\.yaml: no setting is called painting\.stepz"):
+        settings_from(config=config)
+    with pytest.raises(SettingsError, match=r"--set painting\.steps=-1: steps cannot be -1"):
+        settings_from(assignments=("picture.fps=3", "painting.steps=-1"))
+
+
+def test_deprecated_names_are_accepted_with_a_warning(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("motion: {inertia: 0.5}\npainting: {recognition: 1, layout: 2}\n")
+    with pytest.warns(DeprecatedNameWarning) as caught:
+        settings = settings_from(config=config, assignments=("motion.blend=0.25", "painting.total_variation=3"))
+    assert (settings.motion.temporal_weight, settings.motion.ema_half_life) == (0.5, 0.25)
+    assert (settings.painting.concept_weight, settings.painting.layout_weight) == (1, 2)
+    assert settings.painting.tv_weight == 3
+    messages = [str(one.message) for one in caught]
+    assert len(messages) == 5
+    assert messages[0] == "motion.inertia is deprecated; use motion.temporal_weight"
+    old = {"motion": {"inertia": 0.5}, "picture": {"layout": "grid"}}
+    assert Settings.from_record(old).motion.temporal_weight == 0.5, "without a warning"
+
+
+def test_values_are_converted_and_references_resolved(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("picture: {width: '64', height: '${picture.width}', fps: 5}\n")
+    picture = settings_from(config=config).picture
+    assert (picture.width, picture.height, picture.fps) == (64, 64, 5.0)
+    plain = Settings().merged({"prompts": ["${HOME} at night"], "painting": {"init_image": "${x}.png"}})
+    assert (plain.prompts[0].text, plain.painting.init_image) == ("${HOME} at night", "${x}.png")
+
+
 def test_a_missing_file_or_preset_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
         settings_from(config=tmp_path / "none.yaml")
@@ -126,7 +160,7 @@ def test_a_missing_file_or_preset_is_a_usage_error(tmp_path: Path) -> None:
         ("- a sea", "- a sea", 1.0),
     ],
 )
-def test_prompts_carry_a_weight_behind_the_last_colon(written: str, text: str, weight: float) -> None:
+def test_prompts_have_a_weight_after_the_last_colon(written: str, text: str, weight: float) -> None:
     assert Prompt.parse(written) == Prompt(text=text, weight=weight)
 
 
@@ -139,12 +173,12 @@ def test_prompts_carry_a_weight_behind_the_last_colon(written: str, text: str, w
         ("-.5 a burning city:0.7", None, 0.5),
     ],
 )
-def test_prompts_may_say_when_they_pull(written: str, start: float | None, end: float | None) -> None:
+def test_prompts_may_have_times(written: str, start: float | None, end: float | None) -> None:
     assert Prompt.parse(written) == Prompt(text="a burning city", weight=0.7, start=start, end=end)
 
 
 @pytest.mark.parametrize("written", ["", "  ", ":0.5", "sea:-101", "0:30-0:12 a sea", "0:12-0:12 a sea", "0:12- :2"])
-def test_prompts_without_words_or_sense_are_refused(written: str) -> None:
+def test_invalid_prompts_are_refused(written: str) -> None:
     with pytest.raises(SettingsError):
         Prompt.parse(written)
 
@@ -155,45 +189,45 @@ def test_no_prompt_crashes(written: str) -> None:
         assert Prompt.parse(written).text
 
 
-def test_every_knob_tells_its_meaning_and_range() -> None:
+def test_every_setting_describes_its_meaning_and_range() -> None:
     for group in SECTIONS.values():
-        for name, item in knobs(group).items():
+        for name, item in ((item.name, item) for item in fields(group)):
             assert item.metadata["meaning"], name
             assert isinstance(describe_range(item), str)
 
 
-def test_something_must_steer() -> None:
+def test_something_must_guide_the_picture() -> None:
     silent = settings_from(assignments=("sound.weight=0",))
-    with pytest.raises(SettingsError, match="nothing steers"):
+    with pytest.raises(SettingsError, match="nothing guides"):
         silent.require_guidance()
     silent.merged({"prompts": ["a dog"]}).require_guidance()
     mute = silent.merged({"prompts": ["a dog:0"]})
-    with pytest.raises(SettingsError, match="nothing steers"):
+    with pytest.raises(SettingsError, match="nothing guides"):
         mute.require_guidance()
     for one in ("loudness:prompt.1=5", "loudness:prompt=0,offset=1"):
         mute.merged({"maps": one}).require_guidance()
     for one in ("loudness:prompt.1=0", "loudness:zoom=1"):
-        with pytest.raises(SettingsError, match="nothing steers"):
+        with pytest.raises(SettingsError, match="nothing guides"):
             mute.merged({"maps": one}).require_guidance()
 
 
-def test_a_style_image_is_written_as_a_prompt_is() -> None:
+def test_style_images_are_written_like_prompts() -> None:
     parsed = StyleImage.parse("0:12-0:30 my pictures/moss.png:0.5")
     assert parsed == StyleImage(file="my pictures/moss.png", weight=0.5, start=12, end=30)
     assert StyleImage.parse("C:\\moss.png") == StyleImage(file="C:\\moss.png")
     assert Settings().merged({"style_images": "moss.png", "sound": {"weight": 0}}).guidance == (
         StyleImage(file="moss.png"),
     )
-    with pytest.raises(SettingsError, match=r"style image .* ends at 12 s, before it begins"):
+    with pytest.raises(SettingsError, match=r"style image .* ends at 12 s, before it starts"):
         StyleImage.parse("0:30-0:12 moss.png")
     with pytest.raises(SettingsError, match="a style image has no file"):
         StyleImage.parse(":0.5")
-    with pytest.raises(SettingsError, match="nothing steers"):
+    with pytest.raises(SettingsError, match="nothing guides"):
         Settings().merged({"style_images": "moss.png:0", "sound": {"weight": 0}}).require_guidance()
 
 
 @pytest.mark.parametrize(
-    ("written", "drive"),
+    ("written", "expected"),
     [
         ("onset:zoom=0.04", AudioMap(source="onset", to="zoom", scale=0.04)),
         (
@@ -203,11 +237,11 @@ def test_a_style_image_is_written_as_a_prompt_is() -> None:
         ("mix.C#:prompt.2=1", AudioMap(source="mix.C#", to="prompt.2", scale=1.0)),
     ],
 )
-def test_a_map_is_read_as_it_is_written(written: str, drive: AudioMap) -> None:
-    assert AudioMap.parse(written) == drive
+def test_maps_are_parsed(written: str, expected: AudioMap) -> None:
+    assert AudioMap.parse(written) == expected
 
 
-def test_maps_come_from_files_and_survive_the_record(tmp_path: Path) -> None:
+def test_maps_survive_files_and_records(tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("maps: ['onset:zoom=0.04', {source: drums.low, to: steps, scale: 3, decay: 0.5}]\n")
     settings = settings_from(config=config)
@@ -221,47 +255,47 @@ def test_maps_come_from_files_and_survive_the_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "says", "helps"),
+    ("written", "what", "hint"),
     [
-        ("", "is no map", "write drums.onset:zoom=0.04"),
-        ("onset", "is no map", "write drums.onset:zoom=0.04"),
-        ("onset:zoom", "is no map", "write drums.onset:zoom=0.04"),
-        ("onset:=1", "is no map", "write drums.onset:zoom=0.04"),
-        ("onset:zoom=0.04,decay", "is no map", "write drums.onset:zoom=0.04"),
-        ("onset:zoom=near", "'near' is no number", "write drums.onset:zoom=0.04"),
+        ("", "is not a map", "write drums.onset:zoom=0.04"),
+        ("onset", "is not a map", "write drums.onset:zoom=0.04"),
+        ("onset:zoom", "is not a map", "write drums.onset:zoom=0.04"),
+        ("onset:=1", "is not a map", "write drums.onset:zoom=0.04"),
+        ("onset:zoom=0.04,decay", "is not a map", "write drums.onset:zoom=0.04"),
+        ("onset:zoom=near", "'near' is not a number", "write drums.onset:zoom=0.04"),
         ("onset:zoom=nan", "scale cannot be nan", "from -10000"),
         ("onset:zoom=99999", "scale cannot be 99999", "to 10000"),
         ("onset:zoom=1,decay=-1", "decay cannot be -1", "from 0 to 60 s"),
-        ("onset:zoom=1,decay=1,decay=2", "says twice what decay is", "write drums.onset"),
-        ("onset:zoom=1,zoom=2", "says twice what zoom is", "write drums.onset"),
-        ("onset:zoom=1,rotate=2", "'rotate' is none of", "give another"),
-        ("onset:zoom=1,delay=2", "'delay' is none of", "write drums.onset"),
+        ("onset:zoom=1,decay=1,decay=2", "sets decay twice", "write drums.onset"),
+        ("onset:zoom=1,zoom=2", "sets zoom twice", "write drums.onset"),
+        ("onset:zoom=1,rotate=2", "'rotate' is not one of", "add another"),
+        ("onset:zoom=1,delay=2", "'delay' is not one of", "write drums.onset"),
         ("onzet:zoom=1", "no feature is called 'onzet'", "did you mean onset?"),
         ("onset.drums:zoom=1", "no feature is called 'drums'", "choose from: loudness"),
         (".onset:zoom=1", "names no stem", "write drums.onset"),
-        ("onset:zooom=1", "called 'zooom'", "did you mean zoom?"),
-        ("onset:prompt.0=1", "called 'prompt.0'", "did you mean prompt"),
+        ("onset:zooom=1", "cannot modulate 'zooom'", "did you mean zoom?"),
+        ("onset:prompt.0=1", "cannot modulate 'prompt.0'", "did you mean prompt"),
     ],
 )
-def test_a_malformed_map_says_what_a_right_one_looks_like(written: str, says: str, helps: str) -> None:
+def test_the_error_for_a_malformed_map_shows_a_valid_one(written: str, what: str, hint: str) -> None:
     with pytest.raises(SettingsError) as caught:
         AudioMap.parse(written)
-    assert says in caught.value.what
-    assert helps in caught.value.hint
+    assert what in caught.value.what
+    assert hint in caught.value.hint
     assert "\n" not in caught.value.what + caught.value.hint
 
 
 @pytest.mark.parametrize(
     "item", [4, {"source": "onset"}, {"source": 4, "to": "zoom"}, {"source": "onset", "to": "zoom", "x": 1}]
 )
-def test_a_map_that_is_none_is_a_usage_error(item: object) -> None:
+def test_an_invalid_item_of_maps_is_a_usage_error(item: object) -> None:
     with pytest.raises(SettingsError):
         Settings().merged({"maps": [item]})
 
 
-def test_a_driven_prompt_must_be_there() -> None:
+def test_a_modulated_prompt_must_exist() -> None:
     driven = Settings().merged({"maps": ["onset:prompt.2=1"], "prompts": ["a sea"]})
-    with pytest.raises(SettingsError, match=r"prompt that is not there; 1 prompt is given"):
+    with pytest.raises(SettingsError, match=r"prompt that does not exist; 1 prompt is given"):
         driven.require_prompts()
     driven.merged({"prompts": ["a sea", "a city"]}).require_prompts()
     with pytest.raises(SettingsError, match="0 prompts are given"):

@@ -6,24 +6,39 @@ even where no hash was published. Written by one process at a time, whole or not
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole
-from wav2clip_gen.models.disk import disk_errors_told
 
 NAME = "weights.lock.json"
 FORMAT = 1  # a later incompatible one gets the next number
+OTHER_FOLDER = "choose another folder: --weights-dir or W2C_WEIGHTS"
 
 Entries = dict[str, dict[str, Any]]
 
 
+@contextmanager
+def translate_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of files in `folder` into an `OutputError` with a hint."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "make room, then run the same command again: it goes on where it stopped"
+            raise OutputError(f"{folder}: the disk is full", hint=hint) from error
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: cannot be written to ({reason})", hint=OTHER_FOLDER) from error
+
+
 @dataclass(frozen=True)
-class Lock:
+class LockFile:
     """The lock file of a folder of weights, there or not."""
 
     folder: Path
@@ -47,9 +62,8 @@ class Lock:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, AttributeError, KeyError, TypeError, ValueError):
-            raise WeightsError(
-                f"{self.path}: cannot be read", hint="delete it; the weights beside it stay as they are"
-            ) from None
+            hint = "delete it; the weights next to it stay as they are"
+            raise WeightsError(f"{self.path}: cannot be read", hint=hint) from None
 
     def original_hash(self, name: str) -> str | None:
         """The hash of the published file as it was first fetched; None before that."""
@@ -60,35 +74,29 @@ class Lock:
         """The hash of `<folder>/<part>/<file>` as recorded; None where it is not, or size or time have changed."""
         try:
             entry = self.entries().get(path.parent.name, {}).get("converted", {})
-            found = path.stat()
+            same = all(entry.get(name) == value for name, value in _stamp(path).items())
         except (WeightsError, OSError):
             return None
-        same = (entry.get("file"), entry.get("size"), entry.get("mtime_ns")) == (
-            path.name, found.st_size, found.st_mtime_ns,
-        )  # fmt: skip
         return str(entry["sha256"]) if same and "sha256" in entry else None
 
     def record_original(self, name: str, *, file: str, size: int, sha256: str, source: str) -> None:
-        """Record a published file that was fetched, once and for all."""
+        """Record a published file that was fetched; the first record stays."""
         original = {"file": file, "size": size, "sha256": sha256, "source": source}
         self._update(lambda entries: entries.setdefault(name, {}).setdefault("original", original))
 
     def record_converted(self, name: str, path: Path, *, sha256: str) -> None:
-        """Record the weights of a part as they lie there now."""
-        found = path.stat()
-        entry = {"file": path.name, "size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": sha256}
+        """Record the weights of a part as they are now."""
+        entry = {**_stamp(path), "sha256": sha256}
         self._update(lambda entries: entries.setdefault(name, {}).__setitem__("converted", entry))
 
     def forget(self, name: str, *, original: bool = False) -> None:
         """Forget the weights of a part; with `original`, also what its published file was."""
 
         def change(entries: Entries) -> None:
-            entry = entries.get(name, {})
+            entry = entries.pop(name, {})
             entry.pop("converted", None)
-            if original:
-                entry.pop("original", None)
-            if not entry:
-                entries.pop(name, None)
+            if entry and not original:
+                entries[name] = entry
 
         if self.path.exists():
             self._update(change)
@@ -96,11 +104,17 @@ class Lock:
     def _update(self, change: Callable[[Entries], object]) -> None:
         from filelock import FileLock
 
-        with disk_errors_told(self.folder):
+        with translate_disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / f".{NAME}.lock"):
                 entries = self.entries()
                 change(entries)
                 text = json.dumps({"format": FORMAT, "parts": dict(sorted(entries.items()))}, indent=2)
-                with appear_whole(self.path, option="--weights-dir") as part:
-                    part.write_text(f"{text}\n", encoding="utf-8")
+                with appear_whole(self.path, option="--weights-dir") as scratch:
+                    scratch.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    """What shows, without reading a file, that it has not changed."""
+    found = path.stat()
+    return {"file": path.name, "size": found.st_size, "mtime_ns": found.st_mtime_ns}
