@@ -41,7 +41,7 @@ def test_beats_go_on_where_one_is_left_out(save: Save) -> None:
     np.testing.assert_allclose(found.beats, times, atol=0.03)
 
 
-def test_onsets_lie_where_sounds_set_in(save: Save) -> None:
+def test_onsets_are_at_the_attacks(save: Save) -> None:
     times = np.array([0.4, 0.6, 1.31, 1.47, 2.0, 3.33, 3.5, 4.777])
     found = measured(save, clicks(times, 6))
     assert len(found.onsets) == len(times)
@@ -49,14 +49,14 @@ def test_onsets_lie_where_sounds_set_in(save: Save) -> None:
     assert abs(np.mean(found.onsets - times)) < 0.003
 
 
-def test_what_does_not_pulse_has_no_tempo(save: Save) -> None:
+def test_a_signal_without_a_pulse_has_no_tempo(save: Save) -> None:
     tone = 0.3 * np.sin(2 * np.pi * 220 * np.arange(5 * RATE) / RATE)[:, None].astype(np.float32)
     for song in (noise(20), tone):
         found = measured(save, song)
         assert (found.tempo, len(found.beats)) == (None, 0)
 
 
-def test_curves_too_short_or_still_for_a_pulse() -> None:
+def test_short_or_constant_curves_have_no_pulse() -> None:
     for strength in (np.zeros(1), np.ones(1), np.ones(2), np.zeros(500), np.ones(500)):
         assert track_beats(strength)[0] is None
     assert len(onset_times(np.zeros(500))) == len(onset_times(np.ones(2))) == 0

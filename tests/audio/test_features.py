@@ -42,7 +42,7 @@ def test_loudness_is_the_root_mean_square_of_each_frame(save: Save) -> None:
     np.testing.assert_allclose(loudness(track, timeline), expected, rtol=1e-6)
 
 
-def test_silence_is_silent_and_one_click_is_loud(save: Save) -> None:
+def test_silence_is_silent_and_a_click_is_loud(save: Save) -> None:
     song = np.zeros((80_000, 1), np.float32)
     track = open_track(save("silence.wav", song, 8_000))
     assert loudness(track, Timeline.of(track, fps=30)).max() == 0

@@ -30,7 +30,7 @@ def test_the_sample_song_changes_where_the_drums_enter_and_where_the_bass_leaves
     np.testing.assert_allclose(features_of(SAMPLES / "song" / "mix.ogg").sections, [0, 4, 12, 16], atol=0.3)
 
 
-def test_what_stays_the_same_is_one_section(save: Save) -> None:
+def test_a_uniform_signal_is_one_section(save: Save) -> None:
     for song in (noise(30, 22_050, 1), tone(30, 300), np.zeros((22_050 * 30, 1)), noise(0.3, 22_050, 1)):
         assert sections(save, song).tolist() == [0, len(song) / 22_050]
 

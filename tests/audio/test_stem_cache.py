@@ -57,11 +57,11 @@ def test_separated_stems_fit_the_song_and_add_up_to_it(song: Track) -> None:
 
 
 def test_a_song_is_separated_once(song: Track, count: list[int]) -> None:
-    told: list[float] = []
-    first = {name: track.read() for name, track in separated(song, on_progress=told.append).items()}
-    assert told == sorted(told)
-    assert told[-1] == 1
-    again = separated(song, on_progress=told.append)
+    progress: list[float] = []
+    first = {name: track.read() for name, track in separated(song, on_progress=progress.append).items()}
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
+    again = separated(song, on_progress=progress.append)
     assert len(count) == 1
     for name, track in again.items():
         np.testing.assert_array_equal(track.read(), first[name])
@@ -107,7 +107,7 @@ def test_given_and_separated_stems_go_together(song: Track, save: Save) -> None:
     np.testing.assert_array_equal(tracks["drums"].read()[0], drums[:, 0])
 
 
-def test_the_cache_lies_where_it_is_told_to(song: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_can_be_chosen(song: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder() == Path(os.environ["XDG_CACHE_HOME"]) / "w2c-gen"
     monkeypatch.setenv("W2C_CACHE", str(tmp_path / "own"))
     assert separated(song)["drums"].path.is_relative_to(tmp_path / "own" / "stems")
@@ -146,7 +146,7 @@ def test_what_a_killed_run_left_is_cleared(song: Track, tmp_path: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {f"{name}.wav" for name in STEMS}
 
 
-def test_room_is_made_among_our_own_only(
+def test_only_own_files_are_removed_from_the_cache(
     song: Track, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stems = tmp_path / "stems"
@@ -183,7 +183,7 @@ def test_two_that_want_the_same_stems_separate_once(song: Track, tmp_path: Path,
 
 
 @pytest.mark.parametrize("fault", ["huge", "infinite", "nan"])
-def test_what_is_too_loud_for_any_number_gets_a_clear_line(
+def test_samples_that_are_too_large_are_a_clear_error(
     fault: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = noise(1.0, RATE)
@@ -220,7 +220,7 @@ def test_what_was_not_used_for_longest_goes_first(save: Save, tmp_path: Path, mo
     assert len(list((tmp_path / "stems").iterdir())) == 1
 
 
-def test_stems_are_kept_as_they_sound(song: Track, tmp_path: Path) -> None:
+def test_stems_are_kept_unchanged(song: Track, tmp_path: Path) -> None:
     separated(song, ("drums",), keep=tmp_path / "kept")
     kept = {path.name: open_track(path) for path in (tmp_path / "kept").iterdir()}
     assert set(kept) == {f"{name}.flac" for name in STEMS}
@@ -252,7 +252,7 @@ def test_kept_stems_are_not_overwritten(song: Track, tmp_path: Path, count: list
 
 
 @pytest.mark.parametrize("which", ["given", "song"])
-def test_what_is_heard_is_not_replaced_by_stems_that_are_kept(which: str, save: Save, tmp_path: Path) -> None:
+def test_files_in_use_are_not_replaced_by_kept_stems(which: str, save: Save, tmp_path: Path) -> None:
     song = open_track(save("song.wav", noise(3.0, RATE), RATE))
     drums = save("drums.flac", 0.1 * noise(3.0, RATE), RATE)
     if which == "song":
@@ -265,9 +265,9 @@ def test_what_is_heard_is_not_replaced_by_stems_that_are_kept(which: str, save: 
     assert drums.read_bytes() == old
 
 
-def test_stems_of_a_span_are_not_kept_beside_the_song(save: Save, tmp_path: Path) -> None:
+def test_stems_of_a_span_are_not_kept_next_to_the_song(save: Save, tmp_path: Path) -> None:
     path = save("mix.wav", noise(3.0, RATE), RATE)
-    with pytest.raises(OutputError, match=r"stems of a part of .*mix.wav would lie beside it") as caught:
+    with pytest.raises(OutputError, match=r"stems of a part of .*mix.wav would be stored next to it") as caught:
         separated(open_track(path, start=1.0), keep=tmp_path)
     assert "--keep-stems" in caught.value.hint
     separated(open_track(path, start=1.0), keep=tmp_path / "part")
@@ -275,7 +275,7 @@ def test_stems_of_a_span_are_not_kept_beside_the_song(save: Save, tmp_path: Path
     assert open_track(tmp_path / "drums.flac").duration == 3
 
 
-def test_a_cache_that_cannot_be_written_to_is_told_before_any_work(song: Track, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_to_is_reported_before_any_work(song: Track, tmp_path: Path) -> None:
     plan = plan_stems(song, STEMS, separator="dsp")
     plan.check_places(cache=tmp_path / "good")
     assert not (tmp_path / "good").exists()
@@ -299,14 +299,14 @@ def test_a_cache_that_may_only_be_read_gives_what_is_in_it(
 
 
 @pytest.mark.parametrize("option", ["keep", "cache"])
-def test_a_folder_that_cannot_be_made_gets_a_clear_line(option: str, song: Track, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_a_clear_error(option: str, song: Track, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file, not a folder")
     with pytest.raises(OutputError, match=r"cannot be written into .*file") as caught:
         separated(song, STEMS, **{option: tmp_path / "file"})
     assert {"keep": "--keep-stems", "cache": "W2C_CACHE"}[option] in caught.value.hint
 
 
-def test_a_full_disk_gets_a_clear_line(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_clear_error(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -315,7 +315,7 @@ def test_a_full_disk_gets_a_clear_line(song: Track, monkeypatch: pytest.MonkeyPa
         separated(song)
 
 
-def test_too_many_channels_get_a_clear_line(save: Save) -> None:
+def test_too_many_channels_are_clear_errors(save: Save) -> None:
     with pytest.raises(SoundError, match="9 channels, at most 8") as caught:
         plan_stems(open_track(save("wide.wav", noise(0.5, RATE, channels=9), RATE)), STEMS)
     assert "--stem-file" in caught.value.hint

@@ -1,6 +1,6 @@
-"""How long a song takes to become stems, and how much memory an hour takes.
+"""Time and memory of separation and embedding of stems.
 
-These measure; they assert nothing about speed.
+They measure, and assert nothing about speed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,8 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from wav2clip_gen.synthesis.painter import Painter
 
-from tests.audio.test_dsp import decibels
+from tests.audio.test_separation import decibels
 from tests.conftest import ROOT, SAMPLES
 from wav2clip_gen.audio.separation import DspSeparator
 from wav2clip_gen.audio.stems import STEMS, plan_stems
@@ -27,7 +25,10 @@ from wav2clip_gen.audio.track import Samples, Track, open_track
 from wav2clip_gen.config import Settings
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.pipeline import hear
+from wav2clip_gen.pipeline import StageClock, analyze_audio, condition, load_stems
+from wav2clip_gen.progress import ignore
+from wav2clip_gen.synthesis.modulation import modulate
+from wav2clip_gen.synthesis.optimizer import FrameOptimizer
 
 pytestmark = pytest.mark.benchmark
 
@@ -44,7 +45,7 @@ print(time.perf_counter() - began, *(line for line in open("/proc/self/status") 
 
 
 def loop(path: Path, minutes: int) -> Path:
-    """A song of so many minutes: the sample again and again."""
+    """The sample song, repeated for so many minutes."""
     sound, rate = soundfile.read(SAMPLES / "song" / "mix.ogg", dtype="float32")
     with soundfile.SoundFile(path, "w", rate, 2) as file:
         for left in range(minutes * 60 * rate, 0, -len(sound)):
@@ -56,8 +57,8 @@ def loop(path: Path, minutes: int) -> Path:
 def test_separation(table: list[tuple[str, str]], tmp_path: Path, label: str, minutes: int) -> None:
     song = loop(tmp_path / "song.flac", minutes)
     command = [sys.executable, "-c", SEPARATE, str(song), str(tmp_path / "cache")]
-    words = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
-    figure = f"{float(words[0]):.1f} s, {int(words[-2]) // 1024} MiB"
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
+    figure = f"{float(output[0]):.1f} s, {int(output[-2]) // 1024} MiB"
     table.append((f"stems of {label} of stereo (dsp): time, peak memory", figure))
 
 
@@ -85,24 +86,23 @@ def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Models) -
     table.append(("embedding the four stems of 4 min", f"{time.perf_counter() - began:.1f} s"))
 
 
-def test_steering(table: list[tuple[str, str]], tmp_path: Path, mini: Models) -> None:
-    """Stems are heard before the first frame is painted: what that adds to each frame."""
+def test_conditioning(table: list[tuple[str, str]], tmp_path: Path, mini: Models) -> None:
+    """Stems are embedded before the first frame is optimised: what that adds to each frame."""
 
     def cost(stems: tuple[str, ...]) -> tuple[float, float]:
         settings = Settings().merged({"stems": list(stems), "run": {"seed": 0}})
-        job = prepare(SAMPLES / "song", tmp_path / "film.mp4", settings, loaded=mini.selection)
+        job = prepare(SAMPLES / "song", tmp_path / "film.mp4", settings, selection=mini.selection)
         began = time.process_time()
-        trajectory = hear(job, mini)
-        hearing = (time.process_time() - began) / len(trajectory)
-        painter = Painter(mini, settings, generator=torch.Generator().manual_seed(0))
+        audio = analyze_audio(job, load_stems(job, StageClock(ignore)), mini)
+        parameters = modulate(job.settings, audio.features, job.timeline)
+        targets = condition(job, audio, None, parameters, tuple(job.settings.stems)).targets
+        embedding = (time.process_time() - began) / len(targets)
+        optimizer = FrameOptimizer(mini, settings, generator=torch.Generator().manual_seed(0))
         began = time.process_time()
-        for target in trajectory.targets[:20]:
-            deque(
-                painter.paint(target, steps=settings.painting.steps, inertia=settings.motion.temporal_weight), maxlen=0
-            )
-            painter.show_bytes()
-        return hearing, (time.process_time() - began) / 20
+        for index in range(20):
+            optimizer.frame(index, targets[index], parameters)
+        return embedding, (time.process_time() - began) / 20
 
-    cost(())  # the first time finds its algorithms
+    cost(())  # the first time selects algorithms
     (song, frame), (stems, _) = cost(()), cost(STEMS)
-    table.append(("steering by four stems, beside a frame's painting", f"+{(stems - song) / frame:.1%}"))
+    table.append(("conditioning on four stems, relative to the time of a frame", f"+{(stems - song) / frame:.1%}"))

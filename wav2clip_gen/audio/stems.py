@@ -117,7 +117,7 @@ class StemPlan:
         """
         if not self.song.whole and folder.resolve() == self.song.path.resolve().parent:
             raise OutputError(
-                f"stems of a part of {self.song.path} would lie beside it as if they were of the whole",
+                f"stems of a part of {self.song.path} would be stored next to it as if they were of the whole",
                 hint=OTHER_FOLDER,
             )
         with describe_write_errors(folder, OTHER_FOLDER):
