@@ -132,8 +132,10 @@ def test_deprecated_names_are_accepted_with_a_warning(tmp_path: Path) -> None:
 
 def test_values_are_converted_and_references_resolved(tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text("picture: {width: '64', height: '${picture.width}', fps: 5}\n")
-    picture = settings_from(config=config).picture
+    config.write_text("picture: {width: '64', height: '${picture.width}', fps: 5}\nsound: {start: '1:15.5'}\n")
+    settings = settings_from(config=config)
+    picture = settings.picture
+    assert settings.sound.start == 75.5
     assert (picture.width, picture.height, picture.fps) == (64, 64, 5.0)
     plain = Settings().merged({"prompts": ["${HOME} at night"], "painting": {"init_image": "${x}.png"}})
     assert (plain.prompts[0].text, plain.painting.init_image) == ("${HOME} at night", "${x}.png")

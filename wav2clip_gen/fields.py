@@ -154,6 +154,9 @@ def merge(base: AnyGroup | type[AnyGroup], section: str, changes: Any) -> AnyGro
     for name in changes:
         if name not in known:
             raise SettingsError(f"no setting is called {section}.{name}", hint=suggestion(str(name), list(known)))
+    for name, value in changes.items():
+        if known[name].metadata["metavar"] == "TIME" and isinstance(value, str):
+            changes[name] = parse_time(value)
     literal = {name: value for name, value in changes.items() if isinstance(value, str) and "${" in value}
     values = {name: value for name, value in changes.items() if name not in literal}
     try:
@@ -311,7 +314,12 @@ class MotionSettings(SettingsGroup):
         deprecated="inertia",
     )
     crossfade: float = setting(
-        1.0, "duration over which prompts fade in and out", unit="s", minimum=0, maximum=60, panel="Prompts and images"
+        1.0,
+        "duration of the crossfade between prompts, images or scenes",
+        unit="s",
+        minimum=0,
+        maximum=60,
+        panel="Prompts and images",
     )
     ema_half_life: float = setting(
         0.1,

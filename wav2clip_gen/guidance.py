@@ -50,8 +50,7 @@ class ListItem(SettingsGroup):
         if isinstance(item, str):
             return cls.parse(item)
         if isinstance(item, Mapping):
-            times = {name: parse_time(item[name]) for name in ("start", "end") if isinstance(item.get(name), str)}
-            return merge(cls, cls.KEY, {**item, **times})
+            return merge(cls, cls.KEY, item)
         raise SettingsError(f"a {cls.KIND} is a text, not {item!r}", hint=f'write `{cls.KEY}: ["{cls.EXAMPLE}"]`')
 
     def __post_init__(self) -> None:
@@ -77,10 +76,15 @@ class Guidance(ListItem):
 
     weight: float = setting(1.0, "weight relative to the audio; negative: away from it", minimum=-100, maximum=100)
     start: float | None = setting(
-        None, "time in the track from which it has an effect", unit="s", minimum=0, default_text="the start"
+        None,
+        "time in the track at which its effect starts",
+        unit="s",
+        minimum=0,
+        default_text="the start",
+        metavar="TIME",
     )
     end: float | None = setting(
-        None, "time in the track at which its effect ends", unit="s", above=0, default_text="the end"
+        None, "time in the track at which its effect ends", unit="s", above=0, default_text="the end", metavar="TIME"
     )
 
     @property

@@ -105,5 +105,5 @@ def test_full_activations(table: list[tuple[str, str]], full: Models, side: int,
         held.now = held.most = 0
         list(painter.paint(target, steps=1, inertia=0.1))
     batch = f", --cut-batch {cut_batch}" if cut_batch else ""
-    figure = f"{held.most / GIB:.2f} GiB, beside {sum(weights.values()) / GIB:.2f} GiB of weights"
+    figure = f"{held.most / GIB:.2f} GiB, plus {sum(weights.values()) / GIB:.2f} GiB of weights"
     table.append((f"full: activations of a step at {side}x{side}, {cuts} cuts{batch}", figure))

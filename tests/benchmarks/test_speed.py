@@ -86,11 +86,11 @@ def test_film(table: list[tuple[str, str]], tmp_path: Path) -> None:
         shares.append(sum(value for name, value in seconds.items() if name not in ("paint", "film")))
     table.append(
         (
-            "painting, per second of song (default: 128x128, 12 fps, 4 steps, 8 cuts)",
+            "optimizing, per second of song (default: 128x128, 12 fps, 4 steps, 8 cuts)",
             f"{statistics.median(ratios):.2f} s",
         )
     )
-    table.append(("loading, listening, joining and checking a film of 3 s", f"{statistics.median(shares):.1f} s"))
+    table.append(("loading, embedding, muxing and verifying a film of 3 s", f"{statistics.median(shares):.1f} s"))
 
 
 @pytest.mark.parametrize("size", [128, 256])
@@ -130,7 +130,7 @@ def test_moving(table: list[tuple[str, str]], mini: Models) -> None:
 
     shown(nearer)
     seconds = median(lambda: shown(nearer), 5) - median(lambda: shown(np.eye(3)), 5)
-    table.append(("moving a picture of 128x128, --zoom 0.1", f"{seconds * 1000:.0f} ms a frame"))
+    table.append(("moving the camera at 128x128, --zoom 0.1", f"{seconds * 1000:.0f} ms a frame"))
 
 
 def test_memory(table: list[tuple[str, str]], tmp_path: Path) -> None:

@@ -373,6 +373,7 @@ def test_every_setting_has_an_option() -> None:
         ("w2c-gen --preset d", {"draft", "dream"}),
         ("w2c-gen --scenes s", {"sections"}),
         ("w2c-gen wei", {"weights"}),
+        ("w2c-gen song.wav wei", set()),
         ("w2c-gen weights fe", {"fetch"}),
         ("w2c-gen analyze --dem", {"--demucs-repo"}),
     ],

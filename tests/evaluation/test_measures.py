@@ -75,11 +75,11 @@ def test_sounds_and_photographs_are_retrieved(oracle: Models, constant: Models, 
     )
     text_to_sound, sound_to_image = known["text_to_sound"], known["sound_to_image"]
     for ranking in (text_to_sound, sound_to_image):
-        assert ranking.share(1) == 1
+        assert ranking.hits[1] == ranking.questions
         assert ranking.median == 1
     assert (text_to_sound.questions, text_to_sound.candidates) == (3, 6)
     assert (sound_to_image.questions, sound_to_image.candidates) == (6, 8)
-    assert unknown["text_to_sound"].share(1) == unknown["sound_to_image"].share(1) == 0
+    assert unknown["text_to_sound"].hits[1] == unknown["sound_to_image"].hits[1] == 0
     assert unknown["sound_to_image"].median == 7  # the two right pictures come last
 
 

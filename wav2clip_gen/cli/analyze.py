@@ -81,8 +81,8 @@ def analyze(
 ) -> None:
     """Analyze a track and its stems: loudness, onsets, beats, spectral centroid, bands, chroma, sections, labels.
 
-    The labels are the concepts nearest to the sound embedding of each section, with their margins: a look at what the
-    sound would ask a film for, before it is made.
+    The labels are the concepts nearest to the sound embedding of each section, with their margins. They show what the
+    sound would guide a film towards.
     """
     from wav2clip_gen import analysis
     from wav2clip_gen.cli import console

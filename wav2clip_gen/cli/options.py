@@ -28,7 +28,6 @@ from wav2clip_gen.config import (
     SettingsGroup,
     StyleImage,
     describe_range,
-    parse_time,
     preset_names,
 )
 from wav2clip_gen.errors import SettingsError
@@ -87,28 +86,21 @@ def completion(words: Callable[[], list[str]] | tuple[Any, ...]) -> Callable[[st
     return complete
 
 
-def _seconds(written: str) -> float:
-    try:
-        return parse_time(written)
-    except SettingsError as error:
-        raise typer.BadParameter(f"{error.what}: {error.hint}") from None
-
-
-def _stem_weight(written: str) -> tuple[str, float]:
+def parse_stem_weight(written: str) -> tuple[str, float]:
     """Read `drums=2` as ("drums", 2.0)."""
     name, _, weight = written.partition("=")
     try:
         return name.strip(), float(weight)
     except ValueError:
-        raise typer.BadParameter(f"{written!r} is not NAME=WEIGHT, such as drums=2") from None
+        raise SettingsError(f"--stem-weight {written} is not NAME=WEIGHT", hint="write drums=2") from None
 
 
-def _size(written: str) -> tuple[int, int]:
-    """Read `128x96` as (128, 96)."""
+def parse_size(written: str) -> dict[str, int]:
+    """Read `128x96` as the width and height."""
     match = re.fullmatch(r"(\d+)[xX×](\d+)", written)
     if not match:
-        raise typer.BadParameter(f"{written!r} is not WIDTHxHEIGHT, such as 256x144")
-    return int(match[1]), int(match[2])
+        raise SettingsError(f"--size {written} is not WIDTHxHEIGHT", hint="write 256x144")
+    return {"width": int(match[1]), "height": int(match[2])}
 
 
 def describe_default(item: Field[Any]) -> str:
@@ -122,14 +114,13 @@ def _setting_option(section: str, group: type[SettingsGroup], item: Field[Any]) 
     about = item.metadata
     flags = about["flags"] or (f"--{item.name.replace('_', '-')}",)
     bounds = "; ".join(part for part in (describe_range(item), f"default: {describe_default(item)}") if part)
+    kind = str if about["metavar"] == "TIME" else typing.get_type_hints(group)[item.name]
     details: dict[str, Any] = {"metavar": about["metavar"]}
-    if about["metavar"] == "TIME":
-        details["parser"] = _seconds
     if about["choices"]:
         details["autocompletion"] = completion(about["choices"])
     return Option(
         name=flags[0].removeprefix("--").replace("-", "_"),
-        annotation=typing.get_type_hints(group)[item.name] | None,
+        annotation=kind | None,
         flags=flags,
         help=f"{about['meaning'][0].upper()}{about['meaning'][1:]} [dim]({bounds})[/]",
         panel=about["panel"] or group.PANEL,
@@ -185,8 +176,8 @@ OTHERS = (
     _other("frames_dir", Path, "Output", "Also write all frames to this folder, as PNG.", metavar="DIR"),
     _other("stems", str, "Stems", f"Stems that guide the picture instead of the whole song: {STEM_NAMES}.",
         metavar="NAME,NAME", everyday=True),
-    _other("stem_weight", list[Any], "Stems", "Weight of a stem relative to the others; repeatable. "
-        "[dim](from 0 to 100; default: 1)[/]", metavar="NAME=WEIGHT", parser=_stem_weight),
+    _other("stem_weight", list[str], "Stems", "Weight of a stem relative to the others; repeatable. "
+        "[dim](from 0 to 100; default: 1)[/]", metavar="NAME=WEIGHT"),
     _other("stem_file", list[str], "Stems", "File of a stem; or a folder with vocals.wav and so on, or a .stem.mp4; "
         "repeatable. [dim](default: next to a file called mix; otherwise stems are separated)[/]",
         metavar="NAME=FILE"),
@@ -199,10 +190,10 @@ OTHERS = (
     _other("prompts", list[Path], "Prompts and images", "Prompts with times from a .srt, .vtt, .lrc, .csv, .json, "
         ".yaml or .txt file; repeatable.", metavar="FILE", everyday=True),
     _other("style_image", list[str], "Prompts and images", "Image that guides the picture by its CLIP embedding, "
-        "written as a prompt is; repeatable.", metavar="[TIME-TIME] FILE[:WEIGHT]", everyday=True),
-    _other("size", Any, "Video", "Size of the generated frames, a multiple of the size of a latent cell [dim](px; "
+        "with optional times and weight; repeatable.", metavar="[TIME-TIME] FILE[:WEIGHT]", everyday=True),
+    _other("size", str, "Video", "Size of the generated frames, a multiple of the size of a latent cell [dim](px; "
         f"default: {PictureSettings.width}x{PictureSettings.height})[/]", flags=("--size", "-s"), metavar="WxH",
-        parser=_size, everyday=True),
+        everyday=True),
     _other("map", list[str], "Modulation", MAP_HELP, metavar="[STEM.]FEATURE:SETTING=SCALE", everyday=True),
     _other("weights_dir", Path, "Models", "Folder of downloaded weights [dim](default: W2C_WEIGHTS, else a folder in "
         "the user's cache)[/]", metavar="DIR"),
@@ -231,7 +222,7 @@ SETTINGS = tuple(
 INPUTS = typer.Argument(
     metavar="INPUT",
     help="Audio files, videos with audio, or folders of stems with a mix.",
-    autocompletion=completion(tuple(COMMANDS)),
+    autocompletion=completion(lambda: list(COMMANDS) if os.environ.get("COMP_CWORD", "1") == "1" else []),
 )
 OPTIONS = {option.name: option for panel in (*PANELS, "") for option in (*OTHERS, *SETTINGS) if option.panel == panel}
 
@@ -281,7 +272,7 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
             section, _, key = option.key.partition(".")
             changes[section][key] = values[option.name]
     if "size" in values:
-        changes["picture"]["width"], changes["picture"]["height"] = values["size"]
+        changes["picture"] |= parse_size(values["size"])
     prompts = [prompt for path in values.get("prompts", ()) for prompt in read_prompts(path)]
     lists = {
         "prompts": [*prompts, *map(Prompt.parse, values.get("prompt", ()))],

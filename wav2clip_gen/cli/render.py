@@ -97,7 +97,7 @@ def _read_record(given: dict[str, Any]) -> Replay | None:
 def _merge(given: dict[str, Any], replay: Replay | None) -> tuple[list[Path], Settings]:
     """Tracks and settings: those of a record or of the family of models, then preset and files, then options."""
     inputs, changes = given["inputs"] or [], options.settings_given(given)
-    weights = dict(given["stem_weight"] or [])
+    weights = dict(map(options.parse_stem_weight, given["stem_weight"] or []))
     layers = {"preset": given["preset"], "config": given["config"], "assignments": tuple(given["set"] or ())}
     if replay is None:
         if not inputs:

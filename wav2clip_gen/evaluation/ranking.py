@@ -19,14 +19,10 @@ class Ranking:
 
     questions: int
     candidates: int
-    hits: dict[int, int]  # k -> queries with a right candidate among the first k
+    hits: dict[int, int]  # k -> queries with a right candidate among the first k: recall@k, or top-k accuracy
     chances: dict[int, float]  # k -> expected share of hits in random orders
     median: float  # rank of the first right candidate, from 1
     chance_median: float  # the same in random orders
-
-    def share(self, k: int) -> float:
-        """Share of queries with a right candidate among the first `k` (recall@k, or top-k accuracy)."""
-        return self.hits[k] / self.questions
 
     def rows(self, name: str, *, metric: str = "top-{}") -> tuple[Row, ...]:
         """A row of a table for each k."""
