@@ -14,7 +14,8 @@ from PIL import Image
 from rows import Picture, Row, along, sheet
 
 from wav2clip_gen import Settings, load_family, render
-from wav2clip_gen.audio.features import loudness
+from wav2clip_gen.audio.decode import decode
+from wav2clip_gen.audio.smoothing import normalize_to_peak
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
 
@@ -67,7 +68,8 @@ def paint_words(text: str, folder: Path, family: object) -> Picture:
 
 def curve(path: Path, frames: int, fps: float) -> NDArray[np.float64]:
     """How loud each frame is, in [0, 1]."""
-    values = loudness(track := open_track(path), Timeline.of(track, fps=fps))
+    track = open_track(path)
+    values = normalize_to_peak(decode(track, Timeline.of(track, fps=fps), rates=()).levels).values
     assert len(values) == frames
     return values
 

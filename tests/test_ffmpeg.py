@@ -37,7 +37,7 @@ def test_an_ffmpeg_that_does_not_run_is_named(
     assert "W2C_FFMPEG" in caught.value.hint
 
 
-def test_a_missing_ffmpeg_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ffmpeg_is_reported_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("W2C_FFMPEG", raising=False)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(VideoError, match="no ffmpeg was found") as caught:
@@ -45,7 +45,7 @@ def test_a_missing_ffmpeg_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     assert "pip install imageio-ffmpeg" in caught.value.hint
 
 
-def test_ffmpegs_own_words_are_quoted(tmp_path: Path) -> None:
+def test_messages_of_ffmpeg_are_quoted(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing.mp4"
     with pytest.raises(VideoError, match=r"could not look: .* No such file or directory$") as caught:
         ffmpeg.run(["-i", ffmpeg.file_url(nothing), "-f", "null", "-"], purpose="look")
@@ -60,12 +60,12 @@ def test_leaving_early_ends_ffmpeg(fake_ffmpeg: FakeFFmpeg) -> None:
     assert time.monotonic() - began < 50
 
 
-def test_a_broken_pipe_of_somebody_else_is_not_ours(fake_ffmpeg: FakeFFmpeg) -> None:
+def test_a_broken_pipe_that_is_not_ffmpegs_passes(fake_ffmpeg: FakeFFmpeg) -> None:
     fake_ffmpeg("exec cat >/dev/null")
     with pytest.raises(BrokenPipeError), ffmpeg.FFmpegSink([], purpose="wait"):
         raise BrokenPipeError
 
 
-def test_a_signal_is_told() -> None:
+def test_a_signal_is_reported() -> None:
     assert "ended by signal 9" in ffmpeg.failure("join", -9, b"").what
     assert "disk space" in ffmpeg.failure("join", -25, b"").hint

@@ -182,7 +182,7 @@ def test_the_record_names_the_separator_that_auto_chose(settings: Settings, tune
 
 
 def test_a_replay_notices_another_version_of_the_separator(separated: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wav2clip_gen.audio.dsp.DspSeparator.version", "0")
+    monkeypatch.setattr("wav2clip_gen.audio.separation.DspSeparator.version", "0")
     (difference,) = record.read(separated.film.record).differences
     assert difference == "the version of dsp differs from the one that separated the stems of film.json"
 

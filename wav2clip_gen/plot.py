@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wav2clip_gen.analysis import Analysis, Floats, Section
+from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
 from wav2clip_gen.audio.features import LOWEST, Features
-from wav2clip_gen.audio.spectra import RATE
 from wav2clip_gen.config import PITCHES
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError

@@ -9,6 +9,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from wav2clip_gen import ffmpeg
+from wav2clip_gen.audio.decode import FEATURE_RATE, decode
+from wav2clip_gen.audio.features import Features, measure
+from wav2clip_gen.audio.timeline import Timeline
+from wav2clip_gen.audio.track import open_track
 
 Save = Callable[..., Path]
 
@@ -38,3 +42,10 @@ def save(tmp_path: Path) -> Save:
         return path
 
     return save_as
+
+
+def features_of(path: Path, fps: float = 12) -> Features:
+    """The features of a file."""
+    track = open_track(path)
+    timeline = Timeline.of(track, fps=fps)
+    return measure(decode(track, timeline, (FEATURE_RATE,)), timeline)

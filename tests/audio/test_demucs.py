@@ -1,4 +1,4 @@
-"""Demucs with networks of its own classes that are tiny and random: what is told here is not how well it separates."""
+"""Demucs with networks of its own classes that are tiny and random: not a test of quality."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.audio.conftest import Save, noise
-from wav2clip_gen.audio import demucs, demucs_weights
+from wav2clip_gen.audio import demucs
 from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.errors import SettingsError, W2CError, WeightsError
@@ -99,7 +99,7 @@ def test_stems_are_those_that_demucs_itself_makes(repo: MakeRepo) -> None:
 
     folder = repo()
     block = noise(1.2).T
-    separator = demucs.DemucsSeparator(demucs_weights.weights_in(folder))
+    separator = demucs.DemucsSeparator(demucs.weights_in(folder))
     stems = dict(zip(STEMS, separator.separate(block, 44_100), strict=True))
     network = get_model("htdemucs", folder)
     wav = torch.from_numpy(block)
@@ -112,22 +112,22 @@ def test_stems_are_those_that_demucs_itself_makes(repo: MakeRepo) -> None:
 def test_the_same_song_gives_the_same_stems_and_other_weights_others(
     repo: MakeRepo, song: Track, tmp_path: Path
 ) -> None:
-    def heard(cache: str) -> np.ndarray:
+    def drums_of(cache: str) -> np.ndarray:
         plan = plan_stems(song, ["drums"], separator="demucs", demucs_repo=tmp_path / "repo")
         return plan.load(cache=tmp_path / cache)["drums"].read()
 
     folder = repo()
-    first = heard("one")
-    np.testing.assert_array_equal(first, heard("two"))
+    first = drums_of("one")
+    np.testing.assert_array_equal(first, drums_of("two"))
     for path in folder.iterdir():
         path.unlink()
     repo(seed=1)
-    assert not np.array_equal(first, heard("one"))
+    assert not np.array_equal(first, drums_of("one"))
 
 
-def test_what_a_network_of_six_stems_hears_goes_to_other(repo: MakeRepo) -> None:
+def test_additional_stems_of_a_network_go_to_other(repo: MakeRepo) -> None:
     block = noise(0.7).T
-    weights = demucs_weights.weights_in(repo(sources=(*SOURCES, "guitar", "piano")))
+    weights = demucs.weights_in(repo(sources=(*SOURCES, "guitar", "piano")))
     assert demucs.DemucsSeparator(weights).separate(block, 44_100).shape == (4, *block.shape)
 
 
@@ -142,7 +142,7 @@ def test_auto_is_demucs_where_its_weights_are_at_hand(
     monkeypatch.setattr(demucs, "cached_weights", lambda: None)
     assert plan_stems(song, ["drums"]).separator == "dsp"
     folder = repo()
-    monkeypatch.setattr(demucs, "cached_weights", lambda: demucs_weights.weights_in(folder))
+    monkeypatch.setattr(demucs, "cached_weights", lambda: demucs.weights_in(folder))
     assert plan_stems(song, ["drums"]).separator == "demucs"
     monkeypatch.setattr(demucs, "cached_weights", lambda: None)
     monkeypatch.setenv("W2C_DEMUCS_REPO", str(folder))
@@ -162,11 +162,11 @@ def test_published_weights_are_found_where_hugging_face_keeps_them(
         return there.get(name)
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", look)
-    found = demucs_weights.cached_weights()
-    assert found == demucs_weights.Weights(folder / "htdemucs.yaml", (folder / "cafe.safetensors",))
+    found = demucs.cached_weights()
+    assert found == demucs.Weights(folder / "htdemucs.yaml", (folder / "cafe.safetensors",))
     assert set(asked) == {"adefossez/HTDemucs"}
     del there["cafe.safetensors"]
-    assert demucs_weights.cached_weights() is None
+    assert demucs.cached_weights() is None
 
 
 def test_weights_are_fetched_only_where_demucs_is_asked_for(
@@ -176,13 +176,13 @@ def test_weights_are_fetched_only_where_demucs_is_asked_for(
     monkeypatch.setattr(demucs, "cached_weights", lambda: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda _, name: str(folder / name))
     plan = plan_stems(song, ["drums"], separator="demucs")
-    assert not plan.is_separated()  # told without fetching anything
+    assert not plan.is_separated()  # without fetching anything
     assert plan.load()["drums"].samples == song.samples
     assert plan_stems(song, ["drums"]).separator == "dsp"
 
 
 class RefusedError(OSError):
-    """How Hugging Face's client tells of an answer."""
+    """An HTTP error of Hugging Face's client."""
 
     response = SimpleNamespace(status_code=404)
 
@@ -199,7 +199,7 @@ class RefusedError(OSError):
         (OSError(28, "No space left on device"), "No space left on device"),
     ],
 )
-def test_weights_that_cannot_be_fetched_are_told_before_any_work(
+def test_weights_that_cannot_be_fetched_are_reported_before_any_work(
     error: OSError, words: str, song: Track, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("demucs")
@@ -222,7 +222,7 @@ def test_weights_that_cannot_be_fetched_are_told_before_any_work(
         plan_stems(song, ["drums"], separator="demucs")
 
 
-def test_what_is_not_installed_is_told_with_the_way_to_install_it(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_installation_is_reported_with_its_remedy(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demucs, "find_spec", lambda name: None)
     assert plan_stems(song, ["drums"]).separator == "dsp"
     with pytest.raises(W2CError, match="not installed") as caught:
@@ -252,14 +252,14 @@ class Evil:
         ("no folder", "no such folder"),
         ("empty", "holds no htdemucs.yaml"),
         ("list", "not a list of Demucs' networks"),
-        ("no file", "names deadbeef, which is not beside it"),
+        ("no file", "names deadbeef, which is not in its folder"),
         ("checksum", "not weights of Demucs .*checksum"),
         ("evil", "not weights of Demucs"),
         ("evil class", "not weights of Demucs .*os.system"),
         ("stems", "makes drums, vocals with 2 channels"),
     ],
 )
-def test_bad_weights_get_a_clear_line(
+def test_bad_weights_are_clear_errors(
     fault: str, words: str, repo: MakeRepo, song: Track, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import torch

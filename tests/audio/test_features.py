@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.audio.conftest import Save, noise
-from wav2clip_gen.audio.features import Features, loudness, measure
-from wav2clip_gen.audio.smoothing import zero_phase_smooth
+from tests.audio.conftest import Save, features_of, noise
+from wav2clip_gen.audio.beats import HOP
+from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
+from wav2clip_gen.audio.decode import decode
+from wav2clip_gen.audio.features import ENERGY, Features, SpectrumStream, band_sums
+from wav2clip_gen.audio.smoothing import normalize_to_peak, zero_phase_smooth
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
+
+
+def loudness(track: Track, timeline: Timeline) -> NDArray[np.float64]:
+    return normalize_to_peak(decode(track, timeline, rates=()).levels).values
 
 
 def test_loudness_follows_the_music(save: Save) -> None:
@@ -35,7 +42,7 @@ def test_loudness_is_the_root_mean_square_of_each_frame(save: Save) -> None:
     np.testing.assert_allclose(loudness(track, timeline), expected, rtol=1e-6)
 
 
-def test_silence_is_silent_and_one_click_is_loud(save: Save) -> None:
+def test_silence_is_silent_and_a_click_is_loud(save: Save) -> None:
     song = np.zeros((80_000, 1), np.float32)
     track = open_track(save("silence.wav", song, 8_000))
     assert loudness(track, Timeline.of(track, fps=30)).max() == 0
@@ -53,8 +60,7 @@ def test_the_shortest_tracks_have_a_loudness(save: Save) -> None:
 
 
 def features(save: Save, song: NDArray[np.floating], rate: int = 22_050, fps: float = 12) -> Features:
-    track = open_track(save("song.wav", song.reshape(len(song), -1).astype(np.float32), rate))
-    return measure(track, Timeline.of(track, fps=fps))
+    return features_of(save("song.wav", song.reshape(len(song), -1).astype(np.float32), rate), fps)
 
 
 def sine(hertz: float, seconds: float = 3.0, rate: int = 22_050) -> NDArray[np.float64]:
@@ -154,3 +160,38 @@ def test_everything_has_numbers_for_features(
     assert np.isfinite(found.spectrogram).all()
     assert found.sections[[0, -1]].tolist() == [0, samples / rate]
     assert not silent or (len(found.onsets), len(found.beats), found.tempo) == (0, 0, None)
+
+
+def spectra_of_the_whole(samples: NDArray[np.floating], size: int) -> NDArray[np.float64]:
+    """Power spectra, a column at a time, of the whole signal with silence around it."""
+    padded = np.pad(samples.astype(np.float64), size // 2)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+    pieces = [padded[start : start + size] for start in range(0, len(samples) + 1, HOP)]
+    return np.square(np.abs(np.fft.rfft(np.array(pieces) * window, axis=1)) * 2 / window.sum())
+
+
+@pytest.mark.parametrize("samples", [1, 100, 256, 257, 1023, 30_000])
+@pytest.mark.parametrize("size", [1024, 4096])
+def test_spectra_of_blocks_are_those_of_the_whole(samples: int, size: int) -> None:
+    sound = noise(2.0, channels=1)[:samples, 0]
+    expected = spectra_of_the_whole(sound, size)
+    assert len(expected) == 1 + samples // HOP
+    for cuts in ([], [1], [samples // 3, samples // 3, samples // 2], list(range(0, samples, 777))):
+        stream = SpectrumStream(size)
+        pieces = [stream.push(piece) for piece in np.split(sound, cuts)] + [stream.finish()]
+        np.testing.assert_allclose(np.concatenate(pieces), expected, rtol=1e-3, atol=1e-7)
+
+
+def test_a_sine_has_power_one_and_its_mean_square() -> None:
+    hertz = 200 * RATE / 4096
+    power = SpectrumStream(4096).push(np.sin(2 * np.pi * hertz / RATE * np.arange(20_000)).astype(np.float32))[30]
+    assert power.argmax() == 200
+    assert power.max() == pytest.approx(1, abs=1e-3)
+    assert ENERGY * power.sum() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_bands_split_the_bins_that_an_edge_cuts() -> None:
+    edges = np.array([0.0, 1000.0, 1500.0, RATE / 2])
+    sums = band_sums(np.ones((1, 513)), edges, 1024)
+    np.testing.assert_allclose(sums[0, 1], 500 * 1024 / RATE)
+    np.testing.assert_allclose(sums.sum(), 512)  # half of the first bin and half of the last lie outside

@@ -2,17 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.audio.conftest import Save, noise
+from tests.audio.conftest import Save, features_of, noise
 from tests.conftest import SAMPLES
-from wav2clip_gen.audio.features import measure
 from wav2clip_gen.audio.sections import boundaries
-from wav2clip_gen.audio.timeline import Timeline
-from wav2clip_gen.audio.track import open_track
 
 
 def sections(save: Save, song: np.ndarray) -> np.ndarray:
-    track = open_track(save("song.wav", song, 22_050))
-    return measure(track, Timeline.of(track, fps=12)).sections
+    return features_of(save("song.wav", song, 22_050)).sections
 
 
 def tone(seconds: float, *hertz: float) -> np.ndarray:
@@ -31,11 +27,10 @@ def test_a_new_harmony_is_a_new_section(save: Save) -> None:
 
 
 def test_the_sample_song_changes_where_the_drums_enter_and_where_the_bass_leaves() -> None:
-    track = open_track(SAMPLES / "song" / "mix.ogg")
-    np.testing.assert_allclose(measure(track, Timeline.of(track, fps=12)).sections, [0, 4, 12, 16], atol=0.3)
+    np.testing.assert_allclose(features_of(SAMPLES / "song" / "mix.ogg").sections, [0, 4, 12, 16], atol=0.3)
 
 
-def test_what_stays_the_same_is_one_section(save: Save) -> None:
+def test_a_uniform_signal_is_one_section(save: Save) -> None:
     for song in (noise(30, 22_050, 1), tone(30, 300), np.zeros((22_050 * 30, 1)), noise(0.3, 22_050, 1)):
         assert sections(save, song).tolist() == [0, len(song) / 22_050]
 

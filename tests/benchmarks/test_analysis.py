@@ -1,6 +1,6 @@
-"""What `w2c-gen analyze` costs on this machine: `make bench` adds it to the table.
+"""Time and memory of `w2c-gen analyze` on this machine: `make bench` adds them to the table.
 
-These measure; they assert nothing about speed.
+They measure, and assert nothing about speed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.benchmark
 
 
 def long_song(folder: Path, seconds: int) -> Path:
-    """The sample, which is in stereo, again and again."""
+    """The sample, which is in stereo, repeated."""
     samples, rate = soundfile.read(SONG, dtype="int16", always_2d=True)
     left, path = seconds * rate, folder / f"{seconds}.flac"
     with soundfile.SoundFile(path, "w", samplerate=rate, channels=samples.shape[1]) as song:
@@ -32,9 +32,9 @@ def long_song(folder: Path, seconds: int) -> Path:
 @pytest.mark.parametrize(
     ("label", "options"),
     [
-        ("with words", ()),
-        ("--no-words", ("--no-words",)),
-        ("with words and two stems, separated before", ("--stems", "vocals,drums", "--separator", "dsp")),
+        ("with labels", ()),
+        ("--no-labels", ("--no-labels",)),
+        ("with labels and two cached stems", ("--stems", "vocals,drums", "--separator", "dsp")),
     ],
 )
 def test_time(table: list[tuple[str, str]], tmp_path: Path, label: str, options: tuple[str, ...]) -> None:

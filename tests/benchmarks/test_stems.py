@@ -1,6 +1,6 @@
 """The time that separating a song takes, and the memory that an hour takes.
 
-These measure; they assert nothing about speed.
+They measure, and assert nothing about speed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from tests.audio.test_dsp import decibels
+from tests.audio.test_separation import decibels
 from tests.conftest import ROOT, SAMPLES, condition_job
 from wav2clip_gen.audio.decode import decode
-from wav2clip_gen.audio.dsp import DspSeparator
+from wav2clip_gen.audio.separation import DspSeparator
 from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
@@ -53,8 +53,8 @@ def loop(path: Path, minutes: int) -> Path:
 def test_separation(table: list[tuple[str, str]], tmp_path: Path, label: str, minutes: int) -> None:
     song = loop(tmp_path / "song.flac", minutes)
     command = [sys.executable, "-c", SEPARATE, str(song), str(tmp_path / "cache")]
-    words = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
-    figure = f"{float(words[0]):.1f} s, {int(words[-2]) // 1024} MiB"
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
+    figure = f"{float(output[0]):.1f} s, {int(output[-2]) // 1024} MiB"
     table.append((f"stems of {label} of stereo (dsp): time, peak memory", figure))
 
 

@@ -1,34 +1,41 @@
-"""What can be measured in a sound, frame by frame: frame `i` covers [i / fps, (i + 1) / fps)."""
+"""Audio features, frame by frame: frame `i` covers [i / fps, (i + 1) / fps).
+
+Spectra are computed block by block, so that memory does not grow with the samples of a track. librosa is imported only
+here and in `beats`, inside functions: that takes a second, and 20 s once after its installation, while numba compiles.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio import spectra
-from wav2clip_gen.audio.beats import onset_times, track_beats
+from wav2clip_gen.audio.beats import HOP, onset_times, track_beats
+from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
 from wav2clip_gen.audio.decode import DecodedTrack
 from wav2clip_gen.audio.sections import boundaries
-from wav2clip_gen.audio.smoothing import Curve, Gathered, normalize_range, normalize_to_peak, zero_phase_smooth
+from wav2clip_gen.audio.smoothing import Curve, Pool, normalize_range, normalize_to_peak, zero_phase_smooth
 from wav2clip_gen.audio.timeline import Timeline
+from wav2clip_gen.audio.track import Samples
 
 Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
+Power = NDArray[np.float32]
 
 FLUX_SIZE = 1024  # samples in a window for onsets, 46 ms: short, to know when
 TONE_SIZE = 4096  # samples in a window for all else, 186 ms: long, to know which note
-EARLY = 0.009  # seconds by which a window hears an attack before its middle reaches it, measured with clicks
+EARLY = 0.009  # seconds by which a window contains an attack before its centre reaches it, measured with clicks
+ENERGY = 1 / 3  # mean square of a signal per sum of its power spectrum: a sine spreads over 1.5 bins
 MELS = 40
-BAND_EDGES = np.array([20.0, 250.0, 2500.0, spectra.RATE / 2])  # Hz, around low, mid and high
-COMPRESSION = 1e4  # of power in onset strength: what lies 40 dB below a track's loud places still counts
-QUIET = 1e-6  # of the loudest power (-60 dB): what lies lower has no colour and no pitch
-STILL = 0.02  # onset strength that is none: the flutter of a steady tone
-FAINT = 0.01  # of the strongest band (-40 dB): a weaker band is shown as weak as it is
+BAND_EDGES = np.array([20.0, 250.0, 2500.0, RATE / 2])  # Hz, around low, mid and high
+LOWEST_NOTE, HIGHEST_NOTE = 60.0, 4000.0  # Hz: below, bins are wider than semitones; above, there are only overtones
+COMPRESSION = 1e4  # of power in onset strength: what is 40 dB below a track's loud passages still counts
+QUIET = 1e-6  # of the largest power (-60 dB): below it there is no centroid and no chroma
+STILL = 0.02  # onset strength that counts as none: the flutter of a steady tone
+FAINT = 0.01  # of the strongest band (-40 dB): a weaker band is not scaled up
 OCTAVE = 1.0  # the least range of the centroid's curve
-CELL = 22  # columns, 0.26 s: how finely sections are looked for
+CELL = 22  # columns, 0.26 s: the resolution of section boundaries
 SPECTROGRAM_ROWS = 240
 SPECTROGRAM_COLUMNS = 1440  # at most
 LOWEST = 30.0  # Hz, the spectrogram's lower edge
@@ -41,7 +48,7 @@ CHROMA_SMOOTHING = 0.15
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What was heard in a track. Levels and loudness are those of all channels, the rest is of the channels' mean."""
+    """Features of a track. Levels and loudness are those of all channels, the rest is of the channels' mean."""
 
     curves: dict[str, Curve]  # loudness, loudness_a, onset, centroid, low, mid, high
     chroma: Floats  # (F, 12) in [0, 1], C first; the strongest class of a frame is 1, of a silent frame 0
@@ -54,33 +61,27 @@ class Features:
 
 
 def measure(signal: DecodedTrack, timeline: Timeline) -> Features:
-    """Measure everything; memory does not grow with its samples, but with its frames.
-
-    Args:
-        signal: Decoded at `spectra.RATE`.
-        timeline: Times of frames.
-    """
-    level = signal.levels
-    loud = normalize_to_peak(level, unit="of full scale, RMS")
-    heard = _Hearing(timeline)
-    heard.listen(signal, gain=1 / loud.high if loud.high > 0 else 0.0)
-    strength = heard.strength
-    tempo, beats = track_beats(strength)
+    """Measure everything in one pass over a signal that was decoded at `FEATURE_RATE`."""
+    loudness = normalize_to_peak(signal.levels, unit="of full scale, RMS")
+    spectra = _Spectra(timeline)
+    # loud passages are scaled to a level of 1, so that thresholds suit every track
+    spectra.add(signal.mono_blocks(RATE), gain=1 / loudness.high if loudness.high > 0 else 0.0)
+    tempo, beats = track_beats(spectra.strength)
     beats, duration = beats + EARLY, float(timeline.duration)
     return Features(
-        curves={"loudness": loud, **heard.curves(loud.high)},
-        chroma=heard.chroma(),
-        levels=level,
-        onsets=_inside(onset_times(strength) + EARLY, duration),
+        curves={"loudness": loudness, **spectra.curves(loudness.high)},
+        chroma=spectra.chroma(),
+        levels=signal.levels,
+        onsets=_inside(onset_times(spectra.strength) + EARLY, duration),
         beats=_inside(beats, duration),
         tempo=tempo,
-        sections=boundaries(heard.sound_of_cells(), CELL * spectra.HOP / spectra.RATE, duration, beats),
-        spectrogram=heard.spectrogram(),
+        sections=boundaries(spectra.cells(), CELL * HOP / RATE, duration, beats),
+        spectrogram=spectra.spectrogram(),
     )
 
 
 def silenced(features: Features) -> Features:
-    """What there is to drive a setting where nothing is heard: all curves 0, no pitch, no onset and no beat."""
+    """The features of silence: all curves 0, no pitch, no onset and no beat."""
     curves = {name: replace(curve, values=np.zeros_like(curve.values)) for name, curve in features.curves.items()}
     return replace(
         features, curves=curves, chroma=np.zeros_like(features.chroma), onsets=np.zeros(0), beats=np.zeros(0),
@@ -88,50 +89,91 @@ def silenced(features: Features) -> Features:
     )  # fmt: skip
 
 
-class _Hearing:
-    """One pass over a track's spectra, gathered into frames, into cells for sections, and into a picture."""
+class _Spectra:
+    """The spectra of a track, pooled into frames, into cells for sections, and into the columns of a spectrogram."""
 
     def __init__(self, timeline: Timeline) -> None:
-        count = spectra.columns(timeline.length_at(spectra.RATE))
-        numbers = np.arange(count)
-        frames = _frames_of_columns(numbers, timeline)
-        cells, width = numbers // CELL, min(count, SPECTROGRAM_COLUMNS)
-        self._timeline = timeline
-        self._times = numbers * spectra.HOP / spectra.RATE
-        self._middles = timeline.frame_times() + 0.5 / float(timeline.fps)
-        self._flux: list[Floats] = []
-        self._tone = Gathered(frames, timeline.frames, 6)  # power by ear, of three bands, magnitude, magnitude times Hz
-        self._pitch = Gathered(frames, timeline.frames, 12)
-        self._attack = Gathered(frames, timeline.frames, 1, peak=True)
-        self._timbre = Gathered(cells, int(cells[-1]) + 1, MELS)
-        self._harmony = Gathered(cells, int(cells[-1]) + 1, 12)
-        self._picture = Gathered(numbers * width // count, width, SPECTROGRAM_ROWS)
+        from librosa import A_weighting, fft_frequencies, filters
 
-    def listen(self, signal: DecodedTrack, *, gain: float) -> None:
-        """Hear the track; `gain` brings its loud places to a level of 1, so that thresholds suit every track."""
-        blocks = (np.float32(gain) * block for block in signal.mono_blocks(spectra.RATE))
-        short, long = spectra.Spectrum(FLUX_SIZE), spectra.Spectrum(TONE_SIZE)
-        hear_attack, hear_tone = self._attack_hearer(), self._tone_hearer()
+        count = 1 + timeline.length_at(RATE) // HOP
+        numbers = np.arange(count)
+        fps = timeline.fps  # exact, as frames are
+        frames = np.minimum(numbers * HOP * fps.numerator // (RATE * fps.denominator), timeline.frames - 1)
+        cells, width = numbers // CELL, min(count, SPECTROGRAM_COLUMNS)
+        self._fps = float(fps)
+        self._times = numbers * HOP / RATE
+        self._centres = timeline.frame_times() + 0.5 / self._fps
+        self._tone = Pool(frames, timeline.frames, 6)  # A-weighted power, power of three bands, magnitude, times Hz
+        self._pitch = Pool(frames, timeline.frames, 12)
+        self._attack = Pool(frames, timeline.frames, 1, peak=True)
+        self._timbre = Pool(cells, int(cells[-1]) + 1, MELS)
+        self._harmony = Pool(cells, int(cells[-1]) + 1, 12)
+        self._picture = Pool(numbers * width // count, width, SPECTROGRAM_ROWS)
+        self._flux: list[Power] = []
+        self._last = np.zeros((1, MELS), np.float32)  # log mel spectrum of the previous column
+
+        hertz = fft_frequencies(sr=RATE, n_fft=TONE_SIZE)
+        self._mel = filters.mel(sr=RATE, n_fft=FLUX_SIZE, n_mels=MELS, htk=True, norm=1).T
+        notes = filters.chroma(sr=RATE, n_fft=TONE_SIZE, tuning=0.0, norm=None, octwidth=None).T
+        inside = (hertz >= LOWEST_NOTE) & (hertz <= HIGHEST_NOTE)
+        self._notes = np.square(notes) * inside[:, None]  # squared, a semitone away counts 0.02 instead of 0.14
+        with np.errstate(divide="ignore"):  # at 0 Hz
+            self._a_weights = 10 ** (A_weighting(hertz) / 10)[:, None].astype(np.float32)
+        self._hertz = hertz[:, None].astype(np.float32)
+        self._rows = np.geomspace(LOWEST, RATE / 2, SPECTROGRAM_ROWS + 1)
+
+    def add(self, blocks: Iterator[Samples], *, gain: float) -> None:
+        """Add the whole track, at `RATE`."""
+        short, long = SpectrumStream(FLUX_SIZE), SpectrumStream(TONE_SIZE)
         for block in blocks:
-            hear_attack(short.push(block))
-            hear_tone(long.push(block))
-        hear_attack(short.finish())
-        hear_tone(long.finish())
+            scaled = np.float32(gain) * block
+            self._add_attack(short.push(scaled))
+            self._add_tone(long.push(scaled))
+        self._add_attack(short.finish())
+        self._add_tone(long.finish())
+
+    def _add_attack(self, power: Power) -> None:
+        """Onset strength and timbre, from short windows (K, bins)."""
+        from librosa.onset import onset_strength
+
+        if len(power) == 0:
+            return
+        bands = power @ self._mel
+        self._timbre.add(bands)
+        levels = np.concatenate([self._last, np.log1p(COMPRESSION * bands)])
+        self._last = levels[-1:]
+        flux = onset_strength(S=levels.T, sr=RATE, hop_length=HOP, center=False)[1:]
+        self._flux.append(flux)
+        self._attack.add(flux[:, None])
+
+    def _add_tone(self, power: Power) -> None:
+        """Everything else, from long windows (K, bins)."""
+        if len(power) == 0:
+            return
+        bands = band_sums(power, BAND_EDGES, TONE_SIZE)
+        magnitudes = np.sqrt(power)
+        total = magnitudes.sum(axis=1, keepdims=True)
+        weighted, moment = power @ self._a_weights, magnitudes @ self._hertz
+        self._tone.add(np.concatenate([ENERGY * weighted, ENERGY * bands, total, moment], axis=1))
+        pitch = power @ self._notes
+        self._pitch.add(pitch)
+        self._harmony.add(pitch)
+        self._picture.add(band_sums(power, self._rows, TONE_SIZE) / np.diff(self._rows))
 
     def curves(self, loud: float) -> dict[str, Curve]:
-        """The curves, by name; `loud` is the level that was brought to 1."""
-        tone = self._tone.values(self._middles, self._times)
-        by_ear, bands, magnitude, moment = np.sqrt(tone[:, 0]), np.sqrt(tone[:, 1:4]), tone[:, 4], tone[:, 5]
-        heard = self._heard()
-        centroid = np.log2(np.where(heard, moment / np.maximum(magnitude, 1e-12), 1))
-        centroid = zero_phase_smooth(centroid, self._rows(CENTROID_SMOOTHING), np.where(heard, magnitude, 0))
-        bands = zero_phase_smooth(bands, self._rows(BAND_SMOOTHING))
+        """The curves, by name; `loud` is the level that was scaled to 1."""
+        tone = self._tone.values(self._centres, self._times)
+        weighted, bands, magnitude, moment = np.sqrt(tone[:, 0]), np.sqrt(tone[:, 1:4]), tone[:, 4], tone[:, 5]
+        audible = self._audible()
+        centroid = np.log2(np.where(audible, moment / np.maximum(magnitude, 1e-12), 1))
+        centroid = zero_phase_smooth(centroid, CENTROID_SMOOTHING * self._fps, np.where(audible, magnitude, 0))
+        bands = zero_phase_smooth(bands, BAND_SMOOTHING * self._fps)
         floor = FAINT * max(normalize_to_peak(bands[:, band]).high for band in range(3))
-        attack = self._attack.values(self._middles, self._times)[:, 0]
+        attack = self._attack.values(self._centres, self._times)[:, 0]
         return {
-            "loudness_a": _scaled(normalize_to_peak(by_ear, unit="of full scale, A-weighted RMS"), loud),
+            "loudness_a": _scaled(normalize_to_peak(weighted, unit="of full scale, A-weighted RMS"), loud),
             "onset": normalize_to_peak(attack, floor=STILL, unit="mean log ratio"),
-            "centroid": normalize_range(centroid, heard, span=OCTAVE, unit="log2 of Hz"),
+            "centroid": normalize_range(centroid, audible, span=OCTAVE, unit="log2 of Hz"),
         } | {
             name: _scaled(normalize_to_peak(bands[:, band], floor=floor, unit="of full scale, RMS"), loud)
             for band, name in enumerate(("low", "mid", "high"))
@@ -139,96 +181,83 @@ class _Hearing:
 
     def chroma(self) -> Floats:
         """Pitch classes, (F, 12); see `Features`."""
-        pitch, heard = np.sqrt(self._pitch.values(self._middles, self._times)), self._heard()
-        pitch = zero_phase_smooth(pitch, self._rows(CHROMA_SMOOTHING))
+        pitch = np.sqrt(self._pitch.values(self._centres, self._times))
+        pitch = zero_phase_smooth(pitch, CHROMA_SMOOTHING * self._fps)
         strongest = pitch.max(axis=1, keepdims=True)
-        tonal = heard[:, None] & (strongest > np.sqrt(QUIET * float(self._power().max())))
+        tonal = self._audible()[:, None] & (strongest > np.sqrt(QUIET * float(self._power().max())))
         return np.where(tonal, pitch / np.maximum(strongest, 1e-12), 0)
 
     @property
     def strength(self) -> Floats:
-        """How strongly sounds set in at each column, (K,); 1 is the strongest."""
-        flux = np.concatenate(self._flux)
+        """Onset strength of each column, (K,); 1 is the strongest."""
+        flux = np.concatenate(self._flux).astype(np.float64)
         return flux / max(float(flux.max()), STILL)
 
-    def sound_of_cells(self) -> Floats:
+    def cells(self) -> Floats:
         """Timbre in units of 10 dB, and harmony, of each cell, (cells, 52)."""
-        middles = np.zeros(0)  # no cell is without columns
-        timbre = self._timbre.values(middles, self._times)
-        harmony = np.sqrt(self._harmony.values(middles, self._times))
+        centres = np.zeros(0)  # no cell is without columns
+        timbre = self._timbre.values(centres, self._times)
+        harmony = np.sqrt(self._harmony.values(centres, self._times))
         loudest = max(float(timbre.max()), 1e-12)
         shade = np.log10(np.maximum(timbre / loudest, QUIET))
         strongest = np.maximum(harmony.max(axis=1, keepdims=True), np.sqrt(QUIET) * max(float(harmony.max()), 1e-12))
         return np.concatenate([shade / np.sqrt(MELS / 12), harmony / strongest], axis=1)
 
     def spectrogram(self) -> Floats:
-        """The picture of the whole; see `Features`."""
+        """The whole track; see `Features`."""
         power = self._picture.values(np.zeros(0), self._times)
         loudest = float(power.max())
         return 10 * np.log10(np.maximum(power / loudest, 1e-12)) if loudest > 0 else np.full_like(power, -120.0)
 
-    def _attack_hearer(self) -> Callable[[spectra.Power], None]:
-        """What turns pieces of the short spectrum into onset strength and timbre."""
-        mel = spectra.mel_filters(FLUX_SIZE, MELS).astype(np.float32)
-        last: list[Floats] = []  # the column before the next piece
-
-        def hear(power: spectra.Power) -> None:
-            if len(power) == 0:
-                return
-            bands = power @ mel
-            self._timbre.add(bands)
-            loud = np.log1p(COMPRESSION * bands)
-            rises = np.diff(loud, axis=0, prepend=last.pop() if last else np.zeros((1, MELS)))
-            last.append(loud[-1:])
-            flux = np.maximum(rises, 0).mean(axis=1)
-            self._flux.append(flux)
-            self._attack.add(flux[:, None])
-
-        return hear
-
-    def _tone_hearer(self) -> Callable[[spectra.Power], None]:
-        """What turns pieces of the long spectrum into all else."""
-        hertz = spectra.frequencies(TONE_SIZE)
-        by_ear = spectra.a_weights(hertz).astype(np.float32)[:, None]
-        column = hertz.astype(np.float32)[:, None]
-        pitches = spectra.chroma_filters(TONE_SIZE).astype(np.float32)
-        rows = np.geomspace(LOWEST, spectra.RATE / 2, SPECTROGRAM_ROWS + 1)
-
-        def hear(power: spectra.Power) -> None:
-            if len(power) == 0:
-                return
-            bands = spectra.band_sums(power, BAND_EDGES, TONE_SIZE)
-            magnitudes = np.sqrt(power)
-            total = magnitudes.sum(axis=1, keepdims=True)
-            energy = spectra.ENERGY  # from the power of bins to that of the sound
-            self._tone.add(
-                np.concatenate([energy * (power @ by_ear), energy * bands, total, magnitudes @ column], axis=1)
-            )
-            pitch = power @ pitches
-            self._pitch.add(pitch)
-            self._harmony.add(pitch)
-            self._picture.add(spectra.band_sums(power, rows, TONE_SIZE) / np.diff(rows))
-
-        return hear
-
-    def _heard(self) -> NDArray[np.bool_]:
-        """Which frames are loud enough to have a colour, (F,)."""
+    def _audible(self) -> NDArray[np.bool_]:
+        """Which frames are loud enough for a centroid and chroma, (F,)."""
         power = self._power()
         return power > QUIET * max(float(power.max()), 1e-12)
 
     def _power(self) -> Floats:
         """The power of all bands, (F,)."""
-        return self._tone.values(self._middles, self._times)[:, 1:4].sum(axis=1)
-
-    def _rows(self, seconds: float) -> float:
-        return seconds * float(self._timeline.fps)
+        return self._tone.values(self._centres, self._times)[:, 1:4].sum(axis=1)
 
 
-def _frames_of_columns(numbers: Indices, timeline: Timeline) -> Indices:
-    """The frame in which each column's middle lies; exact, as frames are."""
-    fps = timeline.fps
-    frames = numbers * spectra.HOP * fps.numerator // (spectra.RATE * fps.denominator)
-    return np.minimum(frames, timeline.frames - 1)
+class SpectrumStream:
+    """Power spectra of a stream, column `k` centred at sample `k * HOP`; both ends are padded with silence.
+
+    The columns do not depend on how the stream is cut into blocks, and only a window of samples is kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Prepare for windows of `size` samples (Hann)."""
+        self.size = size
+        self._buffer = np.zeros(size // 2, np.float32)
+
+    def push(self, block: Samples) -> Power:
+        """Add (n,) samples; return the columns that are complete now, (K, size // 2 + 1).
+
+        A sine of amplitude 1 has power 1 in its bin.
+        """
+        from librosa import stft
+
+        buffer = np.concatenate([self._buffer, block])
+        count = max(0, (len(buffer) - self.size) // HOP + 1)
+        self._buffer = buffer[count * HOP :]
+        if count == 0:
+            return np.zeros((0, self.size // 2 + 1), np.float32)
+        bins = stft(buffer[: (count - 1) * HOP + self.size], n_fft=self.size, hop_length=HOP, center=False).T
+        return np.float32(4 / self.size) ** 2 * (np.square(bins.real) + np.square(bins.imag))
+
+    def finish(self) -> Power:
+        """The remaining columns, after all samples were added."""
+        return self.push(np.zeros(self.size // 2, np.float32))
+
+
+def band_sums(power: NDArray[np.floating], edges: Floats, size: int) -> Floats:
+    """Power between neighbouring `edges` in Hz, (K, len(edges) - 1); bins that an edge cuts are split."""
+    total = np.concatenate([np.zeros((len(power), 1)), np.cumsum(power, axis=1, dtype=np.float64)], axis=1)
+    places = np.clip(edges / RATE * size + 0.5, 0, power.shape[1])  # bin b reaches from b - 1/2 to b + 1/2
+    low = np.minimum(places.astype(np.int64), power.shape[1] - 1)
+    share = places - low
+    cumulative = total[:, low] * (1 - share) + total[:, low + 1] * share
+    return np.maximum(np.diff(cumulative, axis=1), 0)  # rounding may leave less than nothing
 
 
 def _scaled(curve: Curve, factor: float) -> Curve:

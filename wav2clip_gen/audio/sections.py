@@ -1,4 +1,4 @@
-"""Where a track becomes something else: boundaries of its parts."""
+"""Section boundaries of a track, by novelty."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-SHORTEST, LONGEST = 2.0, 8.0  # seconds that are compared on either side of a boundary
-SHARE = 8  # of the track: a side is this part of it, within these bounds
-CONTRAST = 0.15  # what a boundary must reach; see `novelty`. Noise stays below 0.05, a drum that enters has 0.17
+SHORTEST, LONGEST = 2.0, 8.0  # seconds that are compared on either side of a boundary, ...
+SHARE = 8  # ... else one eighth of the track
+CONTRAST = 0.15  # the least novelty of a boundary: noise stays below 0.05, drums that enter have 0.17
 SNAP = 0.5  # seconds by which a boundary may move onto a beat
 
 
@@ -17,10 +17,10 @@ def boundaries(features: Floats, step: float, duration: float, beats: Floats) ->
     """Seconds at which sections begin and end, from 0 to `duration`, (S + 1,).
 
     Args:
-        features: (n, D) what the sound is like during each `step`, all in comparable units (10 dB, say).
+        features: (n, D) timbre and harmony of each `step`, all in comparable units (such as 10 dB).
         step: Seconds.
         duration: Of the track, in seconds.
-        beats: Seconds; a boundary that lies near a beat is put onto it.
+        beats: Seconds; a boundary near a beat is moved onto it.
     """
     from scipy.signal import find_peaks
 
@@ -35,22 +35,22 @@ def boundaries(features: Floats, step: float, duration: float, beats: Floats) ->
 
 
 def novelty(features: Floats, side: int) -> Floats:
-    """How much more alike each side of a place is in itself than the two sides are to each other, (n + 1,).
+    """How much more similar each side of a position is to itself than to the other side, (n + 1,).
 
     Foote's checkerboard ("Automatic audio segmentation using a measure of audio novelty", 2000), tapered, over
-    cosines between differences from the track's mean: about 0 inside a part, 1 between two that are each
-    uniform. Only the band of similarities that the board covers is ever computed.
+    cosines between differences from the track's mean: about 0 within a section, 1 between two uniform ones. Only the
+    band of similarities that the kernel covers is computed.
     """
     centred = features - features.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    units = centred / (lengths + 0.5)  # a difference much smaller than a unit says little
+    units = centred / (lengths + 0.5)  # differences much smaller than a unit count little
     padded = np.concatenate([np.zeros((side, units.shape[1])), units, np.zeros((side, units.shape[1]))])
     offsets = np.arange(side) + 0.5
     taper = np.exp(-2 * (offsets / side) ** 2)
     taper /= taper.sum()
     count = len(features) + 1
     before, after = np.zeros((count, units.shape[1])), np.zeros((count, units.shape[1]))
-    alone = np.zeros(count)  # what vectors have in common with themselves, which says nothing of a side
+    alone = np.zeros(count)  # similarity of vectors to themselves, which does not count
     squares = np.square(padded).sum(axis=1)
     for distance, weight in enumerate(taper):
         earlier, later = (

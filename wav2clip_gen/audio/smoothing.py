@@ -1,4 +1,4 @@
-"""Curves over time: gathered from fine columns into frames, smoothed without delay, brought to [0, 1]."""
+"""Curves over time: columns pooled into frames, smoothed with zero phase, normalised to [0, 1]."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Curve:
     unit: str
 
 
-class Gathered:
-    """Means, or maxima, of columns by the group that they belong to; columns come in pieces and are not kept."""
+class Pool:
+    """Means, or maxima, of columns by the group that they belong to; columns arrive in blocks and are not kept."""
 
     def __init__(self, owners: Indices, groups: int, width: int, *, peak: bool = False) -> None:
-        """Make ready for columns of `width` values, column `k` of which belongs to group `owners[k]` (ascending)."""
+        """Prepare for columns of `width` values, column `k` of which belongs to group `owners[k]` (ascending)."""
         self._owners, self._peak, self._next = owners, peak, 0
         self._sums = np.zeros((groups, width))
         self._counts = np.bincount(owners, minlength=groups)
 
     def add(self, values: NDArray[np.floating]) -> None:
-        """Take the next columns (k, width)."""
+        """Add the next columns (k, width)."""
         owners = self._owners[self._next : self._next + len(values)]
         self._next += len(values)
         if len(owners) == 0:
@@ -46,28 +46,28 @@ class Gathered:
             self._sums[owners[starts]] += np.add.reduceat(values.astype(np.float64), starts, axis=0)
 
     def values(self, times: Floats, column_times: Floats) -> Floats:
-        """What was gathered, (groups, width); between columns, where frames are shorter than they, interpolated.
+        """The pooled values, (groups, width); interpolated between columns where groups are shorter than they.
 
         Args:
-            times: Of the groups' middles, (groups,) in seconds.
+            times: Centres of the groups, (groups,) in seconds.
             column_times: Of the columns, (K,) in seconds.
         """
-        found = self._sums if self._peak else self._sums / np.maximum(self._counts, 1)[:, None]
+        pooled = self._sums if self._peak else self._sums / np.maximum(self._counts, 1)[:, None]
         filled = self._counts > 0
         if filled.all():
-            return found
-        known = np.bincount(self._owners, weights=column_times, minlength=len(found))[filled] / self._counts[filled]
-        return np.stack([np.interp(times, known, column[filled]) for column in found.T], axis=1)
+            return pooled
+        known = np.bincount(self._owners, weights=column_times, minlength=len(pooled))[filled] / self._counts[filled]
+        return np.stack([np.interp(times, known, column[filled]) for column in pooled.T], axis=1)
 
 
 def zero_phase_smooth(values: Floats, half_life: float | Floats, weights: Floats | None = None) -> Floats:
-    """Average rows (F,) or (F, C) with their neighbours on both sides, so that nothing comes late.
+    """Average rows (F,) or (F, C) with their neighbours on both sides, exponentially weighted, without delay.
 
     Args:
         values: Rows at equal distances.
-        half_life: In rows: a row that far away counts half as much as the row itself; 0: no smoothing. Or (F,), each
-            row's own: what lies beyond a row comes through it as far as that row lets it.
-        weights: (F,) how much each row has to say; all the same by default.
+        half_life: In rows: a row that far away counts half as much as the row itself; 0: no smoothing. Or (F,), one for
+            each row, which attenuates everything that is averaged across that row.
+        weights: (F,) weight of each row; all the same by default.
     """
     if not np.any(half_life) or len(values) < 2:
         return values
@@ -75,17 +75,17 @@ def zero_phase_smooth(values: Floats, half_life: float | Floats, weights: Floats
     keep = np.reshape(keep, -1)[0] if np.ptp(keep) == 0 else keep
     rows = values.reshape(len(values), -1)
     trust = np.ones((len(values), 1)) if weights is None else np.maximum(weights, 1e-12)[:, None]
-    return (_both_ways(rows * trust, keep) / _both_ways(trust, keep)).reshape(values.shape)
+    return (_both_directions(rows * trust, keep) / _both_directions(trust, keep)).reshape(values.shape)
 
 
-def _both_ways(rows: Floats, keep: Floats | np.float64) -> Floats:
-    """The sum over all rows, each counted `keep` () or (F,) times less for every row that it is away."""
+def _both_directions(rows: Floats, keep: Floats | np.float64) -> Floats:
+    """The sum over all rows, each attenuated by `keep` () or (F,) for every row of distance."""
     back = keep[::-1] if isinstance(keep, np.ndarray) else keep
     return _decayed(rows, keep) + _decayed(rows[::-1], back)[::-1] - rows
 
 
 def _decayed(rows: Floats, keep: Floats | np.float64) -> Floats:
-    """The sum over a row and all before it, each counted `keep` times less for every row that it is away."""
+    """The sum over a row and all before it, each attenuated by `keep` for every row of distance."""
     if not isinstance(keep, np.ndarray):
         from scipy.signal import lfilter
 
@@ -102,18 +102,18 @@ def normalize_to_peak(values: Floats, *, floor: float = 0.0, unit: str = "") -> 
     return Curve(np.clip(values / high, 0, 1) if high > 0 else np.zeros_like(values), 0.0, high, unit)
 
 
-def normalize_range(values: Floats, heard: NDArray[np.bool_], *, span: float = 0.0, unit: str = "") -> Curve:
-    """Bring the percentiles 1 and 99 of the frames that are `heard` to 0 and 1; all 0 where none is.
+def normalize_range(values: Floats, valid: NDArray[np.bool_], *, span: float = 0.0, unit: str = "") -> Curve:
+    """Map the percentiles 1 and 99 of the `valid` frames to 0 and 1; all 0 where none is.
 
     Args:
         values: (F,) of any range.
-        heard: (F,) which frames count.
+        valid: (F,) which frames count.
         span: The least distance from 0 to 1, so that a steady value does not become a wild curve.
         unit: Of the values.
     """
-    if not heard.any():
+    if not valid.any():
         return Curve(np.zeros_like(values), 0.0, span, unit)
-    low, high = (float(value) for value in np.percentile(values[heard], (LOW, HIGH)))
+    low, high = (float(value) for value in np.percentile(values[valid], (LOW, HIGH)))
     if high - low < span:
         low = (low + high - span) / 2
         high = low + span

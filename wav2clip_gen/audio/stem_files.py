@@ -1,94 +1,204 @@
-"""Files of stems: FLAC with 24 bits, in a folder that a person chose with --keep-stems, or in the cache."""
+"""Stems that exist as files: found by name, in folders (as Demucs and musdb18-HQ write them), in .stem.mp4; aligned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
+from wav2clip_gen import ffmpeg
+from wav2clip_gen.audio.track import Track, survey
+from wav2clip_gen.config import MIX
+from wav2clip_gen.errors import SettingsError, SoundError
 
-from wav2clip_gen.audio.separation import STEMS
-from wav2clip_gen.audio.track import Track
-from wav2clip_gen.errors import OutputError
-from wav2clip_gen.files import appear_whole, check_output
+MIXES = (MIX, "mixture")  # file names of the song among its stems
+STREAMS = (MIX, "drums", "bass", "other", "vocals")  # of a .stem.mp4, in the order of musdb18
+SUFFIXES = frozenset(
+    (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".wma", ".wv")
+)
+NAME = r"\w[\w-]*"  # what a stem can be called
 
-if TYPE_CHECKING:
-    from soundfile import SoundFile
-
-FULL_SCALE = 1 - 2**-23  # the largest sample that 24 bits hold
-MOST_CHANNELS = 8  # of a FLAC file
-OTHER_FOLDER = "choose another one with --keep-stems"
+SECONDS_OFF = 1.0  # by which a stem may be shorter or longer than its song, ...
+SHARE_OFF = 0.01  # ... or, where that is more, this share of the song's span
+SAME_LENGTH = "a stem lasts as long as its song: export both from the same project, or choose the right file"
 
 
-def check_keep(folder: Path, song: Track, heard: Iterable[Track] = (), *, overwrite: bool = False) -> None:
-    """Make sure that separated stems can be kept in a folder, before they are separated.
+@dataclass(frozen=True)
+class StemFile:
+    """Where a stem is stored."""
+
+    path: Path
+    stream: int = 0  # which of the file's audio streams
+
+    def __str__(self) -> str:
+        return f"{self.path}, stream {self.stream}" if self.stream else str(self.path)
+
+
+def resolve_input(path: Path) -> Path:
+    """The song that an input path means: a folder of stems means the mix inside it.
+
+    Raises:
+        SoundError: The folder has no mix, or several.
+    """
+    if not path.is_dir():
+        return path
+    mix = next((found for name in reversed(MIXES) if (found := _file_named(path, name))), None)
+    if mix is None:
+        raise SoundError(
+            f"{path} is a folder without a mix in it (mixture.wav, mix.flac, ...)",
+            hint=f"give the song, and the folder as --stem-file {path}",
+        )
+    return mix
+
+
+def find_given(names: Sequence[str], given: Sequence[str | Path]) -> dict[str, StemFile]:
+    """The stems among `names` that the user gave; `NAME=FILE` takes precedence over folders and .stem.mp4 files.
 
     Args:
-        folder: Where they shall go.
-        song: What they are separated from.
-        heard: Other tracks that must not be replaced.
-        overwrite: Replace older files.
+        names: The stems that are wanted.
+        given: `NAME=FILE`, folders and .stem.mp4 files.
 
     Raises:
-        OutputError: It cannot be written to, or holds stems that may not be replaced, or these would later be taken
-            for stems of the whole song, which they are not.
+        SettingsError: It is unclear which stem a file is, or it is not wanted, or given twice.
+        SoundError: There is no such file or folder, or it holds none of the stems.
     """
-    if not song.whole and folder.resolve() == song.path.resolve().parent:
-        raise OutputError(
-            f"stems of a part of {song.path} would lie beside it as if they were of the whole", hint=OTHER_FOLDER
+    if given and not names:
+        raise SettingsError("stems are given, but none is used", hint="choose some, as in --stems vocals,drums")
+    single: dict[str, StemFile] = {}
+    collected: dict[str, StemFile] = {}
+    for one in given:
+        name, path = _split(one)
+        if name is None:
+            found, into = _collection(path, names), collected
+        elif name in names:
+            found, into = {name: _single(name, path)}, single
+        else:
+            raise SettingsError(
+                f"a file is given for the stem {name}, which is not used",
+                hint=f"use it with --stems {','.join([*names, name])}, or leave it out",
+            )
+        for twice in found.keys() & into.keys():
+            raise SettingsError(
+                f"the stem {twice} is given twice: {into[twice]} and {found[twice]}", hint="leave one of them out"
+            )
+        into.update(found)
+    return collected | single
+
+
+def find_with_song(names: Sequence[str], song: Path) -> dict[str, StemFile]:
+    """The stems among `names` that come with the song: in its .stem.mp4, or next to a file that is called a mix.
+
+    Raises:
+        SoundError: A stem exists there twice.
+    """
+    if is_stem_file(song):
+        return _streams(song, names) if ffmpeg.count_sounds(song) == len(STREAMS) else {}
+    return _members(song.parent, names) if song.stem.casefold() in MIXES else {}
+
+
+def is_stem_file(path: Path) -> bool:
+    """Whether a file is named as one that holds a song and its stems."""
+    return path.name.casefold().endswith((".stem.mp4", ".stem.m4a"))
+
+
+def _split(given: str | Path) -> tuple[str | None, Path]:
+    """The name and the file of `NAME=FILE`; no name where it is a folder or a .stem.mp4."""
+    path = Path(given).expanduser()
+    name, equals, file = str(given).partition("=")
+    if isinstance(given, str) and equals and not path.exists():
+        if not re.fullmatch(NAME, name) or not file:
+            raise SettingsError(f"--stem-file {given}: not NAME=FILE", hint="for example --stem-file drums=drums.wav")
+        return name, Path(file).expanduser()
+    if not path.exists():
+        raise SoundError(f"{path}: no such file or folder", hint="give NAME=FILE, a folder of stems or a .stem.mp4")
+    if not path.is_dir() and not is_stem_file(path):
+        raise SettingsError(f"{path}: which stem is it?", hint=f"name it, as in --stem-file drums={path}")
+    return None, path
+
+
+def _collection(path: Path, names: Sequence[str]) -> dict[str, StemFile]:
+    """The stems among `names` in a folder or a .stem.mp4."""
+    if path.is_dir():
+        found = _members(path, names)
+        if not found:
+            raise SoundError(f"{path} holds no {' or '.join(names)}", hint=f"name its files {names[0]}.wav and so on")
+        return found
+    if (count := ffmpeg.count_sounds(path)) != len(STREAMS):
+        raise SoundError(
+            f"{path} holds {count} sound streams instead of {len(STREAMS)}",
+            hint=f"a .stem.mp4 has these, in this order: {', '.join(STREAMS)}",
         )
-    with writing_told(folder, OTHER_FOLDER):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name in STEMS:
-        target = file_of(folder, name)
-        for track in (song, *heard):
-            if target.exists() and target.samefile(track.path):
-                raise OutputError(f"{target} is heard in this film, so it cannot be replaced", hint=OTHER_FOLDER)
-        check_output(target, overwrite=overwrite, option="--keep-stems")
+    return _streams(path, names)
 
 
-def keep_stems(stems: dict[str, Track], folder: Path) -> None:
-    """Copy stems into a folder, as NAME.flac with 24 bits; all quieter by the same factor if one would be clipped.
-
-    Raises:
-        OutputError: The folder cannot be written to.
-    """
-    loudest = max(float(np.abs(block).max()) for track in stems.values() for block in track.blocks())
-    factor = np.float32(min(1.0, FULL_SCALE / max(loudest, FULL_SCALE)))
-    with writing_told(folder, OTHER_FOLDER):
-        for name, track in stems.items():
-            with appear_whole(file_of(folder, name), option="--keep-stems") as part, write_flac(part, track) as file:
-                for block in track.blocks():
-                    file.write(block.T * factor)
+def _single(name: str, path: Path) -> StemFile:
+    """The file of `NAME=FILE`; of a .stem.mp4, the stream of that name."""
+    if not is_stem_file(path) or not path.is_file():
+        return StemFile(path)
+    found = _collection(path, [name])
+    if not found:
+        raise SoundError(f"{path} holds no {name}", hint=f"it has {', '.join(STREAMS[1:])}")
+    return found[name]
 
 
-def file_of(folder: Path, name: str) -> Path:
-    """The file of a stem in a folder."""
-    return folder / f"{name}.flac"
+def _streams(path: Path, names: Sequence[str]) -> dict[str, StemFile]:
+    return {name: StemFile(path, STREAMS.index(name)) for name in names if name in STREAMS}
 
 
-def write_flac(path: Path, like: Track) -> SoundFile:
-    """Open a file that is written with the sample rate and the channels of a track."""
-    import soundfile
-
-    return soundfile.SoundFile(
-        path, "w", samplerate=like.sample_rate, channels=like.channels, format="FLAC", subtype="PCM_24"
-    )
+def _members(folder: Path, names: Sequence[str]) -> dict[str, StemFile]:
+    found = {name: _file_named(folder, name) for name in names}
+    return {name: StemFile(path) for name, path in found.items() if path}
 
 
-@contextmanager
-def writing_told(folder: Path, hint: str) -> Iterator[None]:
-    """Tell what went wrong while stems were written into a folder.
-
-    Raises:
-        OutputError: Something did; `hint` is what can be done.
-    """
-    import soundfile
-
+def _file_named(folder: Path, name: str) -> Path | None:
+    """The audio file of that name in a folder, whatever its suffix."""
     try:
-        yield
-    except (OSError, soundfile.LibsndfileError) as error:
-        what = error.strerror if isinstance(error, OSError) else str(error)
-        raise OutputError(f"stems cannot be written into {folder}: {what}", hint=hint) from error
+        files = sorted(path for path in folder.iterdir() if path.suffix.casefold() in SUFFIXES)
+    except OSError as error:
+        raise SoundError(f"{folder} cannot be read: {error.strerror}", hint="check its permissions") from error
+    found = [path for path in files if path.stem.casefold() == name.casefold() and path.is_file()]
+    if len(found) > 1:
+        raise SoundError(f"{folder} holds both {found[0].name} and {found[1].name}", hint="name the one that is meant")
+    return found[0] if found else None
+
+
+def align_stem(file: StemFile, song: Track) -> Track:
+    """Open a stem as a track of exactly the song's span, sample rate and samples, so that one timeline fits both.
+
+    What is missing at its end is silence, what is too much is cut. Its channels stay as they are.
+
+    Raises:
+        SoundError: The file cannot be read, or its length is not that of the song.
+        VideoError: ffmpeg is missing.
+    """
+    duration = None if song.whole else song.duration
+    source, samples = survey(file.path, start=song.start, duration=duration, stream=file.stream)
+    if samples == 0 or not _similar(samples / source.sample_rate, song.duration):
+        length, song_end = _length(file), song.start + song.duration
+        raise SoundError(
+            f"{file.path} lasts {length:.3f} s, but the song {song.path} is used up to {song_end:.3f} s",
+            hint=SAME_LENGTH,
+        )
+    decoded = min(song.samples, round(samples * song.sample_rate / source.sample_rate))
+    return Track(source, song.sample_rate, song.samples, decoded, song.start, whole=False)
+
+
+def check_whole_length(stem: Path, song: Path) -> None:
+    """Make sure that a stem is as long as the whole song, where only a span of the song is used.
+
+    Raises:
+        SoundError: It is not: it may begin at another place of the song.
+    """
+    length, whole = _length(StemFile(stem)), _length(StemFile(song))
+    if not _similar(length, whole):
+        raise SoundError(f"{stem} lasts {length:.3f} s, but the song {song} lasts {whole:.3f} s", hint=SAME_LENGTH)
+
+
+def _length(file: StemFile) -> float:
+    source, samples = survey(file.path, stream=file.stream)
+    return samples / source.sample_rate
+
+
+def _similar(seconds: float, wanted: float) -> bool:
+    return abs(seconds - wanted) <= max(SECONDS_OFF, SHARE_OFF * wanted)

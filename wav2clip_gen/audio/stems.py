@@ -8,16 +8,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wav2clip_gen.audio.fitting import check_whole_length, fit_stem
-from wav2clip_gen.audio.given import MIXES, NAME, Given, find_beside, find_given, resolve_input
-from wav2clip_gen.audio.separation import STEMS, Separator
-from wav2clip_gen.audio.stem_cache import Entry, check_cache
-from wav2clip_gen.audio.stem_files import MOST_CHANNELS, check_keep, keep_stems
+import numpy as np
+
+from wav2clip_gen.audio.separation import STEMS, DspSeparator, Separator
+from wav2clip_gen.audio.stem_cache import Entry, check_cache, create_audio, describe_write_errors
+from wav2clip_gen.audio.stem_files import (
+    MIXES,
+    NAME,
+    StemFile,
+    align_stem,
+    check_whole_length,
+    find_given,
+    find_with_song,
+    is_stem_file,
+    resolve_input,
+)
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.config import SEPARATORS
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError, W2CError
+from wav2clip_gen.files import appear_whole, check_output
 
-__all__ = ["STEMS", "StemPlan", "plan_stems", "resolve_input"]
+__all__ = ["STEMS", "StemPlan", "is_stem_file", "plan_stems", "resolve_input", "separator_version"]
+
+FULL_SCALE = 1 - 2**-23  # the largest sample that 24 bits hold
+MOST_CHANNELS = 8  # of a FLAC file
+OTHER_FOLDER = "choose another one with --keep-stems"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +47,7 @@ class StemPlan:
 
     @property
     def separator(self) -> str | None:
-        """What separates: "demucs" or "dsp"; None where all stems are given."""
+        """The separator in use, "demucs" or "dsp"; None where all stems are given."""
         return self.maker.name if self.maker else None
 
     def check_places(self, *, cache: Path | None = None, keep: Path | None = None, overwrite: bool = False) -> None:
@@ -49,13 +64,13 @@ class StemPlan:
             if not self.is_separated(cache):  # else it need not be written to
                 raise
         if keep:
-            check_keep(keep, self.song, self.given.values(), overwrite=overwrite)
+            self._check_keep(keep, overwrite=overwrite)
 
     def is_separated(self, cache: Path | None = None) -> bool:
-        """Whether all stems are there already, given or from before, as far as can be told without fetching weights."""
+        """Whether all stems exist already, given or cached, as far as is known without fetching weights."""
         if self.maker is None or not self.maker.is_ready:
             return self.maker is None
-        return Entry.of(self.song, self.maker, cache).tracks(self.song) is not None
+        return Entry.of(self.song, self.maker, cache).load(self.song) is not None
 
     def load(
         self,
@@ -73,7 +88,7 @@ class StemPlan:
             cache: Folder of separated stems, instead of `W2C_CACHE` or the user's cache.
             keep: Folder into which the separated stems are copied, all four, as `vocals.flac` and so on.
             overwrite: Replace older files there.
-            on_progress: Is told how much of the song is separated, from 0 to 1.
+            on_progress: Called with the share of the song that is separated, from 0 to 1.
 
         Raises:
             OutputError: The cache or `keep` cannot be written to, or holds files that may not be replaced.
@@ -83,10 +98,10 @@ class StemPlan:
             return {name: self.given[name] for name in self.names}
         self.check_places(cache=cache, keep=keep, overwrite=overwrite)
         entry = Entry.of(self.song, self.maker, cache)
-        made = entry.tracks(self.song)
+        made = entry.load(self.song)
         if made is None:
             entry.fill(self.song, self.maker, on_progress=on_progress)
-            made = entry.tracks(self.song)
+            made = entry.load(self.song)
         if made is None:
             raise OutputError(
                 f"{entry.folder}: the stems vanished at once", hint="is something cleaning the cache? set W2C_CACHE"
@@ -94,6 +109,40 @@ class StemPlan:
         if keep:
             keep_stems(made, keep)
         return {name: self.given.get(name) or made[name] for name in self.names}
+
+    def _check_keep(self, folder: Path, *, overwrite: bool) -> None:
+        """Make sure that separated stems can be kept in a folder.
+
+        They may not lie next to a song of which they are only a span, because they would later be used for the whole.
+        """
+        if not self.song.whole and folder.resolve() == self.song.path.resolve().parent:
+            raise OutputError(
+                f"stems of a part of {self.song.path} would be stored next to it as if they were of the whole",
+                hint=OTHER_FOLDER,
+            )
+        with describe_write_errors(folder, OTHER_FOLDER):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name in STEMS:
+            target = folder / f"{name}.flac"
+            if any(target.exists() and target.samefile(track.path) for track in (self.song, *self.given.values())):
+                raise OutputError(f"{target} is used in this film, so it cannot be replaced", hint=OTHER_FOLDER)
+            check_output(target, overwrite=overwrite, option="--keep-stems")
+
+
+def keep_stems(stems: dict[str, Track], folder: Path) -> None:
+    """Copy stems into a folder, as 24-bit NAME.flac; if one would be clipped, all are scaled by the same factor.
+
+    Raises:
+        OutputError: The folder cannot be written to.
+    """
+    loudest = max(float(np.abs(block).max()) for track in stems.values() for block in track.blocks())
+    factor = np.float32(min(1.0, FULL_SCALE / max(loudest, FULL_SCALE)))
+    with describe_write_errors(folder, OTHER_FOLDER):
+        for name, track in stems.items():
+            appearing = appear_whole(folder / f"{name}.flac", option="--keep-stems")
+            with appearing as part, create_audio(part, track, "FLAC", "PCM_24") as file:
+                for block in track.blocks():
+                    file.write(block.T * factor)
 
 
 def plan_stems(
@@ -106,43 +155,41 @@ def plan_stems(
 ) -> StemPlan:
     """Find out where the stems of a track come from, without separating anything.
 
-    In this order: what is `given`; what lies with the track (it is a .stem.mp4, or a file called mix or mixture
-    beside its stems), unless a separator is asked for by name; what a separator makes.
+    In this order: what is `given`; what comes with the track (it is a .stem.mp4, or a file called mix or mixture next
+    to its stems), unless a separator is chosen by name; what a separator makes.
 
     Args:
         track: The song.
         names: The stems that are wanted; given ones may have other names than `STEMS`.
         given: `NAME=FILE`, folders that hold `vocals.wav` and so on, or .stem.mp4 files.
-        separator: One of `settings.SEPARATORS`; "auto" is Demucs where it and its model are at hand, else "dsp".
+        separator: One of `settings.SEPARATORS`; "auto" is Demucs where it and its model are available, else "dsp".
         demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
 
     Raises:
         SettingsError: There is no such stem or separator.
         SoundError: A given file cannot be read, or does not belong to this song, or it has too many channels.
-        W2CError: Demucs is asked for, and it or its weights are not there.
+        W2CError: Demucs is chosen, and it or its weights are missing.
     """
     if separator not in SEPARATORS:
         raise SettingsError(f"no separator is called {separator!r}", hint=f"choose from: {', '.join(SEPARATORS)}")
     names = tuple(dict.fromkeys(names))
     for name in names:
         _check_name(name)
-    files = find_given(names, given)
-    beside = find_beside(names, track.path) if separator == "auto" else {}
-    files = beside | files
+    chosen = find_given(names, given)
+    files = (find_with_song(names, track.path) if separator == "auto" else {}) | chosen
     missing = [name for name in names if name not in files]
     for name in missing:
         if name not in STEMS:
-            raise _unknown(name)
-    found = {name: _opened(one, track, unasked=beside.get(name) == one) for name, one in files.items()}
+            raise _unknown_stem(name)
+    found = {name: _open_stem(file, track, implicit=name not in chosen) for name, file in files.items()}
     maker = _choose_separator(separator, track, demucs_repo) if missing else None
     origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
     return StemPlan(track, names, found, origins, maker)
 
 
 def separator_version(name: str, demucs_repo: Path | None = None) -> str | None:
-    """What a separator's stems depend on, as a run record keeps it; None where it or its weights are not at hand."""
+    """What a separator's stems depend on, for the run record; None where it or its weights are not available."""
     from wav2clip_gen.audio.demucs import find_demucs
-    from wav2clip_gen.audio.dsp import DspSeparator
 
     if name != "demucs":
         return DspSeparator.version
@@ -153,19 +200,19 @@ def separator_version(name: str, demucs_repo: Path | None = None) -> str | None:
     return found.version if found else None
 
 
-def _opened(given: Given, song: Track, *, unasked: bool) -> Track:
+def _open_stem(file: StemFile, song: Track, *, implicit: bool) -> Track:
+    """Align a stem; one that nobody asked for must be as long as the whole song."""
     try:
-        if unasked and given.path != song.path and not song.whole:
-            check_whole_length(given.path, song.path)
-        return fit_stem(given.path, song, stream=given.stream)
+        if implicit and file.path != song.path and not song.whole:
+            check_whole_length(file.path, song.path)
+        return align_stem(file, song)
     except SoundError as error:
-        hint = "it lies with the song: --separator dsp takes no stems from there" if unasked else error.hint
+        hint = "it is stored with the song: --separator dsp uses no stems from there" if implicit else error.hint
         raise SoundError(error.what, hint=hint) from error
 
 
 def _choose_separator(name: str, song: Track, demucs_repo: Path | None) -> Separator:
     from wav2clip_gen.audio.demucs import find_demucs
-    from wav2clip_gen.audio.dsp import DspSeparator
 
     if song.channels > MOST_CHANNELS:
         raise SoundError(
@@ -185,7 +232,7 @@ def _check_name(name: str) -> None:
         raise SettingsError(f"{name!r} is no name of a stem", hint=f"such as {', '.join(STEMS)}")
 
 
-def _unknown(name: str) -> SettingsError:
+def _unknown_stem(name: str) -> SettingsError:
     near = difflib.get_close_matches(name.casefold(), STEMS, n=1)
     meant = f"did you mean {near[0]}? else " if near else ""
     return SettingsError(

@@ -1,4 +1,4 @@
-"""All time arithmetic: seconds, samples, frames and windows meet here and nowhere else.
+"""All time arithmetic: the only place where seconds, samples, frames and windows are converted.
 
 Frame `i` is shown at exactly `i / fps`; window `w` is centred at `w * hop`. Every number comes from an exact
 fraction, never from adding up rounded steps, so nothing drifts however long the song is.
@@ -15,10 +15,9 @@ from math import ceil, floor
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.track import ENCODER_RATE, Track
+from wav2clip_gen.audio.track import CHANGED, ENCODER_RATE, Samples, Track
 from wav2clip_gen.errors import SettingsError, SoundError
 
-Samples = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 _NTSC = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
@@ -27,7 +26,7 @@ _NTSC = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
 def exact_fps(number: float | str | Fraction) -> Fraction:
     """Frames per second as a fraction: 23.976 and 23.98 mean 24000/1001, 29.97 means 30000/1001, and so on.
 
-    Others are taken to the nearest fraction over at most 1001, which every part of a film can hold exactly.
+    Others are rounded to the nearest fraction over at most 1001, which video containers hold exactly.
 
     Raises:
         SettingsError: It is not a positive number.
@@ -44,12 +43,12 @@ def exact_fps(number: float | str | Fraction) -> Fraction:
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """How the samples of one track lie under the frames of one film and the windows of one listener."""
+    """How the samples of a track, the frames of a film and the windows of the audio encoder lie in time."""
 
     samples: int  # per channel
     sample_rate: int  # Hz
     fps: Fraction  # frames per second
-    window: float = 1.0  # seconds that are heard at once
+    window: float = 1.0  # seconds that the encoder embeds at once
     hop: float = 0.1  # seconds from one window to the next
 
     def __post_init__(self) -> None:
@@ -72,11 +71,11 @@ class Timeline:
 
     @property
     def frames(self) -> int:
-        """Number of frames: the picture covers the sound, and ends less than a frame after it."""
+        """Number of frames: the video covers the audio, and ends less than a frame after it."""
         return ceil(self.duration * self.fps)
 
     def until(self, frames: int) -> Timeline:
-        """The timeline of the first `frames` frames: as many samples as are heard while they are shown."""
+        """The timeline of the first `frames` frames: with the samples that play while they are shown."""
         return replace(self, samples=min(self.samples, max(1, floor(frames * self.sample_rate / self.fps))))
 
     @property
@@ -104,7 +103,7 @@ class Timeline:
         return max(1, round(self.duration * rate))
 
     def window_span(self, index: int, rate: int = ENCODER_RATE) -> tuple[int, int]:
-        """Samples [start, stop) of window `index` at `rate`; outside the song where it hangs over an edge."""
+        """Samples [start, stop) of window `index` at `rate`; partly outside the song at its edges."""
         length = self.window_length(rate)
         start = round(index * _exact(self.hop) * rate) - length // 2
         return start, start + length
@@ -115,23 +114,23 @@ class Timeline:
 
 
 def frame_span(index: int, fps: Fraction, rate: int) -> tuple[int, int]:
-    """The samples [start, stop) heard while frame `index` is shown; the spans tile the song."""
+    """The samples [start, stop) that play while frame `index` is shown; the spans tile the song."""
     return round(index * rate / fps), round((index + 1) * rate / fps)
 
 
 def iterate_windows(
     blocks: Iterator[Samples], timeline: Timeline, *, rate: int = ENCODER_RATE, batch: int = 64
 ) -> Iterator[Samples]:
-    """Cut a stream into windows, never holding more of it than a window, a hop and a block.
+    """Cut a stream into windows, never buffering more of it than a window, a hop and a block.
 
-    Edges are mirrored, as `np.pad(mode="reflect")` does (again and again where the song is very short), so
-    that no window hears a silence that is not in the song.
+    Edges are mirrored, as `np.pad(mode="reflect")` does (repeatedly where the song is very short), so that no window
+    contains silence that is not in the song.
 
     Args:
         blocks: The song as (n,) arrays at `rate`, `timeline.length_at(rate)` samples in all.
         timeline: Where the windows are.
         rate: Hz.
-        batch: How many windows to give at once.
+        batch: Windows per batch.
 
     Yields:
         (B, window_length) float32 with B <= batch, `timeline.windows` rows in all.
@@ -139,23 +138,23 @@ def iterate_windows(
     Raises:
         SoundError: The stream ends before the timeline does.
     """
-    windows = _windows(_Tape(blocks), timeline, rate)
+    windows = _windows(_Buffer(blocks), timeline, rate)
     while rows := list(islice(windows, batch)):
         yield np.stack(rows)
 
 
-def _windows(tape: _Tape, timeline: Timeline, rate: int) -> Iterator[Samples]:
+def _windows(buffer: _Buffer, timeline: Timeline, rate: int) -> Iterator[Samples]:
     length, last = timeline.length_at(rate), timeline.windows - 1
     # mirrored at the end, the last window reaches back to here; later windows need nothing before it
     turn = 2 * (length - 1) - (timeline.window_span(last, rate)[1] - 1)
     for index in range(last + 1):
         start, stop = timeline.window_span(index, rate)
-        tape.forget(min(start, turn))
-        yield tape.take(_mirror(np.arange(start, stop), length))
+        buffer.drop_before(min(start, turn))
+        yield buffer.take(_mirror(np.arange(start, stop), length))
 
 
 def _mirror(indices: Indices, length: int) -> Indices:
-    """Fold indices into [0, length) as if the song were played there and back, for ever."""
+    """Fold indices into [0, length) as if the song were played forwards and backwards in turn."""
     if length == 1:
         return np.zeros_like(indices)
     period = 2 * (length - 1)
@@ -163,39 +162,39 @@ def _mirror(indices: Indices, length: int) -> Indices:
     return np.minimum(folded, period - folded)
 
 
-class _Tape:
-    """The stretch of a stream that is still needed, addressed by sample numbers of the whole stream."""
+class _Buffer:
+    """The samples of a stream that are still needed, addressed by their indices in the whole stream."""
 
     def __init__(self, blocks: Iterator[Samples]) -> None:
         self._blocks = blocks
-        self._held = np.zeros(0, np.float32)
-        self._first = 0  # number of the first sample held
+        self._samples = np.zeros(0, np.float32)
+        self._first = 0  # index of the first sample in the buffer
 
-    def forget(self, first: int) -> None:
-        """Samples before `first` will not be asked for again."""
-        gone = min(first - self._first, len(self._held))
+    def drop_before(self, first: int) -> None:
+        """Samples before `first` are no longer needed."""
+        gone = min(first - self._first, len(self._samples))
         if gone > 0:
-            self._held = self._held[gone:]
+            self._samples = self._samples[gone:]
             self._first += gone
 
     def take(self, indices: Indices) -> Samples:
-        """The samples with these numbers; reads on where they were not reached yet."""
-        self._reach(int(indices.max()) + 1)
-        return self._held[indices - self._first]
+        """The samples at these indices; reads on as far as necessary."""
+        self._read_until(int(indices.max()) + 1)
+        return self._samples[indices - self._first]
 
-    def _reach(self, stop: int) -> None:
-        fresh, end = [self._held], self._first + len(self._held)
+    def _read_until(self, stop: int) -> None:
+        fresh, end = [self._samples], self._first + len(self._samples)
         while end < stop:
             block = next(self._blocks, None)
             if block is None:
                 raise SoundError(
                     f"the sound ends at sample {end}, before the timeline does",
-                    hint="the file changed while it was read: leave it in peace and start again",
+                    hint=CHANGED,
                 )
             fresh.append(block)
             end += len(block)
         if len(fresh) > 1:
-            self._held = np.concatenate(fresh)
+            self._samples = np.concatenate(fresh)
 
 
 def _exact(seconds: float) -> Fraction:
