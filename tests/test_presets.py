@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 import torch
 from typer.testing import CliRunner
-from wav2clip_gen.synthesis.trajectory import mean_target
 
 from tests.cli.refusals import assert_refused
-from tests.conftest import SAMPLES
-from wav2clip_gen.audio.features import measure
+from tests.conftest import SAMPLES, condition_job
+from wav2clip_gen.audio.decode import FEATURE_RATE, decode
+from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.config import PRESETS, Settings, preset_names, read_yaml, settings_from
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.pipeline import drive, hear, pull_curves, render
+from wav2clip_gen.pipeline import encode_job_guidance, render
 from wav2clip_gen.prompts import read_prompts
+from wav2clip_gen.synthesis.conditioning import mean_target
+from wav2clip_gen.synthesis.modulation import modulate
 
 MIX = SAMPLES / "song" / "mix.ogg"
 LYRICS = SAMPLES / "song.lrc"
@@ -38,6 +40,10 @@ def small(name: str, **changes: Any) -> Settings:
 
 def job_of(name: str, tmp_path: Path, **changes: Any) -> Job:
     return prepare(MIX, tmp_path / "film.mp4", small(name, **changes))
+
+
+def features_of(job: Job) -> Features:
+    return measure(decode(job.track, job.timeline, [FEATURE_RATE]), job.timeline)
 
 
 @pytest.mark.parametrize("name", ["dream", "full", "lyric", "pulse", "storyboard"])  # others only set what SMALL does
@@ -58,15 +64,16 @@ def test_help_lists_all_presets() -> None:
 
 def test_pulse_zooms_at_onsets(tmp_path: Path) -> None:
     job = job_of("pulse", tmp_path, sound={"start": 4, "duration": 6}, picture={"fps": 24})
-    curves, onset = drive(job).curves, measure(job.track, job.timeline).curves["onset"].values
+    features = features_of(job)
+    curves, onset = modulate(job.settings, {"mix": features}, job.timeline).curves, features.curves["onset"].values
     for name in ("zoom", "brightness"):
         assert curves[name][onset > 0.5].mean() - curves[name][onset < 0.1].mean() > 0.05
 
 
 def test_dream_moves_and_changes_slower_than_the_default(mini: Models, tmp_path: Path) -> None:
     def turns(name: str) -> float:
-        trajectory = hear(job_of(name, tmp_path, sound={"start": 3, "duration": 3}), mini)
-        cosines = (trajectory.targets[1:] * trajectory.targets[:-1]).sum(dim=1)
+        targets = condition_job(job_of(name, tmp_path, sound={"start": 3, "duration": 3}), mini).targets
+        cosines = (targets[1:] * targets[:-1]).sum(dim=1)
         return float(cosines.clamp(max=1).arccos().sum())
 
     assert turns("dream") < 0.5 * turns("balanced")
@@ -76,25 +83,26 @@ def test_dream_moves_and_changes_slower_than_the_default(mini: Models, tmp_path:
 def test_lyric_follows_prompts_more_than_audio(mini: Models, tmp_path: Path) -> None:
     job = job_of("lyric", tmp_path, sound={"start": 4, "duration": 4}, prompts=read_prompts(LYRICS))
     words = mini.clip.encode_text([prompt.text for prompt in job.settings.prompts]).cpu()
-    followed = (hear(job, mini).targets @ words.T).argmax(dim=1)
-    pulls = pull_curves(job)
-    alone = pulls.max(dim=0).values == 1  # else two lines cross over
-    assert torch.equal(followed[alone], pulls.argmax(dim=0)[alone])
+    followed = (condition_job(job, mini).targets @ words.T).argmax(dim=1)
+    guidance = encode_job_guidance(job, mini, modulate(job.settings, {}, job.timeline))
+    assert guidance
+    alone = guidance.weights.max(dim=0).values == 1  # else two lines cross-fade
+    assert torch.equal(followed[alone], guidance.weights.argmax(dim=0)[alone])
     assert set(followed[alone].tolist()) == {1, 2}
 
 
 def test_lyric_without_prompts_is_noted_before_the_render(tmp_path: Path) -> None:
     (note,) = job_of("lyric", tmp_path).notes
-    assert "the sound shall leave room for words, and there are none" in note
+    assert "the audio weight is below 1 but there are no prompts" in note
     assert not job_of("lyric", tmp_path, prompts=read_prompts(LYRICS)).notes
     assert not job_of("lyric", tmp_path, prompts=["a forest"]).notes
 
 
 def test_storyboard_targets_the_mean_of_each_section(mini: Models, tmp_path: Path) -> None:
-    moments = hear(job_of("storyboard", tmp_path, motion={"scenes": "moments"}), mini)
+    moments = condition_job(job_of("storyboard", tmp_path, motion={"scenes": "moments"}), mini)
     job = job_of("storyboard", tmp_path)
-    held = hear(job, mini).targets
-    edges = [round(second * 4) for second in measure(job.track, job.timeline).sections.tolist()]
+    held = condition_job(job, mini).targets
+    edges = [round(second * 4) for second in features_of(job).sections.tolist()]
     assert len(edges) > 2
     for start, stop in pairwise(edges):
         middle = (start + stop) // 2

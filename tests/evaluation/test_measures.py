@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from wav2clip_gen.training.clip import adversarial_step
 
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation import clip, retrieval, vqgan, wav2clip
 from wav2clip_gen.evaluation.held_out import HeldOut, batches
 from wav2clip_gen.evaluation.tables import Table
 from wav2clip_gen.models.registry import Models
+from wav2clip_gen.training.mini.image_tower import adversarial_step
 
 
 def check_progress(done: int, total: int) -> None:
