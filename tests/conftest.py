@@ -62,8 +62,8 @@ def tiny() -> Settings:
 
 @pytest.fixture(scope="session")
 def small(tiny: Settings) -> Settings:
-    """As `tiny`, with smaller frames."""
-    return tiny.merged({"picture": {"width": 32, "height": 32}})
+    """As `tiny`, with smaller frames and fewer steps."""
+    return tiny.merged({"picture": {"width": 32, "height": 32}, "painting": {"first_steps": 2, "steps": 1}})
 
 
 @pytest.fixture

@@ -50,21 +50,27 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(mini: Models, tiny: Settings, tone: Tone, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def quick(tiny: Settings) -> Settings:
+    """As `tiny`, with fewer steps."""
+    return tiny.merged({"painting": {"first_steps": 2, "steps": 1}})
+
+
+@pytest.fixture(scope="module")
+def made(mini: Models, quick: Settings, tone: Tone, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder, progress = tmp_path_factory.mktemp("made"), list[Progress]()
     song = folder / "song.wav"
     soundfile.write(song, tone, 16_000, subtype="FLOAT")
     frames_dir = folder / "frames"
-    film = render(song, folder / "film.mp4", tiny, family=mini, frames_dir=frames_dir, on_progress=progress.append)
+    film = render(song, folder / "film.mp4", quick, family=mini, frames_dir=frames_dir, on_progress=progress.append)
     return Made(film, song, frames_dir, progress, probe(film.path))
 
 
 @pytest.fixture
-def render_tone(mini: Models, tiny: Settings, made: Made, tmp_path: Path) -> Callable[..., Film]:
+def render_tone(mini: Models, quick: Settings, made: Made, tmp_path: Path) -> Callable[..., Film]:
     """Render the tone to `NAME.mp4`."""
 
     def run(name: str, **changes: Any) -> Film:
-        return render(made.song, tmp_path / f"{name}.mp4", tiny.merged(changes), family=mini)
+        return render(made.song, tmp_path / f"{name}.mp4", quick.merged(changes), family=mini)
 
     return run
 
@@ -125,9 +131,9 @@ def test_the_seed_decides_the_film(made: Made, render_tone: Callable[..., Film])
 
 
 def test_a_replay_makes_the_same_film_and_notices_another_song(
-    mini: Models, tiny: Settings, made: Made, tmp_path: Path
+    mini: Models, quick: Settings, made: Made, tmp_path: Path
 ) -> None:
-    settings = tiny.merged({"prompts": ["a dog:0.5"], "run": {"seed": None}})
+    settings = quick.merged({"prompts": ["a dog:0.5"], "run": {"seed": None}})
     song = Path(shutil.copy(made.song, tmp_path))
     film = render(song, tmp_path / "film.mp4", settings, family=mini)
     assert frame_values(film)["similarity"] != frame_values(made.film)["similarity"]
@@ -186,9 +192,9 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     ids=["silence", "one sample", "shorter than a window", "7.1 at 8 kHz"],
 )
 def test_unusual_sounds_give_finite_losses(
-    sound: Tone, rate: int, mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write
+    sound: Tone, rate: int, mini: Models, quick: Settings, tmp_path: Path, write_sound: Write
 ) -> None:
-    film = render(write_sound(sound, rate=rate), tmp_path / "film.mp4", tiny, family=mini)
+    film = render(write_sound(sound, rate=rate), tmp_path / "film.mp4", quick, family=mini)
     assert film.frames == max(1, -(-len(sound) * 4 // rate))
     assert np.isfinite(frame_values(film)["loss"]).all()
 
@@ -254,21 +260,21 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     ids=["default", "sections and a map"],
 )
 def test_a_song_is_decoded_a_few_times_only(
-    changes: dict[str, Any], most: int, mini: Models, tiny: Settings, tmp_path: Path, write_sound: Write,
+    changes: dict[str, Any], most: int, mini: Models, quick: Settings, tmp_path: Path, write_sound: Write,
     decodes: Counter[Path],
 ) -> None:  # fmt: skip
     """To count its samples, to analyze it and to encode it; verifying needs only its first seconds."""
     song = write_sound(0.1 * np.random.default_rng(0).standard_normal(8_000 * 25), rate=8_000)
     still = {"sound": {"hop": 1}, "picture": {"fps": 1}, "painting": {"first_steps": 0, "steps": 0}}
-    render(song, tmp_path / "film.mp4", tiny.merged(still).merged(changes), family=mini)
+    render(song, tmp_path / "film.mp4", quick.merged(still).merged(changes), family=mini)
     assert 2 < decodes[song] <= most
 
 
 # Where films and frames go
 
 
-def test_a_stopped_film_is_kept_as_far_as_it_got(mini: Models, tiny: Settings, made: Made, tmp_path: Path) -> None:
-    job = prepare(made.song, tmp_path / "film.mp4", tiny)
+def test_a_stopped_film_is_kept_as_far_as_it_got(mini: Models, quick: Settings, made: Made, tmp_path: Path) -> None:
+    job = prepare(made.song, tmp_path / "film.mp4", quick)
     frames = list[Progress]()
 
     def follow(progress: Progress) -> None:
@@ -285,31 +291,31 @@ def test_a_stopped_film_is_kept_as_far_as_it_got(mini: Models, tiny: Settings, m
 
 
 def test_frames_are_kept_and_never_mixed_with_those_of_an_older_film(
-    mini: Models, tiny: Settings, made: Made, tmp_path: Path
+    mini: Models, quick: Settings, made: Made, tmp_path: Path
 ) -> None:
     assert len(list(made.frames_dir.glob("*.png"))) == 6
     folder = tmp_path / "frames"
     shutil.copytree(made.frames_dir, folder)
     with pytest.raises(OutputError, match=r"holds 0000\d\d\.png"):
-        prepare(made.song, tmp_path / "other.mp4", tiny, frames_dir=folder)
-    short = tiny.merged({"sound": {"duration": 0.5}})
+        prepare(made.song, tmp_path / "other.mp4", quick, frames_dir=folder)
+    short = quick.merged({"sound": {"duration": 0.5}})
     job = prepare(made.song, tmp_path / "film.mp4", short, frames_dir=folder, overwrite=True)
     assert len(list(folder.glob("*.png"))) == 6  # checking alone removes nothing
     next(render_job(job, load=lambda *_, **__: mini))
     assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000001.png"]
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write into"):
-        prepare(made.song, tmp_path / "third.mp4", tiny, frames_dir=tmp_path / "file" / "frames")
+        prepare(made.song, tmp_path / "third.mp4", quick, frames_dir=tmp_path / "file" / "frames")
 
 
-def test_nothing_is_overwritten_unless_requested(mini: Models, tiny: Settings, made: Made, tmp_path: Path) -> None:
+def test_nothing_is_overwritten_unless_requested(mini: Models, quick: Settings, made: Made, tmp_path: Path) -> None:
     song, path = made.copied(tmp_path)
     old = path.read_bytes()
     with pytest.raises(OutputError, match="exists"):
-        render(song, path, tiny, family=mini)
+        render(song, path, quick, family=mini)
     assert path.read_bytes() == old
     changes = {"run": {"seed": 9}, "sound": {"duration": 0.5}}
-    assert render(song, path, tiny.merged(changes), family=mini, overwrite=True).seed == 9
+    assert render(song, path, quick.merged(changes), family=mini, overwrite=True).seed == 9
     assert path.read_bytes() != old
 
 
@@ -324,20 +330,20 @@ def test_nothing_is_overwritten_unless_requested(mini: Models, tiny: Settings, m
     ],
 )
 def test_a_wrong_name_is_refused_before_any_work(
-    out: str, problem: str, tiny: Settings, tmp_path: Path, write_sound: Write, tone: Tone
+    out: str, problem: str, quick: Settings, tmp_path: Path, write_sound: Write, tone: Tone
 ) -> None:
     with pytest.raises(W2CError, match=problem):
-        prepare(write_sound(tone), tmp_path / out, tiny)
+        prepare(write_sound(tone), tmp_path / out, quick)
 
 
-def test_a_film_never_replaces_its_own_track(made: Made, tiny: Settings) -> None:
+def test_a_film_never_replaces_its_own_track(made: Made, quick: Settings) -> None:
     with pytest.raises(VideoError, match="is the track itself"):
-        prepare(made.film.path, made.film.path, tiny, overwrite=True)
+        prepare(made.film.path, made.film.path, quick, overwrite=True)
 
 
 @pytest.mark.parametrize("stage", ["rawvideo*rgb24", "f32le*aac"], ids=["writing", "muxing"])
 def test_a_full_disk_leaves_the_old_film_and_no_partial_file(
-    stage: str, mini: Models, tiny: Settings, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, mini: Models, quick: Settings, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     song, path = made.copied(tmp_path)
     old, before = path.read_bytes(), set(tmp_path.iterdir())
@@ -350,14 +356,14 @@ def test_a_full_disk_leaves_the_old_film_and_no_partial_file(
     broken.chmod(0o755)
     monkeypatch.setenv("W2C_FFMPEG", str(broken))
     with pytest.raises(VideoError, match="No space left") as caught:
-        render(song, path, tiny, family=mini, overwrite=True)
+        render(song, path, quick, family=mini, overwrite=True)
     assert "disk" in caught.value.hint
     assert path.read_bytes() == old
     assert set(tmp_path.iterdir()) == before
 
 
 def test_an_interrupted_film_leaves_the_old_one_and_no_partial_file(
-    mini: Models, tiny: Settings, made: Made, tmp_path: Path
+    mini: Models, quick: Settings, made: Made, tmp_path: Path
 ) -> None:
     song, path = made.copied(tmp_path)
     old, before = path.read_bytes(), set(tmp_path.iterdir())
@@ -367,6 +373,6 @@ def test_an_interrupted_film_leaves_the_old_one_and_no_partial_file(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        render(song, path, tiny, family=mini, overwrite=True, on_progress=interrupt)
+        render(song, path, quick, family=mini, overwrite=True, on_progress=interrupt)
     assert path.read_bytes() == old
     assert set(tmp_path.iterdir()) == before

@@ -74,7 +74,7 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def coarse(small: Settings) -> Settings:
     """Fewer windows."""
-    return small.merged({"sound": {"hop": 0.25}})
+    return small.merged({"sound": {"hop": 0.25}, "painting": {"first_steps": 5}})
 
 
 @pytest.fixture

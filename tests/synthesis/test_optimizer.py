@@ -74,7 +74,7 @@ def test_a_film_starts_from_an_init_image_and_an_init_weight_holds_it(optimized:
         made = optimized(steps, init_image=str(tmp_path / "start.png"), init_weight=init_weight)
         return (made.decode() - start).abs().mean().item()
 
-    begin, free, held = distance(0.0, 0), distance(0.0, 12), distance(5.0, 12)
+    begin, free, held = distance(0.0, 0), distance(0.0, 8), distance(5.0, 8)
     assert begin < 0.1
     assert free > 1.5 * begin
     assert held < 0.7 * free
@@ -198,7 +198,7 @@ def test_the_layout_weight_holds_the_colors(mini: Models, optimized: Optimized) 
     expected = mini.prior.color_layout(mini.prior.concept_log_probs(embedding, mini.clip.scale).exp())
 
     def distance(layout_weight: float) -> float:
-        made = optimized(12, "a forest", layout_weight=layout_weight)
+        made = optimized(8, "a forest", layout_weight=layout_weight)
         return layout_loss(made.decode()[None], expected).item()
 
     assert distance(20.0) < 0.8 * distance(0.001)
@@ -213,7 +213,7 @@ def test_without_a_prior_its_settings_change_nothing(mini: Models, optimized: Op
 
 
 def test_the_total_variation_weight_smooths_the_picture(optimized: Optimized) -> None:
-    plain, smooth = (total_variation(optimized(12, tv_weight=weight).decode()[None]).item() for weight in (0.0, 50.0))
+    plain, smooth = (total_variation(optimized(8, tv_weight=weight).decode()[None]).item() for weight in (0.0, 50.0))
     assert smooth < 0.8 * plain
 
 
