@@ -126,7 +126,7 @@ def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def fake_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFFmpeg:
-    """Put a shell script in ffmpeg's place; it has an h264 encoder, then does what it is told."""
+    """Replace ffmpeg by a shell script, which claims an h264 encoder."""
 
     def install(script: str) -> None:
         path = tmp_path / "bin" / "ffmpeg"

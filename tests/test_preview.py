@@ -283,9 +283,9 @@ def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
         return estimate(tune(picture={"layout": layout}))
 
     for layout, count in (("single", 1), ("grid", 3), ("separate", 2)):
-        told = cost(layout)
-        assert told.per_song_second == pytest.approx(count * 100 * 4)  # at 4 frames per second
-        assert told.seconds == pytest.approx(count * (3 * 10 + 6 * 100), rel=0.05)  # 3 first steps, 6 frames
+        found = cost(layout)
+        assert found.per_song_second == pytest.approx(count * 100 * 4)  # at 4 frames per second
+        assert found.seconds == pytest.approx(count * (3 * 10 + 6 * 100), rel=0.05)  # 3 first steps, 6 frames
     assert not (tmp_path / "cache").exists()
 
 

@@ -1,4 +1,4 @@
-"""The optimizer with the mini family: it approaches its target, repeats exactly, and holds still when told to."""
+"""The optimizer with the mini family: it approaches its target, repeats exactly, and the temporal weight holds it."""
 
 from __future__ import annotations
 
