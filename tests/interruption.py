@@ -21,7 +21,15 @@ def interrupted(*arguments: object, when: Callable[[dict[str, Any]], bool], afte
     """
     command = [sys.executable, "-m", "wav2clip_gen", *map(str, arguments), "--progress", "json"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        ),  # a shell's background jobs ignore it
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

@@ -69,7 +69,8 @@ def make_storyboard(
     for section in sections:
         panel, similarity = optimize_section(job, models, section, conditioning, guidance)
         panels.append(panel)
-        stages.report(done=len(panels), total=len(sections), similarity=similarity, message=_describe(panel))
+        message = f"section {len(panels)}/{len(sections)}  {_describe(panel)}"
+        stages.report(done=len(panels), total=len(sections), similarity=similarity, message=message)
 
     with written(job.out) as part:
         facts = _facts(job, len(panels), models.name if labelled else None)
@@ -112,10 +113,10 @@ def optimize_section(
 
 
 def _describe(panel: Panel) -> str:
-    """A section in one line: its times, its labels."""
+    """The times and labels of a section."""
     labels = ", ".join(label.text for label in panel.section.labels or ())
     uncertain = "  uncertain" if labels and panel.section.uncertain else ""
-    return f"section {clock(panel.start)}-{clock(panel.stop)}" + (f"  {labels}{uncertain}" if labels else "")
+    return f"{clock(panel.start)}-{clock(panel.stop)}" + (f"  {labels}{uncertain}" if labels else "")
 
 
 def _facts(job: Job, count: int, labeller: str | None) -> str:

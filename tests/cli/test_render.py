@@ -89,8 +89,8 @@ def test_a_record_with_images_is_replayed_from_another_folder(
     done = run(song, "-o", tmp_path / "film.mp4", "--progress", "json", *images, *prompts, *QUICK)
     assert done.exit_code == 0, done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert (lines[0]["event"], lines[-1]["event"]) == ("job", "Finished")
-    assert sum(line["event"] == "FramePainted" for line in lines) == 6
+    assert (lines[0]["event"], lines[-1]["event"]) == ("job", "film")
+    assert [line["done"] for line in lines if line.get("stage") == "optimize"] == [0, 1, 2, 3, 4, 5, 6]
     assert [line["text"] for line in lines if line["event"] == "note"] == [UNKNOWN_WORD]
     content = json.loads((tmp_path / "film.json").read_text())
     assert [one["file"] for one in content["settings"]["style_images"]] == ["moss.png", "moss.png"]
@@ -111,14 +111,14 @@ def test_a_record_with_images_is_replayed_from_another_folder(
 
     Image.new("RGB", (9, 9)).save(moss)
     other = run("--from", "../film.json", "--out", "other.mp4", "--dry-run")
-    assert f"note: {Path('..') / 'moss.png'} is not what it was for film.json" in other.stderr
+    assert f"note: {Path('..') / 'moss.png'} has changed since film.json" in other.stderr
 
 
 def test_a_storyboard_is_made_instead_of_a_video(song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     plan = run("song.wav", "--storyboard", "--dry-run", *QUICK)
     assert (plan.exit_code, plan.stdout) == (0, ""), plan.stderr
-    assert "song.storyboard.png: a picture of 64x48 for each section" in plan.stderr
+    assert "song.storyboard.png: one picture of 64x48 per section" in plan.stderr
     (tmp_path / "song.storyboard.png").touch()
     refused = run("song.wav", "--storyboard", *QUICK)
     assert (refused.exit_code, "song.storyboard.png exists" in refused.stderr) == (1, True)
@@ -187,9 +187,9 @@ def test_progress_of_the_separation_is_reported(tmp_path: Path, song: Path) -> N
     done = run(song, *stems, "--progress", "json")
     assert done.exit_code == 0, done.stderr
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    shares = [line["share"] for line in lines if line["event"] == "Separated"]
-    assert shares == sorted(shares)
-    assert shares[-1] == 1
+    percents = [line["done"] for line in lines if line.get("stage") == "separate"]
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
     assert lines[0]["stems"] == {"drums": "dsp"}
     plain = run(song, *stems, "--progress", "plain", "--overwrite", "--duration", 1)
     assert "separating the stems\nseparating the stems, " in plain.stderr
@@ -219,7 +219,7 @@ def test_progress_of_the_separation_is_reported(tmp_path: Path, song: Path) -> N
         (["nan.wav"], 1, "not numbers"),
         (["song.wav", "--start", "9"], 1, "nothing is left"),
         (["song.wav", "-o", "missing/film.mp4"], 1, "does not exist"),
-        (["song.wav", "-o", "film.avi"], 1, "only mp4"),
+        (["song.wav", "-o", "film.avi"], 1, "films are mp4"),
         (["song.wav", "-o", "taken.mp4"], 1, "exists"),
         (["song.wav", "song.wav", "-o", "one.mp4"], 2, "several tracks"),
         (["song.wav", "--fps", "0"], 2, "fps cannot be 0"),
@@ -240,17 +240,17 @@ def test_progress_of_the_separation_is_reported(tmp_path: Path, song: Path) -> N
         (["song.wav", "--map", "onset:prompt=1"], 2, "a prompt that does not exist"),
         (["song.wav", "--style-image", "none.png"], 2, "none.png: cannot be read"),
         (["song.wav", "--style-image", ":0.5"], 2, "no file"),
-        (["song.wav", "--init-image", "notes.txt"], 2, "not a picture"),
+        (["song.wav", "--init-image", "notes.txt"], 2, "not a readable image"),
         (["song.wav", "--init-weight", "0.5"], 2, "none is given"),
         (["song.wav", "--init-image", "picture.png", "--init-weight", "-1"], 2, "init weight cannot be -1"),
         (["song.wav", "--style-image", "picture.png:1e9"], 2, "weight cannot be"),
         (["song.wav", "--style-image", "picture.png:0", "--audio-weight", "0"], 2, "nothing guides"),
-        (["song.wav", "--init-image", "picture.png", "--frames-dir", ".", "--overwrite"], 2, "lies where"),
+        (["song.wav", "--init-image", "picture.png", "--frames-dir", ".", "--overwrite"], 2, "folder for the frames"),
         (["song.wav", "--storyboard", "-o", "sheet.jpg"], 1, "a storyboard is a png"),
         (["song.wav", "--storyboard", "-o", "missing/sheet.png"], 1, "does not exist"),
         (["song.wav", "--storyboard", "-o", "picture.png"], 1, "exists"),
         (["song.wav", "--storyboard", "--frames-dir", "frames"], 2, "no frames to keep"),
-        (["song.wav", "--storyboard", "-o", "picture.png", "--overwrite", "--init-image", "picture.png"], 2, "steers"),
+        (["song.wav", "--storyboard", "-o", "picture.png", "--overwrite", "--init-image", "picture.png"], 2, "is an input image"),
         ([], 2, "no track"),
     ],
 )  # fmt: skip
@@ -396,7 +396,7 @@ def test_version() -> None:
 def test_ctrl_c_keeps_the_finished_frames_as_a_playable_video(song: Path, tmp_path: Path) -> None:
     slow = ("--size", "64x64", "--fps", "60", "--first-steps", "1", "--steps", "20")
     code, stdout, stderr = interrupted(
-        song, "-o", tmp_path / "film.mp4", *slow, when=lambda line: line["event"] == "FramePainted"
+        song, "-o", tmp_path / "film.mp4", *slow, when=lambda line: line.get("stage") == "optimize" and line["done"] > 0
     )
     assert code == 130, stderr
     partial = tmp_path / "film.partial.mp4"
@@ -407,7 +407,7 @@ def test_ctrl_c_keeps_the_finished_frames_as_a_playable_video(song: Path, tmp_pa
 
 def test_ctrl_c_before_the_first_frame_leaves_nothing(song: Path, tmp_path: Path) -> None:
     slow = ("-o", tmp_path / "film.mp4", "--first-steps", "9999")
-    code, stdout, stderr = interrupted(song, *slow, when=lambda line: line.get("name") == "paint", after=0.3)
+    code, stdout, stderr = interrupted(song, *slow, when=lambda line: line.get("stage") == "optimize", after=0.3)
     assert (code, stdout) == (130, "")
     assert "interrupted" in stderr
     assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]

@@ -184,10 +184,10 @@ class PlainListener(Listener):
         if progress.stage != self._stage:
             self._stage = progress.stage
             self._begin_stage(progress.stage)
-        if progress.done:
-            self._advance(progress)
         if progress.message:
             self._print(progress.message)
+        if progress.done:
+            self._advance(progress)
 
     def show_film(self, film: Film) -> None:
         for line in describe_film(film):
@@ -204,11 +204,14 @@ class PlainListener(Listener):
 
     def _advance(self, progress: Progress) -> None:
         speed, now = self._speed_of(progress), time.monotonic()
+        if progress.message:  # it says the same
+            return
         if now - self._shown < INTERVAL and not (progress.stage == "optimize" and progress.done in (1, progress.total)):
             return
         self._shown = now
-        what = "frame" if progress.stage == "optimize" else STAGES[progress.stage]
-        self._print(f"{what} {progress.done}/{progress.total}" + (f", {speed}" if speed else ""))
+        done = f"{STAGES[progress.stage]}, {progress.done / progress.total:.0%}"
+        frame = f"frame {progress.done}/{progress.total}" + (f", {speed}" if speed else "")
+        self._print(frame if progress.stage == "optimize" else done)
 
     def _speed_of(self, progress: Progress) -> str:
         return self._speed.update(progress) if progress.stage == "optimize" else ""
