@@ -105,7 +105,7 @@ def test_a_file_that_is_no_image_is_refused(tmp_path: Path, save: Save, monkeypa
         save(Image.new("1", (side, side)), name)
     for name, problem in {
         "none.png": "cannot be read (No such file or directory)", "folder": "cannot be read",
-        "notes.png": "not a picture", "empty.png": "not a picture", "drawing.eps": "not a picture",
+        "notes.png": "not a readable image", "empty.png": "not a readable image", "drawing.eps": "not a readable image",
         "large.png": "more than", "bomb.png": "more than",
     }.items():  # fmt: skip
         assert_refused(tmp_path / name, problem)

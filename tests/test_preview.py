@@ -119,7 +119,7 @@ def test_the_progress_of_a_storyboard_describes_each_section(made: Made) -> None
     assert [(one.done, one.total) for one in sections] == [(1, 2), (2, 2)]
     assert all(one.similarity is not None for one in sections)
     for one, panel in zip(sections, made.panels, strict=True):
-        assert one.message.startswith("section 0:0")
+        assert one.message.startswith(f"section {one.done}/2  0:0")
         assert panel.section.labels
         assert panel.section.labels[0].text in one.message
 

@@ -334,13 +334,13 @@ def test_a_film_never_replaces_the_song_of_a_folder_or_that_of_another_film(
     ("changes", "problem", "hint"),
     [
         ({"stems": ["vocal"]}, "no stem is called 'vocal'", "did you mean vocals"),
-        ({"stems": ["vocals", ""]}, "no name of a stem", "vocals"),
+        ({"stems": ["vocals", ""]}, "a stem has no name", "vocals"),
         ({"stems": ["mix"]}, "the song, not a stem", "vocals"),
         ({"stems": ["drums", "drums"]}, "drums is named twice", "once"),
         ({"stems": [{"name": "drums", "weight": -1}]}, "weight cannot be -1", "from 0"),
         ({"stems": [{"name": "drums", "loud": 1}]}, "stems.loud", "weight"),
-        ({"stems": [{"weight": 1}]}, "a stem is a name", "stems: [vocals"),
-        ({"stems": [3]}, "a stem is a name", "stems: [vocals"),
+        ({"stems": [{"weight": 1}]}, "a stem has no name", "vocals"),
+        ({"stems": [3]}, "a stem is a text, not 3", "vocals"),
         ({"stems": [{"name": "drums", "weight": 0}]}, "nothing", "a stem"),
         ({"stem_files": [3]}, "NAME=FILE", "drums=d.wav"),
         ({"stem_files": ["bass=b.wav"]}, "which is not used", "--stems vocals,drums,bass"),
@@ -352,7 +352,7 @@ def test_a_film_never_replaces_the_song_of_a_folder_or_that_of_another_film(
         ({"stems": [{"name": "drums", "weight": 0}], "picture": {"layout": "separate"}}, "weight of drums", "--layout"),
         ({"picture": {"layout": "mosaic"}}, "layout cannot be mosaic", "grid"),
         ({"sound": {"separator": "magic"}}, "separator cannot be magic", "dsp"),
-        ({"sound": {"weight": 0}, "prompts": ["a sea"]}, "no stem", "sound.weight"),
+        ({"sound": {"weight": 0}, "prompts": ["a sea"]}, "the stems have no effect", "sound.weight"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(

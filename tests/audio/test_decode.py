@@ -141,7 +141,8 @@ class FullDisk(io.BytesIO):
 def test_a_full_disk_is_reported_with_its_folder(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     track = open_track(save("song.wav", noise(0.2)))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: FullDisk())
+    real = tempfile.TemporaryFile  # which ffmpeg needs for its messages
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: FullDisk() if "prefix" in options else real())
     with pytest.raises(OutputError, match=f"cannot write temporary audio to {tmp_path}: No space left") as caught:
         decoded(track)
     assert "TMPDIR" in caught.value.hint

@@ -136,7 +136,7 @@ def test_title_and_settings_are_in_the_film(save: Save, film: Film) -> None:
 def test_a_full_disk_is_reported_with_a_hint(save: Save, film: Film, fake_ffmpeg: FakeFFmpeg) -> None:
     track, picture = open_track(save("song.wav", noise(0.5))), film(6)
     plan = plan_sound(track)
-    decode = f'case "$*" in *f32le*) exec {ffmpeg.find_ffmpeg()} "$@";; esac'
+    decode = f'case "$*" in *pipe:1*) exec {ffmpeg.find_ffmpeg()} "$@";; esac'
     fake_ffmpeg(f"{decode}; cat >/dev/null; echo 'Error writing trailer: No space left on device' >&2; exit 228")
     with pytest.raises(VideoError, match=r"could not mux .*No space left") as caught:
         mux(picture, track, picture.with_name("out.mp4"), plan=plan, metadata={})

@@ -48,7 +48,7 @@ def test_an_offset_is_measured(late: float, save: Save, film: Film) -> None:
     if abs(late) < 1 / 12:
         assert verify(path, track) == pytest.approx(late, abs=0.001)
     else:
-        with pytest.raises(VideoError, match=f"sounds {late:.4f} s late"):
+        with pytest.raises(VideoError, match=f"has its sound {late:.4f} s late"):
             verify(path, track)
 
 

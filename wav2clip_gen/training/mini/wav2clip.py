@@ -292,4 +292,4 @@ def embed_samples(encoder: Wav2CLIP, samples: Array) -> Tensor:
     windows = windows[torch.linspace(0, len(windows) - 1, min(MOST_WINDOWS, len(windows))).long()]
     loudness = windows.square().mean(dim=1).sqrt()
     windows = windows[loudness >= 0.1 * loudness.max()]
-    return F.normalize(encoder.embed(lambda: [windows]).mean(dim=0), dim=0)
+    return F.normalize(encoder.encode_windows(lambda: [windows]).mean(dim=0), dim=0)
