@@ -27,9 +27,6 @@ def interrupted(*arguments: object, when: Callable[[dict[str, Any]], bool], afte
         text=True,
         cwd=ROOT,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.default_int_handler
-        ),  # a shell's background jobs ignore it
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

@@ -59,7 +59,7 @@ def test_a_film_that_cannot_be_renamed_is_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "film.mp4"
     (folder / "inside").mkdir(parents=True)
     with (
-        pytest.raises(OutputError, match="cannot write .*film.mp4") as caught,
+        pytest.raises(OutputError, match=r"cannot write .*film\.mp4") as caught,
         appear_whole(folder, option="--keep-stems") as part,
     ):
         part.touch()
