@@ -250,7 +250,7 @@ def test_progress_of_the_separation_is_reported(tmp_path: Path, song: Path) -> N
         (["song.wav", "--storyboard", "-o", "missing/sheet.png"], 1, "does not exist"),
         (["song.wav", "--storyboard", "-o", "picture.png"], 1, "exists"),
         (["song.wav", "--storyboard", "--frames-dir", "frames"], 2, "no frames to keep"),
-        (["song.wav", "--storyboard", "-o", "picture.png", "--overwrite", "--init-image", "picture.png"], 2, "input image"),
+        (["song.wav", "--storyboard", "-o", "picture.png", "--overwrite", "--init-image", "picture.png"], 2, "input"),
         ([], 2, "no track"),
     ],
 )  # fmt: skip
