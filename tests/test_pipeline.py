@@ -26,7 +26,7 @@ from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render, render_job
 from wav2clip_gen.progress import STAGES, Film, Progress
-from wav2clip_gen.video.probe import FilmFacts, probe
+from wav2clip_gen.video.verify import FilmFacts, probe
 
 Tone = NDArray[np.float64]
 RECORD = Path(__file__).with_name("data") / "record-0.1.json"

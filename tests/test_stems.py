@@ -24,7 +24,7 @@ from wav2clip_gen.job import Job, fill, prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import StageClock, load_stems, render, render_job
 from wav2clip_gen.progress import Film, Progress, ignore
-from wav2clip_gen.video.probe import probe
+from wav2clip_gen.video.verify import probe
 
 SONG = SAMPLES / "song"
 SPAN = {"sound": {"start": 7, "duration": 1}}  # drums and vocals play

@@ -22,7 +22,7 @@ from wav2clip_gen.job import PICTURES, Job, films, pictures, prepare, record_pat
 from wav2clip_gen.progress import Film, OnProgress, Progress, ignore
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
-from wav2clip_gen.video.probe import verify_film
+from wav2clip_gen.video.verify import verify_film
 from wav2clip_gen.video.writer import FilmWriter
 
 if TYPE_CHECKING:

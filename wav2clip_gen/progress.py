@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wav2clip_gen.video.probe import SyncReport
+from wav2clip_gen.video.verify import SyncReport
 
 STAGES = ("load", "separate", "analyze", "optimize", "mux", "verify", "draw")
 

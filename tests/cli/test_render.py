@@ -25,7 +25,7 @@ from wav2clip_gen.cli.app import COMMANDS
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.config import all_settings
 from wav2clip_gen.models import manifest, registry
-from wav2clip_gen.video.probe import probe
+from wav2clip_gen.video.verify import probe
 
 UNKNOWN_WORD = 'mini-clip has not learned the word "xqzw", and guesses'
 QUICK = ["--size", "64x48", "--fps", "4", "--first-steps", "1", "--steps", "1", "--cuts", "2"]

@@ -13,7 +13,7 @@ from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.errors import VideoError
 from wav2clip_gen.video.mux import SoundPlan, mux, plan_sound
-from wav2clip_gen.video.probe import SyncReport, probe, verify_film
+from wav2clip_gen.video.verify import SyncReport, probe, verify_film
 
 
 def make(track: Track, film: Film, fps: float = 12) -> tuple[Path, SoundPlan, SyncReport]:

@@ -15,7 +15,7 @@ from tests.video.conftest import TWELVE, picture, write_film
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.timeline import exact_fps
 from wav2clip_gen.errors import SettingsError, VideoError
-from wav2clip_gen.video.probe import probe
+from wav2clip_gen.video.verify import probe
 from wav2clip_gen.video.writer import FilmWriter
 
 

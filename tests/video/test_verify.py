@@ -12,7 +12,7 @@ from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.errors import VideoError
 from wav2clip_gen.video.mux import mux, plan_sound
-from wav2clip_gen.video.probe import probe, verify_film
+from wav2clip_gen.video.verify import probe, verify_film
 
 
 def mux_unchecked(picture: Path, sound: Path, *options: str) -> Path:
