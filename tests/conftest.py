@@ -89,10 +89,10 @@ def tone() -> NDArray[np.float64]:
 def condition_job(job: Job, models: Models) -> Conditioning:
     """The conditioning of a film with one picture."""
     from wav2clip_gen import pipeline
-    from wav2clip_gen.progress import ignore
+    from wav2clip_gen.progress import StageClock, ignore
     from wav2clip_gen.synthesis.modulation import modulate
 
-    audio = pipeline.analyze_audio(job, pipeline.load_stems(job, pipeline.StageClock(ignore)), models)
+    audio = pipeline.analyze_audio(job, pipeline.load_stems(job, StageClock(ignore)), models)
     parameters = modulate(job.settings, audio.features, job.timeline)
     guidance = pipeline.encode_job_guidance(job, models, parameters)
     return pipeline.condition(job, audio, guidance, parameters, job.settings.stems)

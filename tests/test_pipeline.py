@@ -301,6 +301,16 @@ def test_frames_are_kept_and_never_mixed_with_those_of_an_older_film(
     short = quick.merged({"sound": {"duration": 0.5}})
     job = prepare(made.song, tmp_path / "film.mp4", short, frames_dir=folder, overwrite=True)
     assert len(list(folder.glob("*.png"))) == 6  # checking alone removes nothing
+    odd = prepare(
+        made.song,
+        tmp_path / "odd.mp4",
+        short.merged({"picture": {"width": 50}}),
+        frames_dir=folder,
+        overwrite=True,
+    )
+    with pytest.raises(SettingsError, match="multiples of"):
+        next(render_job(odd, load=lambda *_, **__: mini))
+    assert len(list(folder.glob("*.png"))) == 6  # nor does a size that the models cannot make
     next(render_job(job, load=lambda *_, **__: mini))
     assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000001.png"]
     (tmp_path / "file").touch()

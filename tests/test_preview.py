@@ -23,9 +23,9 @@ from wav2clip_gen.contact_sheet import MARGIN, Panel, draw
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.pipeline import StageClock, analyze_audio, encode_job_guidance, load_stems
+from wav2clip_gen.pipeline import analyze_audio, encode_job_guidance, load_stems
 from wav2clip_gen.preview import estimate, make_storyboard, optimize_section
-from wav2clip_gen.progress import Estimate, Progress, Storyboard, ignore
+from wav2clip_gen.progress import Estimate, Progress, StageClock, Storyboard, ignore
 from wav2clip_gen.synthesis.modulation import modulate
 
 Make = Callable[..., Job]

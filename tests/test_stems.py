@@ -22,8 +22,8 @@ from wav2clip_gen.config import MIX, Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.job import Job, fill, prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.pipeline import StageClock, load_stems, render, render_job
-from wav2clip_gen.progress import Film, Progress, ignore
+from wav2clip_gen.pipeline import load_stems, render, render_job
+from wav2clip_gen.progress import Film, Progress, StageClock, ignore
 from wav2clip_gen.video.verify import probe
 
 SONG = SAMPLES / "song"

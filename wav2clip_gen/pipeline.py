@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +18,7 @@ from wav2clip_gen.config import MIX, Settings, StemWeight
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.files import appear_whole, empty_folder, scratch_path
 from wav2clip_gen.job import PICTURES, Job, films, pictures, prepare, record_path, truncate
-from wav2clip_gen.progress import Film, OnProgress, Progress, ignore
+from wav2clip_gen.progress import Film, OnProgress, StageClock, ignore
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.verify import verify_film
@@ -193,11 +192,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageClock) -> Models:
-    """Load the networks of a job onto their device."""
+    """Load the networks of a job onto their device, and check that they can make pictures of its size."""
     from wav2clip_gen.models.registry import choose_device, load_models
+    from wav2clip_gen.synthesis.optimizer import check_size
 
     stages.begin("load")
     models = (load or load_models)(job.selection, device=choose_device(job.settings.run.device))
+    check_size(job.settings.picture.width, job.settings.picture.height, models.vqgan.stride)
     stages.report(message=f"models {models.name} on {models.device}")
     return models
 
@@ -321,35 +322,3 @@ def note_silent_stems(conditioning: Iterable[Conditioning], stages: StageClock) 
     silent = sorted({stem for one in conditioning for stem in one.silent})
     if silent:
         stages.report(message=f"note: silent from start to end: {', '.join(silent)}")
-
-
-class StageClock:
-    """Reports stages as they begin, and the seconds spent in each."""
-
-    def __init__(self, on_progress: OnProgress) -> None:
-        self._on_progress = on_progress
-        self._seconds: dict[str, float] = {}
-        self._stage, self._since = "", time.perf_counter()
-
-    def begin(self, stage: str) -> None:
-        """Begin a stage, which ends the one before."""
-        self._close()
-        if stage != self._stage:
-            self._stage = stage
-            self._on_progress(Progress(stage=stage))
-
-    def report(self, **values: object) -> None:
-        """Report progress within the stage; see `Progress`."""
-        self._on_progress(Progress(stage=self._stage, **values))  # type: ignore[arg-type]
-
-    def finish(self) -> dict[str, float]:
-        """Seconds per stage since the last call."""
-        self._close()
-        seconds, self._seconds, self._stage = self._seconds, {}, ""
-        return {stage: round(spent, 3) for stage, spent in seconds.items()}
-
-    def _close(self) -> None:
-        now = time.perf_counter()
-        if self._stage:
-            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
-        self._since = now

@@ -16,7 +16,6 @@ from wav2clip_gen.job import Job, films, pictures
 from wav2clip_gen.models.registry import supports_audio
 from wav2clip_gen.pipeline import (
     AudioAnalysis,
-    StageClock,
     analyze_audio,
     condition,
     encode_job_guidance,
@@ -24,7 +23,7 @@ from wav2clip_gen.pipeline import (
     load_stems,
     note_silent_stems,
 )
-from wav2clip_gen.progress import Estimate, OnProgress, Storyboard, ignore
+from wav2clip_gen.progress import Estimate, OnProgress, StageClock, Storyboard, ignore
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,38 @@ OnProgress = Callable[[Progress], None]
 
 def ignore(progress: Progress) -> None:
     """A listener that does nothing."""
+
+
+class StageClock:
+    """Reports stages as they begin, and the seconds spent in each."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._seconds: dict[str, float] = {}
+        self._stage, self._since = "", time.perf_counter()
+
+    def begin(self, stage: str) -> None:
+        """Begin a stage, which ends the one before."""
+        self._close()
+        if stage != self._stage:
+            self._stage = stage
+            self._on_progress(Progress(stage=stage))
+
+    def report(self, **values: object) -> None:
+        """Report progress within the stage; see `Progress`."""
+        self._on_progress(Progress(stage=self._stage, **values))  # type: ignore[arg-type]
+
+    def finish(self) -> dict[str, float]:
+        """Seconds per stage since the last call."""
+        self._close()
+        seconds, self._seconds, self._stage = self._seconds, {}, ""
+        return {stage: round(spent, 3) for stage, spent in seconds.items()}
+
+    def _close(self) -> None:
+        now = time.perf_counter()
+        if self._stage:
+            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
+        self._since = now
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.config import FEATURES, MIX, PITCHES, Settings
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.pipeline import StageClock, analyze_audio, load_stems, render
-from wav2clip_gen.progress import ignore
+from wav2clip_gen.pipeline import analyze_audio, load_stems, render
+from wav2clip_gen.progress import StageClock, ignore
 from wav2clip_gen.synthesis.modulation import ParameterCurves, envelope_follower, feature_curve, modulate
 
 Floats = NDArray[np.float64]
