@@ -70,7 +70,7 @@ weights-smoke: $(READY)  ## prove the way from data to film on made-up data: min
 
 docs: $(READY)  ## write docs/options.md and build the documentation into site/
 	$(BIN)/python -m tests.readme
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove .venv and what was built
 	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache
