@@ -40,11 +40,11 @@ def mini() -> Models:
 @pytest.fixture(scope="session")
 def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the family `full` at its published size, its weights random."""
-    from wav2clip_gen.models import manifest, random_weights
+    from wav2clip_gen.models import checkpoints, manifest
 
     folder = tmp_path_factory.mktemp("weights")
     for part in manifest.expand("full"):
-        random_weights.write_random(folder / part.name / f"{part.role}.safetensors", role=part.role, config=part.config)
+        checkpoints.write_random(folder / part.name / f"{part.role}.safetensors", role=part.role, config=part.config)
     return folder
 
 

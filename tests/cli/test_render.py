@@ -24,7 +24,7 @@ from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.config import all_settings
-from wav2clip_gen.models import manifest, registry
+from wav2clip_gen.models import manifest, store
 from wav2clip_gen.video.probe import probe
 
 UNKNOWN_WORD = 'mini-clip has not learned the word "xqzw", and guesses'
@@ -305,7 +305,7 @@ def test_damaged_weights_give_one_clear_line(song: Path, tmp_path: Path, monkeyp
     family = tmp_path / "weights" / "mini"
     family.mkdir(parents=True)
     for part in manifest.expand("mini"):
-        content = registry.locate(part).read_bytes()
+        content = store.locate(part).read_bytes()
         cut = len(content) // 2 if part.role == "vqgan" else len(content)
         (family / f"{part.role}.safetensors").write_bytes(content[:cut])
     monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path / "weights"))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.models import checkpoints, random_weights
+from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.convert import convert, fetch_tag, is_torchscript
 from wav2clip_gen.models.vqgan import VQGANConfig
@@ -49,7 +49,7 @@ def save(tmp_path: Path) -> Save:
 
 
 def network(role: str, config: dict[str, Any]) -> dict[str, Tensor]:
-    return random_weights.random_network(role, config, seed=3).state_dict()
+    return checkpoints.random_network(role, config, seed=3).state_dict()
 
 
 def prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -248,7 +248,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """In the hub's place: open_clip knows one set of weights for our small architecture, and gives them."""
     import open_clip
 
-    filled = random_weights.random_network("clip", {"architecture": "w2c-mini"}, seed=5)
+    filled = checkpoints.random_network("clip", {"architecture": "w2c-mini"}, seed=5)
     assert isinstance(filled, Perceptor)
     filled.model.visual.preprocess_cfg["mean"] = (0.1, 0.2, 0.3)
     trained: dict[str, Any] = {"quick_gelu": False}

@@ -69,11 +69,11 @@ def _devices() -> list[tuple[bool, str]]:
 
 
 def _weights() -> list[tuple[bool, str]]:
-    from wav2clip_gen.models import manifest, registry
+    from wav2clip_gen.models import manifest, registry, store
 
     found = []
     for family in registry.FAMILIES:
-        parts = [registry.status(part) for part in manifest.expand(family)]
+        parts = [store.status(part) for part in manifest.expand(family)]
         if family != registry.FAMILIES[-1] and all(part.state == "missing" for part in parts):
             found.append((True, f"{family}: not fetched (`w2c-gen weights fetch {family}`)"))
         else:
@@ -84,7 +84,7 @@ def _weights() -> list[tuple[bool, str]]:
 def _check_part(family: str, found: Status) -> tuple[bool, str]:
     """Whether a part is in place and builds its network."""
     from wav2clip_gen.errors import WeightsError
-    from wav2clip_gen.models import checkpoints, manifest, registry
+    from wav2clip_gen.models import checkpoints, manifest, store
 
     part, path = found.part, found.path
     if found.state == "missing" and part.role in manifest.OPTIONAL:
@@ -95,5 +95,5 @@ def _check_part(family: str, found: Status) -> tuple[bool, str]:
         checkpoints.load(path, role=part.role)
     except WeightsError as error:
         return False, error.what
-    size, digest = path.stat().st_size / 2**20, registry.weights_sha256(path)[:12]
+    size, digest = path.stat().st_size / 2**20, store.weights_sha256(path)[:12]
     return True, f"{family} {part.role}: {found.state}, {size:.1f} MiB, sha256 {digest}, {path}"

@@ -57,13 +57,13 @@ def list_all(
     from wav2clip_gen.cli import console
 
     with console.errors_shown(debug=debug):
-        from wav2clip_gen.models import maintenance, manifest, registry
+        from wav2clip_gen.models import maintenance, manifest
 
         published = manifest.published()
-        found = [registry.status(part, weights_dir) for part in published.parts.values()]
+        found = [store.status(part, weights_dir) for part in published.parts.values()]
         extras = maintenance.extras(weights_dir)
         if json:
-            content = {"folder": str(registry.weights_folder(weights_dir)), "families": published.families}
+            content = {"folder": str(store.weights_folder(weights_dir)), "families": published.families}
             lists = {"parts": [_part_fields(one) for one in found], "extras": [_extra_fields(one) for one in extras]}
             typer.echo(jsonlib.dumps({**content, **lists}, indent=2))
             return
@@ -128,10 +128,10 @@ def verify(
     code = 0
     with console.errors_shown(debug=debug):
         from wav2clip_gen.errors import WeightsError
-        from wav2clip_gen.models import maintenance, manifest, registry
+        from wav2clip_gen.models import maintenance, manifest
 
         for part in manifest.expand(*(names or manifest.published().parts)):
-            if not names and registry.status(part, weights_dir).state == "missing":
+            if not names and store.status(part, weights_dir).state == "missing":
                 continue
             try:
                 typer.echo(f"ok  {part.name}: {maintenance.verify(part, weights_dir)}")
@@ -152,13 +152,13 @@ def path(
     from wav2clip_gen.cli import console
 
     with console.errors_shown(debug=debug):
-        from wav2clip_gen.models import manifest, registry
+        from wav2clip_gen.models import manifest
 
         if name is None:
-            typer.echo(str(registry.weights_folder(weights_dir)))
+            typer.echo(str(store.weights_folder(weights_dir)))
             return
         for part in manifest.expand(name):
-            typer.echo(str(registry.require_part(part, weights_dir)))
+            typer.echo(str(store.require_part(part, weights_dir)))
 
 
 @app.command()
@@ -180,7 +180,7 @@ def convert(
     with console.errors_shown(debug=debug):
         from wav2clip_gen.errors import OutputError, WeightsError
         from wav2clip_gen.files import check_output
-        from wav2clip_gen.models import manifest, registry
+        from wav2clip_gen.models import manifest
 
         part = manifest.part(name)
         if part.shipped:
@@ -191,7 +191,7 @@ def convert(
         if out is None:
             from wav2clip_gen.models.fetch import install
 
-            _refuse_existing(registry.locate(part, weights_dir), overwrite, ", or --out")
+            _refuse_existing(store.locate(part, weights_dir), overwrite, ", or --out")
             out = install(file, part, weights_dir, precision=precision.value)
         else:
             if out.suffix.lower() != ".safetensors":
@@ -218,11 +218,11 @@ def fake(
 
     with console.errors_shown(debug=debug):
         from wav2clip_gen.errors import WeightsError
-        from wav2clip_gen.models import manifest, random_weights, registry
+        from wav2clip_gen.models import manifest, random_weights
         from wav2clip_gen.models.lockfile import LockFile
 
         for part in manifest.expand(*names):
-            path = registry.locate(part, weights_dir)
+            path = store.locate(part, weights_dir)
             if part.shipped:
                 hint = "name a published part: `w2c-gen weights list`"
                 raise WeightsError(f"{part.name} comes with w2c-gen", hint=hint)

@@ -23,8 +23,8 @@ from requests.exceptions import ProxyError, RequestException, SSLError, Timeout
 
 from wav2clip_gen import __version__
 from wav2clip_gen.errors import OutputError, WeightsError
-from wav2clip_gen.models.lockfile import OTHER_FOLDER, translate_disk_errors
 from wav2clip_gen.models.manifest import Part
+from wav2clip_gen.models.store import OTHER_FOLDER, translate_disk_errors
 
 CHUNK = 64 * 1024  # bytes
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two packets
@@ -80,18 +80,13 @@ class Target:
 
 
 class SourceError(WeightsError):
-    """A source cannot give the file; another one may."""
+    """A source cannot give the file; another one may, and with `retry` this one at another time."""
 
-    def __init__(self, url: str, reason: str, *, unreachable: bool = False) -> None:
+    def __init__(
+        self, url: str, reason: str, *, retry: bool = False, unreachable: bool = False, wait: float | None = None
+    ) -> None:
         super().__init__(f"{urlsplit(url).hostname}: {reason}")
-        self.unreachable = unreachable
-
-
-class _TryError(Exception):
-    """This try failed; another one may not."""
-
-    def __init__(self, reason: str, *, unreachable: bool = False, wait: float | None = None) -> None:
-        super().__init__(reason)
+        self.retry = retry
         self.unreachable = unreachable
         self.wait = wait  # seconds that the server asked for
 
@@ -105,21 +100,19 @@ def download(
         SourceError: The source has no such file, or another one, or cannot be reached.
         OutputError: The file cannot be written, or there is no room for it.
     """
-    resumed, failures, reached = False, 0, target.length()
+    failures, reached = 0, target.length()
     with requests.Session() as session:
         while True:
             try:
-                resumed = (yield from _try(session, url, target)) or resumed
-            except _TryError as error:
+                return (yield from _try(session, url, target))
+            except SourceError as error:
                 failures = failures + 1 if target.length() <= reached else 1
                 reached = max(reached, target.length())
-                if failures >= TRIES:
-                    raise SourceError(url, str(error), unreachable=error.unreachable) from None
+                if not error.retry or failures >= TRIES:
+                    raise
                 pause = min(2.0 ** (failures - 1) if error.wait is None else error.wait, LONGEST_WAIT)
-                yield target.report("retry", f"{urlsplit(url).hostname}: {error}; again in {pause:.0f} s")
+                yield target.report("retry", f"{error.what}; again in {pause:.0f} s")
                 sleep(pause)
-            else:
-                return resumed
 
 
 def _try(session: requests.Session, url: str, target: Target) -> Generator[Progress, None, bool]:
@@ -140,14 +133,13 @@ def _try(session: requests.Session, url: str, target: Target) -> Generator[Progr
         if url.startswith("https:") and not response.url.startswith("https:") and not target.sha256:
             raise SourceError(url, "leads to plain http, and no hash is known that would show a forgery")
         first, total = _range(response)
-        if response.status_code == 416 and total == start:  # nothing is missing
+        code = response.status_code
+        if code == 416 and total == start:  # nothing is missing
             return True
-        if response.status_code == 416 or (
-            response.status_code == 206 and (first != start or _has_changed(response, validator))
-        ):
+        if code == 416 or (code == 206 and (first != start or _has_changed(response, validator))):
             target.discard()
-            raise _TryError("the file has changed there", wait=0)
-        start = start if response.status_code == 206 else 0
+            raise SourceError(url, "the file has changed there", retry=True, wait=0)
+        start = start if code == 206 else 0
         if total is not None and target.part.size is not None and total != target.part.size:
             raise SourceError(url, f"has a file of {total} bytes instead of {target.part.size}")
         _check_room(target, total)
@@ -184,7 +176,7 @@ def _write(
             file.flush()
             os.fsync(file.fileno())
     if total is not None and done != total:
-        raise _TryError(f"the connection ended after {done} of {total} bytes")
+        raise SourceError(url, f"the connection ended after {done} of {total} bytes", retry=True)
     yield progress()
 
 
@@ -210,7 +202,8 @@ def _check_status(url: str, response: requests.Response) -> None:
     code = response.status_code
     if code in (408, 425, 429) or code >= 500:
         asked = response.headers.get("Retry-After", "")
-        raise _TryError(f"answers {code} {response.reason}", wait=float(asked) if asked.isdigit() else None)
+        wait = float(asked) if asked.isdigit() else None
+        raise SourceError(url, f"answers {code} {response.reason}", retry=True, wait=wait)
     if code in (401, 403):
         raise SourceError(url, f"asks for a login or refuses ({code})")
     if code in (404, 410):
@@ -252,13 +245,14 @@ def _chunks(url: str, response: requests.Response) -> Iterator[bytes]:
         raise _translate(url, error, "the connection broke off") from None
 
 
-def _translate(url: str, error: RequestException, reason: str, *, unreachable: bool = False) -> Exception:
+def _translate(url: str, error: RequestException, reason: str, *, unreachable: bool = False) -> SourceError:
+    """What went wrong between us and a source, and whether another try may help."""
     if isinstance(error, SSLError):
         return SourceError(url, "its certificate is not trusted (REQUESTS_CA_BUNDLE names those that are)")
     if isinstance(error, ProxyError):
-        return _TryError("the proxy refuses", unreachable=True)
+        return SourceError(url, "the proxy refuses", retry=True, unreachable=True)
     if isinstance(error, Timeout):
-        return _TryError(f"no answer within {TIMEOUT[1]:.0f} s", unreachable=unreachable)
-    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        return _TryError(reason, unreachable=unreachable)
-    return SourceError(url, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        reason = f"no answer within {TIMEOUT[1]:.0f} s"
+    elif not isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+        return SourceError(url, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return SourceError(url, reason, retry=True, unreachable=unreachable)

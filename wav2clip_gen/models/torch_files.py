@@ -130,7 +130,7 @@ def _read_zip(path: Path, file: BinaryIO, size: int) -> _Checkpoint:
     def storage(saved: Any) -> Any:
         _, dtype, key, _, count = saved
         entry = entries.get(f"data/{key}")
-        return make_storage(key, dtype, count, available=entry and entry.file_size)
+        return make_storage(key, dtype, count, available=entry.file_size if entry else None)
 
     if "byteorder" in entries:
         _check_byte_order(read("byteorder").decode("ascii"))

@@ -176,8 +176,34 @@ ALLOWED: dict[str, Callable[..., Any]] = {
 }
 
 
+def _load_dict(machine: Any) -> None:
+    items = machine.pop_mark()
+    machine.append(_dict(list(zip(items[::2], items[1::2], strict=True))))
+
+
+def _load_frozen_set(machine: Any) -> None:
+    machine.pop_mark()  # replaces `machine.append`, which so must be looked up after it
+    machine.append(Inert())
+
+
+_OVERRIDES: dict[int, Callable[[Any], None]] = {
+    pickle.EMPTY_DICT[0]: lambda machine: machine.append(_Dict()),
+    pickle.DICT[0]: _load_dict,
+    pickle.EMPTY_SET[0]: lambda machine: machine.append(Inert()),
+    pickle.FROZENSET[0]: _load_frozen_set,
+    pickle.BUILD[0]: lambda machine: machine.stack.pop(),  # the state, which would become attributes
+    pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # which allocates no more than it reads
+}
+
+
 class RestrictedUnpickler(pickle._Unpickler):
     """Python's own unpickler, without imports, attributes, and containers that hash anything."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch, **_OVERRIDES}
+
+    def __init__(self, file: BinaryIO, storage: Callable[[Any], Any] | None) -> None:
+        super().__init__(file, fix_imports=False, encoding="latin1")
+        self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name: a type of number, a function on the allow-list, or the inert class."""
@@ -185,27 +211,15 @@ class RestrictedUnpickler(pickle._Unpickler):
             return DTYPES[name]
         return ALLOWED.get(f"{module}.{name}", Inert)
 
-    def get_extension(self, code: int) -> None:
+    def get_extension(self: Any, code: int) -> None:
         """What stands for a registered class, which would be imported."""
         self.append(Inert)
 
-    def _load_dict(self) -> None:
-        items = self.pop_mark()
-        self.append(_dict(list(zip(items[::2], items[1::2], strict=True))))
-
-    def _load_frozen_set(self) -> None:
-        self.pop_mark()
-        self.append(Inert())
-
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
-        **pickle._Unpickler.dispatch,
-        pickle.EMPTY_DICT[0]: lambda self: self.append(_Dict()),
-        pickle.DICT[0]: _load_dict,
-        pickle.EMPTY_SET[0]: lambda self: self.append(Inert()),
-        pickle.FROZENSET[0]: _load_frozen_set,
-        pickle.BUILD[0]: lambda self: self.stack.pop(),  # the state, which would become attributes
-        pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # which allocates no more than it reads
-    }
+    def persistent_load(self, pid: Any) -> Any:
+        """What a persistent id stands for, by which torch refers to storages."""
+        if self._storage is None:
+            raise UnpicklingError("a storage where none belongs")
+        return self._storage(pid)
 
 
 def unpickle(file: BinaryIO, storage: Callable[[Any], Any] | None = None) -> Any:
@@ -216,11 +230,8 @@ def unpickle(file: BinaryIO, storage: Callable[[Any], Any] | None = None) -> Any
     """
     start = file.tell()
     data = io.BytesIO(file.read(LARGEST_PICKLE))
-    unpickler = RestrictedUnpickler(data, fix_imports=False, encoding="latin1")
-    if storage:
-        unpickler.persistent_load = storage
     try:
-        value = unpickler.load()
+        value = RestrictedUnpickler(data, storage).load()
     except EOFError:
         if len(data.getbuffer()) == LARGEST_PICKLE:
             raise UnpicklingError(f"a pickle of more than {LARGEST_PICKLE >> 20} MiB") from None
