@@ -59,9 +59,7 @@ def test_words_alone_may_steer_another_perceptor(
     write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "weights"
-    checkpoints.write_random(
-        folder / "vit-b-16" / "clip.safetensors", role="clip", config={"architecture": "w2c-mini"}
-    )
+    checkpoints.write_random(folder / "vit-b-16" / "clip.safetensors", role="clip", config={"architecture": "w2c-mini"})
     options = ("--perceptor", "vit-b-16", "--weights-dir", folder, "-p", "a dog")
     song = write_sound(tone)
     refused = film(song, tmp_path / "film.mp4", *options)
