@@ -11,7 +11,7 @@ from tests.models.tiny import write_weights
 from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import checkpoints, manifest, registry
-from wav2clip_gen.models.prior import ConceptPrior
+from wav2clip_gen.models.clip import ConceptPrior
 from wav2clip_gen.models.registry import Models, load_family
 
 

@@ -10,7 +10,7 @@ import typer
 from wav2clip_gen import __version__
 
 if TYPE_CHECKING:
-    from wav2clip_gen.models.registry import Status
+    from wav2clip_gen.models.store import Status
 
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False

@@ -117,14 +117,15 @@ def fetch(
     """Download parts, check them, and convert them. Run it again after a break: it resumes where it stopped."""
     tags = [name for name in names if "/" in name]  # of open_clip
     code = 0
-    for wanted in [*manifest.expand(*(name for name in names if name not in tags)), *tags]:
+    wanted: list[Part | str] = [*manifest.expand(*(name for name in names if name not in tags)), *tags]
+    for one in wanted:
         try:
             with console.errors_shown(debug=context.params["debug"]):
-                if isinstance(wanted, str):
-                    _fetch_tag(wanted, weights_dir, precision=precision.value, offline=offline)
+                if isinstance(one, str):
+                    _fetch_tag(one, weights_dir, precision=precision.value, offline=offline)
                 else:
                     _fetch_part(
-                        wanted, weights_dir, precision=precision.value, keep_original=keep_original, offline=offline
+                        one, weights_dir, precision=precision.value, keep_original=keep_original, offline=offline
                     )
         except typer.Exit as left:  # one part that fails does not stop the others
             code = max(code, left.exit_code)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole
-from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.prior import ConceptPrior
+from wav2clip_gen.models.clip import ConceptPrior, Perceptor
 from wav2clip_gen.models.store import Header
 from wav2clip_gen.models.store import read_header as read_header  # noqa: PLC0414 (re-exported)
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig

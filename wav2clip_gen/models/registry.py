@@ -16,8 +16,7 @@ from wav2clip_gen.models import manifest, store
 if TYPE_CHECKING:
     import torch
 
-    from wav2clip_gen.models.clip import Perceptor
-    from wav2clip_gen.models.prior import ConceptPrior
+    from wav2clip_gen.models.clip import ConceptPrior, Perceptor
     from wav2clip_gen.models.vqgan import VQGAN
     from wav2clip_gen.models.wav2clip import Wav2CLIP
 
