@@ -141,7 +141,7 @@ def fake_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFFmpeg:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A web server on this machine, reached without a proxy; downloads come in small blocks."""
+    """A web server on this machine, reached without a proxy; downloads come in small blocks and without pauses."""
     from tests.models.server import running
     from wav2clip_gen.models import download
 
@@ -149,6 +149,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(download, "CHUNK", 4096)
+    monkeypatch.setattr(download, "sleep", lambda seconds: None)
     with running() as bad:
         yield bad
 

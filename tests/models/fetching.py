@@ -38,8 +38,8 @@ def first_hash(folder: Path) -> str | None:
 
 
 def run(part: Part, folder: Path, **options: Any) -> list[Any]:
-    """The progress of fetching, without pauses."""
-    return list(fetch.fetch(part, folder, sleep=lambda _: None, **options))
+    """The progress of fetching."""
+    return list(fetch.fetch(part, folder, **options))
 
 
 def fails(part: Part, folder: Path, *words: str, kind: type[W2CError] = WeightsError, **options: Any) -> W2CError:

@@ -238,11 +238,14 @@ def test_redirects_that_do_not_end_are_reported(server: Server, folder: Path) ->
     fails(unknown(server.plan("/a", Answer(status=302, headers={"Location": "/a"}))), folder, "TooManyRedirects")
 
 
-def test_a_server_that_is_busy_is_asked_again_as_it_says(server: Server, folder: Path, converter: Any) -> None:
+def test_a_server_that_is_busy_is_asked_again_as_it_says(
+    server: Server, folder: Path, converter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     busy = Answer(status=503, headers={"Retry-After": "7"})
     part = part_from(server.plan("/eyes.pt", busy, Answer(status=500), Answer(body=BODY)))
     slept: list[float] = []
-    events = list(fetch.fetch(part, folder, sleep=slept.append))
+    monkeypatch.setattr(download, "sleep", slept.append)
+    events = run(part, folder)
     assert slept == [7.0, 2.0]
     assert [event.message.partition("; ")[2] for event in events if event.stage == "retry"] == [
         "again in 7 s",
@@ -251,11 +254,12 @@ def test_a_server_that_is_busy_is_asked_again_as_it_says(server: Server, folder:
     assert converter.given[0][0] == BODY
 
 
-def test_pauses_grow_and_end(server: Server, folder: Path) -> None:
+def test_pauses_grow_and_end(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(status=500)))
     slept: list[float] = []
+    monkeypatch.setattr(download, "sleep", slept.append)
     with pytest.raises(WeightsError, match="answers 500"):
-        list(fetch.fetch(part, folder, sleep=slept.append))
+        run(part, folder)
     assert slept == [1.0, 2.0, 4.0]
 
 

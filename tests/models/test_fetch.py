@@ -17,7 +17,7 @@ from tests.models.server import Answer, Server
 from tests.models.tiny import write_weights
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.models import fetch, manifest, store
+from wav2clip_gen.models import download, fetch, manifest, store
 from wav2clip_gen.models.download import Progress
 from wav2clip_gen.models.manifest import Part
 
@@ -108,6 +108,7 @@ def test_gone_from_all_sources_is_one_clear_line(server: Server, folder: Path) -
 
 def test_no_network_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(download, "sleep", lambda seconds: None)
     with servers.running() as closed:
         url = f"{closed.url}/eyes.pt"
     error = fails(unknown(url), folder, "127.0.0.1: cannot be reached")

@@ -262,7 +262,7 @@ def test_a_configuration_of_something_else_is_reported(change: Any, words: str, 
     change(content)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(WeightsError, match=words):
-        registry.read_taming_config(tmp_path / "mine.yaml")
+        registry.config_of(tmp_path / "mine.ckpt")
 
 
 def test_random_weights_are_marked_and_never_taken_by_themselves(tmp_path: Path) -> None:

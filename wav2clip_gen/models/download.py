@@ -12,10 +12,10 @@ import json
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from urllib.parse import urlsplit
 
 import requests
@@ -91,9 +91,7 @@ class SourceError(WeightsError):
         self.wait = wait  # seconds that the server asked for
 
 
-def download(
-    url: str, target: Target, *, sleep: Callable[[float], None] = time.sleep
-) -> Generator[Progress, None, bool]:
+def download(url: str, target: Target) -> Generator[Progress, None, bool]:
     """Download `url` into `target.arrived`, resuming what is there; return whether anything was resumed.
 
     Raises:
@@ -150,11 +148,11 @@ def _try(session: requests.Session, url: str, target: Target) -> Generator[Progr
 def _write(
     url: str, response: requests.Response, target: Target, *, start: int, total: int | None
 ) -> Generator[Progress, None, None]:
-    began = reported = time.monotonic()
+    began = reported = monotonic()
     done, size, name = start, target.part.size, target.part.name
 
     def progress() -> Progress:
-        rate = (done - start) / max(time.monotonic() - began, 1e-6)
+        rate = (done - start) / max(monotonic() - began, 1e-6)
         return Progress(part=name, stage="downloading", done=done, total=total or size, rate=rate)
 
     note = {"url": url, "etag": response.headers.get("ETag"), "modified": response.headers.get("Last-Modified")}
@@ -170,8 +168,8 @@ def _write(
                 if size is not None and done > size:
                     raise SourceError(url, f"gives more than the {size} bytes of the published file")
                 file.write(chunk)
-                if time.monotonic() - reported >= EVERY:
-                    reported = time.monotonic()
+                if monotonic() - reported >= EVERY:
+                    reported = monotonic()
                     yield progress()
             file.flush()
             os.fsync(file.fileno())

@@ -6,8 +6,7 @@ file once its hash is right, the converted weights, and the record of them.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,7 +25,6 @@ def fetch(
     precision: str = "fp32",
     keep_original: bool = False,
     offline: bool = False,
-    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Progress]:
     """Fetch a part into the folder of weights, reporting the progress; does nothing where it is in place.
 
@@ -36,7 +34,6 @@ def fetch(
         precision: "fp32", "fp16" or "bf16": how the converted weights are written.
         keep_original: Leave the published file next to the converted one.
         offline: Use no network, as with W2C_OFFLINE=1: convert what was fetched or copied there before.
-        sleep: Waits some seconds between two tries.
 
     Raises:
         WeightsError: No source gives the file, it is not the one that was published, or it cannot be converted.
@@ -64,7 +61,7 @@ def fetch(
         if _is_in_place(part, folder):
             yield in_place
             return
-        source, sha256 = yield from _require_original(part, folder, offline or asked_to_stay_offline(), sleep)
+        source, sha256 = yield from _require_original(part, folder, offline or asked_to_stay_offline())
         yield Progress(part=part.name, stage="converting", message="converting")
         try:
             install(original, part, folder, precision=precision, source=source, sha256=sha256)
@@ -126,9 +123,7 @@ def install(
     return path
 
 
-def _require_original(
-    part: Part, folder: Path, offline: bool, sleep: Callable[[float], None]
-) -> Generator[Progress, None, tuple[str, str]]:
+def _require_original(part: Part, folder: Path, offline: bool) -> Generator[Progress, None, tuple[str, str]]:
     """Make sure that the published file is there and is the right one; return where it comes from and its hash."""
     path = store.locate_original(part, folder)
     first = store.read_records(folder).get(part.name, {}).get("original", {})
@@ -148,17 +143,17 @@ def _require_original(
     for source in part.sources:
         yield target.report("source", f"from {urlsplit(source).hostname}")
         try:
-            return source, (yield from _download_checked(source, target, sleep))
+            return source, (yield from _download_checked(source, target))
         except SourceError as failed:
             failures.append(failed)
             yield target.report("failed", failed.what)
     raise _no_source_left(target, failures)
 
 
-def _download_checked(source: str, target: Target, sleep: Callable[[float], None]) -> Generator[Progress, None, str]:
+def _download_checked(source: str, target: Target) -> Generator[Progress, None, str]:
     """Download from one source, check, and return the hash; a resumed file that is wrong is fetched once more."""
     for _ in range(2):
-        resumed = yield from download(source, target, sleep=sleep)
+        resumed = yield from download(source, target)
         yield target.report("checking", "checking")
         with store.translate_disk_errors(target.path.parent):
             found, fault = _check(target.arrived, target)

@@ -136,30 +136,21 @@ def _own_file(path: Path, role: str) -> Component:
 
 
 def config_of(checkpoint: Path) -> dict[str, Any]:
-    """The configuration of a checkpoint: the YAML file of its name next to it, or the only one in its folder.
+    """Fields of `VQGANConfig` for a checkpoint: from the YAML file of its name next to it, or the only one there.
+
+    It configures a VQModel, a GumbelVQ, or a Net2NetTransformer with one of these as its first stage.
 
     Raises:
         SettingsError: There is none.
         WeightsError: It describes no VQGAN that can be used.
     """
     named = checkpoint.with_suffix(".yaml")
-    others = list(checkpoint.parent.glob("*.yaml"))
-    if named.is_file():
-        return read_taming_config(named)
-    if len(others) == 1:
-        return read_taming_config(others[0])
-    what = f"{checkpoint}: the size of its network is not known"
-    raise SettingsError(what, hint=f"put its configuration next to it as {named.name}")
-
-
-def read_taming_config(path: Path) -> dict[str, Any]:
-    """Fields of `VQGANConfig` from a configuration of VQModel, GumbelVQ, or a Net2NetTransformer's first stage.
-
-    Raises:
-        WeightsError: It describes none of these.
-    """
+    paths = [named] if named.is_file() else list(checkpoint.parent.glob("*.yaml"))
+    if len(paths) != 1:
+        what = f"{checkpoint}: the size of its network is not known"
+        raise SettingsError(what, hint=f"put its configuration next to it as {named.name}")
     try:
-        model = read_yaml(path)["model"]
+        model = read_yaml(paths[0])["model"]
         model = model["params"].get("first_stage_config", model)
         params = model["params"]
         network = params["ddconfig"]
@@ -167,10 +158,10 @@ def read_taming_config(path: Path) -> dict[str, Any]:
         config |= {"n_embed": params["n_embed"], "embed_dim": params["embed_dim"]}
     except (KeyError, TypeError, AttributeError) as error:
         hint = "give the YAML that came with the checkpoint"
-        raise WeightsError(f"{path}: describes no VQGAN (no {error})", hint=hint) from None
+        raise WeightsError(f"{paths[0]}: describes no VQGAN (no {error})", hint=hint) from None
     for name, value in FIXED.items():
         if network.get(name, value) != value:
-            raise WeightsError(f"{path}: {name} is {network[name]}", hint=f"give a VQGAN whose {name} is {value}")
+            raise WeightsError(f"{paths[0]}: {name} is {network[name]}", hint=f"give a VQGAN whose {name} is {value}")
     return {**config, "gumbel": "Gumbel" in str(model.get("target", ""))}
 
 

@@ -29,6 +29,14 @@ _DAMAGED = "the file is damaged or incomplete: download it again"
 _OTHER = "give another file, such as torch.save writes"
 
 
+class TorchScriptError(WeightsError):
+    """A file is a TorchScript archive: a program and its tensors."""
+
+    def __init__(self, path: Path) -> None:
+        what = f"{path}: a TorchScript archive, which is a program, not a checkpoint"
+        super().__init__(what, hint="only OpenAI's CLIP is read in this form; else give the state dict")
+
+
 def read_state_dict(path: Path, needed: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
     """The state dict inside a checkpoint that torch.save wrote, as a zip archive or (before torch 1.6) a stream.
 
@@ -43,6 +51,7 @@ def read_state_dict(path: Path, needed: Callable[[str], bool] = lambda name: Tru
         Tensors by name, without gradients. Those that shared a storage in the file still do.
 
     Raises:
+        TorchScriptError: It is a TorchScript archive.
         WeightsError: The file is missing, damaged, dishonest about its sizes, no checkpoint, or holds no tensors.
     """
     if not path.is_file():
@@ -116,8 +125,7 @@ def _read_zip(path: Path, file: BinaryIO, size: int) -> _Checkpoint:
     folder = archive.namelist()[0].split("/")[0]
     entries = {entry.filename.removeprefix(f"{folder}/"): entry for entry in archive.infolist()}
     if any(name == "constants.pkl" or name.startswith("code/") for name in entries):
-        hint = "only OpenAI's CLIP is read in this form; else give the state dict"
-        raise WeightsError(f"{path}: a TorchScript archive, which is a program, not a checkpoint", hint=hint)
+        raise TorchScriptError(path)
     if "data.pkl" not in entries:
         raise UnpicklingError("a zip archive, but not one that torch.save wrote")
 
