@@ -142,7 +142,7 @@ def test_what_is_missing_is_fetched_and_the_film_made(
     def bring(part: manifest.Part, folder: Path, **options: object) -> list[Progress]:
         asked.append(part.name)
         path = folder / part.name / f"{part.role}.safetensors"
-        return [Progress(part=part.name, stage="done", message=str(path))]
+        return [Progress(str(path))]
 
     monkeypatch.setattr(fetch, "fetch", bring)
     monkeypatch.setattr("wav2clip_gen.job.open_track", opening)

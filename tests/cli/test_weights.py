@@ -149,7 +149,7 @@ def test_one_part_that_fails_does_not_stop_the_others(tiny: Server) -> None:
 
 def test_an_interrupted_fetch_prints_how_to_resume(tiny: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object, **options: object) -> Any:
-        yield Progress(part="ears", stage="source", message="from 127.0.0.1")
+        yield Progress("from 127.0.0.1")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fetch, "fetch", interrupted)

@@ -24,18 +24,18 @@ from wav2clip_gen.models.manifest import Part
 pytestmark = pytest.mark.usefixtures("converter")
 
 
-def in_place(name: str, path: Path) -> Progress:
+def in_place(path: Path) -> Progress:
     """The last event of a part that was there before."""
-    return Progress(part=name, stage="done", message=f"in place, {path}")
+    return Progress(f"in place, {path}")
 
 
 def test_a_part_is_fetched_checked_converted_and_recorded(server: Server, folder: Path, converter: Any) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
     events = run(part, folder)
     path = store.locate(part, folder)
-    assert events[0] == Progress(part="eyes", stage="source", message="from 127.0.0.1")
-    assert events[-1] == Progress(part="eyes", stage="done", message=str(path))
-    last = [event for event in events if event.stage == "downloading"][-1]
+    assert events[0] == Progress("from 127.0.0.1")
+    assert events[-1] == Progress(str(path))
+    last = [event for event in events if not event.message][-1]
     assert (last.done, last.total) == (len(BODY), len(BODY))
     assert last.rate > 0
     assert converter.given == [(BODY, "clip", {"architecture": "x"}, "fp32")]
@@ -67,7 +67,7 @@ def test_a_published_file_is_read_once_for_its_hash(
 def test_what_is_in_place_is_not_fetched_again(server: Server, folder: Path) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
     run(part, folder)
-    assert run(part, folder) == [in_place("eyes", store.locate(part, folder))]
+    assert run(part, folder) == [in_place(store.locate(part, folder))]
     assert len(server.asked) == 1
 
 
@@ -93,7 +93,7 @@ def test_the_next_source_is_asked(server: Server, folder: Path, converter: Any) 
     wrong = server.plan("/wrong", Answer(body=OTHER))
     part = part_from(gone, wrong, server.plan("/eyes.pt", Answer(body=BODY)))
     events = run(part, folder)
-    assert [event.message.partition(" ")[2][:22] for event in events if event.stage == "failed"] == [
+    assert [event.message.partition(" ")[2][:22] for event in events if event.message.startswith("127.0.0.1: ")] == [
         "has no such file (404)",
         "gives another file: it",
     ]
@@ -170,7 +170,7 @@ def test_a_read_only_folder_that_others_filled_is_enough(folder: Path, monkeypat
         raise OSError(30, "Read-only file system", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert run(part, folder) == [in_place("eyes", path)]
+    assert run(part, folder) == [in_place(path)]
     assert not path.with_name(".fetch.lock").exists()
 
 
@@ -210,12 +210,12 @@ def test_two_at_once_fetch_only_once(server: Server, folder: Path, converter: An
         thread.join()
     assert len(server.asked) == 1
     waited = min(received, key=len)
-    waiting = Progress(part="eyes", stage="waiting", message="another w2c-gen fetches it, waiting")
-    assert waited == [waiting, in_place("eyes", store.locate(part, folder))]
+    waiting = Progress("another w2c-gen fetches it, waiting")
+    assert waited == [waiting, in_place(store.locate(part, folder))]
     assert max(received, key=len)[-1].message == str(store.locate(part, folder))
 
 
 def test_what_ships_needs_no_fetching(folder: Path) -> None:
     part = manifest.part("mini-clip")
-    assert run(part, folder) == [in_place("mini-clip", store.require_part(part))]
+    assert run(part, folder) == [in_place(store.require_part(part))]
     assert not folder.exists()

@@ -72,7 +72,7 @@ def _weights() -> list[tuple[bool, str]]:
 
 def _check_part(family: str, found: store.Status) -> tuple[bool, str]:
     """Whether a part is in place and builds its network."""
-    from wav2clip_gen.models import checkpoints, manifest, store
+    from wav2clip_gen.models import checkpoints
 
     part, path = found.part, found.path
     if found.state == "missing" and part.role in manifest.OPTIONAL:

@@ -276,16 +276,16 @@ def _fetch_part(part: Part, weights_dir: Path | None, **options: Any) -> None:
     """Fetch a part and show the progress: a bar on a terminal, else lines; Ctrl-C prints how to resume."""
     from wav2clip_gen.models import fetch as fetching
 
-    events = fetching.fetch(part, weights_dir, **options)
     try:
-        for line in (_show_bar if console.stderr.is_terminal else _progress_lines)(events):
+        events = fetching.fetch(part, weights_dir, **options)
+        for line in _show_bar(events, part.name) if console.stderr.is_terminal else _progress_lines(events):
             console.stderr.print(f"{part.name}: {line}", markup=False)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes where it stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _show_bar(events: Iterable[Progress]) -> Iterator[str]:
+def _show_bar(events: Iterable[Progress], name: str) -> Iterator[str]:
     """Draw a progress bar, and yield the messages above it."""
     from rich import progress
 
@@ -294,12 +294,12 @@ def _show_bar(events: Iterable[Progress]) -> Iterator[str]:
         progress.TransferSpeedColumn(), progress.TimeRemainingColumn(),
     )  # fmt: skip
     with progress.Progress(*columns, console=console.stderr, transient=True) as bar:
-        task = bar.add_task("", total=None, visible=False)
+        task = bar.add_task(name, total=None, visible=False)
         for event in events:
             if event.message:
                 yield event.message
             else:
-                bar.update(task, description=event.part, total=event.total, completed=event.done, visible=True)
+                bar.update(task, total=event.total, completed=event.done, visible=True)
 
 
 def _progress_lines(events: Iterable[Progress]) -> Iterator[str]:

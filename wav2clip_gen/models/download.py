@@ -35,12 +35,10 @@ PAGES = ("text/html", "application/xhtml+xml", "application/json")
 _PAGE = "gives a web page instead of the file (a login, a consent or an error)"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Progress:
     """How the fetching of a part goes."""
 
-    part: str
-    stage: str  # waiting, source, downloading, retry, failed, checking, converting, done
     message: str = ""  # in words, for a log; empty while bytes arrive
     done: int = 0  # bytes that have arrived, those of earlier runs included
     total: int | None = None  # bytes
@@ -74,10 +72,6 @@ class Target:
         self.arrived.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
 
-    def report(self, stage: str, message: str) -> Progress:
-        """Progress in words."""
-        return Progress(part=self.part.name, stage=stage, message=message)
-
 
 class SourceError(WeightsError):
     """A source cannot give the file; another one may, and with `retry` this one at another time."""
@@ -109,7 +103,7 @@ def download(url: str, target: Target) -> Generator[Progress, None, bool]:
                 if not error.retry or failures >= TRIES:
                     raise
                 pause = min(2.0 ** (failures - 1) if error.wait is None else error.wait, LONGEST_WAIT)
-                yield target.report("retry", f"{error.what}; again in {pause:.0f} s")
+                yield Progress(f"{error.what}; again in {pause:.0f} s")
                 sleep(pause)
 
 
@@ -149,11 +143,11 @@ def _write(
     url: str, response: requests.Response, target: Target, *, start: int, total: int | None
 ) -> Generator[Progress, None, None]:
     began = reported = monotonic()
-    done, size, name = start, target.part.size, target.part.name
+    done, size = start, target.part.size
 
     def progress() -> Progress:
         rate = (done - start) / max(monotonic() - began, 1e-6)
-        return Progress(part=name, stage="downloading", done=done, total=total or size, rate=rate)
+        return Progress(done=done, total=total or size, rate=rate)
 
     note = {"url": url, "etag": response.headers.get("ETag"), "modified": response.headers.get("Last-Modified")}
     with translate_disk_errors(target.path.parent):

@@ -43,7 +43,7 @@ def fetch(
 
     folder = store.weights_folder(weights_dir)
     path, original = store.locate(part, folder), store.locate_original(part, folder)
-    in_place = Progress(part=part.name, stage="done", message=f"in place, {path}")
+    in_place = Progress(f"in place, {path}")
     if part.shipped:
         store.require_part(part, folder)
     if part.shipped or _is_in_place(part, folder):  # before anything is written: a shared folder may be read-only
@@ -55,14 +55,14 @@ def fetch(
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            yield Progress(part=part.name, stage="waiting", message="another w2c-gen fetches it, waiting")
+            yield Progress("another w2c-gen fetches it, waiting")
             lock.acquire()
     try:
         if _is_in_place(part, folder):
             yield in_place
             return
         source, sha256 = yield from _require_original(part, folder, offline or asked_to_stay_offline())
-        yield Progress(part=part.name, stage="converting", message="converting")
+        yield Progress("converting")
         try:
             install(original, part, folder, precision=precision, source=source, sha256=sha256)
         except WeightsError as error:
@@ -72,7 +72,7 @@ def fetch(
             raise WeightsError(error.what, hint=hint) from error
         if not keep_original:
             original.unlink()
-        yield Progress(part=part.name, stage="done", message=str(path))
+        yield Progress(str(path))
     finally:
         lock.release()
 
@@ -129,7 +129,7 @@ def _require_original(part: Part, folder: Path, offline: bool) -> Generator[Prog
     first = store.read_records(folder).get(part.name, {}).get("original", {})
     target = Target(part=part, path=path, sha256=part.sha256 or first.get("sha256"))
     if path.is_file():
-        yield target.report("checking", "checking")
+        yield Progress("checking")
         found, fault = _check(path, target)
         if fault:
             raise WeightsError(f"{path}: {fault}", hint=f"delete it, then run `w2c-gen weights fetch {part.name}`")
@@ -141,12 +141,12 @@ def _require_original(part: Part, folder: Path, offline: bool) -> Generator[Prog
         )
     failures = []
     for source in part.sources:
-        yield target.report("source", f"from {urlsplit(source).hostname}")
+        yield Progress(f"from {urlsplit(source).hostname}")
         try:
             return source, (yield from _download_checked(source, target))
         except SourceError as failed:
             failures.append(failed)
-            yield target.report("failed", failed.what)
+            yield Progress(failed.what)
     raise _no_source_left(target, failures)
 
 
@@ -154,7 +154,7 @@ def _download_checked(source: str, target: Target) -> Generator[Progress, None, 
     """Download from one source, check, and return the hash; a resumed file that is wrong is fetched once more."""
     for _ in range(2):
         resumed = yield from download(source, target)
-        yield target.report("checking", "checking")
+        yield Progress("checking")
         with store.translate_disk_errors(target.path.parent):
             found, fault = _check(target.arrived, target)
             if not fault:

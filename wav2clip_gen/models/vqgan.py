@@ -31,11 +31,6 @@ class VQGANConfig:
     norm_groups: int = 32  # of the group norms; taming fixes 32, where at ch = 32 a group is a single channel
     gumbel: bool = False  # trained by Gumbel softmax (arXiv 1611.01144): the encoder scores the codes
 
-    @property
-    def stride(self) -> int:
-        """Pixels per latent cell, along each side."""
-        return int(2 ** (len(self.ch_mult) - 1))
-
 
 class Codebook(nn.Module):
     """Codes in one matrix, `embedding.weight`, and the quantization of a latent to them.
@@ -101,7 +96,7 @@ class VQGAN(nn.Module):
     @property
     def stride(self) -> int:
         """Pixels per latent cell, along each side."""
-        return self.config.stride
+        return int(2 ** (len(self.config.ch_mult) - 1))
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Map pictures (B, 3, H, W) in [0, 1] to latents (B, D, h, w); continuous, but codes in a Gumbel VQGAN."""
