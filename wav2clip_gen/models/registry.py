@@ -114,25 +114,21 @@ def find_component(asked: str, role: str, weights_dir: Path | None = None) -> Co
     """
     path = Path(asked)
     if path.suffix.lower() in (".safetensors", *CHECKPOINTS) or path.is_file():
-        return _own_file(path.resolve(), role)
+        path = path.resolve()
+        if not path.is_file():
+            raise SettingsError(f"{path}: no such weights file", hint="check the spelling and the folder you are in")
+        if path.suffix.lower() != ".safetensors":
+            if role != "vqgan":  # only of a VQGAN is there a YAML file that describes it
+                hint = f"w2c-gen weights convert {path.name} --as vit-b-32 --out {path.stem}.safetensors"
+                raise SettingsError(f"{path}: a {role} must be converted first", hint=hint)
+            config_of(path)  # an error in it is found before any work
+        return Component(str(path), path)
     if role == "clip" and asked.count("/") == 1:
         return Component(asked, store.locate_tag(asked, weights_dir), f"run `w2c-gen weights fetch {asked}`")
     part = manifest.part(asked)
     if part.role != role:
         raise WeightsError(f"{asked} is a {part.role}, not a {role}", hint="`w2c-gen weights list` shows the roles")
     return Component(part.name, store.locate(part, weights_dir), store.fetch_hint(part))
-
-
-def _own_file(path: Path, role: str) -> Component:
-    """A file of the user's own; a checkpoint is accepted where a YAML file can describe it."""
-    if not path.is_file():
-        raise SettingsError(f"{path}: no such weights file", hint="check the spelling and the folder you are in")
-    if path.suffix.lower() != ".safetensors":
-        if role != "vqgan":
-            hint = f"w2c-gen weights convert {path.name} --as vit-b-32 --out {path.stem}.safetensors"
-            raise SettingsError(f"{path}: a {role} must be converted first", hint=hint)
-        config_of(path)  # an error in it is found before any work
-    return Component(str(path), path)
 
 
 def config_of(checkpoint: Path) -> dict[str, Any]:
@@ -260,16 +256,16 @@ def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu"
     from wav2clip_gen.models import checkpoints, convert
 
     networks: dict[str, Any] = {}
+    random = False
     for role, component in selection.components.items():
         if component.is_checkpoint:
             network = convert.read_network(component.path, role=role, config=config_of(component.path))
         else:
             network = checkpoints.load(component.path, role=role)
+            random |= "random" in store.read_header(component.path).training
         networks[role] = network.to(device)
     # a quarter less time on a CPU; the other networks gain nothing
     networks["wav2clip"].to(memory_format=torch.channels_last)
-    weights = [component.path for component in selection.components.values() if not component.is_checkpoint]
-    random = any("random" in store.read_header(path).training for path in weights)
     return Models(selection=selection, random=random, **networks)
 
 
