@@ -216,6 +216,14 @@ def test_a_dict_of_pairs_as_python_2_wrote_it_is_read_once(tmp_path: Path) -> No
     assert again == [{"x": None}, {}]  # a list used again and again would fill memory
 
 
+def test_what_would_take_for_ever_is_no_key_of_a_storage(tmp_path: Path) -> None:
+    content = b"\x80\x02" + TUPLES + b"}X\x01\x00\x00\x00x" + tensor().replace(b"X\x01\x00\x00\x000", b"h\x02") + b"s."
+    expect_error(with_pickle(tmp_path / "x.pt", content), "a storage without a proper key")
+    path = tmp_path / "stream.pt"
+    path.write_bytes(STREAM_HEAD + b"\x80\x02}." + b"\x80\x02" + TUPLES + b"]h\x02a." + bytes(64))
+    expect_error(path, "a storage without a proper key")
+
+
 LARGE = b"X" + struct.pack("<I", LARGEST_PICKLE) + bytes(LARGEST_PICKLE)
 
 

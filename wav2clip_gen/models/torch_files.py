@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models.unpickle import Inert, Key, Storage, StoredTensor, make_storage, unpickle
+from wav2clip_gen.models.unpickle import Inert, Key, Storage, StoredTensor, check_key, make_storage, unpickle
 
 LONGEST_NAME = 1000  # characters of a tensor's name
 STREAM_MAGIC, STREAM_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # at the start of the format before torch 1.6
@@ -137,7 +137,7 @@ def _read_zip(path: Path, file: BinaryIO, size: int) -> _Checkpoint:
 
     def storage(saved: Any) -> Any:
         _, dtype, key, _, count = saved
-        entry = entries.get(f"data/{key}")
+        entry = entries.get(f"data/{check_key(key)}")
         return make_storage(key, dtype, count, available=entry.file_size if entry else None)
 
     if "byteorder" in entries:
@@ -188,7 +188,7 @@ def _read_stream(file: BinaryIO, size: int) -> _Checkpoint:
         raise UnpicklingError("a checkpoint of an unknown version")
     _check_byte_order("little" if machine["little_endian"] else "big")
     root = unpickle(file, storage)
-    for key in unpickle(file):
+    for key in map(check_key, unpickle(file)):
         (count,) = struct.unpack("<q", file.read(8))
         if count * announced[key].dtype.itemsize != announced[key].nbytes:
             raise UnpicklingError(f"storage {key} has another size than announced")

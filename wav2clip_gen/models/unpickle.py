@@ -112,14 +112,21 @@ def _is_count(number: Any) -> bool:
     return type(number) is int and 0 <= number <= LARGEST_INTEGER
 
 
+def check_key(key: Any) -> Key:
+    """Refuse what is no storage's key, before it is hashed or printed (nested tuples take exponential time)."""
+    if type(key) not in (str, int) or len(str(key)) > 100:
+        raise UnpicklingError("a storage without a proper key")
+    found: Key = key
+    return found
+
+
 def make_storage(
     key: Any, dtype: Any, count: Any, start: Any = 0, *, available: int | None = LARGEST_INTEGER
 ) -> Storage | Inert:
     """`count` numbers of a storage of `available` bytes, from number `start` on; inert if their type is unknown."""
     if not isinstance(dtype, torch.dtype):
         return Inert()
-    if type(key) not in (str, int) or len(str(key)) > 100:
-        raise UnpicklingError("a storage without a proper key")
+    check_key(key)
     if available is None:
         raise UnpicklingError(f"storage {key} is missing")
     if not (_is_count(count) and _is_count(start)) or (start + count) * dtype.itemsize > available:
