@@ -40,11 +40,11 @@ def mini() -> Models:
 @pytest.fixture(scope="session")
 def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the family `full` at its published size, its weights random."""
-    from wav2clip_gen.models import manifest, random_weights
+    from wav2clip_gen.models import checkpoints, manifest
 
     folder = tmp_path_factory.mktemp("weights")
     for part in manifest.expand("full"):
-        random_weights.write_random(folder / part.name / f"{part.role}.safetensors", role=part.role, config=part.config)
+        checkpoints.write_random(folder / part.name / f"{part.role}.safetensors", role=part.role, config=part.config)
     return folder
 
 
@@ -141,7 +141,7 @@ def fake_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeFFmpeg:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A web server on this machine, reached without a proxy; downloads come in small blocks."""
+    """A web server on this machine, reached without a proxy; downloads come in small blocks and without pauses."""
     from tests.models.server import running
     from wav2clip_gen.models import download
 
@@ -149,6 +149,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(download, "CHUNK", 4096)
+    monkeypatch.setattr(download, "sleep", lambda seconds: None)
     with running() as bad:
         yield bad
 

@@ -69,7 +69,7 @@ def test_imports_run_one_way(path: Path) -> None:
         "import wav2clip_gen.cli.analyze, wav2clip_gen.analysis, wav2clip_gen.plot",
         "import wav2clip_gen.preview, wav2clip_gen.contact_sheet, wav2clip_gen.images",
         "import wav2clip_gen.config, wav2clip_gen.errors, wav2clip_gen.job, wav2clip_gen.record",
-        "import wav2clip_gen.cli.weights, wav2clip_gen.models.maintenance, wav2clip_gen.models.manifest",
+        "import wav2clip_gen.cli.weights, wav2clip_gen.models.store, wav2clip_gen.models.manifest",
         "import sys; sys.argv = ['w2c-gen', '--help']\nfrom wav2clip_gen.cli.app import main\n"
         "try: main()\nexcept SystemExit: pass",
     ],

@@ -16,7 +16,8 @@ from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.job import Job
-from wav2clip_gen.models.registry import select_models, weights_sha256
+from wav2clip_gen.models.registry import select_models
+from wav2clip_gen.models.store import weights_sha256
 from wav2clip_gen.progress import Film
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.cli.weights import app as weights_app
 from wav2clip_gen.config import RunSettings
-from wav2clip_gen.models import manifest, random_weights, registry
+from wav2clip_gen.models import checkpoints, manifest, registry, store
 from wav2clip_gen.models.download import Progress
-from wav2clip_gen.models.registry import tag_file
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def small_full(tmp_path: Path) -> Path:
     configs: dict[str, Any] = {"wav2clip": {"width": 8}, "clip": {"architecture": "w2c-mini"}, "vqgan": SMALL}
     for part in manifest.expand("full"):
         path = folder / part.name / f"{part.role}.safetensors"
-        random_weights.write_random(path, role=part.role, config=configs[part.role])
+        checkpoints.write_random(path, role=part.role, config=configs[part.role])
     return folder
 
 
@@ -60,9 +59,7 @@ def test_words_alone_may_steer_another_perceptor(
     write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "weights"
-    random_weights.write_random(
-        folder / "vit-b-16" / "clip.safetensors", role="clip", config={"architecture": "w2c-mini"}
-    )
+    checkpoints.write_random(folder / "vit-b-16" / "clip.safetensors", role="clip", config={"architecture": "w2c-mini"})
     options = ("--perceptor", "vit-b-16", "--weights-dir", folder, "-p", "a dog")
     song = write_sound(tone)
     refused = film(song, tmp_path / "film.mp4", *options)
@@ -145,7 +142,7 @@ def test_what_is_missing_is_fetched_and_the_film_made(
     def bring(part: manifest.Part, folder: Path, **options: object) -> list[Progress]:
         asked.append(part.name)
         path = folder / part.name / f"{part.role}.safetensors"
-        return [Progress(part=part.name, stage="done", message=str(path))]
+        return [Progress(str(path))]
 
     monkeypatch.setattr(fetch, "fetch", bring)
     monkeypatch.setattr("wav2clip_gen.job.open_track", opening)
@@ -163,9 +160,9 @@ def test_fetched_weights_decide_which_networks_are_used(
     from wav2clip_gen.cli import weights
 
     def bring(run: RunSettings, folder: Path) -> None:
-        place = tag_file("ViT-B-32/openai", folder)
+        place = store.locate_tag("ViT-B-32/openai", folder)
         place.parent.mkdir(parents=True)
-        shutil.copyfile(registry.locate(manifest.part("mini-clip")), place)
+        shutil.copyfile(store.locate(manifest.part("mini-clip")), place)
 
     monkeypatch.setattr(weights, "fetch_missing", bring)
     options = ("--models", "mini", "--perceptor", "ViT-B-32/openai", "--audio-weight", 0, "-p", "a sea")

@@ -24,8 +24,13 @@ from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.config import all_settings
+<<<<<<< HEAD
 from wav2clip_gen.models import manifest, registry
 from wav2clip_gen.video.verify import probe
+=======
+from wav2clip_gen.models import manifest, store
+from wav2clip_gen.video.probe import probe
+>>>>>>> w2models
 
 UNKNOWN_WORD = 'mini-clip has not learned the word "xqzw", and guesses'
 QUICK = ["--size", "64x48", "--fps", "4", "--first-steps", "1", "--steps", "1", "--cuts", "2"]
@@ -305,7 +310,7 @@ def test_damaged_weights_give_one_clear_line(song: Path, tmp_path: Path, monkeyp
     family = tmp_path / "weights" / "mini"
     family.mkdir(parents=True)
     for part in manifest.expand("mini"):
-        content = registry.locate(part).read_bytes()
+        content = store.locate(part).read_bytes()
         cut = len(content) // 2 if part.role == "vqgan" else len(content)
         (family / f"{part.role}.safetensors").write_bytes(content[:cut])
     monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path / "weights"))

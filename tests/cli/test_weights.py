@@ -15,13 +15,13 @@ from typer.testing import CliRunner, Result
 
 from tests.cli.refusals import assert_refused
 from tests.conftest import ROOT
+from tests.models.fetching import first_hash
 from tests.models.server import Answer, Server
 from tests.models.tiny import place, write_weights
 from wav2clip_gen.cli.weights import app
-from wav2clip_gen.models import fetch, manifest, registry
+from wav2clip_gen.models import fetch, manifest, registry, store
 from wav2clip_gen.models.download import Progress
-from wav2clip_gen.models.header import read_header
-from wav2clip_gen.models.lockfile import LockFile
+from wav2clip_gen.models.store import read_header
 
 BODY = b"PK" + bytes(range(256)) * 100
 MINI = """
@@ -144,12 +144,12 @@ def test_one_part_that_fails_does_not_stop_the_others(tiny: Server) -> None:
     assert "error: ears cannot be fetched: 127.0.0.1: has no such file (404)" in done.stderr
     assert "hint: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert [registry.status(part).state for part in manifest.expand("full")] == ["missing", "ready", "ready"]
+    assert [store.status(part).state for part in manifest.expand("full")] == ["missing", "ready", "ready"]
 
 
 def test_an_interrupted_fetch_prints_how_to_resume(tiny: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object, **options: object) -> Any:
-        yield Progress(part="ears", stage="source", message="from 127.0.0.1")
+        yield Progress("from 127.0.0.1")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fetch, "fetch", interrupted)
@@ -191,7 +191,7 @@ def test_verify_reads_what_is_there(tiny: Server, folder: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    registry.locate_original(manifest.part("ears")).write_bytes(BODY[:-1])
+    store.locate_original(manifest.part("ears")).write_bytes(BODY[:-1])
     done = run("verify", "full")
     assert done.exit_code == 1
     first, second, third = done.stdout.splitlines()
@@ -228,7 +228,7 @@ def test_a_users_checkpoint_is_converted(tiny: Server, folder: Path, tmp_path: P
     done = run("convert", mine, "--as", "eyes", "--precision", "bf16")
     assert done.stdout == f"{folder / 'eyes' / 'clip.safetensors'}\n"
     assert converter.given == [(b"PK mine", "clip", {"a": 1}, "bf16")]
-    assert LockFile(folder).original_hash("eyes") is None  # it is not what is published
+    assert first_hash(folder) is None  # it is not what is published
     assert mine.exists()
     refused = run("convert", mine, "--as", "eyes")
     assert (refused.exit_code, "--overwrite" in refused.stderr) == (1, True)
@@ -271,10 +271,10 @@ def test_what_was_fetched_is_removed(tiny: Server, folder: Path) -> None:
     done = run("remove", "full")
     assert (done.exit_code, done.stdout) == (0, "")
     assert done.stderr.count("freed") == 3
-    assert {registry.status(part).state for part in manifest.expand("full")} == {"missing"}
-    assert LockFile(folder).original_hash("eyes") is not None
+    assert {store.status(part).state for part in manifest.expand("full")} == {"missing"}
+    assert first_hash(folder) is not None
     assert "nothing there" in run("remove", "eyes", "--forget").stderr
-    assert LockFile(folder).original_hash("eyes") is None
+    assert first_hash(folder) is None
 
 
 def test_a_part_that_is_being_fetched_is_not_removed(tiny: Server, folder: Path) -> None:
@@ -282,7 +282,7 @@ def test_a_part_that_is_being_fetched_is_not_removed(tiny: Server, folder: Path)
     with FileLock(folder / "eyes" / ".fetch.lock"):
         done = run("remove", "eyes")
     assert (done.exit_code, "eyes is being fetched" in done.stderr) == (1, True)
-    assert registry.require_part(manifest.part("eyes")).exists()
+    assert store.require_part(manifest.part("eyes")).exists()
 
 
 def test_help_names_every_command() -> None:

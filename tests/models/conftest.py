@@ -8,6 +8,7 @@ import pytest
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where weights are fetched to; not there yet."""
+    monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path / "weights"))
     return tmp_path / "weights"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from wav2clip_gen.errors import W2CError, WeightsError
-from wav2clip_gen.models import fetch, registry
+from wav2clip_gen.models import fetch, store
 from wav2clip_gen.models.manifest import Part
 
 BODY = b"PK" + bytes(range(256)) * 1000  # 256,002 bytes, begins as a torch file does
@@ -31,9 +31,15 @@ def unknown(*sources: str) -> Part:
     return part_from(*sources, size=None, sha256=None)
 
 
+def first_hash(folder: Path) -> str | None:
+    """The recorded hash of the published file as it was first fetched."""
+    found: str | None = store.read_records(folder).get("eyes", {}).get("original", {}).get("sha256")
+    return found
+
+
 def run(part: Part, folder: Path, **options: Any) -> list[Any]:
-    """The progress of fetching, without pauses."""
-    return list(fetch.fetch(part, folder, sleep=lambda _: None, **options))
+    """The progress of fetching."""
+    return list(fetch.fetch(part, folder, **options))
 
 
 def fails(part: Part, folder: Path, *words: str, kind: type[W2CError] = WeightsError, **options: Any) -> W2CError:
@@ -44,5 +50,5 @@ def fails(part: Part, folder: Path, *words: str, kind: type[W2CError] = WeightsE
         assert word in caught.value.what
     assert "\n" not in caught.value.what
     assert caught.value.hint
-    assert registry.status(part, folder).state == "missing"
+    assert store.status(part, folder).state == "missing"
     return caught.value

@@ -1,11 +1,19 @@
+"""Embeddings of pictures and texts, and what a family expects of its concepts."""
+
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
-from wav2clip_gen.models.clip import Perceptor
+from tests.models.tiny import write_weights
+from wav2clip_gen.config import RunSettings
+from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.models import checkpoints, manifest, registry
+from wav2clip_gen.models.clip import ConceptPrior, Perceptor
+from wav2clip_gen.models.registry import Models, load_family
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +50,67 @@ def test_building_one_says_nothing_and_leaves_logging_alone(caplog: pytest.LogCa
     Perceptor("w2c-mini")
     assert not caplog.records
     assert (list(logging.getLogger().handlers), list(logging.getLogger().filters)) == before
+
+
+@pytest.fixture
+def colours() -> ConceptPrior:
+    """Three concepts: red, green and blue."""
+    prior = ConceptPrior(concepts=("red", "green", "blue"), embedding=3, side=2).requires_grad_(False)
+    prior.words.copy_(torch.eye(3))
+    prior.layouts.copy_(torch.eye(3)[:, :, None, None].expand_as(prior.layouts))
+    return prior
+
+
+def test_a_point_is_read_as_the_concepts_near_it(colours: ConceptPrior) -> None:
+    between = torch.tensor([[0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    shares = colours.concept_log_probs(between, torch.tensor(10.0)).exp()
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(2))
+    assert shares[0, 1] > shares[0, 0] > 100 * shares[0, 2]
+    assert shares[1, 2] > 0.99
+    softer = colours.concept_log_probs(between, torch.tensor(1.0)).exp()
+    assert softer[1, 2] < 0.6
+
+
+def test_the_layout_of_a_mixture_is_mixed(colours: ConceptPrior) -> None:
+    layout = colours.color_layout(torch.tensor([0.5, 0.5, 0.0]))
+    assert layout.shape == (1, 3, 2, 2)
+    assert layout[0, :, 0, 0].tolist() == [0.5, 0.5, 0]
+
+
+@pytest.mark.parametrize("concept", ["sea", "violin", "dog", "airplane"])
+def test_the_small_family_reads_its_own_words(concept: str, mini: Models) -> None:
+    assert mini.prior is not None
+    reading = mini.prior.concept_log_probs(mini.clip.encode_text([f"a {concept}"])[0], mini.clip.scale)
+    assert mini.prior.concepts[int(reading.argmax())] == concept
+
+
+def test_the_small_family_expects_the_sky_to_be_blue_and_a_forest_green(mini: Models) -> None:
+    assert mini.prior is not None
+    where = {name: row for row, name in enumerate(mini.prior.concepts)}
+    red, _, blue = mini.prior.layouts[where["airplane"]][:, :5].mean(dim=(1, 2))
+    assert blue > red + 0.05
+    red, green, blue = mini.prior.layouts[where["forest"]].mean(dim=(1, 2))
+    assert green > max(red, blue)
+
+
+def test_a_family_without_its_prior_is_whole(tmp_path: Path) -> None:
+    for role in manifest.ROLES:
+        (tmp_path / "mini").mkdir(exist_ok=True)
+        (tmp_path / "mini" / f"{role}.safetensors").symlink_to(
+            manifest.shipped_folder() / "mini" / f"{role}.safetensors"
+        )
+    assert "prior" not in registry.select_models(RunSettings(models="mini"), tmp_path).components
+    assert load_family("mini", weights_dir=tmp_path).prior is None
+
+
+def test_a_perceptor_of_another_space_has_no_use_for_the_prior(tmp_path: Path) -> None:
+    write_weights(tmp_path / "vit-l-14" / "clip.safetensors")
+    assert "prior" not in registry.select_models(RunSettings(models="mini", perceptor="vit-l-14"), tmp_path).components
+    assert "prior" in registry.select_models(RunSettings(models="mini", perceptor="vit-b-32"), tmp_path).components
+
+
+def test_a_damaged_prior_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "prior.safetensors"
+    path.write_bytes((manifest.shipped_folder() / "mini" / "prior.safetensors").read_bytes()[:9000])
+    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+        checkpoints.load(path, role="prior")

@@ -14,7 +14,7 @@ import requests
 from tests.models.fetching import BODY, HALF, HASH, OTHER, fails, part_from, run, unknown
 from tests.models.server import Answer, Server
 from wav2clip_gen.errors import OutputError, WeightsError
-from wav2clip_gen.models import download, fetch, registry
+from wav2clip_gen.models import download, fetch, store
 
 pytestmark = pytest.mark.usefixtures("converter")
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("converter")
 def test_a_broken_download_goes_on_where_it_stopped(server: Server, folder: Path, converter: Any) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(body=BODY, stop_at=HALF), Answer(body=BODY)))
     events = run(part, folder)
-    assert [event.stage for event in events].count("retry") == 1
+    assert sum("again in" in event.message for event in events) == 1
     first, second = server.ranges()
     assert first is None
     assert second is not None
@@ -34,7 +34,7 @@ def test_a_broken_download_goes_on_where_it_stopped(server: Server, folder: Path
 def test_a_later_run_goes_on_too(server: Server, folder: Path, converter: Any) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(body=BODY, stop_at=HALF)))
     fails(part, folder, "127.0.0.1", "connection")
-    assert 0 < registry.status(part, folder).partial <= HALF
+    assert 0 < store.status(part, folder).partial <= HALF
     server.plan("/eyes.pt", Answer(body=BODY))
     server.asked.clear()
     run(part, folder)
@@ -47,12 +47,12 @@ def test_an_interrupted_download_keeps_what_came(server: Server, folder: Path, c
 
     def stop_after_some() -> None:
         for event in fetch.fetch(part, folder):
-            if event.stage == "downloading":
+            if not event.message:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stop_after_some()
-    begun = registry.status(part, folder).partial
+    begun = store.status(part, folder).partial
     assert 0 < begun < len(BODY)
     server.plan("/eyes.pt", Answer(body=BODY))
     run(part, folder)
@@ -62,7 +62,7 @@ def test_an_interrupted_download_keeps_what_came(server: Server, folder: Path, c
 
 def test_a_download_that_was_complete_is_not_asked_for_again(server: Server, folder: Path, converter: Any) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
-    wanted = registry.locate_original(part, folder)
+    wanted = store.locate_original(part, folder)
     wanted.parent.mkdir(parents=True)
     wanted.with_name("eyes.pt.part").write_bytes(BODY)
     run(part, folder)
@@ -138,7 +138,7 @@ def test_with_a_known_hash_another_mirror_goes_on(server: Server, folder: Path, 
 
 def test_a_known_hash_shows_what_was_glued_and_it_is_fetched_anew(server: Server, folder: Path, converter: Any) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY, etag=None)))
-    original = registry.locate_original(part, folder)
+    original = store.locate_original(part, folder)
     original.parent.mkdir(parents=True)
     original.with_name("eyes.pt.part").write_bytes(OTHER[:HALF])
     run(part, folder)
@@ -171,7 +171,7 @@ def test_a_length_other_than_the_published_one_is_noticed_before_anything_is_fet
 ) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY + b"x")))
     fails(part, folder, f"has a file of {len(BODY) + 1} bytes instead of {len(BODY)}")
-    assert registry.status(part, folder).partial == 0
+    assert store.status(part, folder).partial == 0
 
 
 def test_a_body_that_does_not_end_is_cut(server: Server, folder: Path) -> None:
@@ -194,7 +194,7 @@ def test_an_empty_answer_is_no_file(server: Server, folder: Path) -> None:
 def test_another_file_is_reported_by_its_hash(server: Server, folder: Path) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=OTHER)))
     fails(part, folder, "gives another file: its sha256 is", HASH)
-    assert registry.status(part, folder).partial == 0
+    assert store.status(part, folder).partial == 0
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -238,24 +238,28 @@ def test_redirects_that_do_not_end_are_reported(server: Server, folder: Path) ->
     fails(unknown(server.plan("/a", Answer(status=302, headers={"Location": "/a"}))), folder, "TooManyRedirects")
 
 
-def test_a_server_that_is_busy_is_asked_again_as_it_says(server: Server, folder: Path, converter: Any) -> None:
+def test_a_server_that_is_busy_is_asked_again_as_it_says(
+    server: Server, folder: Path, converter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     busy = Answer(status=503, headers={"Retry-After": "7"})
     part = part_from(server.plan("/eyes.pt", busy, Answer(status=500), Answer(body=BODY)))
     slept: list[float] = []
-    events = list(fetch.fetch(part, folder, sleep=slept.append))
+    monkeypatch.setattr(download, "sleep", slept.append)
+    events = run(part, folder)
     assert slept == [7.0, 2.0]
-    assert [event.message.partition("; ")[2] for event in events if event.stage == "retry"] == [
+    assert [event.message.partition("; ")[2] for event in events if "again in" in event.message] == [
         "again in 7 s",
         "again in 2 s",
     ]
     assert converter.given[0][0] == BODY
 
 
-def test_pauses_grow_and_end(server: Server, folder: Path) -> None:
+def test_pauses_grow_and_end(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(status=500)))
     slept: list[float] = []
+    monkeypatch.setattr(download, "sleep", slept.append)
     with pytest.raises(WeightsError, match="answers 500"):
-        list(fetch.fetch(part, folder, sleep=slept.append))
+        run(part, folder)
     assert slept == [1.0, 2.0, 4.0]
 
 
@@ -280,7 +284,7 @@ def test_a_full_disk_is_reported_before_the_start(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_disk_that_fills_up_is_reported(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = part_from(server.plan("/eyes.pt", Answer(body=BODY)))
-    arrived = registry.locate_original(part, folder).with_name("eyes.pt.part")
+    arrived = store.locate_original(part, folder).with_name("eyes.pt.part")
     arrived.parent.mkdir(parents=True)
     monkeypatch.setattr(download.Target, "arrived", Path("/dev/full"))
     monkeypatch.setattr(download.Target, "discard", lambda self: None)
@@ -291,7 +295,7 @@ def test_a_disk_that_fills_up_is_reported(server: Server, folder: Path, monkeypa
 
 def test_a_damaged_note_beside_a_broken_download_begins_anew(server: Server, folder: Path, converter: Any) -> None:
     part = unknown(server.plan("/eyes.pt", Answer(body=BODY)))
-    arrived = registry.locate_original(part, folder).with_name("eyes.pt.part")
+    arrived = store.locate_original(part, folder).with_name("eyes.pt.part")
     for note in ("", "[]", json.dumps({"url": part.sources[0]})):
         arrived.parent.mkdir(parents=True)
         arrived.write_bytes(OTHER[:HALF])

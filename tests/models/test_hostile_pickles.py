@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import random
@@ -18,8 +19,8 @@ import torch
 
 from tests.models.test_torch_files import FORMATS, expect_error, save
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models import unpickle
 from wav2clip_gen.models.torch_files import read_state_dict
+from wav2clip_gen.models.unpickle import LARGEST_PICKLE, unpickle
 
 UNUSED = "this"  # a module of the standard library that prints when imported, which nothing imports
 W = torch.arange(4.0)
@@ -211,11 +212,19 @@ def test_a_dict_of_pairs_as_python_2_wrote_it_is_read_once(tmp_path: Path) -> No
     strange = b"](h\x02Ne"  # a pair whose key would take for ever to hash
     content = b"\x80\x02" + TUPLES + b"](](Va.w\n" + tensor() + b"e" + strange + b"e" + twice
     assert list(read_state_dict(with_pickle(tmp_path / "x.pt", content))) == ["a.w"]
-    again = unpickle.unpickle(b"\x80\x02](](Vx\nNee" + twice)[0]
+    again = unpickle(io.BytesIO(b"\x80\x02](](Vx\nNee" + twice))
     assert again == [{"x": None}, {}]  # a list used again and again would fill memory
 
 
-LARGE = b"X" + struct.pack("<I", unpickle.LARGEST_PICKLE) + bytes(unpickle.LARGEST_PICKLE)
+def test_what_would_take_for_ever_is_no_key_of_a_storage(tmp_path: Path) -> None:
+    content = b"\x80\x02" + TUPLES + b"}X\x01\x00\x00\x00x" + tensor().replace(b"X\x01\x00\x00\x000", b"h\x02") + b"s."
+    expect_error(with_pickle(tmp_path / "x.pt", content), "a storage without a proper key")
+    path = tmp_path / "stream.pt"
+    path.write_bytes(STREAM_HEAD + b"\x80\x02}." + b"\x80\x02" + TUPLES + b"]h\x02a." + bytes(64))
+    expect_error(path, "a storage without a proper key")
+
+
+LARGE = b"X" + struct.pack("<I", LARGEST_PICKLE) + bytes(LARGEST_PICKLE)
 
 
 def test_what_is_without_measure_is_reported(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests import structures as reference
-from wav2clip_gen.models import checkpoints, convert, random_weights
+from wav2clip_gen.models import checkpoints, convert
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIPConfig
@@ -99,7 +99,7 @@ class StraightVQModel:
 @torch.no_grad()
 def test_a_vqgan_of_published_size_computes_what_taming_computes(name: str) -> None:
     role, config = CONFIGS[name]
-    ours = random_weights.random_network(role, config, seed=5)
+    ours = checkpoints.random_network(role, config, seed=5)
     assert isinstance(ours, VQGAN)
     ours.quantize.codes.mul_(3)  # so that the codes lie about as far apart as the encoder's outputs
     parts = reference.REFERENCES[name]()
@@ -116,7 +116,7 @@ def test_a_vqgan_of_published_size_computes_what_taming_computes(name: str) -> N
 
 @pytest.fixture(scope="module")
 def vit() -> Perceptor:
-    network = random_weights.random_network("clip", {"architecture": "ViT-B-32-quickgelu"}, seed=2)
+    network = checkpoints.random_network("clip", {"architecture": "ViT-B-32-quickgelu"}, seed=2)
     assert isinstance(network, Perceptor)
     return network
 

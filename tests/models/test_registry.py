@@ -1,9 +1,7 @@
-"""Where weights are and in what state, what is recorded of them, and which networks a film gets."""
+"""Which networks a film gets, and how they are loaded."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +12,15 @@ import yaml
 from tests.models.test_convert import GUMBEL, SMALL
 from tests.models.tiny import place, write_weights
 from wav2clip_gen.config import RunSettings
-from wav2clip_gen.errors import OutputError, SettingsError, W2CError, WeightsError
-from wav2clip_gen.files import hash_file
-from wav2clip_gen.models import lockfile, manifest, random_weights, registry
-from wav2clip_gen.models.header import read_header
-from wav2clip_gen.models.lockfile import LockFile
+from wav2clip_gen.errors import SettingsError, W2CError, WeightsError
+from wav2clip_gen.models import checkpoints, manifest, registry, store
 from wav2clip_gen.models.registry import load_family
-from wav2clip_gen.models.taming_config import read_taming_config
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "weights"
-    monkeypatch.setenv("W2C_WEIGHTS", str(path))
-    return path
+from wav2clip_gen.models.store import read_header
 
 
 def fill(family: str = "full", **training: int) -> None:
     for part in manifest.expand(family):
-        write_weights(registry.locate(part), training=training)
-
-
-def test_the_folder_is_in_the_users_cache_unless_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if sys.platform.startswith("linux"):
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert registry.weights_folder() == tmp_path / "w2c-gen" / "weights"
-    monkeypatch.setenv("W2C_WEIGHTS", str(tmp_path / "mine"))
-    assert registry.weights_folder() == tmp_path / "mine"
-
-
-def test_what_ships_is_found_wherever_weights_are_fetched_to(folder: Path) -> None:
-    shipped = manifest.shipped_folder() / "mini" / "clip.safetensors"
-    assert [registry.require_part(manifest.part("mini-clip"), where) for where in (None, folder)] == [shipped] * 2
-
-
-def test_a_folder_of_ones_own_hides_what_ships(folder: Path) -> None:
-    (folder / "mini").mkdir(parents=True)
-    for name in ("mini-wav2clip", "mini-clip", "mini-vqgan"):
-        with pytest.raises(WeightsError, match="no such weights file") as caught:
-            registry.require_part(manifest.part(name))
-        assert "W2C_WEIGHTS" in caught.value.hint
-    shutil.copytree(manifest.shipped_folder() / "mini", folder / "mini", dirs_exist_ok=True)
-    assert registry.require_part(manifest.part("mini-vqgan")) == folder / "mini" / "vqgan.safetensors"
+        write_weights(store.locate(part), training=training)
 
 
 def test_auto_takes_the_better_family_once_it_is_whole(folder: Path) -> None:
@@ -71,13 +36,7 @@ def test_auto_never_takes_random_weights(folder: Path) -> None:
     fill(random=0)
     assert registry.resolve_family("auto") == "mini"
     assert registry.resolve_family("full") == "full"
-    assert registry.require_part(manifest.part("vit-b-32")).is_file()
-
-
-def test_what_is_missing_is_one_command_away(folder: Path) -> None:
-    with pytest.raises(WeightsError, match="no such weights file") as caught:
-        registry.require_part(manifest.part("coco"))
-    assert caught.value.hint == "run `w2c-gen weights fetch coco`"
+    assert store.require_part(manifest.part("vit-b-32")).is_file()
 
 
 def test_unknown_names_are_reported() -> None:
@@ -85,80 +44,7 @@ def test_unknown_names_are_reported() -> None:
         registry.resolve_family("huge")
     assert caught.value.hint == "choose from: auto, full, mini"
     with pytest.raises(WeightsError, match="no part is called 'huge'"):
-        registry.require_part(manifest.part("huge"))
-
-
-def test_states(folder: Path) -> None:
-    part = manifest.part("vit-b-32")
-    path, original = registry.locate(part), registry.locate_original(part)
-    assert (registry.status(part).state, registry.status(part).size) == ("missing", 353976522)
-    original.parent.mkdir(parents=True)
-    original.with_name(f"{original.name}.part").write_bytes(b"123")
-    assert (registry.status(part).state, registry.status(part).partial) == ("missing", 3)
-    original.write_bytes(b"12345")
-    assert (registry.status(part).state, registry.status(part).size) == ("fetched", 5)
-    write_weights(path)
-    assert (registry.status(part).state, registry.status(part).path) == ("ready", path)
-    write_weights(path, training={"random": 0})
-    assert registry.status(part).state == "RANDOM"
-    assert registry.status(manifest.part("mini-clip")).state == "shipped"
-
-
-@pytest.mark.parametrize("cut", [0, 4, 20, -1])
-def test_a_file_that_is_not_whole_is_damaged(folder: Path, cut: int) -> None:
-    part = manifest.part("vit-b-32")
-    path = write_weights(registry.locate(part))
-    path.write_bytes(path.read_bytes()[:cut])
-    assert registry.status(part).state == "damaged"
-    with pytest.raises(WeightsError, match="not a readable safetensors file") as caught:
-        read_header(path)
-    assert "\n" not in caught.value.what
-
-
-@pytest.mark.parametrize("content", [b"<html>sign in, please</html>", b"\x02\0\0\0\0\0\0\0[]", b"\x02\0\0\0\0\0\0\0{}"])
-def test_other_files_are_damaged_weights(folder: Path, content: bytes) -> None:
-    path = place("full", "clip")
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-    assert registry.status(manifest.part("vit-b-32")).state == "damaged"
-
-
-def test_a_recorded_hash_is_not_computed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_weights(place("full", "clip"))
-    true = hash_file(path)
-    assert registry.weights_sha256(path) == true
-    LockFile(folder).record_converted("vit-b-32", path, sha256=true)
-    monkeypatch.setattr(registry, "hash_file", lambda _: "hashed")
-    assert registry.weights_sha256(path) == true
-    write_weights(path, values=b"changed!")
-    assert registry.weights_sha256(path) == "hashed"
-
-
-def test_the_first_hash_of_a_published_file_stays(tmp_path: Path) -> None:
-    lock = LockFile(tmp_path / "new")
-    assert lock.original_hash("coco") is None
-    lock.record_original("coco", file="coco.ckpt", size=3, sha256="first", source="https://a/coco.ckpt")
-    lock.record_original("coco", file="coco.ckpt", size=3, sha256="second", source="https://b/coco.ckpt")
-    assert lock.original_hash("coco") == "first"
-    lock.forget("coco")
-    assert lock.original_hash("coco") == "first"
-    lock.forget("coco", original=True)
-    assert lock.entries() == {}
-
-
-@pytest.mark.parametrize("content", ["", "[]", '{"format": 1}', '{"format": 9, "parts": {}}', '{"parts": {}}'])
-def test_a_damaged_lock_file_is_one_clear_line(tmp_path: Path, content: str) -> None:
-    (tmp_path / lockfile.NAME).write_text(content)
-    with pytest.raises(WeightsError) as caught:
-        LockFile(tmp_path).entries()
-    assert "\n" not in caught.value.what
-    assert caught.value.hint
-
-
-def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "weights").write_text("a file")
-    with pytest.raises(OutputError, match="cannot be written"):
-        LockFile(tmp_path / "weights").record_original("coco", file="f", size=1, sha256="s", source="u")
+        store.require_part(manifest.part("huge"))
 
 
 def usable(run: RunSettings, folder: Path) -> None:
@@ -233,7 +119,7 @@ def taming_yaml(config: dict[str, Any], *, inside: bool = False) -> dict[str, An
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("config", [SMALL, GUMBEL], ids=["vq", "gumbel"])
 def test_a_checkpoint_of_ones_own_paints(config: dict[str, Any], inside: bool, tmp_path: Path) -> None:
-    tensors = random_weights.random_network("vqgan", config, seed=1).state_dict()
+    tensors = checkpoints.random_network("vqgan", config, seed=1).state_dict()
     prefix = "first_stage_model." if inside else ""
     torch.save({"state_dict": {prefix + name: tensor for name, tensor in tensors.items()}}, tmp_path / "mine.ckpt")
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(taming_yaml(config, inside=inside)))
@@ -265,13 +151,13 @@ def test_a_configuration_of_something_else_is_reported(change: Any, words: str, 
     change(content)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(WeightsError, match=words):
-        read_taming_config(tmp_path / "mine.yaml")
+        registry.config_of(tmp_path / "mine.ckpt")
 
 
 def test_random_weights_are_marked_and_never_taken_by_themselves(tmp_path: Path) -> None:
     for role, config in (("wav2clip", {"width": 8}), ("clip", {"architecture": "w2c-mini"}), ("vqgan", SMALL)):
         part = next(part for part in manifest.expand("full") if part.role == role)
-        random_weights.write_random(tmp_path / part.name / f"{role}.safetensors", role=role, config=config, seed=4)
+        checkpoints.write_random(tmp_path / part.name / f"{role}.safetensors", role=role, config=config, seed=4)
     assert registry.select_models(RunSettings(), tmp_path).family == "mini"
     family = load_family("full", weights_dir=tmp_path)
     assert (family.random, family.name) == (True, "full (RANDOM WEIGHTS)")
@@ -281,7 +167,7 @@ def test_random_weights_are_marked_and_never_taken_by_themselves(tmp_path: Path)
 
 def test_a_seed_decides_random_weights() -> None:
     def codes(seed: int) -> torch.Tensor:
-        return random_weights.random_network("vqgan", SMALL, seed=seed).state_dict()["quantize.embedding.weight"]
+        return checkpoints.random_network("vqgan", SMALL, seed=seed).state_dict()["quantize.embedding.weight"]
 
     assert torch.equal(codes(1), codes(1))
     assert not torch.equal(codes(1), codes(2))

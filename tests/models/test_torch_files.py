@@ -262,8 +262,8 @@ def lfs(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "words"),
     [
-        (lambda path: None, "no such checkpoint"),
-        (lambda path: path.mkdir(), "not a file"),
+        (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "no such file"),
         (lambda path: path.write_bytes(b""), "empty"),
         (lambda path: path.write_text("\n<!DOCTYPE html>\n<html>Not found</html>"), "a web page, not a checkpoint"),
         (lfs, "text, not a checkpoint"),

@@ -6,12 +6,12 @@ import json
 import struct
 from pathlib import Path
 
-from wav2clip_gen.models import manifest, registry
+from wav2clip_gen.models import manifest, store
 
 
 def place(family: str, role: str) -> Path:
     """Where the weights of a role in a family belong."""
-    return registry.locate(next(part for part in manifest.expand(family) if part.role == role))
+    return store.locate(next(part for part in manifest.expand(family) if part.role == role))
 
 
 def write_weights(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from wav2clip_gen.cli.train import app, install_weights
 from wav2clip_gen.errors import OutputError
-from wav2clip_gen.models import checkpoints, manifest, registry
+from wav2clip_gen.models import checkpoints, manifest, store
 from wav2clip_gen.models.registry import load_family
 from wav2clip_gen.training.settings import DistillSettings, LabeledAudioSettings
 
@@ -150,7 +150,7 @@ def test_the_vqgan_records_its_training_and_is_fine_tuned(toy_data: Path, tmp_pa
 
 
 def test_only_a_vqgan_can_be_fine_tuned_as_one(toy_data: Path, tmp_path: Path) -> None:
-    encoder = registry.locate(manifest.part("mini-wav2clip"))
+    encoder = store.locate(manifest.part("mini-wav2clip"))
     code, output = run("vqgan", "--data", toy_data, "--runs", tmp_path, "--from", encoder)
     assert code == 1
     assert "not a vqgan" in output

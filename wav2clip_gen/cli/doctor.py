@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from wav2clip_gen import __version__
-
-if TYPE_CHECKING:
-    from wav2clip_gen.models.registry import Status
+from wav2clip_gen import __version__, ffmpeg, record
+from wav2clip_gen.cli import console
+from wav2clip_gen.errors import VideoError, WeightsError
+from wav2clip_gen.models import manifest, registry, store
 
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
@@ -24,8 +24,6 @@ def doctor(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
 ) -> None:
     """Show what is installed, and whether all that a film needs is there and works."""
-    from wav2clip_gen.cli import console
-
     healthy = True
     with console.errors_shown(debug=debug):
         typer.echo(f"w2c-gen {__version__}")
@@ -38,15 +36,10 @@ def doctor(
 
 
 def _packages() -> list[tuple[bool, str]]:
-    from wav2clip_gen import record
-
     return [(version != "not installed", f"{name} {version}") for name, version in record.package_versions().items()]
 
 
 def _ffmpeg() -> list[tuple[bool, str]]:
-    from wav2clip_gen import ffmpeg
-    from wav2clip_gen.errors import VideoError
-
     try:
         found = [(True, f"{ffmpeg.version()}, {ffmpeg.find_ffmpeg()}")]
         return found + [(name in ffmpeg.encoders(), f"encoder {name}") for name in ENCODERS]
@@ -57,10 +50,8 @@ def _ffmpeg() -> list[tuple[bool, str]]:
 def _devices() -> list[tuple[bool, str]]:
     import torch
 
-    from wav2clip_gen.models.registry import choose_device, computes_in_bf16
-
-    best = choose_device("auto")
-    precision = "bf16" if computes_in_bf16(best) else "fp32"
+    best = registry.choose_device("auto")
+    precision = "bf16" if registry.computes_in_bf16(best) else "fp32"
     found = [(True, f"device {best} ({precision}) is what auto selects")]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -69,11 +60,9 @@ def _devices() -> list[tuple[bool, str]]:
 
 
 def _weights() -> list[tuple[bool, str]]:
-    from wav2clip_gen.models import manifest, registry
-
     found = []
     for family in registry.FAMILIES:
-        parts = [registry.status(part) for part in manifest.expand(family)]
+        parts = [store.status(part) for part in manifest.expand(family)]
         if family != registry.FAMILIES[-1] and all(part.state == "missing" for part in parts):
             found.append((True, f"{family}: not fetched (`w2c-gen weights fetch {family}`)"))
         else:
@@ -81,10 +70,9 @@ def _weights() -> list[tuple[bool, str]]:
     return found
 
 
-def _check_part(family: str, found: Status) -> tuple[bool, str]:
+def _check_part(family: str, found: store.Status) -> tuple[bool, str]:
     """Whether a part is in place and builds its network."""
-    from wav2clip_gen.errors import WeightsError
-    from wav2clip_gen.models import checkpoints, manifest, registry
+    from wav2clip_gen.models import checkpoints
 
     part, path = found.part, found.path
     if found.state == "missing" and part.role in manifest.OPTIONAL:
@@ -95,5 +83,5 @@ def _check_part(family: str, found: Status) -> tuple[bool, str]:
         checkpoints.load(path, role=part.role)
     except WeightsError as error:
         return False, error.what
-    size, digest = path.stat().st_size / 2**20, registry.weights_sha256(path)[:12]
+    size, digest = path.stat().st_size / 2**20, store.weights_sha256(path)[:12]
     return True, f"{family} {part.role}: {found.state}, {size:.1f} MiB, sha256 {digest}, {path}"

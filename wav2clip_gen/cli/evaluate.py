@@ -128,6 +128,6 @@ def _write_json(path: Path, found: dict[str, Table], family: Models, run: dict[s
 
 
 def _digests(family: Models) -> dict[str, str]:
-    from wav2clip_gen.models import registry
+    from wav2clip_gen.models import store
 
-    return {component: registry.weights_sha256(path) for component, path in family.files.items()}
+    return {component: store.weights_sha256(path) for component, path in family.files.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json as jsonlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -12,12 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wav2clip_gen.cli import console
+from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.drawing import clock
+from wav2clip_gen.environment import asked_to_stay_offline
+from wav2clip_gen.errors import OutputError, WeightsError
+from wav2clip_gen.files import check_output
+from wav2clip_gen.models import manifest, registry, store
+from wav2clip_gen.models.manifest import Part
+
 if TYPE_CHECKING:
     from wav2clip_gen.config import RunSettings
     from wav2clip_gen.models.download import Progress
-    from wav2clip_gen.models.maintenance import Extra
-    from wav2clip_gen.models.manifest import Part
-    from wav2clip_gen.models.registry import Status
 
 app = typer.Typer(
     help="The published models. Nothing is fetched unless you ask for it.",
@@ -46,35 +53,56 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace weights th
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
 
 
-@app.command("list")
-def list_all(
+def _command(function: Callable[..., object]) -> Callable[..., object]:
+    """Register a command under the name of its function, with errors in two lines and the option --debug."""
+
+    def run(*, debug: bool, **given: Any) -> None:
+        with console.errors_shown(debug=debug):
+            function(**given)
+
+    option = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    run.__signature__ = inspect.Signature([*own, option])  # type: ignore[attr-defined]
+    run.__doc__ = function.__doc__
+    app.command(function.__name__.strip("_"))(run)
+    return function
+
+
+@_command
+def _list(
     *,
     weights_dir: Folder = None,
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object on stdout.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Show all parts with their role, size, licence and state."""
-    from wav2clip_gen.cli import console
+    published = manifest.published()
+    found = [store.status(part, weights_dir) for part in published.parts.values()]
+    extras = store.extras(weights_dir)
+    if json:
+        content = {
+            "folder": store.weights_folder(weights_dir),
+            "families": published.families,
+            "parts": [
+                {**asdict(one.part), "state": one.state, "path": one.path, "bytes": one.size, "partial": one.partial}
+                for one in found
+            ],
+            "extras": [asdict(extra) for extra in extras],
+        }
+        typer.echo(jsonlib.dumps(content, indent=2, default=str))
+        return
+    families = [f"{family}: {', '.join(members.values())}" for family, members in published.families.items()]
+    notes = [f"{part.name}: {part.note}" for part in published.parts.values() if part.note]
+    lines = [_line(one.part.name, one.part.role, one.size, f"{_state(one):<16}  {one.part.licence}") for one in found]
+    others = []
+    for extra in extras:
+        source = "open_clip" if extra.made_of == extra.name else extra.made_of
+        others.append(_line(extra.name, extra.role, extra.bytes, f"from {source}" if source else "damaged"))
+    typer.echo("\n\n".join(filter(None, map("\n".join, (families, lines, others, notes)))))
 
-    with console.errors_shown(debug=debug):
-        from wav2clip_gen.models import maintenance, manifest, registry
 
-        published = manifest.published()
-        found = [registry.status(part, weights_dir) for part in published.parts.values()]
-        extras = maintenance.extras(weights_dir)
-        if json:
-            content = {"folder": str(registry.weights_folder(weights_dir)), "families": published.families}
-            lists = {"parts": [_part_fields(one) for one in found], "extras": [_extra_fields(one) for one in extras]}
-            typer.echo(jsonlib.dumps({**content, **lists}, indent=2))
-            return
-        families = [f"{family}: {', '.join(members.values())}" for family, members in published.families.items()]
-        notes = [f"{part.name}: {part.note}" for part in published.parts.values() if part.note]
-        blocks = [families, map(_part_line, found), map(_extra_line, extras), notes]
-        typer.echo("\n\n".join(filter(None, map("\n".join, blocks))))
-
-
-@app.command()
+@_command
 def fetch(
+    context: typer.Context,
     names: Names,
     *,
     weights_dir: Folder = None,
@@ -85,26 +113,19 @@ def fetch(
         bool, typer.Option("--keep-original", help="Leave the published file next to the converted one.")
     ] = False,
     precision: Written = Precision.fp32,
-    debug: Debug = False,
 ) -> None:
     """Download parts, check them, and convert them. Run it again after a break: it resumes where it stopped."""
-    from wav2clip_gen.cli import console
-    from wav2clip_gen.cli.app import INTERRUPTED
-
-    with console.errors_shown(debug=debug):
-        from wav2clip_gen.models import manifest
-
-        tags = [name for name in names if "/" in name]  # of open_clip
-        wanted: list[Part | str] = [*manifest.expand(*(name for name in names if name not in tags)), *tags]
+    tags = [name for name in names if "/" in name]  # of open_clip
     code = 0
-    for part in wanted:
+    wanted: list[Part | str] = [*manifest.expand(*(name for name in names if name not in tags)), *tags]
+    for one in wanted:
         try:
-            with console.errors_shown(debug=debug):
-                if isinstance(part, str):
-                    _fetch_tag(part, weights_dir, precision=precision.value, offline=offline)
+            with console.errors_shown(debug=context.params["debug"]):
+                if isinstance(one, str):
+                    _fetch_tag(one, weights_dir, precision=precision.value, offline=offline)
                 else:
                     _fetch_part(
-                        part, weights_dir, precision=precision.value, keep_original=keep_original, offline=offline
+                        one, weights_dir, precision=precision.value, keep_original=keep_original, offline=offline
                     )
         except typer.Exit as left:  # one part that fails does not stop the others
             code = max(code, left.exit_code)
@@ -113,55 +134,41 @@ def fetch(
     raise typer.Exit(code)
 
 
-@app.command()
+@_command
 def verify(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="Parts or families; else all that there is.")
     ] = None,
     *,
     weights_dir: Folder = None,
-    debug: Debug = False,
 ) -> None:
     """Read weights to their ends and compare their hashes; exit code 1 when something is damaged."""
-    from wav2clip_gen.cli import console
-
     code = 0
-    with console.errors_shown(debug=debug):
-        from wav2clip_gen.errors import WeightsError
-        from wav2clip_gen.models import maintenance, manifest, registry
-
-        for part in manifest.expand(*(names or manifest.published().parts)):
-            if not names and registry.status(part, weights_dir).state == "missing":
-                continue
+    for part in manifest.expand(*(names or manifest.published().parts)):
+        if names or store.status(part, weights_dir).state != "missing":
             try:
-                typer.echo(f"ok  {part.name}: {maintenance.verify(part, weights_dir)}")
+                typer.echo(f"ok  {part.name}: {store.verify(part, weights_dir)}")
             except WeightsError as error:
                 code = 1
                 typer.echo(f"!!  {error.what}; {error.hint}")
     raise typer.Exit(code)
 
 
-@app.command()
+@_command
 def path(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A part or a family; else the folder.")] = None,
     *,
     weights_dir: Folder = None,
-    debug: Debug = False,
 ) -> None:
     """Print where weights are; exit code 1 when they are not there."""
-    from wav2clip_gen.cli import console
-
-    with console.errors_shown(debug=debug):
-        from wav2clip_gen.models import manifest, registry
-
-        if name is None:
-            typer.echo(str(registry.weights_folder(weights_dir)))
-            return
-        for part in manifest.expand(name):
-            typer.echo(str(registry.require_part(part, weights_dir)))
+    if name is None:
+        typer.echo(str(store.weights_folder(weights_dir)))
+        return
+    for part in manifest.expand(name):
+        typer.echo(str(store.require_part(part, weights_dir)))
 
 
-@app.command()
+@_command
 def convert(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A published checkpoint, or one of the same structure.")],
     *,
@@ -172,38 +179,27 @@ def convert(
     overwrite: Overwrite = False,
     precision: Written = Precision.fp32,
     weights_dir: Folder = None,
-    debug: Debug = False,
 ) -> None:
     """Convert a checkpoint that you have; its path goes to stdout."""
-    from wav2clip_gen.cli import console
+    part = _published_part(name)
+    if not file.is_file():
+        raise WeightsError(f"{file}: no such file", hint="give the checkpoint to convert")
+    if out is None:
+        from wav2clip_gen.models.fetch import install
 
-    with console.errors_shown(debug=debug):
-        from wav2clip_gen.errors import OutputError, WeightsError
-        from wav2clip_gen.files import check_output
-        from wav2clip_gen.models import manifest, registry
+        _refuse_existing(store.locate(part, weights_dir), overwrite, ", or --out")
+        out = install(file, part, weights_dir, precision=precision.value)
+    else:
+        if out.suffix.lower() != ".safetensors":
+            raise OutputError(f"{out}: weights are written as safetensors", hint=f"name it {out.stem}.safetensors")
+        check_output(out, overwrite=overwrite)
+        from wav2clip_gen.models import convert as converter
 
-        part = manifest.part(name)
-        if part.shipped:
-            hint = "name the published part whose structure the checkpoint has"
-            raise WeightsError(f"{name} comes with w2c-gen as it is", hint=hint)
-        if not file.is_file():
-            raise WeightsError(f"{file}: no such file", hint="give the checkpoint to convert")
-        if out is None:
-            from wav2clip_gen.models.fetch import install
-
-            _refuse_existing(registry.locate(part, weights_dir), overwrite, ", or --out")
-            out = install(file, part, weights_dir, precision=precision.value)
-        else:
-            if out.suffix.lower() != ".safetensors":
-                raise OutputError(f"{out}: weights are written as safetensors", hint=f"name it {out.stem}.safetensors")
-            check_output(out, overwrite=overwrite)
-            from wav2clip_gen.models import convert as converter
-
-            converter.convert(file, out, role=part.role, config=dict(part.config), precision=precision.value)
-        typer.echo(str(out))
+        converter.convert(file, out, role=part.role, config=dict(part.config), precision=precision.value)
+    typer.echo(str(out))
 
 
-@app.command()
+@_command
 def fake(
     names: Names,
     *,
@@ -211,28 +207,19 @@ def fake(
     precision: Written = Precision.fp16,
     overwrite: Overwrite = False,
     weights_dir: Folder = None,
-    debug: Debug = False,
 ) -> None:
     """For developers: put networks of published size with RANDOM weights where the real ones belong."""
-    from wav2clip_gen.cli import console
+    from wav2clip_gen.models import checkpoints
 
-    with console.errors_shown(debug=debug):
-        from wav2clip_gen.errors import WeightsError
-        from wav2clip_gen.models import manifest, random_weights, registry
-        from wav2clip_gen.models.lockfile import LockFile
-
-        for part in manifest.expand(*names):
-            path = registry.locate(part, weights_dir)
-            if part.shipped:
-                hint = "name a published part: `w2c-gen weights list`"
-                raise WeightsError(f"{part.name} comes with w2c-gen", hint=hint)
-            _refuse_existing(path, overwrite)
-            random_weights.write_random(path, role=part.role, config=part.config, seed=seed, precision=precision.value)
-            LockFile(path.parent.parent).forget(part.name)
-            typer.echo(str(path))
+    for part in manifest.expand(*names):
+        path = store.locate(_published_part(part.name), weights_dir)
+        _refuse_existing(path, overwrite)
+        checkpoints.write_random(path, role=part.role, config=part.config, seed=seed, precision=precision.value)
+        store.record(path.parent.parent, part.name, converted=None)
+        typer.echo(str(path))
 
 
-@app.command()
+@_command
 def remove(
     names: Names,
     *,
@@ -240,131 +227,103 @@ def remove(
         bool, typer.Option("--forget", help="Forget the hash too that the published file had when it was fetched.")
     ] = False,
     weights_dir: Folder = None,
-    debug: Debug = False,
 ) -> None:
     """Delete weights that were fetched or converted, broken downloads included."""
-    from wav2clip_gen.cli import console
-
-    with console.errors_shown(debug=debug):
-        from wav2clip_gen.models import maintenance, manifest
-
-        extras = {extra.name: extra for extra in maintenance.extras(weights_dir)}
-        parts = manifest.expand(*(name for name in names if name not in extras))  # all are known, or none is deleted
-        for part in parts:
-            freed = maintenance.remove(part, weights_dir, forget=forget)
-            typer.echo(f"{part.name}: {f'{_size(freed)} freed' if freed else 'nothing there'}", err=True)
-        for name in dict.fromkeys(name for name in names if name in extras):
-            typer.echo(f"{name}: {_size(maintenance.remove_extra(extras[name]))} freed", err=True)
+    extras = {extra.name: extra for extra in store.extras(weights_dir)}
+    parts = manifest.expand(*(name for name in names if name not in extras))  # all are known, or none is deleted
+    for part in parts:
+        freed = store.remove(part, weights_dir, forget=forget)
+        typer.echo(f"{part.name}: {f'{_size(freed)} freed' if freed else 'nothing there'}", err=True)
+    for name in dict.fromkeys(name for name in names if name in extras):
+        store.remove_extra(extras[name])
+        typer.echo(f"{name}: {_size(extras[name].bytes)} freed", err=True)
 
 
 def fetch_missing(run: RunSettings, weights_dir: Path | None) -> None:
     """Fetch what the networks of a render still lack."""
-    from wav2clip_gen.models import manifest
-    from wav2clip_gen.models.registry import select_models
-
-    for component in select_models(run, weights_dir).components.values():
+    for component in registry.select_models(run, weights_dir).components.values():
         if component.name in manifest.published().parts:
             _fetch_part(manifest.part(component.name), weights_dir)
         elif component.name != str(component.path):  # else a file of the user's own
             _fetch_tag(component.name, weights_dir)
 
 
-def _refuse_existing(path: Path, overwrite: bool, otherwise: str = "") -> None:
-    from wav2clip_gen.errors import OutputError
+def _published_part(name: str) -> Part:
+    part = manifest.part(name)
+    if part.shipped:
+        raise WeightsError(f"{name} comes with w2c-gen", hint="name a published part: `w2c-gen weights list`")
+    return part
 
+
+def _refuse_existing(path: Path, overwrite: bool, otherwise: str = "") -> None:
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists", hint=f"use --overwrite to replace it{otherwise}")
 
 
 def _fetch_tag(asked: str, weights_dir: Path | None, *, precision: str = "fp32", offline: bool = False) -> None:
     """Let open_clip fetch `ARCHITECTURE/TAG` with its own client and progress."""
-    from wav2clip_gen.environment import asked_to_stay_offline
-    from wav2clip_gen.errors import WeightsError
     from wav2clip_gen.models.convert import fetch_tag
-    from wav2clip_gen.models.registry import tag_file
 
     if offline or asked_to_stay_offline():
         raise WeightsError(f"{asked} cannot be fetched offline", hint="leave out --offline and W2C_OFFLINE")
-    path = tag_file(asked, weights_dir)
+    path = store.locate_tag(asked, weights_dir)
     if not path.is_file():
         fetch_tag(asked, path, precision=precision)
     typer.echo(f"{asked}: {path}", err=True)
 
 
 def _fetch_part(part: Part, weights_dir: Path | None, **options: Any) -> None:
-    """Fetch a part and show the progress; Ctrl-C prints how to resume."""
-    from wav2clip_gen.cli.app import INTERRUPTED
-    from wav2clip_gen.cli.console import stderr
+    """Fetch a part and show the progress: a bar on a terminal, else lines; Ctrl-C prints how to resume."""
     from wav2clip_gen.models import fetch as fetching
 
     try:
-        (_show_bar if stderr.is_terminal else _show_lines)(fetching.fetch(part, weights_dir, **options))
+        events = fetching.fetch(part, weights_dir, **options)
+        for line in _show_bar(events, part.name) if console.stderr.is_terminal else _progress_lines(events):
+            console.stderr.print(f"{part.name}: {line}", markup=False)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command resumes where it stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _show_bar(events: Iterable[Progress]) -> None:
-    """A progress bar, for a terminal."""
+def _show_bar(events: Iterable[Progress], name: str) -> Iterator[str]:
+    """Draw a progress bar, and yield the messages above it."""
     from rich import progress
-
-    from wav2clip_gen.cli.console import stderr
 
     columns = (
         progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn(),
         progress.TransferSpeedColumn(), progress.TimeRemainingColumn(),
     )  # fmt: skip
-    with progress.Progress(*columns, console=stderr, transient=True) as bar:
-        task = bar.add_task("", total=None, visible=False)
+    with progress.Progress(*columns, console=console.stderr, transient=True) as bar:
+        task = bar.add_task(name, total=None, visible=False)
         for event in events:
             if event.message:
-                stderr.print(f"{event.part}: {event.message}", markup=False)
+                yield event.message
             else:
-                bar.update(task, description=event.part, total=event.total, completed=event.done, visible=True)
+                bar.update(task, total=event.total, completed=event.done, visible=True)
 
 
-def _show_lines(events: Iterable[Progress]) -> None:
-    """Lines some seconds apart, for logs and pipes."""
-    from wav2clip_gen.cli.console import INTERVAL, stderr
-    from wav2clip_gen.drawing import clock
-
+def _progress_lines(events: Iterable[Progress]) -> Iterator[str]:
+    """The messages, and what has arrived, some seconds apart."""
     shown = time.monotonic()
     for event in events:
-        message = event.message
-        if not message and (time.monotonic() - shown >= INTERVAL or event.done == event.total):
+        if event.message:
+            yield event.message
+        elif time.monotonic() - shown >= console.INTERVAL or event.done == event.total:
             shown = time.monotonic()
             of = f" of {event.total / 2**20:.1f}" if event.total else ""
             left = f", {clock((event.total - event.done) / event.rate)} left" if event.total and event.rate else ""
-            message = f"{event.done / 2**20:.1f}{of} MiB, {event.rate / 2**20:.1f} MiB/s{left}"
-        if message:
-            stderr.print(f"{event.part}: {message}", markup=False)
+            yield f"{event.done / 2**20:.1f}{of} MiB, {event.rate / 2**20:.1f} MiB/s{left}"
 
 
-def _part_fields(status: Status) -> dict[str, Any]:
-    state = {"state": status.state, "path": str(status.path), "bytes": status.size, "partial": status.partial}
-    return {**asdict(status.part), **state}
-
-
-def _extra_fields(extra: Extra) -> dict[str, Any]:
-    about = {"name": extra.name, "role": extra.role, "made_of": extra.made_of}
-    return {**about, "path": str(extra.folder), "bytes": extra.size}
-
-
-def _part_line(status: Status) -> str:
-    part, state = status.part, "not converted" if status.state == "fetched" else status.state
+def _state(status: store.Status) -> str:
     if status.partial:
-        state = (
-            f"missing ({100 * status.partial / status.size:.0f}%)"
-            if status.size
-            else f"missing ({_size(status.partial)})"
-        )
-    return f"{part.name:<17} {part.role:<9} {_size(status.size):>9}  {state:<16}  {part.licence}"
+        share = f"{100 * status.partial / status.size:.0f}%" if status.size else _size(status.partial)
+        return f"missing ({share})"
+    return "not converted" if status.state == "fetched" else status.state
 
 
-def _extra_line(extra: Extra) -> str:
-    source = "open_clip" if extra.made_of == extra.name else extra.made_of
-    state = f"from {source}" if source else "damaged"
-    return f"{extra.name:<17} {extra.role:<9} {_size(extra.size):>9}  {state}"
+def _line(name: str, role: str, size: int | None, state: str) -> str:
+    return f"{name:<17} {role:<9} {_size(size):>9}  {state}"
 
 
 def _size(size: int | None) -> str:

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole
-from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.header import Header
-from wav2clip_gen.models.header import read_header as read_header  # noqa: PLC0414 (re-exported)
-from wav2clip_gen.models.prior import ConceptPrior
+from wav2clip_gen.models.clip import ConceptPrior, Perceptor
+from wav2clip_gen.models.store import Header
+from wav2clip_gen.models.store import read_header as read_header  # noqa: PLC0414 (re-exported)
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 
@@ -181,3 +180,29 @@ def first_three(wrong: list[str]) -> str:
     """The first of some faults, and how many more there are."""
     more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return "; ".join(wrong[:3]) + more
+
+
+def write_random(out: Path, *, role: str, config: dict[str, Any], seed: int = 0, precision: str = "fp16") -> None:
+    """Write a network with random weights, marked `training: {"random": seed}`; arguments as for `build` and `save`."""
+    save(random_network(role, config, seed=seed), out, training={"random": seed}, precision=precision)
+
+
+def random_network(role: str, config: dict[str, Any], *, seed: int = 0) -> Network:
+    """A network in evaluation mode whose every weight and statistic is drawn from a generator of `seed`.
+
+    Weights of two or more dimensions are scaled by their fan-in, so that signals neither vanish nor explode; of the
+    others, gains stay near 1, biases near 0, a temperature where it was.
+    """
+    network = build(role, config, device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            scaled = parameter.ndim > 1
+            parameter.copy_(noise * parameter[0].numel() ** -0.5 if scaled else parameter + 0.02 * noise)
+        for name, buffer in network.named_buffers():
+            if name.endswith("running_var"):
+                buffer.copy_(1 + 0.1 * torch.rand(buffer.shape, generator=generator))
+            elif name.endswith("running_mean"):
+                buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
+    return network.requires_grad_(False).eval()

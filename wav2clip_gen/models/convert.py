@@ -6,10 +6,9 @@ reference code by `python -m tests.structures`. An error names the one that a fi
 
 from __future__ import annotations
 
-import zipfile
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from wav2clip_gen.files import hash_file
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.checkpoints import Network
 from wav2clip_gen.models.clip import Perceptor, silent_log
-from wav2clip_gen.models.torch_files import read_state_dict
+from wav2clip_gen.models.torch_files import TorchScriptError, read_state_dict
 
 STRUCTURES = Path(__file__).with_name("structures")
 KNOWN = {
@@ -47,21 +46,7 @@ SIGNS = {  # starts of names that show what else a file may be
 }
 
 
-class Naming(NamedTuple):
-    """How the tensors of a role are named in published checkpoints."""
-
-    prefixes: tuple[str, ...]  # that wrappers put before every name
-    modules: tuple[str, ...]  # that are needed, others belong to training; none given: all
-
-
-NAMING = {
-    "wav2clip": Naming(("", "module."), ("audio_encoder", "audio_transform")),
-    "vqgan": Naming(
-        ("", "first_stage_model.", "module.", "model."),  # the second inside a Net2NetTransformer
-        ("encoder", "decoder", "quantize", "quant_conv", "post_quant_conv"),
-    ),
-    "clip": Naming(("", "module."), ()),
-}
+PREFIXES = ("", "module.", "model.", "first_stage_model.")  # of wrappers; the last of a Net2NetTransformer
 
 
 def convert(
@@ -95,9 +80,12 @@ def read_network(original: Path, *, role: str, config: dict[str, Any]) -> Networ
         what = f"{original}: its configuration builds no {role} ({error})"
         raise WeightsError(what, hint="put the YAML next to it that came with it") from None
     inner = network.model if isinstance(network, Perceptor) else network  # what was published
-    found = read_tensors(original, role=role)
     wanted = inner.state_dict()
-    tensors = remove_prefix(found, wanted, NAMING[role])
+    modules = {name.partition(".")[0] for name in wanted}  # others belong to training
+    found = _read_tensors(original, modules, archives=role == "clip")
+    prefix = max(PREFIXES, key=lambda prefix: sum(prefix + name in found for name in wanted))
+    named = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+    tensors = {name: tensor for name, tensor in named.items() if name.partition(".")[0] in modules}
     if wrong := checkpoints.differences(wanted, tensors):
         guess = recognize(found)
         hint = f"this seems to be {guess}" if guess else f"give a {role} of the kind that --as or its YAML names"
@@ -106,29 +94,19 @@ def read_network(original: Path, *, role: str, config: dict[str, Any]) -> Networ
     return network
 
 
-def read_tensors(path: Path, *, role: str) -> dict[str, Tensor]:
-    """Names and tensors of a checkpoint: safetensors, a pickle (of which nothing is run), or OpenAI's TorchScript.
+def _read_tensors(path: Path, modules: set[str], *, archives: bool) -> dict[str, Tensor]:
+    """The tensors in safetensors, a pickle (of which nothing is run) or, with `archives`, OpenAI's TorchScript.
 
-    Those that a role does not need may be on `meta`.
-
-    Raises:
-        WeightsError: It cannot be read.
+    Those outside of some modules may be on `meta`.
     """
     if path.suffix == ".safetensors":
         return checkpoints.read_tensors(path)
-    if role == "clip" and is_torchscript(path):
+    try:
+        return read_state_dict(path, lambda name: not modules.isdisjoint(name.split(".")))
+    except TorchScriptError:
+        if not archives:
+            raise
         return _read_openai_archive(path)
-    modules = NAMING[role].modules
-    return read_state_dict(path, lambda name: not modules or not {*name.split(".")}.isdisjoint(modules))
-
-
-def remove_prefix(tensors: dict[str, Tensor], wanted: dict[str, Tensor], naming: Naming) -> dict[str, Tensor]:
-    """The tensors of a role under our names: without the wrapper's prefix, and without what only training needs."""
-    prefix = max(naming.prefixes, key=lambda prefix: sum(prefix + name in tensors for name in wanted))
-    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return {
-        name: tensor for name, tensor in named.items() if not naming.modules or name.partition(".")[0] in naming.modules
-    }
 
 
 @cache
@@ -152,18 +130,6 @@ def recognize(tensors: dict[str, Tensor]) -> str | None:
     if similarity(best) > 0.9:
         return KNOWN[best]
     return next((what for sign, what in SIGNS.items() if any(name.startswith(sign) for name in tensors)), None)
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, as OpenAI publishes CLIP; nothing may precede its first entry."""
-    try:
-        with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":
-                return False
-        with zipfile.ZipFile(path) as archive:
-            return any(name.split("/")[1:] == ["constants.pkl"] for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def _read_openai_archive(path: Path) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ import json
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from urllib.parse import urlsplit
 
 import requests
@@ -23,8 +23,8 @@ from requests.exceptions import ProxyError, RequestException, SSLError, Timeout
 
 from wav2clip_gen import __version__
 from wav2clip_gen.errors import OutputError, WeightsError
-from wav2clip_gen.models.lockfile import OTHER_FOLDER, translate_disk_errors
 from wav2clip_gen.models.manifest import Part
+from wav2clip_gen.models.store import OTHER_FOLDER, translate_disk_errors
 
 CHUNK = 64 * 1024  # bytes
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two packets
@@ -35,12 +35,10 @@ PAGES = ("text/html", "application/xhtml+xml", "application/json")
 _PAGE = "gives a web page instead of the file (a login, a consent or an error)"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Progress:
     """How the fetching of a part goes."""
 
-    part: str
-    stage: str  # waiting, source, downloading, retry, failed, checking, converting, done
     message: str = ""  # in words, for a log; empty while bytes arrive
     done: int = 0  # bytes that have arrived, those of earlier runs included
     total: int | None = None  # bytes
@@ -74,52 +72,39 @@ class Target:
         self.arrived.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
 
-    def report(self, stage: str, message: str) -> Progress:
-        """Progress in words."""
-        return Progress(part=self.part.name, stage=stage, message=message)
-
 
 class SourceError(WeightsError):
-    """A source cannot give the file; another one may."""
+    """A source cannot give the file; another one may, and with `retry` this one at another time."""
 
-    def __init__(self, url: str, reason: str, *, unreachable: bool = False) -> None:
+    def __init__(
+        self, url: str, reason: str, *, retry: bool = False, unreachable: bool = False, wait: float | None = None
+    ) -> None:
         super().__init__(f"{urlsplit(url).hostname}: {reason}")
-        self.unreachable = unreachable
-
-
-class _TryError(Exception):
-    """This try failed; another one may not."""
-
-    def __init__(self, reason: str, *, unreachable: bool = False, wait: float | None = None) -> None:
-        super().__init__(reason)
+        self.retry = retry
         self.unreachable = unreachable
         self.wait = wait  # seconds that the server asked for
 
 
-def download(
-    url: str, target: Target, *, sleep: Callable[[float], None] = time.sleep
-) -> Generator[Progress, None, bool]:
+def download(url: str, target: Target) -> Generator[Progress, None, bool]:
     """Download `url` into `target.arrived`, resuming what is there; return whether anything was resumed.
 
     Raises:
         SourceError: The source has no such file, or another one, or cannot be reached.
         OutputError: The file cannot be written, or there is no room for it.
     """
-    resumed, failures, reached = False, 0, target.length()
+    failures, reached = 0, target.length()
     with requests.Session() as session:
         while True:
             try:
-                resumed = (yield from _try(session, url, target)) or resumed
-            except _TryError as error:
+                return (yield from _try(session, url, target))
+            except SourceError as error:
                 failures = failures + 1 if target.length() <= reached else 1
                 reached = max(reached, target.length())
-                if failures >= TRIES:
-                    raise SourceError(url, str(error), unreachable=error.unreachable) from None
+                if not error.retry or failures >= TRIES:
+                    raise
                 pause = min(2.0 ** (failures - 1) if error.wait is None else error.wait, LONGEST_WAIT)
-                yield target.report("retry", f"{urlsplit(url).hostname}: {error}; again in {pause:.0f} s")
+                yield Progress(f"{error.what}; again in {pause:.0f} s")
                 sleep(pause)
-            else:
-                return resumed
 
 
 def _try(session: requests.Session, url: str, target: Target) -> Generator[Progress, None, bool]:
@@ -140,14 +125,13 @@ def _try(session: requests.Session, url: str, target: Target) -> Generator[Progr
         if url.startswith("https:") and not response.url.startswith("https:") and not target.sha256:
             raise SourceError(url, "leads to plain http, and no hash is known that would show a forgery")
         first, total = _range(response)
-        if response.status_code == 416 and total == start:  # nothing is missing
+        code = response.status_code
+        if code == 416 and total == start:  # nothing is missing
             return True
-        if response.status_code == 416 or (
-            response.status_code == 206 and (first != start or _has_changed(response, validator))
-        ):
+        if code == 416 or (code == 206 and (first != start or _has_changed(response, validator))):
             target.discard()
-            raise _TryError("the file has changed there", wait=0)
-        start = start if response.status_code == 206 else 0
+            raise SourceError(url, "the file has changed there", retry=True, wait=0)
+        start = start if code == 206 else 0
         if total is not None and target.part.size is not None and total != target.part.size:
             raise SourceError(url, f"has a file of {total} bytes instead of {target.part.size}")
         _check_room(target, total)
@@ -158,12 +142,12 @@ def _try(session: requests.Session, url: str, target: Target) -> Generator[Progr
 def _write(
     url: str, response: requests.Response, target: Target, *, start: int, total: int | None
 ) -> Generator[Progress, None, None]:
-    began = reported = time.monotonic()
-    done, size, name = start, target.part.size, target.part.name
+    began = reported = monotonic()
+    done, size = start, target.part.size
 
     def progress() -> Progress:
-        rate = (done - start) / max(time.monotonic() - began, 1e-6)
-        return Progress(part=name, stage="downloading", done=done, total=total or size, rate=rate)
+        rate = (done - start) / max(monotonic() - began, 1e-6)
+        return Progress(done=done, total=total or size, rate=rate)
 
     note = {"url": url, "etag": response.headers.get("ETag"), "modified": response.headers.get("Last-Modified")}
     with translate_disk_errors(target.path.parent):
@@ -178,13 +162,13 @@ def _write(
                 if size is not None and done > size:
                     raise SourceError(url, f"gives more than the {size} bytes of the published file")
                 file.write(chunk)
-                if time.monotonic() - reported >= EVERY:
-                    reported = time.monotonic()
+                if monotonic() - reported >= EVERY:
+                    reported = monotonic()
                     yield progress()
             file.flush()
             os.fsync(file.fileno())
     if total is not None and done != total:
-        raise _TryError(f"the connection ended after {done} of {total} bytes")
+        raise SourceError(url, f"the connection ended after {done} of {total} bytes", retry=True)
     yield progress()
 
 
@@ -210,7 +194,8 @@ def _check_status(url: str, response: requests.Response) -> None:
     code = response.status_code
     if code in (408, 425, 429) or code >= 500:
         asked = response.headers.get("Retry-After", "")
-        raise _TryError(f"answers {code} {response.reason}", wait=float(asked) if asked.isdigit() else None)
+        wait = float(asked) if asked.isdigit() else None
+        raise SourceError(url, f"answers {code} {response.reason}", retry=True, wait=wait)
     if code in (401, 403):
         raise SourceError(url, f"asks for a login or refuses ({code})")
     if code in (404, 410):
@@ -252,13 +237,14 @@ def _chunks(url: str, response: requests.Response) -> Iterator[bytes]:
         raise _translate(url, error, "the connection broke off") from None
 
 
-def _translate(url: str, error: RequestException, reason: str, *, unreachable: bool = False) -> Exception:
+def _translate(url: str, error: RequestException, reason: str, *, unreachable: bool = False) -> SourceError:
+    """What went wrong between us and a source, and whether another try may help."""
     if isinstance(error, SSLError):
         return SourceError(url, "its certificate is not trusted (REQUESTS_CA_BUNDLE names those that are)")
     if isinstance(error, ProxyError):
-        return _TryError("the proxy refuses", unreachable=True)
+        return SourceError(url, "the proxy refuses", retry=True, unreachable=True)
     if isinstance(error, Timeout):
-        return _TryError(f"no answer within {TIMEOUT[1]:.0f} s", unreachable=unreachable)
-    if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        return _TryError(reason, unreachable=unreachable)
-    return SourceError(url, f"{type(error).__name__}: {' '.join(str(error).split())}")
+        reason = f"no answer within {TIMEOUT[1]:.0f} s"
+    elif not isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+        return SourceError(url, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return SourceError(url, reason, retry=True, unreachable=unreachable)

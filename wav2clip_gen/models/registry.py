@@ -1,125 +1,30 @@
-"""From a name to networks on a device: where weights are, which ones a film needs, and loading them.
-
-Shipped weights are in the package; fetched ones are in the user's folder of weights, one part per folder:
-
-    weights/weights.lock.json               what was fetched and converted, with sizes and hashes
-    weights/vit-b-32/clip.safetensors       the network, converted
-    weights/vit-b-32/ViT-B-32.pt            the published file, until it is converted
-    weights/open_clip/ViT-B-32--laion400m/  weights that open_clip fetched
+"""From a name to networks on a device: which ones a film needs, and loading them.
 
 Imports torch only to load networks; loading writes nothing.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wav2clip_gen.config import RunSettings
+from wav2clip_gen.config import RunSettings, read_yaml
 from wav2clip_gen.errors import SettingsError, WeightsError
-from wav2clip_gen.files import hash_file
-from wav2clip_gen.models import manifest
-from wav2clip_gen.models.header import read_header, require_file
-from wav2clip_gen.models.lockfile import LockFile
-from wav2clip_gen.models.manifest import Part
-from wav2clip_gen.models.taming_config import config_of
+from wav2clip_gen.models import manifest, store
 
 if TYPE_CHECKING:
     import torch
 
-    from wav2clip_gen.models.clip import Perceptor
-    from wav2clip_gen.models.prior import ConceptPrior
+    from wav2clip_gen.models.clip import ConceptPrior, Perceptor
     from wav2clip_gen.models.vqgan import VQGAN
     from wav2clip_gen.models.wav2clip import Wav2CLIP
 
 FAMILIES = ("full", "mini")  # the better one first
 WITH_AUDIO = ("vit-b-32", "mini-clip")  # the perceptors in whose space Wav2CLIP embeds sound
-TAGS = "open_clip"  # folder of the weights that open_clip fetched
 CHECKPOINTS = (".ckpt", ".pt", ".pth")
-
-
-# --- weights on disk
-
-
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """The state of a part on this machine."""
-
-    part: Part
-    state: str  # shipped, ready, RANDOM (made for tests), fetched (not converted yet), missing or damaged
-    path: Path  # where its weights are, or belong
-    size: int | None  # bytes on disk; of a missing part, those of the published file where they are known
-    partial: int = 0  # bytes of a download that was interrupted
-
-
-def weights_folder(weights_dir: Path | None = None) -> Path:
-    """The folder that weights are fetched into: `weights_dir`, else `W2C_WEIGHTS`, else one in the user's cache."""
-    if weights_dir is not None:
-        return weights_dir
-    if chosen := os.environ.get("W2C_WEIGHTS"):
-        return Path(chosen).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("w2c-gen", appauthor=False) / "weights"
-
-
-def locate(part: Part, weights_dir: Path | None = None) -> Path:
-    """Where the weights of a part belong, there or not; a folder in the user's weights hides a shipped one."""
-    folder = weights_folder(weights_dir)
-    if not part.shipped:
-        return folder / part.name / f"{part.role}.safetensors"
-    own = folder / part.file
-    return own if own.parent.is_dir() else manifest.shipped_folder() / part.file
-
-
-def locate_original(part: Part, weights_dir: Path | None = None) -> Path:
-    """Where the published file of a part belongs, there or not."""
-    return weights_folder(weights_dir) / part.name / part.file
-
-
-def require_part(part: Part, weights_dir: Path | None = None) -> Path:
-    """Where the weights of a part are.
-
-    Raises:
-        WeightsError: They are not there.
-    """
-    return require_file(locate(part, weights_dir), _fetch_hint(part))
-
-
-def _fetch_hint(part: Part, family: str | None = None) -> str:
-    if part.shipped:
-        return "is W2C_WEIGHTS right? else reinstall w2c-gen"
-    return f"run `w2c-gen weights fetch {family or part.name}`"
-
-
-def status(part: Part, weights_dir: Path | None = None) -> Status:
-    """The state of a part by file sizes and headers; nothing is hashed (see `w2c-gen weights verify`)."""
-    path, original = locate(part, weights_dir), locate_original(part, weights_dir)
-    if path.is_file():
-        return Status(part=part, state=_state(part, path), path=path, size=path.stat().st_size)
-    if not part.shipped and original.is_file():
-        return Status(part=part, state="fetched", path=original, size=original.stat().st_size)
-    partial = original.with_name(f"{original.name}.part")
-    begun = partial.stat().st_size if partial.is_file() else 0
-    return Status(part=part, state="missing", path=path, size=part.size, partial=begun)
-
-
-def _state(part: Part, path: Path) -> str:
-    try:
-        is_random = "random" in read_header(path).training
-    except WeightsError:
-        return "damaged"
-    return "RANDOM" if is_random else "shipped" if part.shipped else "ready"
-
-
-def weights_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; that of fetched weights as recorded, while size and time are unchanged.
-
-    A render hashes its weights for the record, and a gigabyte takes seconds. `w2c-gen weights verify` reads the file.
-    """
-    return LockFile(path.parent.parent).recorded_hash(path) or hash_file(path)
+DDCONFIG = ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "resolution", "z_channels")
+FIXED = {"in_channels": 3, "out_ch": 3, "double_z": False}  # what RGB pictures and our decoder need
 
 
 # --- which networks a film needs
@@ -156,7 +61,7 @@ class ModelSelection:
     def require(self) -> None:
         """Raise a WeightsError where a file is missing."""
         for component in self.components.values():
-            require_file(component.path, component.hint)
+            store.require_file(component.path, component.hint)
 
 
 def resolve_family(name: str, weights_dir: Path | None = None) -> str:
@@ -174,7 +79,7 @@ def resolve_family(name: str, weights_dir: Path | None = None) -> str:
 
 def _is_complete(family: str, weights_dir: Path | None) -> bool:
     needed = [part for part in manifest.expand(family) if part.role in manifest.ROLES]
-    return all(status(part, weights_dir).state not in ("missing", "fetched", "RANDOM") for part in needed)
+    return all(store.status(part, weights_dir).state not in ("missing", "fetched", "RANDOM") for part in needed)
 
 
 def select_models(run: RunSettings, weights_dir: Path | None = None) -> ModelSelection:
@@ -186,7 +91,7 @@ def select_models(run: RunSettings, weights_dir: Path | None = None) -> ModelSel
     """
     family = resolve_family(run.models, weights_dir)
     components = {
-        part.role: Component(part.name, locate(part, weights_dir), _fetch_hint(part, family))
+        part.role: Component(part.name, store.locate(part, weights_dir), store.fetch_hint(part, family))
         for part in manifest.expand(family)
     }
     named: dict[str, str] = {}
@@ -209,30 +114,51 @@ def find_component(asked: str, role: str, weights_dir: Path | None = None) -> Co
     """
     path = Path(asked)
     if path.suffix.lower() in (".safetensors", *CHECKPOINTS) or path.is_file():
-        return _own_file(path.resolve(), role)
+        path = path.resolve()
+        if not path.is_file():
+            raise SettingsError(f"{path}: no such weights file", hint="check the spelling and the folder you are in")
+        if path.suffix.lower() != ".safetensors":
+            if role != "vqgan":  # only of a VQGAN is there a YAML file that describes it
+                hint = f"w2c-gen weights convert {path.name} --as vit-b-32 --out {path.stem}.safetensors"
+                raise SettingsError(f"{path}: a {role} must be converted first", hint=hint)
+            config_of(path)  # an error in it is found before any work
+        return Component(str(path), path)
     if role == "clip" and asked.count("/") == 1:
-        return Component(asked, tag_file(asked, weights_dir), f"run `w2c-gen weights fetch {asked}`")
+        return Component(asked, store.locate_tag(asked, weights_dir), f"run `w2c-gen weights fetch {asked}`")
     part = manifest.part(asked)
     if part.role != role:
         raise WeightsError(f"{asked} is a {part.role}, not a {role}", hint="`w2c-gen weights list` shows the roles")
-    return Component(part.name, locate(part, weights_dir), _fetch_hint(part))
+    return Component(part.name, store.locate(part, weights_dir), store.fetch_hint(part))
 
 
-def _own_file(path: Path, role: str) -> Component:
-    """A file of the user's own; a checkpoint is accepted where a YAML file can describe it."""
-    if not path.is_file():
-        raise SettingsError(f"{path}: no such weights file", hint="check the spelling and the folder you are in")
-    if path.suffix.lower() != ".safetensors":
-        if role != "vqgan":
-            hint = f"w2c-gen weights convert {path.name} --as vit-b-32 --out {path.stem}.safetensors"
-            raise SettingsError(f"{path}: a {role} must be converted first", hint=hint)
-        config_of(path)  # an error in it is found before any work
-    return Component(str(path), path)
+def config_of(checkpoint: Path) -> dict[str, Any]:
+    """Fields of `VQGANConfig` for a checkpoint: from the YAML file of its name next to it, or the only one there.
 
+    It configures a VQModel, a GumbelVQ, or a Net2NetTransformer with one of these as its first stage.
 
-def tag_file(asked: str, weights_dir: Path | None = None) -> Path:
-    """Where the weights that open_clip knows as `ARCHITECTURE/TAG` belong."""
-    return weights_folder(weights_dir) / TAGS / asked.replace("/", "--") / "clip.safetensors"
+    Raises:
+        SettingsError: There is none.
+        WeightsError: It describes no VQGAN that can be used.
+    """
+    named = checkpoint.with_suffix(".yaml")
+    paths = [named] if named.is_file() else list(checkpoint.parent.glob("*.yaml"))
+    if len(paths) != 1:
+        what = f"{checkpoint}: the size of its network is not known"
+        raise SettingsError(what, hint=f"put its configuration next to it as {named.name}")
+    try:
+        model = read_yaml(paths[0])["model"]
+        model = model["params"].get("first_stage_config", model)
+        params = model["params"]
+        network = params["ddconfig"]
+        config = {name: network[name] for name in DDCONFIG}
+        config |= {"n_embed": params["n_embed"], "embed_dim": params["embed_dim"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        hint = "give the YAML that came with the checkpoint"
+        raise WeightsError(f"{paths[0]}: describes no VQGAN (no {error})", hint=hint) from None
+    for name, value in FIXED.items():
+        if network.get(name, value) != value:
+            raise WeightsError(f"{paths[0]}: {name} is {network[name]}", hint=f"give a VQGAN whose {name} is {value}")
+    return {**config, "gumbel": "Gumbel" in str(model.get("target", ""))}
 
 
 def supports_audio(perceptor: Component) -> bool:
@@ -240,7 +166,7 @@ def supports_audio(perceptor: Component) -> bool:
     if perceptor.name in manifest.published().parts:
         return perceptor.name in WITH_AUDIO
     try:
-        header = read_header(perceptor.path)
+        header = store.read_header(perceptor.path)
     except WeightsError:
         return False
     published = header.original.get("sha256") == manifest.part("vit-b-32").sha256
@@ -330,16 +256,16 @@ def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu"
     from wav2clip_gen.models import checkpoints, convert
 
     networks: dict[str, Any] = {}
+    random = False
     for role, component in selection.components.items():
         if component.is_checkpoint:
             network = convert.read_network(component.path, role=role, config=config_of(component.path))
         else:
             network = checkpoints.load(component.path, role=role)
+            random |= "random" in store.read_header(component.path).training
         networks[role] = network.to(device)
     # a quarter less time on a CPU; the other networks gain nothing
     networks["wav2clip"].to(memory_format=torch.channels_last)
-    weights = [component.path for component in selection.components.values() if not component.is_checkpoint]
-    random = any("random" in read_header(path).training for path in weights)
     return Models(selection=selection, random=random, **networks)
 
 

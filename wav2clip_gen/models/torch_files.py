@@ -1,30 +1,40 @@
 """The state dict in a file that torch.save wrote, with nothing of it run or trusted (see `unpickle`).
 
 A checkpoint is a pickle and the storages that it refers to, in a zip archive since torch 1.6, before that in a stream.
+torch's own reader takes all storages into memory, and in some versions believes the sizes that a file claims.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
 import zipfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from io import BufferedReader
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from wav2clip_gen.errors import WeightsError
-from wav2clip_gen.models.unpickle import LARGEST_PICKLE, Inert, Key, Storage, StoredTensor, make_storage, unpickle
+from wav2clip_gen.models.unpickle import Inert, Key, Storage, StoredTensor, check_key, make_storage, unpickle
 
 LONGEST_NAME = 1000  # characters of a tensor's name
 STREAM_MAGIC, STREAM_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # at the start of the format before torch 1.6
+_STREAM_MARKS = (STREAM_MAGIC.to_bytes(10, "little"), f"{STREAM_MAGIC}L".encode())  # as pickles hold the number
 _DAMAGED = "the file is damaged or incomplete: download it again"
 _OTHER = "give another file, such as torch.save writes"
+
+
+class TorchScriptError(WeightsError):
+    """A file is a TorchScript archive: a program and its tensors."""
+
+    def __init__(self, path: Path) -> None:
+        what = f"{path}: a TorchScript archive, which is a program, not a checkpoint"
+        super().__init__(what, hint="only OpenAI's CLIP is read in this form; else give the state dict")
 
 
 def read_state_dict(path: Path, needed: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
@@ -41,14 +51,13 @@ def read_state_dict(path: Path, needed: Callable[[str], bool] = lambda name: Tru
         Tensors by name, without gradients. Those that shared a storage in the file still do.
 
     Raises:
+        TorchScriptError: It is a TorchScript archive.
         WeightsError: The file is missing, damaged, dishonest about its sizes, no checkpoint, or holds no tensors.
     """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file", hint="check the spelling and the folder you are in")
     try:
-        if path.exists() and not path.is_file():
-            raise WeightsError(f"{path}: not a file", hint=_OTHER)
         size = path.stat().st_size
-        if size == 0:
-            raise WeightsError(f"{path}: empty", hint=_DAMAGED)
         with path.open("rb") as file:
             root, read = _open(path, file, size)
             stored = _find_tensors(root)
@@ -60,12 +69,8 @@ def read_state_dict(path: Path, needed: Callable[[str], bool] = lambda name: Tru
             return _fill(stored, read, needed)
     except WeightsError:
         raise
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such checkpoint", hint="check the spelling and the folder you are in") from None
-    except PermissionError as error:
-        raise WeightsError(
-            f"{path}: cannot be read ({error.strerror})", hint="make it readable, or give another file"
-        ) from None
+    except PermissionError:
+        raise WeightsError(f"{path}: may not be read", hint="make it readable, or give another file") from None
     except Exception as error:  # hostile bytes provoke whatever the standard library raises
         what = " ".join(str(error).split()) or type(error).__name__
         what = "".join(letter if letter.isprintable() else "?" for letter in what[:160])  # it may quote the file
@@ -75,17 +80,19 @@ def read_state_dict(path: Path, needed: Callable[[str], bool] = lambda name: Tru
 _Checkpoint = tuple[Any, Callable[[Key], bytes]]  # the value of its pickle, and what reads a storage
 
 
-def _open(path: Path, file: BufferedReader, size: int) -> _Checkpoint:
+def _open(path: Path, file: BinaryIO, size: int) -> _Checkpoint:
     """Read the checkpoint in the format that its first bytes show."""
     head = file.read(512)
     file.seek(0)
     if head.startswith(b"PK\x03\x04"):
         return _read_zip(path, file, size)
+    if any(mark in head[:32] for mark in _STREAM_MARKS):
+        return _read_stream(file, size)
+    if not head:
+        raise WeightsError(f"{path}: empty", hint=_DAMAGED)
     if head[257:262] == b"ustar":
         hint = "if you trust it, torch.load it and torch.save its state_dict() again"
         raise WeightsError(f"{path}: a tar archive, as torch wrote before version 0.1.10", hint=hint)
-    if _is_stream(head):
-        return _read_stream(file, size)
     raise WeightsError(f"{path}: {_kind(head)}, not a checkpoint", hint=_OTHER)
 
 
@@ -111,15 +118,14 @@ def _check_byte_order(order: str) -> None:
         raise UnpicklingError(f"its numbers are {order}-endian, this machine's are {sys.byteorder}-endian")
 
 
-def _read_zip(path: Path, file: BufferedReader, size: int) -> _Checkpoint:
+def _read_zip(path: Path, file: BinaryIO, size: int) -> _Checkpoint:
     """Read the format since torch 1.6: `NAME/data.pkl` and one `NAME/data/KEY` per storage. Nothing is extracted."""
     archive = zipfile.ZipFile(file)
     _check_entries(archive.infolist(), size)
     folder = archive.namelist()[0].split("/")[0]
     entries = {entry.filename.removeprefix(f"{folder}/"): entry for entry in archive.infolist()}
     if any(name == "constants.pkl" or name.startswith("code/") for name in entries):
-        hint = "only OpenAI's CLIP is read in this form; else give the state dict"
-        raise WeightsError(f"{path}: a TorchScript archive, which is a program, not a checkpoint", hint=hint)
+        raise TorchScriptError(path)
     if "data.pkl" not in entries:
         raise UnpicklingError("a zip archive, but not one that torch.save wrote")
 
@@ -129,15 +135,14 @@ def _read_zip(path: Path, file: BufferedReader, size: int) -> _Checkpoint:
             raise UnpicklingError(f"{name} ends too early")
         return content
 
-    def persistent(saved: Any) -> Any:
+    def storage(saved: Any) -> Any:
         _, dtype, key, _, count = saved
-        if isinstance(make_storage(key, dtype, count), Storage) and f"data/{key}" not in entries:
-            raise UnpicklingError(f"storage {key} is missing")
-        return make_storage(key, dtype, count, available=entries[f"data/{key}"].file_size)
+        entry = entries.get(f"data/{check_key(key)}")
+        return make_storage(key, dtype, count, available=entry.file_size if entry else None)
 
     if "byteorder" in entries:
         _check_byte_order(read("byteorder").decode("ascii"))
-    return unpickle(read("data.pkl"), persistent)[0], lambda key: read(f"data/{key}")
+    return unpickle(io.BytesIO(read("data.pkl")), storage), lambda key: read(f"data/{key}")
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
@@ -159,66 +164,40 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
             entry.CRC = None  # type: ignore[assignment]  # not recorded, an option of torch.save: not checked
 
 
-def _is_stream(head: bytes) -> bool:
-    """Whether a file starts with the number that torch.save wrote before its pickles."""
-    try:
-        return bool(unpickle(head[:64])[0] == STREAM_MAGIC)
-    except Exception:  # whatever the standard library makes of other bytes
-        return False
-
-
-def _read_stream(file: BufferedReader, size: int) -> _Checkpoint:
+def _read_stream(file: BinaryIO, size: int) -> _Checkpoint:
     """Read the format before torch 1.6: five pickles (magic, version, machine, value, keys), then the storages."""
-    end = 0
-
-    def following(*persistent: Callable[[Any], Any]) -> Any:
-        nonlocal end
-        file.seek(end)
-        value, length = unpickle(file.read(LARGEST_PICKLE + 1), *persistent)
-        end += length
-        return value
-
     announced: dict[Key, Storage] = {}
     places: dict[Key, int] = {}
 
-    def persistent(saved: Any) -> Any:
+    def storage(saved: Any) -> Any:
         if saved[0] == "module":  # a class and its source
             return Inert()
         _, dtype, key, _, count, view = saved
         found = make_storage(key, dtype, count)
         if not isinstance(found, Storage):
             raise UnpicklingError("a storage of an unknown type")  # its size, and so the next one's place, is unknown
-        whole = announced.setdefault(found.key, found)
+        whole = announced.setdefault(key, found)
         return whole if view is None else make_storage(key, dtype, view[2], view[1], available=whole.nbytes)
 
     def read(key: Key) -> bytes:
         file.seek(places[key])
         return file.read(announced[key].nbytes)
 
-    following()
-    if following() != STREAM_PROTOCOL:
+    _, protocol, machine = (unpickle(file) for _ in range(3))
+    if protocol != STREAM_PROTOCOL:
         raise UnpicklingError("a checkpoint of an unknown version")
-    _check_byte_order("little" if following()["little_endian"] else "big")
-    root, keys = following(persistent), following()
-    places.update(_storage_places(file, end, keys, announced))
-    if missing := announced.keys() - places.keys():
-        raise UnpicklingError(f"storage {missing.pop()} is missing")
-    if any(place + announced[key].nbytes > size for key, place in places.items()):
-        raise UnpicklingError("the file ends within a storage")
-    return root, read
-
-
-def _storage_places(
-    file: BufferedReader, start: int, keys: list[Key], announced: dict[Key, Storage]
-) -> Iterator[tuple[Key, int]]:
-    """Where the numbers of each storage begin, after their count."""
-    for key in keys:
-        file.seek(start)
+    _check_byte_order("little" if machine["little_endian"] else "big")
+    root = unpickle(file, storage)
+    for key in map(check_key, unpickle(file)):
         (count,) = struct.unpack("<q", file.read(8))
         if count * announced[key].dtype.itemsize != announced[key].nbytes:
             raise UnpicklingError(f"storage {key} has another size than announced")
-        yield key, start + 8
-        start += 8 + announced[key].nbytes
+        places[key] = file.tell()
+        if file.seek(announced[key].nbytes, io.SEEK_CUR) > size:
+            raise UnpicklingError("the file ends within a storage")
+    if missing := announced.keys() - places.keys():
+        raise UnpicklingError(f"storage {missing.pop()} is missing")
+    return root, read
 
 
 def _find_tensors(root: Any) -> dict[str, StoredTensor]:
@@ -227,29 +206,19 @@ def _find_tensors(root: Any) -> dict[str, StoredTensor]:
     def rank(tensors: dict[str, StoredTensor]) -> tuple[bool, int]:
         return any("." in name for name in tensors), len(tensors)
 
-    def tensors(mapping: dict[Any, Any]) -> dict[str, StoredTensor]:
-        return {
-            name: value
-            for name, value in mapping.items()
-            if isinstance(value, StoredTensor) and isinstance(name, str) and len(name) <= LONGEST_NAME
-        }
-
-    return max(map(tensors, _mappings(root)), key=rank, default={})
-
-
-def _mappings(root: Any) -> Iterator[dict[Any, Any]]:
-    """All dicts in a checkpoint, each once, the outer before the inner."""
-    waiting, seen = deque([root]), {id(root)}
+    best: dict[str, StoredTensor] = {}
+    waiting, seen = deque([root]), set()
     while waiting:
         value = waiting.popleft()
-        inside: Iterable[Any] = value if isinstance(value, list | tuple) else ()
+        if id(value) in seen or not isinstance(value, dict | list | tuple):
+            continue
+        seen.add(id(value))
+        waiting.extend(value.values() if isinstance(value, dict) else value)
         if isinstance(value, dict):
-            yield value
-            inside = value.values()
-        for item in inside:
-            if isinstance(item, dict | list | tuple) and id(item) not in seen:
-                seen.add(id(item))
-                waiting.append(item)
+            tensors = {name: one for name, one in value.items() if isinstance(one, StoredTensor)}
+            named = {name: one for name, one in tensors.items() if isinstance(name, str) and len(name) <= LONGEST_NAME}
+            best = max(best, named, key=rank)
+    return best
 
 
 def _fill(

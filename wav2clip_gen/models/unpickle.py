@@ -18,7 +18,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 
@@ -108,41 +108,43 @@ def _size(items: Any = ()) -> tuple[Any, ...]:
     return tuple(items)
 
 
-def make_storage(key: Any, dtype: Any, count: Any, start: Any = 0, *, available: int = LARGEST_INTEGER) -> Any:
-    """`count` numbers of a storage that has `available` bytes, from number `start` on; inert if its type is unknown."""
-    if not isinstance(dtype, torch.dtype):
-        return Inert()
+def _is_count(number: Any) -> bool:
+    return type(number) is int and 0 <= number <= LARGEST_INTEGER
+
+
+def check_key(key: Any) -> Key:
+    """Refuse what is no storage's key, before it is hashed or printed (nested tuples take exponential time)."""
     if type(key) not in (str, int) or len(str(key)) > 100:
         raise UnpicklingError("a storage without a proper key")
+    found: Key = key
+    return found
+
+
+def make_storage(
+    key: Any, dtype: Any, count: Any, start: Any = 0, *, available: int | None = LARGEST_INTEGER
+) -> Storage | Inert:
+    """`count` numbers of a storage of `available` bytes, from number `start` on; inert if their type is unknown."""
+    if not isinstance(dtype, torch.dtype):
+        return Inert()
+    check_key(key)
+    if available is None:
+        raise UnpicklingError(f"storage {key} is missing")
     if not (_is_count(count) and _is_count(start)) or (start + count) * dtype.itemsize > available:
         raise UnpicklingError(f"storage {key} is larger than the bytes it has")
     return Storage(key, dtype, start * dtype.itemsize, count * dtype.itemsize)
 
 
-def _is_count(number: Any) -> bool:
-    return type(number) is int and 0 <= number <= LARGEST_INTEGER
-
-
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *others: Any) -> StoredTensor | Inert:
-    """`torch._utils._rebuild_tensor` and `_v2`, which adds gradient, hooks and metadata (conjugate, negative)."""
+    """A tensor that lies within its storage: `torch._utils._rebuild_tensor`, and `_v2` and `_v3` with more arguments.
+
+    These are the gradient, hooks, and in `_v2` what is special (conjugate, negative), in `_v3` the type of number.
+    """
     if not isinstance(storage, Storage | Inert):
         raise UnpicklingError("a tensor without a storage")
-    if isinstance(storage, Inert) or any(others[2:3]):
+    special = others[2] if len(others) > 2 else None
+    if isinstance(storage, Inert) or (special and not isinstance(special, torch.dtype)):
         return Inert()
-    return _checked(storage, storage.dtype, offset, shape, stride)
-
-
-def _tensor_3(
-    storage: Any, offset: Any, shape: Any, stride: Any, _gradient: Any, _hooks: Any, dtype: Any, *_: Any
-) -> StoredTensor | Inert:
-    """`torch._utils._rebuild_tensor_v3`: the storage holds bytes, the type of number is an argument."""
-    if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
-        return Inert()
-    return _checked(storage, dtype, offset, shape, stride)
-
-
-def _checked(storage: Storage, dtype: torch.dtype, offset: Any, shape: Any, stride: Any) -> StoredTensor:
-    """A tensor that lies within its storage."""
+    dtype = special or storage.dtype
     if not (isinstance(shape, tuple) and isinstance(stride, tuple) and len(shape) == len(stride) <= MOST_DIMENSIONS):
         raise UnpicklingError("a tensor whose shape and strides do not agree")
     if not all(_is_count(number) for number in (offset, *shape, *stride)):
@@ -160,63 +162,35 @@ def _parameter(data: Any = None, *_: Any) -> StoredTensor | Inert:
 
 def _from_type(rebuild: Any, _type: Any, arguments: Any, *_: Any) -> StoredTensor | Inert:
     """`torch._tensor._rebuild_from_type_v2`: a tensor with attributes, or of a subclass; only its data is kept."""
-    return rebuild(*arguments) if rebuild in (_tensor, _tensor_3, _parameter) else Inert()
+    return rebuild(*arguments) if rebuild in (_tensor, _parameter) else Inert()
 
 
-ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("builtins", "dict"): _dict,
-    ("__builtin__", "dict"): _dict,  # Python 2
-    ("collections", "OrderedDict"): _dict,
-    ("collections", "defaultdict"): _dict,
-    ("torch", "Size"): _size,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_tensor_v3"): _tensor_3,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch.nn.parameter", "Parameter"): _parameter,  # in torch's first versions
-    ("torch._tensor", "_rebuild_from_type"): _from_type,
-    ("torch._tensor", "_rebuild_from_type_v2"): _from_type,
-    ("torch.tensor", "_rebuild_from_type_v2"): _from_type,  # its former place
+ALLOWED: dict[str, Callable[..., Any]] = {
+    "builtins.dict": _dict,
+    "__builtin__.dict": _dict,  # Python 2
+    "collections.OrderedDict": _dict,
+    "collections.defaultdict": _dict,
+    "torch.Size": _size,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch.nn.parameter.Parameter": _parameter,  # in torch's first versions
+    "torch._tensor._rebuild_from_type": _from_type,
+    "torch._tensor._rebuild_from_type_v2": _from_type,
+    "torch.tensor._rebuild_from_type_v2": _from_type,  # its former place
 }
 
 
-class RestrictedUnpickler(pickle._Unpickler):
-    """Python's own unpickler, without imports, attributes, and containers that hash anything."""
-
-    def __init__(self, file: io.BytesIO, persistent: Callable[[Any], Any]) -> None:
-        super().__init__(file, fix_imports=False, encoding="latin1")
-        self._persistent = persistent
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name: a type of number, a function on the allow-list, or the inert class."""
-        if module.partition(".")[0] == "torch" and name in DTYPES:
-            return DTYPES[name]
-        return ALLOWED.get((module, name), Inert)
-
-    def persistent_load(self, pid: Any) -> Any:
-        """What a persistent id stands for, by which torch refers to storages."""
-        return self._persistent(pid)
-
-
 def _load_dict(machine: Any) -> None:
-    made, items = _Dict(), machine.pop_mark()
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        made[key] = value
-    machine.append(made)
+    items = machine.pop_mark()
+    machine.append(_dict(list(zip(items[::2], items[1::2], strict=True))))
 
 
 def _load_frozen_set(machine: Any) -> None:
     machine.pop_mark()  # replaces `machine.append`, which so must be looked up after it
     machine.append(Inert())
-
-
-def _load_extension(size: int) -> Callable[[Any], None]:
-    def load(machine: Any) -> None:
-        machine.read(size)  # the number of a registered class
-        machine.append(Inert)
-
-    return load
 
 
 _OVERRIDES: dict[int, Callable[[Any], None]] = {
@@ -226,25 +200,48 @@ _OVERRIDES: dict[int, Callable[[Any], None]] = {
     pickle.FROZENSET[0]: _load_frozen_set,
     pickle.BUILD[0]: lambda machine: machine.stack.pop(),  # the state, which would become attributes
     pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # which allocates no more than it reads
-    **{code[0]: _load_extension(size) for code, size in ((pickle.EXT1, 1), (pickle.EXT2, 2), (pickle.EXT4, 4))},
 }
-RestrictedUnpickler.dispatch = {**pickle._Unpickler.dispatch, **_OVERRIDES}
 
 
-def _refuse(_: Any) -> Any:
-    raise UnpicklingError("a storage where none belongs")
+class RestrictedUnpickler(pickle._Unpickler):
+    """Python's own unpickler, without imports, attributes, and containers that hash anything."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {**pickle._Unpickler.dispatch, **_OVERRIDES}
+
+    def __init__(self, file: BinaryIO, storage: Callable[[Any], Any] | None) -> None:
+        super().__init__(file, fix_imports=False, encoding="latin1")
+        self._storage = storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for a name: a type of number, a function on the allow-list, or the inert class."""
+        if module.partition(".")[0] == "torch" and name in DTYPES:
+            return DTYPES[name]
+        return ALLOWED.get(f"{module}.{name}", Inert)
+
+    def get_extension(self: Any, code: int) -> None:
+        """What stands for a registered class, which would be imported."""
+        self.append(Inert)
+
+    def persistent_load(self, pid: Any) -> Any:
+        """What a persistent id stands for, by which torch refers to storages."""
+        if self._storage is None:
+            raise UnpicklingError("a storage where none belongs")
+        return self._storage(pid)
 
 
-def unpickle(data: bytes, persistent: Callable[[Any], Any] = _refuse) -> tuple[Any, int]:
-    """The value of the pickle at the start of `data`, and its length in bytes.
+def unpickle(file: BinaryIO, storage: Callable[[Any], Any] | None = None) -> Any:
+    """The value of the pickle that follows in a file, which is read to its end; `storage` makes those it refers to.
 
     Raises:
         UnpicklingError: It is damaged or too large. Wrong bytes also provoke other errors of the standard library.
     """
-    file = io.BytesIO(data[:LARGEST_PICKLE])
+    start = file.tell()
+    data = io.BytesIO(file.read(LARGEST_PICKLE))
     try:
-        return RestrictedUnpickler(file, persistent).load(), file.tell()
+        value = RestrictedUnpickler(data, storage).load()
     except EOFError:
-        if len(data) > LARGEST_PICKLE:
+        if len(data.getbuffer()) == LARGEST_PICKLE:
             raise UnpicklingError(f"a pickle of more than {LARGEST_PICKLE >> 20} MiB") from None
         raise UnpicklingError("the pickle has no end") from None
+    file.seek(start + data.tell())
+    return value

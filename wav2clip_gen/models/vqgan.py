@@ -31,19 +31,28 @@ class VQGANConfig:
     norm_groups: int = 32  # of the group norms; taming fixes 32, where at ch = 32 a group is a single channel
     gumbel: bool = False  # trained by Gumbel softmax (arXiv 1611.01144): the encoder scores the codes
 
-    @property
-    def stride(self) -> int:
-        """Pixels per latent cell, along each side."""
-        return int(2 ** (len(self.ch_mult) - 1))
-
 
 class Codebook(nn.Module):
-    """Codes in one matrix, and the quantization of a latent to them."""
+    """Codes in one matrix, `embedding.weight`, and the quantization of a latent to them.
+
+    In a Gumbel VQGAN they are `embed.weight`, and `proj` scores them: the encoder's output stands for the code with the
+    highest score. A latent that is optimized is in the space of the codes in every VQGAN, and quantized to the nearest.
+    """
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        self.gumbel = config.gumbel
+        if config.gumbel:
+            self.proj = nn.Conv2d(config.z_channels, config.n_embed, 1)
+            self.embed = nn.Embedding(config.n_embed, config.embed_dim)
+        else:
+            self.embedding = nn.Embedding(config.n_embed, config.embed_dim)
+            nn.init.uniform_(self.embedding.weight, -1 / config.n_embed, 1 / config.n_embed)
 
     @property
     def codes(self) -> Tensor:
         """All codes, (n_embed, embed_dim)."""
-        raise NotImplementedError
+        return (self.embed if self.gumbel else self.embedding).weight
 
     def nearest(self, latent: Tensor) -> Tensor:
         """Index (B, h, w) of the code nearest to each cell of a latent (B, D, h, w)."""
@@ -57,48 +66,8 @@ class Codebook(nn.Module):
         return rearrange(F.embedding(indices, self.codes), "b h w d -> b d h w")
 
     def latent(self, encoded: Tensor) -> Tensor:
-        """The latent (B, D, h, w) of the encoder's output."""
-        raise NotImplementedError
-
-
-class VectorCodebook(Codebook):
-    """The codes of a VQGAN, `quantize.embedding.weight`; the encoder's output is in their space."""
-
-    def __init__(self, n_embed: int, embed_dim: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(n_embed, embed_dim)
-        nn.init.uniform_(self.embedding.weight, -1 / n_embed, 1 / n_embed)
-
-    @property
-    def codes(self) -> Tensor:
-        """See `Codebook`."""
-        return self.embedding.weight
-
-    def latent(self, encoded: Tensor) -> Tensor:
-        """The encoder's output itself."""
-        return encoded
-
-
-class GumbelCodebook(Codebook):
-    """The codes of a Gumbel VQGAN, `quantize.embed.weight`, and `quantize.proj`, by which its encoder scores them.
-
-    The encoder's output stands for the code with the highest score. A latent that is optimized is in the space of the
-    codes, as in every VQGAN, so it is quantized to the nearest one.
-    """
-
-    def __init__(self, n_embed: int, embed_dim: int, channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(channels, n_embed, 1)
-        self.embed = nn.Embedding(n_embed, embed_dim)
-
-    @property
-    def codes(self) -> Tensor:
-        """See `Codebook`."""
-        return self.embed.weight
-
-    def latent(self, encoded: Tensor) -> Tensor:
-        """The codes with the highest scores."""
-        return self.look_up(self.proj(encoded).argmax(dim=1))
+        """The latent (B, D, h, w) of the encoder's output: itself, or the codes with the highest scores."""
+        return self.look_up(self.proj(encoded).argmax(dim=1)) if self.gumbel else encoded
 
 
 class VQGAN(nn.Module):
@@ -120,18 +89,14 @@ class VQGAN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.norm_groups
-        self.quantize: Codebook
-        if config.gumbel:
-            self.quantize = GumbelCodebook(config.n_embed, config.embed_dim, config.z_channels)
-        else:
-            self.quantize = VectorCodebook(config.n_embed, config.embed_dim)
+        self.quantize = Codebook(config)
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
 
     @property
     def stride(self) -> int:
         """Pixels per latent cell, along each side."""
-        return self.config.stride
+        return int(2 ** (len(self.config.ch_mult) - 1))
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Map pictures (B, 3, H, W) in [0, 1] to latents (B, D, h, w); continuous, but codes in a Gumbel VQGAN."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.config import PaintingSettings
-from wav2clip_gen.models.prior import ConceptPrior
+from wav2clip_gen.models.clip import ConceptPrior
 from wav2clip_gen.models.registry import Models
 
 

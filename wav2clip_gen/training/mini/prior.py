@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.prior import ConceptPrior
+from wav2clip_gen.models.clip import ConceptPrior, Perceptor
 from wav2clip_gen.training.data import Loader
 from wav2clip_gen.training.mini.concepts import Concepts, Ridge, data_notes, load_concepts
 from wav2clip_gen.training.mini.image_tower import LabeledImages
