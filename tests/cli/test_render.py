@@ -15,6 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner, Result
+from wav2clip_gen.video.probe import probe
 
 from tests.cli.refusals import assert_refused
 from tests.conftest import ROOT, SAMPLES, Write
@@ -24,13 +25,8 @@ from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS
 from wav2clip_gen.cli.render import app
 from wav2clip_gen.config import all_settings
-<<<<<<< HEAD
-from wav2clip_gen.models import manifest, registry
-from wav2clip_gen.video.verify import probe
-=======
 from wav2clip_gen.models import manifest, store
-from wav2clip_gen.video.probe import probe
->>>>>>> w2models
+from wav2clip_gen.video.verify import probe
 
 UNKNOWN_WORD = 'mini-clip has not learned the word "xqzw", and guesses'
 QUICK = ["--size", "64x48", "--fps", "4", "--first-steps", "1", "--steps", "1", "--cuts", "2"]
