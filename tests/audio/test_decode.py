@@ -125,7 +125,7 @@ def test_temporary_files_are_closed_with_the_signal(save: Save) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         signal = decoded(track)
-        files = [one._file for one in signal.signals.values()]
+        files = [one.file for one in signal.signals.values()]
         del signal
         gc.collect()
     assert [file.closed for file in files] == [True, True]

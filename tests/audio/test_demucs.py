@@ -163,7 +163,7 @@ def test_published_weights_are_found_where_hugging_face_keeps_them(
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", look)
     found = demucs.cached_weights()
-    assert found == demucs.Weights(folder / "htdemucs.yaml", (folder / "cafe.safetensors",))
+    assert found == (folder / "htdemucs.yaml", folder / "cafe.safetensors")
     assert set(asked) == {"adefossez/HTDemucs"}
     del there["cafe.safetensors"]
     assert demucs.cached_weights() is None

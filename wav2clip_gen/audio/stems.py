@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from wav2clip_gen.audio.separation import STEMS, DspSeparator, Separator
-from wav2clip_gen.audio.stem_cache import Entry, check_cache, create_audio, describe_write_errors
+from wav2clip_gen.audio.stem_cache import (
+    check_cache,
+    create_audio,
+    describe_write_errors,
+    entry_of,
+    fill_entry,
+    load_entry,
+)
 from wav2clip_gen.audio.stem_files import (
     MIXES,
     NAME,
@@ -70,7 +77,7 @@ class StemPlan:
         """Whether all stems exist already, given or cached, as far as is known without fetching weights."""
         if self.maker is None or not self.maker.is_ready:
             return self.maker is None
-        return Entry.of(self.song, self.maker, cache).load(self.song) is not None
+        return load_entry(entry_of(self.song, self.maker, cache), self.song) is not None
 
     def load(
         self,
@@ -97,14 +104,14 @@ class StemPlan:
         if self.maker is None:
             return {name: self.given[name] for name in self.names}
         self.check_places(cache=cache, keep=keep, overwrite=overwrite)
-        entry = Entry.of(self.song, self.maker, cache)
-        made = entry.load(self.song)
+        entry = entry_of(self.song, self.maker, cache)
+        made = load_entry(entry, self.song)
         if made is None:
-            entry.fill(self.song, self.maker, on_progress=on_progress)
-            made = entry.load(self.song)
+            fill_entry(entry, self.song, self.maker, on_progress=on_progress)
+            made = load_entry(entry, self.song)
         if made is None:
             raise OutputError(
-                f"{entry.folder}: the stems vanished at once", hint="is something cleaning the cache? set W2C_CACHE"
+                f"{entry}: the stems vanished at once", hint="is something cleaning the cache? set W2C_CACHE"
             )
         if keep:
             keep_stems(made, keep)
@@ -174,13 +181,21 @@ def plan_stems(
         raise SettingsError(f"no separator is called {separator!r}", hint=f"choose from: {', '.join(SEPARATORS)}")
     names = tuple(dict.fromkeys(names))
     for name in names:
-        _check_name(name)
+        if name.casefold() in MIXES:
+            raise SettingsError(f"{name} is the song, not a stem", hint=f"separated stems are {', '.join(STEMS)}")
+        if not re.fullmatch(NAME, name):
+            raise SettingsError(f"{name!r} is no name of a stem", hint=f"such as {', '.join(STEMS)}")
     chosen = find_given(names, given)
     files = (find_with_song(names, track.path) if separator == "auto" else {}) | chosen
     missing = [name for name in names if name not in files]
     for name in missing:
         if name not in STEMS:
-            raise _unknown_stem(name)
+            near = difflib.get_close_matches(name.casefold(), STEMS, n=1)
+            meant = f"did you mean {near[0]}? else " if near else ""
+            raise SettingsError(
+                f"no stem is called {name!r}",
+                hint=f"{meant}choose from: {', '.join(STEMS)}, or give its file: --stem-file {name}=FILE",
+            )
     found = {name: _open_stem(file, track, implicit=name not in chosen) for name, file in files.items()}
     maker = _choose_separator(separator, track, demucs_repo) if missing else None
     origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
@@ -219,23 +234,5 @@ def _choose_separator(name: str, song: Track, demucs_repo: Path | None) -> Separ
             f"{song.path} has {song.channels} channels, at most {MOST_CHANNELS} can be separated",
             hint="make a version with fewer channels first, or give its stems with --stem-file",
         )
-    if name == "dsp":
-        return DspSeparator()
-    found = find_demucs(required=name == "demucs", repo=demucs_repo, channels=song.channels)
-    return found or DspSeparator()
-
-
-def _check_name(name: str) -> None:
-    if name.casefold() in MIXES:
-        raise SettingsError(f"{name} is the song, not a stem", hint=f"separated stems are {', '.join(STEMS)}")
-    if not re.fullmatch(NAME, name):
-        raise SettingsError(f"{name!r} is no name of a stem", hint=f"such as {', '.join(STEMS)}")
-
-
-def _unknown_stem(name: str) -> SettingsError:
-    near = difflib.get_close_matches(name.casefold(), STEMS, n=1)
-    meant = f"did you mean {near[0]}? else " if near else ""
-    return SettingsError(
-        f"no stem is called {name!r}",
-        hint=f"{meant}choose from: {', '.join(STEMS)}, or give its file: --stem-file {name}=FILE",
-    )
+    demucs = name != "dsp" and find_demucs(required=name == "demucs", repo=demucs_repo, channels=song.channels)
+    return demucs or DspSeparator()

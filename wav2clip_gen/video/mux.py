@@ -101,6 +101,6 @@ def _encode(picture: Path, track: Track, codec: str, target: list[str], out: Pat
     streams_in = ["-i", ffmpeg.file_url(picture), *sound, "-map", "0:v:0", "-map", "1:a:0", "-c:v", "copy"]
     quality = ["-b:a", AAC_BIT_RATE] if codec == "aac" else []
     command = [*streams_in, "-c:a", codec, *quality, *target]
-    with ffmpeg.FFmpegSink(command, purpose=f"mux {out}") as sink:
+    with ffmpeg.feeding(command, purpose=f"mux {out}") as feed:
         for block in track.blocks():
-            sink.write(np.ascontiguousarray(block.T, dtype="<f4").data)
+            feed(np.ascontiguousarray(block.T, dtype="<f4").data)
