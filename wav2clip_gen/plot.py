@@ -61,14 +61,9 @@ def write_plot(analysis: Analysis, path: Path) -> None:
 def plot(analysis: Analysis) -> Figure:
     """Draw an analysis, `WIDTH` px wide; each stem makes it `STEM` + `STRIP` + `GAP` px higher."""
     sheet = _Sheet(analysis)
-    features = analysis.features
-    _draw_sections(sheet, analysis.sections, height=STRIP + 2, numbered=True)
-    _draw_spectrogram(sheet, features)
-    _draw_loudness(sheet, features)
-    _draw_onsets(sheet, features)
-    _draw_centroid(sheet, features)
-    _draw_bands(sheet, features)
-    _draw_chroma(sheet, features)
+    _draw_sections(sheet, analysis.mix.sections, height=STRIP + 2, numbered=True)
+    for draw in (_draw_spectrogram, _draw_loudness, _draw_onsets, _draw_centroid, _draw_bands, _draw_chroma):
+        draw(sheet, analysis.mix.features)
     for name, stem in analysis.stems.items():
         _draw_sections(sheet, stem.sections, height=STRIP)
         axes = sheet.lane(STEM, [(name, TEXT), ("loudness", BLUE), ("onset strength", AMBER)])
@@ -92,7 +87,7 @@ class _Sheet:
         self._renderer = FigureCanvasAgg(self.figure).get_renderer()
         self._top = TOP
         self._lanes: list[Axes] = []
-        track, features = analysis.track, analysis.features
+        track, features = analysis.track, analysis.mix.features
         tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
         facts = [track.path.name, clock(self.duration), tempo, f"{len(features.onsets)} onsets"]
         if analysis.family:
@@ -148,7 +143,7 @@ class _Sheet:
     def draw_time_axis(self) -> None:
         """Mark section boundaries in all lanes, and times below the last one."""
         for axes in self._lanes:
-            for section in self.analysis.sections[1:]:
+            for section in self.analysis.mix.sections[1:]:
                 axes.axvline(section.start, color="white", alpha=0.55, linewidth=1, linestyle=(0, (4, 4)))
         step = next((step for step in TIME_STEPS if self.duration / step <= 16), self.duration)
         ticks = np.arange(int(self.duration / step) + 1) * step

@@ -110,11 +110,12 @@ def test_stems_are_those_that_demucs_itself_makes(repo: MakeRepo) -> None:
 
 
 def test_the_same_song_gives_the_same_stems_and_other_weights_others(
-    repo: MakeRepo, song: Track, tmp_path: Path
+    repo: MakeRepo, song: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def drums_of(cache: str) -> np.ndarray:
         plan = plan_stems(song, ["drums"], separator="demucs", demucs_repo=tmp_path / "repo")
-        return plan.load(cache=tmp_path / cache)["drums"].read()
+        monkeypatch.setenv("W2C_CACHE", str(tmp_path / cache))
+        return plan.load()["drums"].read()
 
     folder = repo()
     first = drums_of("one")

@@ -1,22 +1,23 @@
 """Audio features, frame by frame: frame `i` covers [i / fps, (i + 1) / fps).
 
 Spectra are computed block by block, so that memory does not grow with the samples of a track. librosa is imported only
-here and in `beats`, inside functions: that takes a second, and 20 s once after its installation, while numba compiles.
+here and in `structure`, inside functions: it takes 1 s, and 20 s once after its installation, while numba compiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.beats import HOP, onset_times, track_beats
 from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
 from wav2clip_gen.audio.decode import DecodedTrack
-from wav2clip_gen.audio.sections import boundaries
 from wav2clip_gen.audio.smoothing import Curve, Pool, normalize_range, normalize_to_peak, zero_phase_smooth
+from wav2clip_gen.audio.structure import HOP, boundaries, onset_times, track_beats
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Samples
 
@@ -65,7 +66,11 @@ def measure(signal: DecodedTrack, timeline: Timeline) -> Features:
     loudness = normalize_to_peak(signal.levels, unit="of full scale, RMS")
     spectra = _Spectra(timeline)
     # loud passages are scaled to a level of 1, so that thresholds suit every track
-    spectra.add(signal.mono_blocks(RATE), gain=1 / loudness.high if loudness.high > 0 else 0.0)
+    gain = np.float32(1 / loudness.high if loudness.high > 0 else 0)
+    for power in power_spectra((gain * block for block in signal.mono_blocks(RATE)), FLUX_SIZE):
+        spectra.add_attack(power)
+    for power in power_spectra((gain * block for block in signal.mono_blocks(RATE)), TONE_SIZE):
+        spectra.add_tone(power)
     tempo, beats = track_beats(spectra.strength)
     beats, duration = beats + EARLY, float(timeline.duration)
     return Features(
@@ -101,7 +106,7 @@ class _Spectra:
         frames = np.minimum(numbers * HOP * fps.numerator // (RATE * fps.denominator), timeline.frames - 1)
         cells, width = numbers // CELL, min(count, SPECTROGRAM_COLUMNS)
         self._fps = float(fps)
-        self._times = numbers * HOP / RATE
+        self._owners, self._times = frames, numbers * HOP / RATE
         self._centres = timeline.frame_times() + 0.5 / self._fps
         self._tone = Pool(frames, timeline.frames, 6)  # A-weighted power, power of three bands, magnitude, times Hz
         self._pitch = Pool(frames, timeline.frames, 12)
@@ -122,22 +127,10 @@ class _Spectra:
         self._hertz = hertz[:, None].astype(np.float32)
         self._rows = np.geomspace(LOWEST, RATE / 2, SPECTROGRAM_ROWS + 1)
 
-    def add(self, blocks: Iterator[Samples], *, gain: float) -> None:
-        """Add the whole track, at `RATE`."""
-        short, long = SpectrumStream(FLUX_SIZE), SpectrumStream(TONE_SIZE)
-        for block in blocks:
-            scaled = np.float32(gain) * block
-            self._add_attack(short.push(scaled))
-            self._add_tone(long.push(scaled))
-        self._add_attack(short.finish())
-        self._add_tone(long.finish())
-
-    def _add_attack(self, power: Power) -> None:
-        """Onset strength and timbre, from short windows (K, bins)."""
+    def add_attack(self, power: Power) -> None:
+        """Add onset strength and timbre, from short windows (K, bins)."""
         from librosa.onset import onset_strength
 
-        if len(power) == 0:
-            return
         bands = power @ self._mel
         self._timbre.add(bands)
         levels = np.concatenate([self._last, np.log1p(COMPRESSION * bands)])
@@ -146,10 +139,8 @@ class _Spectra:
         self._flux.append(flux)
         self._attack.add(flux[:, None])
 
-    def _add_tone(self, power: Power) -> None:
-        """Everything else, from long windows (K, bins)."""
-        if len(power) == 0:
-            return
+    def add_tone(self, power: Power) -> None:
+        """Add everything else, from long windows (K, bins)."""
         bands = band_sums(power, BAND_EDGES, TONE_SIZE)
         magnitudes = np.sqrt(power)
         total = magnitudes.sum(axis=1, keepdims=True)
@@ -162,14 +153,14 @@ class _Spectra:
 
     def curves(self, loud: float) -> dict[str, Curve]:
         """The curves, by name; `loud` is the level that was scaled to 1."""
-        tone = self._tone.values(self._centres, self._times)
+        tone = self._tones
         weighted, bands, magnitude, moment = np.sqrt(tone[:, 0]), np.sqrt(tone[:, 1:4]), tone[:, 4], tone[:, 5]
         audible = self._audible()
         centroid = np.log2(np.where(audible, moment / np.maximum(magnitude, 1e-12), 1))
         centroid = zero_phase_smooth(centroid, CENTROID_SMOOTHING * self._fps, np.where(audible, magnitude, 0))
         bands = zero_phase_smooth(bands, BAND_SMOOTHING * self._fps)
         floor = FAINT * max(normalize_to_peak(bands[:, band]).high for band in range(3))
-        attack = self._attack.values(self._centres, self._times)[:, 0]
+        attack = self._in_frames(self._attack)[:, 0]
         return {
             "loudness_a": _scaled(normalize_to_peak(weighted, unit="of full scale, A-weighted RMS"), loud),
             "onset": normalize_to_peak(attack, floor=STILL, unit="mean log ratio"),
@@ -181,7 +172,7 @@ class _Spectra:
 
     def chroma(self) -> Floats:
         """Pitch classes, (F, 12); see `Features`."""
-        pitch = np.sqrt(self._pitch.values(self._centres, self._times))
+        pitch = np.sqrt(self._in_frames(self._pitch))
         pitch = zero_phase_smooth(pitch, CHROMA_SMOOTHING * self._fps)
         strongest = pitch.max(axis=1, keepdims=True)
         tonal = self._audible()[:, None] & (strongest > np.sqrt(QUIET * float(self._power().max())))
@@ -195,9 +186,7 @@ class _Spectra:
 
     def cells(self) -> Floats:
         """Timbre in units of 10 dB, and harmony, of each cell, (cells, 52)."""
-        centres = np.zeros(0)  # no cell is without columns
-        timbre = self._timbre.values(centres, self._times)
-        harmony = np.sqrt(self._harmony.values(centres, self._times))
+        timbre, harmony = self._timbre.values(), np.sqrt(self._harmony.values())
         loudest = max(float(timbre.max()), 1e-12)
         shade = np.log10(np.maximum(timbre / loudest, QUIET))
         strongest = np.maximum(harmony.max(axis=1, keepdims=True), np.sqrt(QUIET) * max(float(harmony.max()), 1e-12))
@@ -205,7 +194,7 @@ class _Spectra:
 
     def spectrogram(self) -> Floats:
         """The whole track; see `Features`."""
-        power = self._picture.values(np.zeros(0), self._times)
+        power = self._picture.values()
         loudest = float(power.max())
         return 10 * np.log10(np.maximum(power / loudest, 1e-12)) if loudest > 0 else np.full_like(power, -120.0)
 
@@ -216,38 +205,39 @@ class _Spectra:
 
     def _power(self) -> Floats:
         """The power of all bands, (F,)."""
-        return self._tone.values(self._centres, self._times)[:, 1:4].sum(axis=1)
+        return self._tones[:, 1:4].sum(axis=1)
+
+    @cached_property
+    def _tones(self) -> Floats:
+        return self._in_frames(self._tone)
+
+    def _in_frames(self, pool: Pool) -> Floats:
+        """The pooled values (F, width), interpolated between columns where frames are shorter than they."""
+        pooled, counts = pool.values(), np.bincount(self._owners, minlength=len(self._centres))
+        filled = counts > 0
+        if filled.all():
+            return pooled
+        known = np.bincount(self._owners, weights=self._times, minlength=len(pooled))[filled] / counts[filled]
+        return np.stack([np.interp(self._centres, known, column[filled]) for column in pooled.T], axis=1)
 
 
-class SpectrumStream:
-    """Power spectra of a stream, column `k` centred at sample `k * HOP`; both ends are padded with silence.
+def power_spectra(blocks: Iterable[Samples], size: int) -> Iterator[Power]:
+    """Power spectra (K, size // 2 + 1) of a stream, by windows (Hann) of `size` samples; a sine of amplitude 1 has 1.
 
-    The columns do not depend on how the stream is cut into blocks, and only a window of samples is kept.
+    Column `k` is centred at sample `k * HOP`; both ends are padded with silence. The columns do not depend on how the
+    stream is cut into blocks, and only a window of samples is kept.
     """
+    from librosa import stft
 
-    def __init__(self, size: int) -> None:
-        """Prepare for windows of `size` samples (Hann)."""
-        self.size = size
-        self._buffer = np.zeros(size // 2, np.float32)
-
-    def push(self, block: Samples) -> Power:
-        """Add (n,) samples; return the columns that are complete now, (K, size // 2 + 1).
-
-        A sine of amplitude 1 has power 1 in its bin.
-        """
-        from librosa import stft
-
-        buffer = np.concatenate([self._buffer, block])
-        count = max(0, (len(buffer) - self.size) // HOP + 1)
-        self._buffer = buffer[count * HOP :]
-        if count == 0:
-            return np.zeros((0, self.size // 2 + 1), np.float32)
-        bins = stft(buffer[: (count - 1) * HOP + self.size], n_fft=self.size, hop_length=HOP, center=False).T
-        return np.float32(4 / self.size) ** 2 * (np.square(bins.real) + np.square(bins.imag))
-
-    def finish(self) -> Power:
-        """The remaining columns, after all samples were added."""
-        return self.push(np.zeros(self.size // 2, np.float32))
+    edge = np.zeros(size // 2, np.float32)
+    buffer = edge
+    for block in chain(blocks, [edge]):
+        buffer = np.concatenate([buffer, block])
+        count = (len(buffer) - size) // HOP + 1
+        if count > 0:
+            bins = stft(buffer[: (count - 1) * HOP + size], n_fft=size, hop_length=HOP, center=False).T
+            buffer = buffer[count * HOP :]
+            yield np.float32(4 / size) ** 2 * (np.square(bins.real) + np.square(bins.imag))
 
 
 def band_sums(power: NDArray[np.floating], edges: Floats, size: int) -> Floats:

@@ -46,11 +46,11 @@ def cache_folder() -> Path:
     return user_cache_path("w2c-gen", appauthor=False)
 
 
-def entry_of(song: Track, separator: Separator, cache: Path | None = None) -> Path:
-    """The folder for the stems of a span of a song by a separator, in `cache`, else in `cache_folder()`."""
+def entry_of(song: Track, separator: Separator) -> Path:
+    """The folder for the stems of a span of a song by a separator."""
     content = hash_file(song.path)
     key = [content, song.start, song.samples, song.sample_rate, song.channels, separator.name, separator.version]
-    return (cache or cache_folder()) / "stems" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    return cache_folder() / "stems" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
 
 
 def load_entry(entry: Path, song: Track) -> dict[str, Track] | None:
@@ -110,13 +110,13 @@ def _separate(song: Track, separator: Separator, folder: Path, on_progress: Call
             on_progress(done / song.samples)
 
 
-def check_cache(cache: Path | None = None) -> None:
+def check_cache() -> None:
     """Make sure that stems can be written to the cache, before any work is done; nothing is created.
 
     Raises:
         OutputError: They cannot.
     """
-    folder = (cache or cache_folder()) / "stems"
+    folder = cache_folder() / "stems"
     with describe_write_errors(folder, OTHER_CACHE):
         existing = next(place for place in (folder, *folder.parents) if place.exists())
         with scratch_path(existing / "trial") as trial:

@@ -57,7 +57,7 @@ class StemPlan:
         """The separator in use, "demucs" or "dsp"; None where all stems are given."""
         return self.maker.name if self.maker else None
 
-    def check_places(self, *, cache: Path | None = None, keep: Path | None = None, overwrite: bool = False) -> None:
+    def check_places(self, *, keep: Path | None = None, overwrite: bool = False) -> None:
         """Make sure that the stems can be written, before any work is done; the arguments are those of `load`.
 
         Raises:
@@ -66,23 +66,22 @@ class StemPlan:
         if self.maker is None:
             return
         try:
-            check_cache(cache)
+            check_cache()
         except OutputError:
-            if not self.is_separated(cache):  # else it need not be written to
+            if not self.is_separated():  # else it need not be written to
                 raise
         if keep:
             self._check_keep(keep, overwrite=overwrite)
 
-    def is_separated(self, cache: Path | None = None) -> bool:
+    def is_separated(self) -> bool:
         """Whether all stems exist already, given or cached, as far as is known without fetching weights."""
         if self.maker is None or not self.maker.is_ready:
             return self.maker is None
-        return load_entry(entry_of(self.song, self.maker, cache), self.song) is not None
+        return load_entry(entry_of(self.song, self.maker), self.song) is not None
 
     def load(
         self,
         *,
-        cache: Path | None = None,
         keep: Path | None = None,
         overwrite: bool = False,
         on_progress: Callable[[float], None] = lambda share: None,
@@ -92,7 +91,6 @@ class StemPlan:
         Each has the song's sample rate and number of samples; channels, and `start` in its own file, are its own.
 
         Args:
-            cache: Folder of separated stems, instead of `W2C_CACHE` or the user's cache.
             keep: Folder into which the separated stems are copied, all four, as `vocals.flac` and so on.
             overwrite: Replace older files there.
             on_progress: Called with the share of the song that is separated, from 0 to 1.
@@ -103,8 +101,8 @@ class StemPlan:
         """
         if self.maker is None:
             return {name: self.given[name] for name in self.names}
-        self.check_places(cache=cache, keep=keep, overwrite=overwrite)
-        entry = entry_of(self.song, self.maker, cache)
+        self.check_places(keep=keep, overwrite=overwrite)
+        entry = entry_of(self.song, self.maker)
         made = load_entry(entry, self.song)
         if made is None:
             fill_entry(entry, self.song, self.maker, on_progress=on_progress)
