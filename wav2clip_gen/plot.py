@@ -100,8 +100,8 @@ class _Sheet:
         area = LEFT / WIDTH, 1 - (self._top + height) / self.height, 1 - (LEFT + RIGHT) / WIDTH, height / self.height
         axes = self.figure.add_axes(area, facecolor=PANEL, xlim=(0, self.duration), ylim=(0, 1), xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        axes.tick_params(axis="y", length=3, color=MUTED, labelcolor=MUTED, labelsize=8, right=True, left=False)
-        axes.tick_params(axis="y", labelright=True, labelleft=False)
+        axes.yaxis.tick_right()
+        axes.tick_params(axis="y", length=3, color=MUTED, labelcolor=MUTED, labelsize=8)
         first = self._top + (height - pitch * (len(names) - 1)) / 2
         for line, (name, color) in enumerate(names):
             self._write(LEFT - 12, first + pitch * line, name, size=10, color=color, ha="right")
@@ -113,10 +113,8 @@ class _Sheet:
         """Draw a curve (F,) in [0, 1] as a line over a filled area; of several frames in a pixel, the largest."""
         points = min(len(values), WIDTH - LEFT - RIGHT)
         starts = np.arange(points) * len(values) // points
-        heights = base + 0.94 * scale * np.maximum.reduceat(values, starts)
-        times = (starts + 0.5) / self.fps
-        times, heights = np.append(times, self.duration), np.append(heights, heights[-1])
-        times, heights = np.insert(times, 0, 0.0), np.insert(heights, 0, heights[0])
+        heights = np.pad(base + 0.94 * scale * np.maximum.reduceat(values, starts), 1, mode="edge")
+        times = np.array([0, *(starts + 0.5) / self.fps, self.duration])
         axes.fill_between(times, base, heights, color=color, alpha=0.22, linewidth=0)
         axes.plot(times, heights, color=color, linewidth=1.1, solid_joinstyle="round")
 

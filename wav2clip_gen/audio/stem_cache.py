@@ -57,19 +57,25 @@ def load_entry(entry: Path, song: Track) -> dict[str, Track] | None:
     """The stems of `song`, if all are there as they were written; they count as used now."""
     import soundfile
 
-    files = {name: entry / f"{name}.wav" for name in STEMS}
     try:
-        if not all(path.exists() and soundfile.info(path).frames == song.samples for path in files.values()):
+        if any(soundfile.info(entry / f"{name}.wav").frames != song.samples for name in STEMS):
             return None
     except (OSError, soundfile.LibsndfileError):
         return None
     with suppress(OSError):  # a read-only cache
         os.utime(entry)
-    stored = replace(song, stream=0, layout=f"{song.channels} channels", decoded=song.samples, start=0.0, whole=False)
-    return {name: replace(stored, path=path) for name, path in files.items()}
+    return _tracks(entry, song)
 
 
-def fill_entry(entry: Path, song: Track, separator: Separator, *, on_progress: Callable[[float], None]) -> None:
+def _tracks(entry: Path, song: Track) -> dict[str, Track]:
+    layout = f"{song.channels} channels"  # without names, as they were written
+    stored = replace(song, stream=0, layout=layout, decoded=song.samples, start=0.0, whole=False)
+    return {name: replace(stored, path=entry / f"{name}.wav") for name in STEMS}
+
+
+def fill_entry(
+    entry: Path, song: Track, separator: Separator, *, on_progress: Callable[[float], None]
+) -> dict[str, Track]:
     """Separate the song, unless another process is just doing so; then remove the oldest entries.
 
     Raises:
@@ -92,6 +98,7 @@ def fill_entry(entry: Path, song: Track, separator: Separator, *, on_progress: C
                 finally:
                     _remove(part)
         _make_room(entry)
+    return _tracks(entry, song)
 
 
 def _separate(song: Track, separator: Separator, folder: Path, on_progress: Callable[[float], None]) -> None:

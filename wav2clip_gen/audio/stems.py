@@ -105,12 +105,7 @@ class StemPlan:
         entry = entry_of(self.song, self.maker)
         made = load_entry(entry, self.song)
         if made is None:
-            fill_entry(entry, self.song, self.maker, on_progress=on_progress)
-            made = load_entry(entry, self.song)
-        if made is None:
-            raise OutputError(
-                f"{entry}: the stems vanished at once", hint="is something cleaning the cache? set W2C_CACHE"
-            )
+            made = fill_entry(entry, self.song, self.maker, on_progress=on_progress)
         if keep:
             keep_stems(made, keep)
         return {name: self.given.get(name) or made[name] for name in self.names}
