@@ -203,7 +203,7 @@ def version() -> str:
 class Stream:
     """One stream of a file: its header, and the sum of its packets (of its frames, where it was decoded)."""
 
-    header: dict[str, str] = field(default_factory=dict)  # such as tb, media_type, codec_id, sample_rate
+    header: dict[str, str] = field(default_factory=dict)  # tb, media_type, codec_id, sample_rate, ...
     packets: int = 0
     size: int = 0  # bytes of all packets
     ticks: int = 0  # durations of all packets, in time bases
@@ -211,16 +211,6 @@ class Stream:
     last: int = 0  # presentation time of the last packet, in time bases
     regular: bool = True  # every step from one packet to the next is the same
     _step: int | None = None
-
-    @property
-    def kind(self) -> str:
-        """`audio`, `video`, ..."""
-        return self.header.get("media_type", "unknown")
-
-    @property
-    def codec(self) -> str:
-        """Name of the codec, such as `aac`."""
-        return self.header.get("codec_id", "unknown")
 
     @property
     def time_base(self) -> Fraction:

@@ -301,7 +301,7 @@ def test_a_cache_that_may_only_be_read_gives_what_is_in_it(song: Track, monkeypa
         raise OutputError("read-only")
 
     separated(song)
-    monkeypatch.setattr("wav2clip_gen.audio.stems.check_cache", refuse)
+    monkeypatch.setattr(stem_cache, "check_cache", refuse)
     np.testing.assert_allclose(sum_of(separated(song)), song.read(), atol=1e-4)
     with pytest.raises(OutputError, match="read-only"):
         separated(open_track(song.path, start=1.0))

@@ -28,7 +28,6 @@ FEATURE_RATE = 22_050  # Hz, of the signal that features are measured on
 class DecodedTrack:
     """A track's levels, and its mono signals on disk."""
 
-    track: Track
     levels: Floats  # (F,) RMS over each frame's samples and all channels; 1 is full scale
     signals: dict[int, _Signal]  # by sample rate
 
@@ -73,7 +72,7 @@ def decode(track: Track, timeline: Timeline, rates: Collection[int] = (ENCODER_R
     levels = np.sqrt(energies / np.maximum(counts, 1))
     if counts[-1] == 0:  # the last frame may begin less than half a sample before the end
         levels[-1] = levels[-2]
-    return DecodedTrack(track, levels, signals)
+    return DecodedTrack(levels, signals)
 
 
 class _Signal:

@@ -175,7 +175,7 @@ class _Spectra:
         pitch = np.sqrt(self._in_frames(self._pitch))
         pitch = zero_phase_smooth(pitch, CHROMA_SMOOTHING * self._fps)
         strongest = pitch.max(axis=1, keepdims=True)
-        tonal = self._audible()[:, None] & (strongest > np.sqrt(QUIET * float(self._power().max())))
+        tonal = self._audible()[:, None] & (strongest > np.sqrt(QUIET * float(self._power.max())))
         return np.where(tonal, pitch / np.maximum(strongest, 1e-12), 0)
 
     @property
@@ -200,9 +200,9 @@ class _Spectra:
 
     def _audible(self) -> NDArray[np.bool_]:
         """Which frames are loud enough for a centroid and chroma, (F,)."""
-        power = self._power()
-        return power > QUIET * max(float(power.max()), 1e-12)
+        return self._power > QUIET * max(float(self._power.max()), 1e-12)
 
+    @property
     def _power(self) -> Floats:
         """The power of all bands, (F,)."""
         return self._tones[:, 1:4].sum(axis=1)

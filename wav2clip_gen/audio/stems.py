@@ -10,32 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from wav2clip_gen.audio import stem_cache, stem_files
 from wav2clip_gen.audio.separation import STEMS, DspSeparator, Separator
-from wav2clip_gen.audio.stem_cache import (
-    check_cache,
-    create_audio,
-    describe_write_errors,
-    entry_of,
-    fill_entry,
-    load_entry,
-)
-from wav2clip_gen.audio.stem_files import (
-    MIXES,
-    NAME,
-    StemFile,
-    align_stem,
-    check_whole_length,
-    find_given,
-    find_with_song,
-    is_stem_file,
-    resolve_input,
-)
+from wav2clip_gen.audio.stem_files import StemFile
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.config import SEPARATORS
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError, W2CError
 from wav2clip_gen.files import appear_whole, check_output
 
-__all__ = ["STEMS", "StemPlan", "is_stem_file", "plan_stems", "resolve_input", "separator_version"]
+__all__ = ["STEMS", "StemPlan", "plan_stems", "separator_version"]
 
 FULL_SCALE = 1 - 2**-23  # the largest sample that 24 bits hold
 MOST_CHANNELS = 8  # of a FLAC file
@@ -66,7 +49,7 @@ class StemPlan:
         if self.maker is None:
             return
         try:
-            check_cache()
+            stem_cache.check_cache()
         except OutputError:
             if not self.is_separated():  # else it need not be written to
                 raise
@@ -77,7 +60,7 @@ class StemPlan:
         """Whether all stems exist already, given or cached, as far as is known without fetching weights."""
         if self.maker is None or not self.maker.is_ready:
             return self.maker is None
-        return load_entry(entry_of(self.song, self.maker), self.song) is not None
+        return stem_cache.load_entry(stem_cache.entry_of(self.song, self.maker), self.song) is not None
 
     def load(
         self,
@@ -102,10 +85,10 @@ class StemPlan:
         if self.maker is None:
             return {name: self.given[name] for name in self.names}
         self.check_places(keep=keep, overwrite=overwrite)
-        entry = entry_of(self.song, self.maker)
-        made = load_entry(entry, self.song)
+        entry = stem_cache.entry_of(self.song, self.maker)
+        made = stem_cache.load_entry(entry, self.song)
         if made is None:
-            made = fill_entry(entry, self.song, self.maker, on_progress=on_progress)
+            made = stem_cache.fill_entry(entry, self.song, self.maker, on_progress=on_progress)
         if keep:
             keep_stems(made, keep)
         return {name: self.given.get(name) or made[name] for name in self.names}
@@ -120,7 +103,7 @@ class StemPlan:
                 f"stems of a part of {self.song.path} would be stored next to it as if they were of the whole",
                 hint=OTHER_FOLDER,
             )
-        with describe_write_errors(folder, OTHER_FOLDER):
+        with stem_cache.describe_write_errors(folder, OTHER_FOLDER):
             folder.mkdir(parents=True, exist_ok=True)
         for name in STEMS:
             target = folder / f"{name}.flac"
@@ -137,10 +120,10 @@ def keep_stems(stems: dict[str, Track], folder: Path) -> None:
     """
     loudest = max(float(np.abs(block).max()) for track in stems.values() for block in track.blocks())
     factor = np.float32(min(1.0, FULL_SCALE / max(loudest, FULL_SCALE)))
-    with describe_write_errors(folder, OTHER_FOLDER):
+    with stem_cache.describe_write_errors(folder, OTHER_FOLDER):
         for name, track in stems.items():
             appearing = appear_whole(folder / f"{name}.flac", option="--keep-stems")
-            with appearing as part, create_audio(part, track, "FLAC", "PCM_24") as file:
+            with appearing as part, stem_cache.create_audio(part, track, "FLAC", "PCM_24") as file:
                 for block in track.blocks():
                     file.write(block.T * factor)
 
@@ -174,12 +157,12 @@ def plan_stems(
         raise SettingsError(f"no separator is called {separator!r}", hint=f"choose from: {', '.join(SEPARATORS)}")
     names = tuple(dict.fromkeys(names))
     for name in names:
-        if name.casefold() in MIXES:
+        if name.casefold() in stem_files.MIXES:
             raise SettingsError(f"{name} is the song, not a stem", hint=f"separated stems are {', '.join(STEMS)}")
-        if not re.fullmatch(NAME, name):
+        if not re.fullmatch(stem_files.NAME, name):
             raise SettingsError(f"{name!r} is no name of a stem", hint=f"such as {', '.join(STEMS)}")
-    chosen = find_given(names, given)
-    files = (find_with_song(names, track.path) if separator == "auto" else {}) | chosen
+    chosen = stem_files.find_given(names, given)
+    files = (stem_files.find_with_song(names, track.path) if separator == "auto" else {}) | chosen
     missing = [name for name in names if name not in files]
     for name in missing:
         if name not in STEMS:
@@ -212,8 +195,8 @@ def _open_stem(file: StemFile, song: Track, *, implicit: bool) -> Track:
     """Align a stem; one that nobody asked for must be as long as the whole song."""
     try:
         if implicit and file.path != song.path and not song.whole:
-            check_whole_length(file.path, song.path)
-        return align_stem(file, song)
+            stem_files.check_whole_length(file.path, song.path)
+        return stem_files.align_stem(file, song)
     except SoundError as error:
         hint = "it is stored with the song: --separator dsp uses no stems from there" if implicit else error.hint
         raise SoundError(error.what, hint=hint) from error

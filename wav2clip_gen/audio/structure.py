@@ -83,7 +83,7 @@ def _period(strength: Floats) -> float | None:
 
 
 def _chain(strength: Floats, period: float) -> NDArray[np.int64]:
-    """The columns of the most even chain through the strongest onsets."""
+    """The columns of the most even chain through the strongest onsets, from the first beat with an onset to the last."""
     score = _local_score(strength, period)
     steps = np.arange(-round(2 * period), -max(round(period / 2), 1) + 1)
     penalty = -TIGHTNESS * np.log(-steps / period) ** 2
@@ -100,7 +100,9 @@ def _chain(strength: Floats, period: float) -> NDArray[np.int64]:
     chain = [int(np.argmax(total))]
     while before[chain[-1]] >= 0:
         chain.append(int(before[chain[-1]]))
-    return _trimmed(score, np.array(chain[::-1]))
+    columns = np.array(chain[::-1])
+    strong = np.flatnonzero(score[columns] > 0.5 * np.sqrt(np.mean(score[columns] ** 2)))
+    return columns[strong[0] : strong[-1] + 1] if len(strong) else columns[:0]
 
 
 def _local_score(strength: Floats, period: float) -> Floats:
@@ -110,12 +112,6 @@ def _local_score(strength: Floats, period: float) -> Floats:
     reach = np.arange(-round(period), round(period) + 1)
     blur = np.exp(-0.5 * (reach * 32 / period) ** 2)
     return fftconvolve(strength / max(strength.std(), 1e-12), blur, mode="same")
-
-
-def _trimmed(score: Floats, chain: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Leave out first and last beats without an onset."""
-    strong = np.flatnonzero(score[chain] > 0.5 * np.sqrt(np.mean(score[chain] ** 2)))
-    return chain[strong[0] : strong[-1] + 1] if len(strong) else chain[:0]
 
 
 def _refined(curve: Floats, peaks: NDArray[np.int64]) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,12 +84,19 @@ def analyze(
     def models() -> Models | None:
         return load_models(selection, device=choose_device(settings.run.device)) if selection else None
 
-    chosen = {"models": models, "labels": vocabulary, "demucs_repo": shared["demucs_repo"], "overwrite": overwrite}
+    run = partial(
+        _analyze,
+        settings=settings,
+        models=models,
+        labels=vocabulary,
+        demucs_repo=shared["demucs_repo"],
+        overwrite=overwrite,
+    )
     code = 0
     for source, outputs in zip(inputs, names, strict=True):
         try:
             with console.errors_shown(debug=shared["debug"]):
-                _analyze(source, outputs, settings, **chosen)
+                run(source, outputs)
         except typer.Exit as failure:  # the other tracks are still analyzed
             code = max(code, failure.exit_code)
             if failure.exit_code == INTERRUPTED:
@@ -114,8 +121,8 @@ def _choose_formats(wanted: dict[str, bool]) -> list[str]:
 def _analyze(
     source: Path,
     outputs: list[Path],
-    settings: Settings,
     *,
+    settings: Settings,
     models: Callable[[], Models | None],
     labels: tuple[str, ...],
     demucs_repo: Path | None,
