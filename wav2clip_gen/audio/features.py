@@ -62,7 +62,7 @@ class Features:
 
 
 def measure(signal: DecodedTrack, timeline: Timeline) -> Features:
-    """Measure everything in one pass over a signal that was decoded at `FEATURE_RATE`."""
+    """Measure everything in a signal that was decoded at `FEATURE_RATE`."""
     loudness = normalize_to_peak(signal.levels, unit="of full scale, RMS")
     spectra = _Spectra(timeline)
     # loud passages are scaled to a level of 1, so that thresholds suit every track

@@ -83,7 +83,7 @@ def _period(strength: Floats) -> float | None:
 
 
 def _chain(strength: Floats, period: float) -> NDArray[np.int64]:
-    """The columns of the most even chain through the strongest onsets, from the first beat with an onset to the last."""
+    """The columns of the most even chain through the strongest onsets, from the first clear one to the last."""
     score = _local_score(strength, period)
     steps = np.arange(-round(2 * period), -max(round(period / 2), 1) + 1)
     penalty = -TIGHTNESS * np.log(-steps / period) ** 2
