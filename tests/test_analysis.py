@@ -46,7 +46,7 @@ def test_each_section_has_its_own_labels_and_silence_has_none(mini: Models, writ
     sound = write_sound(np.concatenate([0.3 * rng.standard_normal(len(t)), tone, 0 * t]), "$a_b$ 雨.wav")
     track = open_track(sound)
     analysis = analyze(track, Timeline.of(track, fps=12), models=mini, labels=read_labels())
-    noise, middle, silence = analysis.sections
+    noise, middle, silence = analysis.mix.sections
     assert [middle.start, silence.start] == pytest.approx([4, 8], abs=0.3)
     assert noise.labels
     assert middle.labels

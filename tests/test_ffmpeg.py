@@ -62,7 +62,7 @@ def test_leaving_early_ends_ffmpeg(fake_ffmpeg: FakeFFmpeg) -> None:
 
 def test_a_broken_pipe_that_is_not_ffmpegs_passes(fake_ffmpeg: FakeFFmpeg) -> None:
     fake_ffmpeg("exec cat >/dev/null")
-    with pytest.raises(BrokenPipeError), ffmpeg.FFmpegSink([], purpose="wait"):
+    with pytest.raises(BrokenPipeError), ffmpeg.feeding([], purpose="wait"):
         raise BrokenPipeError
 
 

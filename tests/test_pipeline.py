@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests.conftest import SAMPLES, Write, condition_job
 from wav2clip_gen import ffmpeg, record
-from wav2clip_gen.audio.track import Samples, Source, open_track
+from wav2clip_gen.audio.track import Samples, Track, open_track
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
 from wav2clip_gen.job import prepare
@@ -244,13 +244,13 @@ def test_prompts_change_the_film_and_no_steps_still_make_one(made: Made, render_
 def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     """How often each file was decoded from end to end."""
     counts = Counter[Path]()
-    original = Source.blocks
+    original = Track.decode
 
-    def blocks(self: Source, *arguments: Any, **options: Any) -> Iterator[Samples]:
+    def decode(self: Track, *arguments: Any, **options: Any) -> Iterator[Samples]:
         yield from original(self, *arguments, **options)
         counts[self.path] += 1
 
-    monkeypatch.setattr(Source, "blocks", blocks)
+    monkeypatch.setattr(Track, "decode", decode)
     return counts
 
 

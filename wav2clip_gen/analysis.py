@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.stems import StemPlan
 from wav2clip_gen.audio.timeline import Timeline, iterate_windows
 from wav2clip_gen.audio.track import ENCODER_RATE, Track
-from wav2clip_gen.config import PITCHES
+from wav2clip_gen.config import MIX, PITCHES
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.files import written
 
@@ -69,25 +70,24 @@ class Section:
 
 
 @dataclass(frozen=True, eq=False)
-class StemAnalysis:
-    """Features of a stem, and the song's sections as they are in it."""
+class SoundAnalysis:
+    """Features of the mix or of a stem, and the mix's sections as they are in it."""
 
-    origin: str  # its file, or the separator
     features: Features
     sections: tuple[Section, ...]
+    origin: str = ""  # of a stem: its file, or the separator
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """Features and sections of a track."""
+    """Features and sections of a track and of its stems."""
 
     track: Track
     timeline: Timeline
-    features: Features
-    sections: tuple[Section, ...]
-    family: str | None = None  # whose networks gave the labels
-    vocabulary: int = 0  # labels to choose from
-    stems: dict[str, StemAnalysis] = field(default_factory=dict)
+    mix: SoundAnalysis
+    stems: dict[str, SoundAnalysis]
+    family: str | None  # whose networks gave the labels
+    vocabulary: int  # labels to choose from
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,31 +154,23 @@ def analyze(
         SoundError: The file changed while it was read.
     """
     vocabulary = Vocabulary.encode(labels, models) if models else None
-    rates = (FEATURE_RATE, ENCODER_RATE) if models else (FEATURE_RATE,)
-
-    def sections_of(signal: DecodedTrack, features: Features) -> tuple[Section, ...]:
+    tracks = {MIX: track, **(stems.load(on_progress=on_separation) if stems else {})}
+    found: dict[str, SoundAnalysis] = {}
+    for name, sound in tracks.items():
+        signal = decode(sound, timeline, (FEATURE_RATE, ENCODER_RATE) if models else (FEATURE_RATE,))
+        features = measure(signal, timeline)
+        song = found[MIX].features if found else features
         sections = find_sections(features, timeline, song=song)
-        if models is None or vocabulary is None:
-            return sections
-        embeddings = models.wav2clip.encode_windows(lambda: iterate_windows(signal.mono_blocks(), timeline))
-        return label_sections(sections, embeddings, relative_level(features, song), timeline, vocabulary)
+        if models and vocabulary:
+            embeddings = models.wav2clip.encode_windows(partial(_windows, signal, timeline))
+            sections = label_sections(sections, embeddings, relative_level(features, song), timeline, vocabulary)
+        found[name] = SoundAnalysis(features, sections, origin=stems.origins[name] if stems and name != MIX else "")
+    family, count = (models.name, len(labels)) if models else (None, 0)
+    return Analysis(track, timeline, found.pop(MIX), found, family=family, vocabulary=count)
 
-    signal = decode(track, timeline, rates)
-    song = measure(signal, timeline)
-    found = {}
-    for name, stem in (stems.load(on_progress=on_separation) if stems else {}).items():
-        decoded = decode(stem, timeline, rates)
-        features = measure(decoded, timeline)
-        found[name] = StemAnalysis(stems.origins[name] if stems else "", features, sections_of(decoded, features))
-    return Analysis(
-        track=track,
-        timeline=timeline,
-        features=song,
-        sections=sections_of(signal, song),
-        family=models.name if models else None,
-        vocabulary=len(labels) if models else 0,
-        stems=found,
-    )
+
+def _windows(signal: DecodedTrack, timeline: Timeline) -> Iterator[NDArray[np.float32]]:
+    return iterate_windows(signal.mono_blocks(), timeline)
 
 
 def relative_level(features: Features, song: Features) -> Floats:
@@ -243,21 +235,19 @@ def report(analysis: Analysis) -> dict[str, Any]:
         "fps": str(timeline.fps),
         "frames": timeline.frames,
         "words": labels if analysis.family else None,
-        **_report_sound(analysis.features, analysis.sections),
-        "stems": {
-            name: {"from": stem.origin, **_report_sound(stem.features, stem.sections)}
-            for name, stem in analysis.stems.items()
-        },
+        **_report_sound(analysis.mix),
+        "stems": {name: {"from": stem.origin, **_report_sound(stem)} for name, stem in analysis.stems.items()},
     }
 
 
-def _report_sound(features: Features, sections: tuple[Section, ...]) -> dict[str, Any]:
+def _report_sound(sound: SoundAnalysis) -> dict[str, Any]:
     """Values of the song or a stem."""
+    features = sound.features
     return {
         "tempo": None if features.tempo is None else round(features.tempo, 3),
         "beats": _rounded(features.beats),
         "onsets": _rounded(features.onsets),
-        "sections": [_report_section(section) for section in sections],
+        "sections": [_report_section(section) for section in sound.sections],
         "curves": {
             name: {"low": curve.low, "high": curve.high, "unit": curve.unit, "values": _rounded(curve.values)}
             for name, curve in features.curves.items()
@@ -299,8 +289,8 @@ def write_csv(analysis: Analysis, path: Path) -> None:
         OutputError: The file cannot be written.
     """
     times = analysis.timeline.frame_times()
-    sections = np.searchsorted(analysis.features.sections[1:-1], times, side="right") + 1
-    columns = _csv_columns(analysis.features, times)
+    sections = np.searchsorted(analysis.mix.features.sections[1:-1], times, side="right") + 1
+    columns = _csv_columns(analysis.mix.features, times)
     for stem, found in analysis.stems.items():
         columns |= {f"{stem}.{name}": values for name, values in _csv_columns(found.features, times).items()}
     with written(path, option="--out-dir") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

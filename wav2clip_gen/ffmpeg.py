@@ -11,13 +11,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from wav2clip_gen.errors import VideoError
@@ -82,17 +81,12 @@ def file_url(path: Path) -> str:
     return f"file:{path.absolute()}"
 
 
-def last_messages(stderr: bytes) -> str:
-    """The last two informative lines that ffmpeg printed, without its module addresses, as one line."""
+def failure(purpose: str, code: int, stderr: bytes) -> FFmpegError:
+    """The error for an ffmpeg that ended with `code` while it should `purpose`; its last two messages are quoted."""
+    end = f"was ended by signal {-code}" if code < 0 else f"gave exit code {code}"
     lines = (_ADDRESS.sub("", line).strip() for line in stderr.decode(errors="replace").splitlines())
     informative = [line for line in lines if line and not line.startswith(_UNINFORMATIVE)]
-    return "; ".join(dict.fromkeys(informative[-2:])) or "no message"
-
-
-def failure(purpose: str, code: int, stderr: bytes) -> FFmpegError:
-    """The error for an ffmpeg that ended with `code` while it should `purpose`."""
-    end = f"was ended by signal {-code}" if code < 0 else f"gave exit code {code}"
-    message = last_messages(stderr)
+    message = "; ".join(dict.fromkeys(informative[-2:])) or "no message"
     if code == -getattr(signal, "SIGXFSZ", 0) or any(sign in stderr for sign in _DISK_FULL):
         hint = "free some disk space, or write to another disk with --out"
     else:
@@ -126,43 +120,41 @@ def reading(arguments: Sequence[str], *, purpose: str) -> Iterator[IO[bytes]]:
         yield process.stdout
 
 
-class FFmpegSink:
-    """An ffmpeg that is fed through its standard input: a context manager with `write`.
+@contextmanager
+def feeding(arguments: Sequence[str], *, purpose: str) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """Start ffmpeg and give a function that writes to its standard input; leaving by an exception kills ffmpeg.
 
-    Leaving the block closes the pipe, waits and reads the exit code; leaving by an exception kills ffmpeg.
+    Where ffmpeg has exited, the function raises an FFmpegGoneError: let it pass, the end of the block reports why.
+
+    Raises:
+        VideoError: ffmpeg is missing or failed; its own messages are quoted.
     """
+    with _started(arguments, purpose, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        pipe = process.stdin
+        assert pipe is not None
 
-    def __init__(self, arguments: Sequence[str], *, purpose: str) -> None:
-        self._context = _started(arguments, purpose, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        def write(content: bytes | memoryview) -> None:
+            try:
+                pipe.write(content)
+            except BrokenPipeError as error:
+                raise FFmpegGoneError from error
 
-    def __enter__(self) -> FFmpegSink:
-        self._process = self._context.__enter__()
-        return self
-
-    def write(self, content: bytes | memoryview) -> None:
-        """Feed some bytes.
-
-        Raises:
-            FFmpegGoneError: ffmpeg has exited; let it pass, the end of the block reports why.
-        """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(content)
-        except BrokenPipeError as error:
-            raise FFmpegGoneError from error
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._context.__exit__(kind, error, trace)
+        yield write
 
 
 @contextmanager
 def _started(arguments: Sequence[str], purpose: str, *, stdin: int, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
     """Own one ffmpeg process from start to exit code; it never outlives the block."""
-    binary = find_ffmpeg()
+    command = [find_ffmpeg(), *QUIET, *arguments]
     with tempfile.TemporaryFile() as stderr:  # a file, because a pipe that nobody reads would fill and block
-        process = _start([binary, *QUIET, *arguments], stdin, stdout, stderr)
+        try:
+            # a session of its own: Ctrl-C is handled here, and decides what becomes of the file
+            process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
+        except OSError as error:
+            raise VideoError(
+                f"{command[0]} cannot be run: {error.strerror}",
+                hint="set W2C_FFMPEG to a working ffmpeg binary, or unset it to use the bundled one",
+            ) from error
         gone = False
         try:
             yield process
@@ -172,30 +164,13 @@ def _started(arguments: Sequence[str], purpose: str, *, stdin: int, stdout: int)
             process.kill()
             raise
         finally:
-            code = _end(process)
+            for pipe in filter(None, (process.stdin, process.stdout)):  # an ffmpeg that is being fed waits for that
+                with suppress(BrokenPipeError):  # it exited without the last bytes: its exit code tells why
+                    pipe.close()
+            code = process.wait()
         if code != 0 or gone:
             stderr.seek(0)
             raise failure(purpose, code, stderr.read())
-
-
-def _start(command: list[str], stdin: int, stdout: int, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
-    try:
-        # a session of its own: Ctrl-C is handled here, and decides what becomes of the file
-        return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
-    except OSError as error:
-        raise VideoError(
-            f"{command[0]} cannot be run: {error.strerror}",
-            hint="set W2C_FFMPEG to a working ffmpeg binary, or unset it to use the bundled one",
-        ) from error
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """Close the pipes, which is what an ffmpeg that is being fed waits for, and wait for the exit code."""
-    for pipe in (process.stdin, process.stdout):
-        if pipe:
-            with suppress(BrokenPipeError):  # it exited without the last bytes: its exit code tells why
-                pipe.close()
-    return process.wait()
 
 
 def describe(path: Path) -> str:
@@ -220,15 +195,15 @@ def _encoders(binary: str) -> frozenset[str]:
 
 def version() -> str:
     """The first line of `ffmpeg -version`, without the copyright."""
-    first = run(["-version"], purpose="ask ffmpeg for its version").decode(errors="replace").partition("\n")[0]
-    return first.partition(" Copyright")[0].strip()
+    listing = run(["-version"], purpose="ask ffmpeg for its version").decode(errors="replace")
+    return listing.partition("\n")[0].partition(" Copyright")[0].strip()
 
 
 @dataclass
 class Stream:
     """One stream of a file: its header, and the sum of its packets (of its frames, where it was decoded)."""
 
-    header: dict[str, str] = field(default_factory=dict)  # such as tb, media_type, codec_id, sample_rate
+    header: dict[str, str] = field(default_factory=dict)  # tb, media_type, codec_id, sample_rate, ...
     packets: int = 0
     size: int = 0  # bytes of all packets
     ticks: int = 0  # durations of all packets, in time bases
@@ -236,16 +211,6 @@ class Stream:
     last: int = 0  # presentation time of the last packet, in time bases
     regular: bool = True  # every step from one packet to the next is the same
     _step: int | None = None
-
-    @property
-    def kind(self) -> str:
-        """`audio`, `video`, ..."""
-        return self.header.get("media_type", "unknown")
-
-    @property
-    def codec(self) -> str:
-        """Name of the codec, such as `aac`."""
-        return self.header.get("codec_id", "unknown")
 
     @property
     def time_base(self) -> Fraction:
@@ -303,22 +268,17 @@ def read_streams(path: Path, arguments: Sequence[str], *, purpose: str) -> list[
         VideoError: ffmpeg is missing, or cannot read the file.
     """
     command = ["-i", file_url(path), *arguments, "-f", "framecrc", "pipe:1"]
-    with reading(command, purpose=purpose) as lines:
-        return _sum_up(line.decode() for line in lines)
-
-
-def _sum_up(lines: Iterable[str]) -> list[Stream]:
-    """Parse `#tb 0: 1/12` (headers) and `0, dts, pts, duration, size, crc` (packets)."""
     streams: dict[int, Stream] = {}
-    for line in lines:
-        if line.startswith("#"):
-            name, _, value = line[1:].partition(": ")
-            word, _, index = name.partition(" ")
-            if index.isdigit():
-                streams.setdefault(int(index), Stream()).header[word] = value.strip()
-        elif "," in line:
-            number, _, pts, ticks, size = (int(value) for value in line.split(",")[:5])
-            streams.setdefault(number, Stream()).add(pts, ticks, size)
+    with reading(command, purpose=purpose) as lines:
+        for line in map(bytes.decode, lines):
+            if line.startswith("#"):  # a header, such as `#tb 0: 1/12`
+                name, _, value = line[1:].partition(": ")
+                word, _, index = name.partition(" ")
+                if index.isdigit():
+                    streams.setdefault(int(index), Stream()).header[word] = value.strip()
+            elif "," in line:  # a packet: stream, dts, pts, duration, size, crc
+                number, _, pts, ticks, size = (int(value) for value in line.split(",")[:5])
+                streams.setdefault(number, Stream()).add(pts, ticks, size)
     return [streams[index] for index in sorted(streams)]
 
 
@@ -330,11 +290,9 @@ def read_sound(path: Path, *, stream: int = 0, copied: bool = False, whole: bool
     Raises:
         VideoError: ffmpeg is missing, or finds no audio.
     """
-    codec = "copy" if copied else "pcm_f32le"
-    length = [] if whole else ["-frames:a", "1"]
-    chosen = ["-map", f"0:a:{stream}", "-c:a", codec]
-    found = read_streams(path, [*chosen, *length], purpose=f"read the sound of {path}")
-    return found[0] if found else Stream()
+    options = ["-map", f"0:a:{stream}", "-c:a", "copy" if copied else "pcm_f32le"]
+    options += [] if whole else ["-frames:a", "1"]
+    return next(iter(read_streams(path, options, purpose=f"read the sound of {path}")), Stream())
 
 
 def count_sounds(path: Path) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
-from wav2clip_gen.audio.stems import StemPlan, is_stem_file, plan_stems, resolve_input
+from wav2clip_gen.audio.stem_files import is_stem_file, resolve_input
+from wav2clip_gen.audio.stems import StemPlan, plan_stems
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight

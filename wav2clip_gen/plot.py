@@ -61,14 +61,9 @@ def write_plot(analysis: Analysis, path: Path) -> None:
 def plot(analysis: Analysis) -> Figure:
     """Draw an analysis, `WIDTH` px wide; each stem makes it `STEM` + `STRIP` + `GAP` px higher."""
     sheet = _Sheet(analysis)
-    features = analysis.features
-    _draw_sections(sheet, analysis.sections, height=STRIP + 2, numbered=True)
-    _draw_spectrogram(sheet, features)
-    _draw_loudness(sheet, features)
-    _draw_onsets(sheet, features)
-    _draw_centroid(sheet, features)
-    _draw_bands(sheet, features)
-    _draw_chroma(sheet, features)
+    _draw_sections(sheet, analysis.mix.sections, height=STRIP + 2, numbered=True)
+    for draw in (_draw_spectrogram, _draw_loudness, _draw_onsets, _draw_centroid, _draw_bands, _draw_chroma):
+        draw(sheet, analysis.mix.features)
     for name, stem in analysis.stems.items():
         _draw_sections(sheet, stem.sections, height=STRIP)
         axes = sheet.lane(STEM, [(name, TEXT), ("loudness", BLUE), ("onset strength", AMBER)])
@@ -92,7 +87,7 @@ class _Sheet:
         self._renderer = FigureCanvasAgg(self.figure).get_renderer()
         self._top = TOP
         self._lanes: list[Axes] = []
-        track, features = analysis.track, analysis.features
+        track, features = analysis.track, analysis.mix.features
         tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
         facts = [track.path.name, clock(self.duration), tempo, f"{len(features.onsets)} onsets"]
         if analysis.family:
@@ -105,8 +100,8 @@ class _Sheet:
         area = LEFT / WIDTH, 1 - (self._top + height) / self.height, 1 - (LEFT + RIGHT) / WIDTH, height / self.height
         axes = self.figure.add_axes(area, facecolor=PANEL, xlim=(0, self.duration), ylim=(0, 1), xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-        axes.tick_params(axis="y", length=3, color=MUTED, labelcolor=MUTED, labelsize=8, right=True, left=False)
-        axes.tick_params(axis="y", labelright=True, labelleft=False)
+        axes.yaxis.tick_right()
+        axes.tick_params(axis="y", length=3, color=MUTED, labelcolor=MUTED, labelsize=8)
         first = self._top + (height - pitch * (len(names) - 1)) / 2
         for line, (name, color) in enumerate(names):
             self._write(LEFT - 12, first + pitch * line, name, size=10, color=color, ha="right")
@@ -118,10 +113,8 @@ class _Sheet:
         """Draw a curve (F,) in [0, 1] as a line over a filled area; of several frames in a pixel, the largest."""
         points = min(len(values), WIDTH - LEFT - RIGHT)
         starts = np.arange(points) * len(values) // points
-        heights = base + 0.94 * scale * np.maximum.reduceat(values, starts)
-        times = (starts + 0.5) / self.fps
-        times, heights = np.append(times, self.duration), np.append(heights, heights[-1])
-        times, heights = np.insert(times, 0, 0.0), np.insert(heights, 0, heights[0])
+        heights = np.pad(base + 0.94 * scale * np.maximum.reduceat(values, starts), 1, mode="edge")
+        times = np.array([0, *(starts + 0.5) / self.fps, self.duration])
         axes.fill_between(times, base, heights, color=color, alpha=0.22, linewidth=0)
         axes.plot(times, heights, color=color, linewidth=1.1, solid_joinstyle="round")
 
@@ -148,7 +141,7 @@ class _Sheet:
     def draw_time_axis(self) -> None:
         """Mark section boundaries in all lanes, and times below the last one."""
         for axes in self._lanes:
-            for section in self.analysis.sections[1:]:
+            for section in self.analysis.mix.sections[1:]:
                 axes.axvline(section.start, color="white", alpha=0.55, linewidth=1, linestyle=(0, (4, 4)))
         step = next((step for step in TIME_STEPS if self.duration / step <= 16), self.duration)
         ticks = np.arange(int(self.duration / step) + 1) * step

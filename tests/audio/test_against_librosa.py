@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from tests.audio.conftest import features_of
 from tests.conftest import SAMPLES
 from wav2clip_gen.audio import features
-from wav2clip_gen.audio.beats import COLUMNS, HOP
 from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
 from wav2clip_gen.audio.features import Features
 from wav2clip_gen.audio.separation import STEMS, DspSeparator
 from wav2clip_gen.audio.smoothing import zero_phase_smooth
+from wav2clip_gen.audio.structure import COLUMNS, HOP
 from wav2clip_gen.audio.track import open_track
 
 Floats = NDArray[np.floating]

@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.audio.conftest import Save, features_of, noise
-from wav2clip_gen.audio.beats import HOP
 from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
 from wav2clip_gen.audio.decode import decode
-from wav2clip_gen.audio.features import ENERGY, Features, SpectrumStream, band_sums
+from wav2clip_gen.audio.features import ENERGY, Features, band_sums, power_spectra
 from wav2clip_gen.audio.smoothing import normalize_to_peak, zero_phase_smooth
+from wav2clip_gen.audio.structure import HOP
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
 
@@ -177,14 +177,14 @@ def test_spectra_of_blocks_are_those_of_the_whole(samples: int, size: int) -> No
     expected = spectra_of_the_whole(sound, size)
     assert len(expected) == 1 + samples // HOP
     for cuts in ([], [1], [samples // 3, samples // 3, samples // 2], list(range(0, samples, 777))):
-        stream = SpectrumStream(size)
-        pieces = [stream.push(piece) for piece in np.split(sound, cuts)] + [stream.finish()]
-        np.testing.assert_allclose(np.concatenate(pieces), expected, rtol=1e-3, atol=1e-7)
+        pieces = power_spectra(np.split(sound, cuts), size)
+        np.testing.assert_allclose(np.concatenate(list(pieces)), expected, rtol=1e-3, atol=1e-7)
 
 
 def test_a_sine_has_power_one_and_its_mean_square() -> None:
     hertz = 200 * RATE / 4096
-    power = SpectrumStream(4096).push(np.sin(2 * np.pi * hertz / RATE * np.arange(20_000)).astype(np.float32))[30]
+    sound = np.sin(2 * np.pi * hertz / RATE * np.arange(20_000)).astype(np.float32)
+    power = next(power_spectra([sound], 4096))[30]
     assert power.argmax() == 200
     assert power.max() == pytest.approx(1, abs=1e-3)
     assert ENERGY * power.sum() == pytest.approx(0.5, abs=1e-3)

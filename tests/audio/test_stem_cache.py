@@ -40,6 +40,13 @@ def count(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return lengths
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the cached stems."""
+    monkeypatch.setenv("W2C_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "stems"
+
+
 def separated(song: Track, names: tuple[str, ...] = STEMS, **options: Any) -> dict[str, Track]:
     return plan_stems(song, names, separator="dsp").load(**options)
 
@@ -108,10 +115,9 @@ def test_given_and_separated_stems_go_together(song: Track, save: Save) -> None:
 
 
 def test_the_cache_folder_can_be_chosen(song: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert separated(song)["drums"].path.is_relative_to(tmp_path / "cache" / "stems")
+    monkeypatch.delenv("W2C_CACHE")
     assert cache_folder() == Path(os.environ["XDG_CACHE_HOME"]) / "w2c-gen"
-    monkeypatch.setenv("W2C_CACHE", str(tmp_path / "own"))
-    assert separated(song)["drums"].path.is_relative_to(tmp_path / "own" / "stems")
-    assert separated(song, cache=tmp_path / "other")["drums"].path.is_relative_to(tmp_path / "other" / "stems")
 
 
 @pytest.mark.parametrize("damage", ["missing", "no audio", "cut"])
@@ -128,55 +134,57 @@ def test_an_incomplete_entry_does_not_count(damage: str, song: Track, count: lis
     assert len(count) == 2
 
 
-def test_an_interruption_leaves_no_stems(song: Track, tmp_path: Path) -> None:
+def test_an_interruption_leaves_no_stems(song: Track, cache: Path) -> None:
     def interrupt(share: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        separated(song, cache=tmp_path, on_progress=interrupt)
-    assert list((tmp_path / "stems").iterdir()) == []
+        separated(song, on_progress=interrupt)
+    assert list(cache.iterdir()) == []
 
 
-def test_what_a_killed_run_left_is_cleared(song: Track, tmp_path: Path) -> None:
-    folder = separated(song, cache=tmp_path)["drums"].path.parent
+def test_what_a_killed_run_left_is_cleared(song: Track, cache: Path) -> None:
+    folder = separated(song)["drums"].path.parent
     (folder / "bass.wav").unlink()
     (folder / ".w2c-0123456789ab.wav").write_text("half a stem")
     (folder / "drums.flac").write_text("of version 0.1")
-    separated(song, cache=tmp_path)
+    folder.with_suffix(".part").mkdir()
+    (folder.with_suffix(".part") / "drums.wav").write_text("half a stem")
+    separated(song)
     assert {path.name for path in folder.iterdir()} == {f"{name}.wav" for name in STEMS}
+    assert list(cache.iterdir()) == [folder]
 
 
 def test_only_own_files_are_removed_from_the_cache(
-    song: Track, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    song: Track, save: Save, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stems = tmp_path / "stems"
     others = [
-        stems / "demos" / "drums.flac",
-        stems / ("ab" * 16) / "drums.mp3",
-        stems / ("cd" * 16) / "more" / "a.flac",
+        cache / "demos" / "drums.flac",
+        cache / ("ab" * 16) / "drums.mp3",
+        cache / ("cd" * 16) / "more" / "a.flac",
     ]
     for path in others:
         path.parent.mkdir(parents=True)
         path.write_text("mine")
-    old = separated(song, cache=tmp_path)["drums"].path.parent
+    old = separated(song)["drums"].path.parent
     monkeypatch.setattr(stem_cache, "LIMIT", 1)
-    new = separated(open_track(save("2.wav", noise(1.0, RATE, seed=2), RATE)), cache=tmp_path)["drums"].path.parent
+    new = separated(open_track(save("2.wav", noise(1.0, RATE, seed=2), RATE)))["drums"].path.parent
     assert (old.exists(), new.exists(), [path.read_text() for path in others]) == (False, True, ["mine"] * 3)
 
 
 def test_an_entry_that_is_being_filled_stays(
-    song: Track, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    song: Track, save: Save, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filling = separated(song, cache=tmp_path)["drums"].path.parent
+    filling = separated(song)["drums"].path.parent
     monkeypatch.setattr(stem_cache, "LIMIT", 1)
     with FileLock(f"{filling}.lock"):
-        separated(open_track(save("2.wav", noise(1.0, RATE, seed=2), RATE)), cache=tmp_path)
+        separated(open_track(save("2.wav", noise(1.0, RATE, seed=2), RATE)))
     assert len(list(filling.iterdir())) == 4
 
 
-def test_two_that_want_the_same_stems_separate_once(song: Track, tmp_path: Path, count: list[int]) -> None:
+def test_two_that_want_the_same_stems_separate_once(song: Track, count: list[int]) -> None:
     with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(lambda _: separated(song, cache=tmp_path), range(2)))
+        both = list(pool.map(lambda _: separated(song), range(2)))
     assert len(count) == 1
     for tracks in both:
         np.testing.assert_allclose(sum_of(tracks), song.read(), atol=1e-4)
@@ -184,7 +192,7 @@ def test_two_that_want_the_same_stems_separate_once(song: Track, tmp_path: Path,
 
 @pytest.mark.parametrize("fault", ["huge", "infinite", "nan"])
 def test_samples_that_are_too_large_are_a_clear_error(
-    fault: str, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, save: Save, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = noise(1.0, RATE)
     peak = 3e38 if fault == "huge" else 1
@@ -193,9 +201,9 @@ def test_samples_that_are_too_large_are_a_clear_error(
         worst = {"infinite": np.inf, "nan": np.nan}[fault]
         monkeypatch.setattr(DspSeparator, "separate", lambda _, block, rate: np.full((4, *block.shape), worst))
     with pytest.raises(SoundError, match=r"loud.wav cannot be separated") as caught:
-        separated(song, cache=tmp_path)
+        separated(song)
     assert "usual level" in caught.value.hint
-    assert list((tmp_path / "stems").iterdir()) == []
+    assert list(cache.iterdir()) == []
 
 
 def test_a_loud_song_is_separated_once(save: Save, count: list[int]) -> None:
@@ -204,20 +212,20 @@ def test_a_loud_song_is_separated_once(save: Save, count: list[int]) -> None:
     assert len(count) == 1
 
 
-def test_what_was_not_used_for_longest_goes_first(save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_not_used_for_longest_goes_first(save: Save, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     songs = [open_track(save(f"{seed}.wav", noise(1.0, RATE, seed=seed), RATE)) for seed in range(4)]
     folders = []
     for age, song in enumerate(songs[:3]):
-        folders.append(separated(song, cache=tmp_path)["drums"].path.parent)
+        folders.append(separated(song)["drums"].path.parent)
         os.utime(folders[-1], (age, age))
-    separated(songs[0], cache=tmp_path)  # used again
+    separated(songs[0])  # used again
     size = sum(path.stat().st_size for path in folders[0].iterdir())
     monkeypatch.setattr(stem_cache, "LIMIT", 3.5 * size)
-    separated(songs[3], cache=tmp_path)
+    separated(songs[3])
     assert [folder.exists() for folder in folders] == [True, False, True]
     monkeypatch.setattr(stem_cache, "LIMIT", 1)
-    separated(open_track(save("5.wav", noise(1.0, RATE, seed=5), RATE)), cache=tmp_path)
-    assert len(list((tmp_path / "stems").iterdir())) == 1
+    separated(open_track(save("5.wav", noise(1.0, RATE, seed=5), RATE)))
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_stems_are_kept_unchanged(song: Track, tmp_path: Path) -> None:
@@ -275,35 +283,40 @@ def test_stems_of_a_span_are_not_kept_next_to_the_song(save: Save, tmp_path: Pat
     assert open_track(tmp_path / "drums.flac").duration == 3
 
 
-def test_a_cache_that_cannot_be_written_to_is_reported_before_any_work(song: Track, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_to_is_reported_before_any_work(
+    song: Track, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     plan = plan_stems(song, STEMS, separator="dsp")
-    plan.check_places(cache=tmp_path / "good")
-    assert not (tmp_path / "good").exists()
+    plan.check_places()
+    assert not cache.exists()
     (tmp_path / "file").write_text("a file, not a folder")
+    monkeypatch.setenv("W2C_CACHE", str(tmp_path / "file"))
     with pytest.raises(OutputError, match=r"cannot be written into .*file") as caught:
-        plan.check_places(cache=tmp_path / "file")
+        plan.check_places()
     assert "W2C_CACHE" in caught.value.hint
 
 
-def test_a_cache_that_may_only_be_read_gives_what_is_in_it(
-    song: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_may_only_be_read_gives_what_is_in_it(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OutputError("read-only")
 
-    separated(song, cache=tmp_path)
-    monkeypatch.setattr("wav2clip_gen.audio.stems.check_cache", refuse)
-    np.testing.assert_allclose(sum_of(separated(song, cache=tmp_path)), song.read(), atol=1e-4)
+    separated(song)
+    monkeypatch.setattr(stem_cache, "check_cache", refuse)
+    np.testing.assert_allclose(sum_of(separated(song)), song.read(), atol=1e-4)
     with pytest.raises(OutputError, match="read-only"):
-        separated(song, cache=tmp_path / "empty")
+        separated(open_track(song.path, start=1.0))
 
 
-@pytest.mark.parametrize("option", ["keep", "cache"])
-def test_a_folder_that_cannot_be_made_is_a_clear_error(option: str, song: Track, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--keep-stems", "W2C_CACHE"])
+def test_a_folder_that_cannot_be_made_is_a_clear_error(
+    option: str, song: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("a file, not a folder")
+    if option == "W2C_CACHE":
+        monkeypatch.setenv(option, str(tmp_path / "file"))
     with pytest.raises(OutputError, match=r"cannot be written into .*file") as caught:
-        separated(song, STEMS, **{option: tmp_path / "file"})
-    assert {"keep": "--keep-stems", "cache": "W2C_CACHE"}[option] in caught.value.hint
+        separated(song, keep=tmp_path / "file" if option == "--keep-stems" else None)
+    assert option in caught.value.hint
 
 
 def test_a_full_disk_is_a_clear_error(song: Track, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,9 +334,9 @@ def test_too_many_channels_are_clear_errors(save: Save) -> None:
     assert "--stem-file" in caught.value.hint
 
 
-def test_a_song_that_shrinks_meanwhile_leaves_no_stems(song: Track, save: Save, tmp_path: Path) -> None:
+def test_a_song_that_shrinks_meanwhile_leaves_no_stems(song: Track, save: Save, cache: Path) -> None:
     plan = plan_stems(song, STEMS, separator="dsp")
     save("song.wav", noise(2.0, RATE), RATE)
     with pytest.raises(SoundError, match="samples earlier"):
-        plan.load(cache=tmp_path / "cache")
-    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+        plan.load()
+    assert [path for path in cache.rglob("*") if path.is_file()] == []

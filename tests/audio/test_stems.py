@@ -9,7 +9,8 @@ import pytest
 
 from tests.audio.conftest import Save, noise
 from tests.conftest import SAMPLES, write_stem_file
-from wav2clip_gen.audio.stems import STEMS, plan_stems, resolve_input
+from wav2clip_gen.audio.stem_files import resolve_input
+from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.errors import W2CError

@@ -3,7 +3,6 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.timeline import Timeline, exact_fps, frame_span, iterate_windows
+from wav2clip_gen.audio.timeline import Timeline, exact_fps, iterate_windows
 from wav2clip_gen.errors import SettingsError, SoundError
 
 FPS = st.sampled_from([Fraction(1), Fraction(12), Fraction(24_000, 1001), Fraction(30), Fraction(120), Fraction(7, 3)])
@@ -71,13 +70,6 @@ def test_frames_cover_the_song_and_windows_cover_the_frames(samples: int, rate: 
     last = Fraction(timeline.windows - 1) * Fraction(str(hop))
     assert last >= (timeline.frames - 1) / fps
     assert timeline.windows == 1 or last - Fraction(str(hop)) < (timeline.frames - 1) / fps
-
-
-@given(fps=FPS, rate=st.sampled_from([8_000, 44_100]), first=st.integers(0, 10**6))
-def test_frame_spans_tile_the_song(fps: Fraction, rate: int, first: int) -> None:
-    spans = [frame_span(index, fps, rate) for index in range(first, first + 5)]
-    assert all(before[1] == after[0] for before, after in pairwise(spans))
-    assert abs(spans[0][0] - first * rate / fps) <= Fraction(1, 2)
 
 
 def test_frame_edges_tile_the_track() -> None:

@@ -5,6 +5,7 @@ They measure, and assert nothing about speed.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ from wav2clip_gen.audio.stems import STEMS, plan_stems
 from wav2clip_gen.audio.track import open_track
 song = open_track(Path(sys.argv[1]))
 began = time.perf_counter()
-plan_stems(song, STEMS, separator="dsp").load(cache=Path(sys.argv[2]))
+plan_stems(song, STEMS, separator="dsp").load()
 print(time.perf_counter() - began, *(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """  # prints seconds and `VmHWM: n kB`, the peak of the process
 
@@ -52,8 +53,9 @@ def loop(path: Path, minutes: int) -> Path:
 @pytest.mark.parametrize(("label", "minutes"), [("4 min", 4), ("1 h", 60)])
 def test_separation(table: list[tuple[str, str]], tmp_path: Path, label: str, minutes: int) -> None:
     song = loop(tmp_path / "song.flac", minutes)
-    command = [sys.executable, "-c", SEPARATE, str(song), str(tmp_path / "cache")]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
+    command = [sys.executable, "-c", SEPARATE, str(song)]
+    env = os.environ | {"W2C_CACHE": str(tmp_path / "cache")}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=env).stdout.split()
     figure = f"{float(output[0]):.1f} s, {int(output[-2]) // 1024} MiB"
     table.append((f"stems of {label} of stereo (dsp): time, peak memory", figure))
 
@@ -70,7 +72,7 @@ def test_quality(table: list[tuple[str, str]], name: str) -> None:
 
 def test_embedding(table: list[tuple[str, str]], tmp_path: Path, mini: Models) -> None:
     song = open_track(loop(tmp_path / "song.flac", 4))
-    stems = plan_stems(song, STEMS, separator="dsp").load(cache=tmp_path / "cache")
+    stems = plan_stems(song, STEMS, separator="dsp").load()
     timeline = Timeline.of(song, fps=12)
 
     began = time.perf_counter()

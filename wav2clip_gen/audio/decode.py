@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.audio.timeline import Timeline
-from wav2clip_gen.audio.track import ENCODER_RATE, Samples, Track
+from wav2clip_gen.audio.track import ENCODER_RATE, Resampler, Samples, Track
 from wav2clip_gen.errors import OutputError
 
 Floats = NDArray[np.float64]
@@ -28,7 +28,6 @@ FEATURE_RATE = 22_050  # Hz, of the signal that features are measured on
 class DecodedTrack:
     """A track's levels, and its mono signals on disk."""
 
-    track: Track
     levels: Floats  # (F,) RMS over each frame's samples and all channels; 1 is full scale
     signals: dict[int, _Signal]  # by sample rate
 
@@ -49,86 +48,52 @@ def decode(track: Track, timeline: Timeline, rates: Collection[int] = (ENCODER_R
         SoundError: The file changed since it was opened.
         OutputError: The folder for temporary files is full.
     """
-    levels = _FrameLevels(timeline)
+    edges, energies, position = timeline.frame_edges(), np.zeros(timeline.frames), 0
     signals = {rate: _Signal(track, rate) for rate in rates}
     try:
         for block in track.blocks():
-            levels.add(block)
+            squares = np.square(block, dtype=np.float64).mean(axis=0)
+            owners = np.searchsorted(edges, position + np.arange(len(squares)), side="right") - 1
+            sums = np.bincount(owners - owners[0], weights=squares)
+            energies[owners[0] : owners[0] + len(sums)] += sums
+            position += len(squares)
             mono = block.mean(axis=0, dtype=np.float32)
             for signal in signals.values():
-                signal.write(mono)
+                signal.append(signal.resampler.push(mono))
         for signal in signals.values():
-            signal.finish()
+            signal.append(signal.resampler.finish())
+            signal.file.flush()
     except OSError as error:
         raise OutputError(
             f"cannot write temporary audio to {tempfile.gettempdir()}: {error.strerror}",
             hint="free some disk space there, or set TMPDIR to another folder",
         ) from error
-    return DecodedTrack(track, levels.values(), signals)
+    counts = np.diff(edges)
+    levels = np.sqrt(energies / np.maximum(counts, 1))
+    if counts[-1] == 0:  # the last frame may begin less than half a sample before the end
+        levels[-1] = levels[-2]
+    return DecodedTrack(levels, signals)
 
 
 class _Signal:
     """The mono signal of a track at one sample rate, in a temporary file without a name."""
 
     def __init__(self, track: Track, rate: int) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="w2c-")  # noqa: SIM115 - see the next line
-        weakref.finalize(self, self._file.close)
+        self.file: IO[bytes] = tempfile.TemporaryFile(prefix="w2c-")  # noqa: SIM115 - see the next line
+        weakref.finalize(self, self.file.close)
+        self.resampler = Resampler(track, rate)
         self._lengths: list[int] = []  # of the blocks, in samples
-        self._missing = track.length_at(rate)
-        self._resampler = None
-        if rate != track.sample_rate:
-            import soxr
 
-            self._resampler = soxr.ResampleStream(track.sample_rate, rate, 1, dtype="float32", quality="HQ")
-
-    def write(self, mono: Samples) -> None:
-        """Append samples (n,) at the track's rate."""
-        self._append(self._resampler.resample_chunk(mono) if self._resampler else mono)
-
-    def finish(self) -> None:
-        """Flush the resampler, and pad to the exact length."""
-        rest = np.zeros(0, np.float32)
-        if self._resampler:
-            rest = self._resampler.resample_chunk(rest, last=True)[: self._missing]
-        self._append(np.pad(rest, (0, self._missing - len(rest))))
-        self._file.flush()
+    def append(self, samples: Samples) -> None:
+        """Write (n,) samples at the signal's rate, which may be none."""
+        if len(samples):
+            self.file.write(np.ascontiguousarray(samples, np.float32).data)
+            self._lengths.append(len(samples))
 
     def blocks(self) -> Iterator[Samples]:
         """Read the signal in the blocks in which it was written."""
         position = 0
         for length in self._lengths:
-            self._file.seek(position * 4)
-            yield np.frombuffer(self._file.read(length * 4), np.float32)
+            self.file.seek(position * 4)
+            yield np.frombuffer(self.file.read(length * 4), np.float32)
             position += length
-
-    def _append(self, samples: Samples) -> None:
-        samples = samples[: self._missing]
-        if len(samples):
-            self._file.write(np.ascontiguousarray(samples, np.float32).data)
-            self._lengths.append(len(samples))
-            self._missing -= len(samples)
-
-
-class _FrameLevels:
-    """Root mean square over each frame's samples and all channels, accumulated block by block."""
-
-    def __init__(self, timeline: Timeline) -> None:
-        self._edges = timeline.frame_edges()
-        self._energies = np.zeros(timeline.frames)
-        self._first = 0  # sample number of the next block
-
-    def add(self, block: Samples) -> None:
-        """Add samples (C, n)."""
-        squares = np.square(block, dtype=np.float64).mean(axis=0)
-        owners = np.searchsorted(self._edges, self._first + np.arange(len(squares)), side="right") - 1
-        sums = np.bincount(owners - owners[0], weights=squares)
-        self._energies[owners[0] : owners[0] + len(sums)] += sums
-        self._first += len(squares)
-
-    def values(self) -> Floats:
-        """The levels (F,); 1 is full scale."""
-        counts = np.diff(self._edges)
-        levels = np.sqrt(self._energies / np.maximum(counts, 1))
-        if counts[-1] == 0:  # the last frame may begin less than half a sample before the end
-            levels[-1] = levels[-2]
-        return levels

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -33,6 +32,8 @@ CHANNELS = 2
 BLOCK_SECONDS = 30.0  # long compared with the network's input of 7.8 s, short compared with a GPU's memory
 OVERLAP = 0.25  # of the network's inputs
 
+Weights = tuple[Path, ...]  # a bag, which names networks whose stems are averaged, and their files; or only one file
+
 
 class DemucsSeparator:
     """Separates by HTDemucs; takes about as long as the song lasts on two cores."""
@@ -41,17 +42,14 @@ class DemucsSeparator:
 
     def __init__(self, weights: Weights | None) -> None:
         """Use these weights, or, if None, the published ones, which are fetched when they are needed."""
-        self._given = weights
+        self.is_ready = weights is not None
+        if weights:
+            self._weights = weights
 
     @property
     def version(self) -> str:
         """The package's version and the hashes of the weights."""
-        return f"{version('demucs')} {self._weights.fingerprint}"
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the weights are on this machine."""
-        return self._given is not None
+        return " ".join([version("demucs"), *map(hash_file, self._weights)])
 
     def block_seconds(self, rate: int, channels: int) -> float:
         """The same for all rates and channels."""
@@ -78,7 +76,7 @@ class DemucsSeparator:
 
     @cached_property
     def _weights(self) -> Weights:
-        return self._given or fetch_weights()
+        return fetch_weights()
 
     @cached_property
     def _model(self) -> Any:
@@ -121,19 +119,6 @@ def find_demucs(*, required: bool, repo: Path | None, channels: int) -> DemucsSe
     return DemucsSeparator(weights) if weights or required else None
 
 
-@dataclass(frozen=True)
-class Weights:
-    """The files of a network."""
-
-    bag: Path | None  # a .yaml that names the files, which may be several networks whose stems are averaged
-    files: tuple[Path, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        """The hashes of all files."""
-        return " ".join(hash_file(path) for path in (*([self.bag] if self.bag else []), *self.files))
-
-
 def weights_in(repo: Path) -> Weights:
     """The weights in a folder: htdemucs.yaml or another bag with its files, or a single file.
 
@@ -146,19 +131,20 @@ def weights_in(repo: Path) -> Weights:
     files = sorted([*repo.glob("*.safetensors"), *repo.glob("*.th")])
     bag = repo / BAG if repo / BAG in bags else bags[0] if len(bags) == 1 else None
     if bag is None and len(files) == 1:
-        return Weights(None, (files[0],))
+        return (files[0],)
     if bag is None:
         raise WeightsError(
             f"{repo} holds no {BAG} with its weights",
             hint=f"copy {BAG} and the files that it names there, .safetensors or .th",
         )
     by_signature = {path.stem.partition("-")[0]: path for path in reversed(files)}  # such as 955717e8-8726e21a.th
-    for signature in _signatures(bag):
+    signatures: list[str] = _read_bag(bag)["models"]
+    for signature in signatures:
         if signature not in by_signature:
             raise WeightsError(
                 f"{bag} names {signature}, which is not in its folder", hint=f"copy {signature}.* there too"
             )
-    return Weights(bag, tuple(by_signature[signature] for signature in _signatures(bag)))
+    return (bag, *map(by_signature.__getitem__, signatures))
 
 
 def cached_weights() -> Weights | None:
@@ -168,9 +154,11 @@ def cached_weights() -> Weights | None:
     bag = try_to_load_from_cache(REPOSITORY, BAG)
     if not isinstance(bag, str):
         return None
-    files = [try_to_load_from_cache(REPOSITORY, f"{signature}.safetensors") for signature in _signatures(Path(bag))]
+    files = [
+        try_to_load_from_cache(REPOSITORY, f"{signature}.safetensors") for signature in _read_bag(Path(bag))["models"]
+    ]
     present = tuple(Path(path) for path in files if isinstance(path, str))
-    return Weights(Path(bag), present) if len(present) == len(files) else None
+    return (Path(bag), *present) if len(present) == len(files) else None
 
 
 def fetch_weights() -> Weights:
@@ -180,7 +168,7 @@ def fetch_weights() -> Weights:
         WeightsError: They cannot be fetched.
     """
     bag = _fetched(BAG)
-    return Weights(bag, tuple(_fetched(f"{signature}.safetensors") for signature in _signatures(bag)))
+    return (bag, *(_fetched(f"{signature}.safetensors") for signature in _read_bag(bag)["models"]))
 
 
 def _fetched(name: str) -> Path:
@@ -205,17 +193,13 @@ def _fetched(name: str) -> Path:
         ) from error
 
 
-def _signatures(bag: Path) -> list[str]:
-    return [str(signature) for signature in _read_bag(bag)["models"]]
-
-
 def _read_bag(bag: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(bag.read_text(encoding="utf-8"))
-        return {"models": list(content["models"]), "weights": content.get("weights"), "segment": content.get("segment")}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        content: dict[str, Any] = yaml.safe_load(bag.read_text(encoding="utf-8"))
+        return {**content, "models": [str(signature) for signature in content["models"]]}
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         raise WeightsError(f"{bag}: not a list of Demucs' networks", hint="such as models: ['955717e8']") from None
 
 
@@ -227,14 +211,15 @@ def load(weights: Weights) -> Any:
     """
     from demucs.apply import BagOfModels
 
-    content = _read_bag(weights.bag) if weights.bag else {}
+    bags, files = ([path for path in weights if (path.suffix == ".yaml") == kind] for kind in (True, False))
+    content = _read_bag(bags[0]) if bags else {}
     try:
-        bag = BagOfModels([_load_one(path) for path in weights.files], content.get("weights"), content.get("segment"))
+        bag = BagOfModels([_load_one(path) for path in files], content.get("weights"), content.get("segment"))
     except AssertionError:  # how Demucs checks its arguments
-        raise WeightsError(f"{weights.bag}: its networks do not fit each other", hint="copy the folder again") from None
+        raise WeightsError(f"{bags[0]}: its networks do not fit each other", hint="copy the folder again") from None
     if not set(STEMS) <= set(bag.sources) or bag.audio_channels != CHANNELS:
         raise WeightsError(
-            f"{weights.files[0]} makes {', '.join(bag.sources)} with {bag.audio_channels} channels",
+            f"{files[0]} makes {', '.join(bag.sources)} with {bag.audio_channels} channels",
             hint=f"take one that makes {', '.join(STEMS)} in stereo",
         )
     return bag.eval()

@@ -1,22 +1,22 @@
 """Audio features, frame by frame: frame `i` covers [i / fps, (i + 1) / fps).
 
 Spectra are computed block by block, so that memory does not grow with the samples of a track. librosa is imported only
-here and in `beats`, inside functions: that takes a second, and 20 s once after its installation, while numba compiles.
+here and in `structure`, inside functions: it takes 1 s, and 20 s once after its installation, while numba compiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wav2clip_gen.audio.beats import HOP, onset_times, track_beats
 from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
 from wav2clip_gen.audio.decode import DecodedTrack
-from wav2clip_gen.audio.sections import boundaries
 from wav2clip_gen.audio.smoothing import Curve, Pool, normalize_range, normalize_to_peak, zero_phase_smooth
+from wav2clip_gen.audio.structure import HOP, boundaries, onset_times, track_beats
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Samples
 
@@ -61,22 +61,30 @@ class Features:
 
 
 def measure(signal: DecodedTrack, timeline: Timeline) -> Features:
-    """Measure everything in one pass over a signal that was decoded at `FEATURE_RATE`."""
+    """Measure everything in a signal that was decoded at `FEATURE_RATE`."""
     loudness = normalize_to_peak(signal.levels, unit="of full scale, RMS")
-    spectra = _Spectra(timeline)
     # loud passages are scaled to a level of 1, so that thresholds suit every track
-    spectra.add(signal.mono_blocks(RATE), gain=1 / loudness.high if loudness.high > 0 else 0.0)
-    tempo, beats = track_beats(spectra.strength)
+    gain = np.float32(1 / loudness.high if loudness.high > 0 else 0)
+    short, long = (
+        power_spectra((gain * block for block in signal.mono_blocks(RATE)), size) for size in (FLUX_SIZE, TONE_SIZE)
+    )
+    columns = _Columns(timeline)
+    strength, attack, timbre = _measure_attacks(short, columns)
+    tone, pitch, harmony, image = _measure_tones(long, columns)
+    power = tone[:, 1:4].sum(axis=1)
+    quiet = QUIET * float(power.max())
+    audible = power > max(quiet, QUIET * 1e-12)
+    tempo, beats = track_beats(strength)
     beats, duration = beats + EARLY, float(timeline.duration)
     return Features(
-        curves={"loudness": loudness, **spectra.curves(loudness.high)},
-        chroma=spectra.chroma(),
+        curves=_curves(loudness, tone, attack, audible, float(timeline.fps)),
+        chroma=_chroma(pitch, audible, float(timeline.fps), np.sqrt(quiet)),
         levels=signal.levels,
-        onsets=_inside(onset_times(spectra.strength) + EARLY, duration),
+        onsets=_inside(onset_times(strength) + EARLY, duration),
         beats=_inside(beats, duration),
         tempo=tempo,
-        sections=boundaries(spectra.cells(), CELL * HOP / RATE, duration, beats),
-        spectrogram=spectra.spectrogram(),
+        sections=boundaries(_cells(timbre, harmony), CELL * HOP / RATE, duration, beats),
+        spectrogram=image,
     )
 
 
@@ -89,165 +97,138 @@ def silenced(features: Features) -> Features:
     )  # fmt: skip
 
 
-class _Spectra:
-    """The spectra of a track, pooled into frames, into cells for sections, and into the columns of a spectrogram."""
+class _Columns:
+    """To which frames, cells for sections, and columns of the spectrogram the columns of the spectra belong."""
 
     def __init__(self, timeline: Timeline) -> None:
-        from librosa import A_weighting, fft_frequencies, filters
+        count, fps = 1 + timeline.length_at(RATE) // HOP, timeline.fps
+        numbers, width = np.arange(count), min(count, SPECTROGRAM_COLUMNS)
+        # exact, as frames are
+        self.frames = np.minimum(numbers * HOP * fps.numerator // (RATE * fps.denominator), timeline.frames - 1)
+        self.cells, self.image = numbers // CELL, numbers * width // count
+        self._times, self._centres = numbers * HOP / RATE, timeline.frame_times() + 0.5 / float(fps)
 
-        count = 1 + timeline.length_at(RATE) // HOP
-        numbers = np.arange(count)
-        fps = timeline.fps  # exact, as frames are
-        frames = np.minimum(numbers * HOP * fps.numerator // (RATE * fps.denominator), timeline.frames - 1)
-        cells, width = numbers // CELL, min(count, SPECTROGRAM_COLUMNS)
-        self._fps = float(fps)
-        self._times = numbers * HOP / RATE
-        self._centres = timeline.frame_times() + 0.5 / self._fps
-        self._tone = Pool(frames, timeline.frames, 6)  # A-weighted power, power of three bands, magnitude, times Hz
-        self._pitch = Pool(frames, timeline.frames, 12)
-        self._attack = Pool(frames, timeline.frames, 1, peak=True)
-        self._timbre = Pool(cells, int(cells[-1]) + 1, MELS)
-        self._harmony = Pool(cells, int(cells[-1]) + 1, 12)
-        self._picture = Pool(numbers * width // count, width, SPECTROGRAM_ROWS)
-        self._flux: list[Power] = []
-        self._last = np.zeros((1, MELS), np.float32)  # log mel spectrum of the previous column
+    def frame_pool(self, width: int, *, peak: bool = False) -> Pool:
+        """For `width` values of each frame."""
+        return Pool(self.frames, len(self._centres), width, peak=peak)
 
-        hertz = fft_frequencies(sr=RATE, n_fft=TONE_SIZE)
-        self._mel = filters.mel(sr=RATE, n_fft=FLUX_SIZE, n_mels=MELS, htk=True, norm=1).T
-        notes = filters.chroma(sr=RATE, n_fft=TONE_SIZE, tuning=0.0, norm=None, octwidth=None).T
-        inside = (hertz >= LOWEST_NOTE) & (hertz <= HIGHEST_NOTE)
-        self._notes = np.square(notes) * inside[:, None]  # squared, a semitone away counts 0.02 instead of 0.14
-        with np.errstate(divide="ignore"):  # at 0 Hz
-            self._a_weights = 10 ** (A_weighting(hertz) / 10)[:, None].astype(np.float32)
-        self._hertz = hertz[:, None].astype(np.float32)
-        self._rows = np.geomspace(LOWEST, RATE / 2, SPECTROGRAM_ROWS + 1)
-
-    def add(self, blocks: Iterator[Samples], *, gain: float) -> None:
-        """Add the whole track, at `RATE`."""
-        short, long = SpectrumStream(FLUX_SIZE), SpectrumStream(TONE_SIZE)
-        for block in blocks:
-            scaled = np.float32(gain) * block
-            self._add_attack(short.push(scaled))
-            self._add_tone(long.push(scaled))
-        self._add_attack(short.finish())
-        self._add_tone(long.finish())
-
-    def _add_attack(self, power: Power) -> None:
-        """Onset strength and timbre, from short windows (K, bins)."""
-        from librosa.onset import onset_strength
-
-        if len(power) == 0:
-            return
-        bands = power @ self._mel
-        self._timbre.add(bands)
-        levels = np.concatenate([self._last, np.log1p(COMPRESSION * bands)])
-        self._last = levels[-1:]
-        flux = onset_strength(S=levels.T, sr=RATE, hop_length=HOP, center=False)[1:]
-        self._flux.append(flux)
-        self._attack.add(flux[:, None])
-
-    def _add_tone(self, power: Power) -> None:
-        """Everything else, from long windows (K, bins)."""
-        if len(power) == 0:
-            return
-        bands = band_sums(power, BAND_EDGES, TONE_SIZE)
-        magnitudes = np.sqrt(power)
-        total = magnitudes.sum(axis=1, keepdims=True)
-        weighted, moment = power @ self._a_weights, magnitudes @ self._hertz
-        self._tone.add(np.concatenate([ENERGY * weighted, ENERGY * bands, total, moment], axis=1))
-        pitch = power @ self._notes
-        self._pitch.add(pitch)
-        self._harmony.add(pitch)
-        self._picture.add(band_sums(power, self._rows, TONE_SIZE) / np.diff(self._rows))
-
-    def curves(self, loud: float) -> dict[str, Curve]:
-        """The curves, by name; `loud` is the level that was scaled to 1."""
-        tone = self._tone.values(self._centres, self._times)
-        weighted, bands, magnitude, moment = np.sqrt(tone[:, 0]), np.sqrt(tone[:, 1:4]), tone[:, 4], tone[:, 5]
-        audible = self._audible()
-        centroid = np.log2(np.where(audible, moment / np.maximum(magnitude, 1e-12), 1))
-        centroid = zero_phase_smooth(centroid, CENTROID_SMOOTHING * self._fps, np.where(audible, magnitude, 0))
-        bands = zero_phase_smooth(bands, BAND_SMOOTHING * self._fps)
-        floor = FAINT * max(normalize_to_peak(bands[:, band]).high for band in range(3))
-        attack = self._attack.values(self._centres, self._times)[:, 0]
-        return {
-            "loudness_a": _scaled(normalize_to_peak(weighted, unit="of full scale, A-weighted RMS"), loud),
-            "onset": normalize_to_peak(attack, floor=STILL, unit="mean log ratio"),
-            "centroid": normalize_range(centroid, audible, span=OCTAVE, unit="log2 of Hz"),
-        } | {
-            name: _scaled(normalize_to_peak(bands[:, band], floor=floor, unit="of full scale, RMS"), loud)
-            for band, name in enumerate(("low", "mid", "high"))
-        }
-
-    def chroma(self) -> Floats:
-        """Pitch classes, (F, 12); see `Features`."""
-        pitch = np.sqrt(self._pitch.values(self._centres, self._times))
-        pitch = zero_phase_smooth(pitch, CHROMA_SMOOTHING * self._fps)
-        strongest = pitch.max(axis=1, keepdims=True)
-        tonal = self._audible()[:, None] & (strongest > np.sqrt(QUIET * float(self._power().max())))
-        return np.where(tonal, pitch / np.maximum(strongest, 1e-12), 0)
-
-    @property
-    def strength(self) -> Floats:
-        """Onset strength of each column, (K,); 1 is the strongest."""
-        flux = np.concatenate(self._flux).astype(np.float64)
-        return flux / max(float(flux.max()), STILL)
-
-    def cells(self) -> Floats:
-        """Timbre in units of 10 dB, and harmony, of each cell, (cells, 52)."""
-        centres = np.zeros(0)  # no cell is without columns
-        timbre = self._timbre.values(centres, self._times)
-        harmony = np.sqrt(self._harmony.values(centres, self._times))
-        loudest = max(float(timbre.max()), 1e-12)
-        shade = np.log10(np.maximum(timbre / loudest, QUIET))
-        strongest = np.maximum(harmony.max(axis=1, keepdims=True), np.sqrt(QUIET) * max(float(harmony.max()), 1e-12))
-        return np.concatenate([shade / np.sqrt(MELS / 12), harmony / strongest], axis=1)
-
-    def spectrogram(self) -> Floats:
-        """The whole track; see `Features`."""
-        power = self._picture.values(np.zeros(0), self._times)
-        loudest = float(power.max())
-        return 10 * np.log10(np.maximum(power / loudest, 1e-12)) if loudest > 0 else np.full_like(power, -120.0)
-
-    def _audible(self) -> NDArray[np.bool_]:
-        """Which frames are loud enough for a centroid and chroma, (F,)."""
-        power = self._power()
-        return power > QUIET * max(float(power.max()), 1e-12)
-
-    def _power(self) -> Floats:
-        """The power of all bands, (F,)."""
-        return self._tone.values(self._centres, self._times)[:, 1:4].sum(axis=1)
+    def in_frames(self, pool: Pool) -> Floats:
+        """The pooled values (F, width), interpolated between columns where frames are shorter than they."""
+        pooled, counts = pool.values(), np.bincount(self.frames, minlength=len(self._centres))
+        filled = counts > 0
+        if filled.all():
+            return pooled
+        known = np.bincount(self.frames, weights=self._times, minlength=len(pooled))[filled] / counts[filled]
+        return np.stack([np.interp(self._centres, known, column[filled]) for column in pooled.T], axis=1)
 
 
-class SpectrumStream:
-    """Power spectra of a stream, column `k` centred at sample `k * HOP`; both ends are padded with silence.
+def _measure_attacks(spectra: Iterable[Power], columns: _Columns) -> tuple[Floats, Floats, Floats]:
+    """Onset strength of each column, 1 is the strongest, and of each frame; timbre of each cell, (cells, MELS)."""
+    from librosa import filters
+    from librosa.onset import onset_strength
 
-    The columns do not depend on how the stream is cut into blocks, and only a window of samples is kept.
+    mel = filters.mel(sr=RATE, n_fft=FLUX_SIZE, n_mels=MELS, htk=True, norm=1).T
+    attack, timbre = columns.frame_pool(1, peak=True), Pool(columns.cells, int(columns.cells[-1]) + 1, MELS)
+    fluxes, last = list[Power](), np.zeros((1, MELS), np.float32)  # log mel spectrum of the previous column
+    for power in spectra:
+        bands = power @ mel
+        timbre.add(bands)
+        levels = np.concatenate([last, np.log1p(COMPRESSION * bands)])
+        last = levels[-1:]
+        fluxes.append(onset_strength(S=levels.T, sr=RATE, hop_length=HOP, center=False)[1:])
+        attack.add(fluxes[-1][:, None])
+    flux = np.concatenate(fluxes).astype(np.float64)
+    return flux / max(float(flux.max()), STILL), columns.in_frames(attack)[:, 0], timbre.values()
+
+
+def _measure_tones(spectra: Iterable[Power], columns: _Columns) -> tuple[Floats, Floats, Floats, Floats]:
+    """Pool what longer windows show.
+
+    Returns:
+        (F, 6): A-weighted power, power of three bands, magnitude, and magnitude times Hz, of each frame.
+        (F, 12): power of the pitch classes of each frame.
+        (cells, 12): the same of each cell.
+        (columns, rows): the spectrogram; see `Features`.
     """
+    from librosa import A_weighting, fft_frequencies, filters
 
-    def __init__(self, size: int) -> None:
-        """Prepare for windows of `size` samples (Hann)."""
-        self.size = size
-        self._buffer = np.zeros(size // 2, np.float32)
+    hertz = fft_frequencies(sr=RATE, n_fft=TONE_SIZE)
+    notes = filters.chroma(sr=RATE, n_fft=TONE_SIZE, tuning=0.0, norm=None, octwidth=None).T
+    inside = (hertz >= LOWEST_NOTE) & (hertz <= HIGHEST_NOTE)
+    notes = np.square(notes) * inside[:, None]  # squared, a semitone away counts 0.02 instead of 0.14
+    with np.errstate(divide="ignore"):  # at 0 Hz
+        a_weights = 10 ** (A_weighting(hertz) / 10)[:, None].astype(np.float32)
+    hertz = hertz[:, None].astype(np.float32)
+    rows = np.geomspace(LOWEST, RATE / 2, SPECTROGRAM_ROWS + 1)
+    tone, pitch = columns.frame_pool(6), columns.frame_pool(12)
+    harmony = Pool(columns.cells, int(columns.cells[-1]) + 1, 12)
+    image = Pool(columns.image, int(columns.image[-1]) + 1, SPECTROGRAM_ROWS)
+    for power in spectra:
+        magnitudes = np.sqrt(power)
+        energies = ENERGY * (power @ a_weights), ENERGY * band_sums(power, BAND_EDGES, TONE_SIZE)
+        tone.add(np.concatenate([*energies, magnitudes.sum(axis=1, keepdims=True), magnitudes @ hertz], axis=1))
+        pitch.add(power @ notes)
+        harmony.add(power @ notes)
+        image.add(band_sums(power, rows, TONE_SIZE) / np.diff(rows))
+    shown = image.values()
+    decibels = 10 * np.log10(np.maximum(shown / (float(shown.max()) or 1.0), 1e-12))
+    return columns.in_frames(tone), columns.in_frames(pitch), harmony.values(), decibels
 
-    def push(self, block: Samples) -> Power:
-        """Add (n,) samples; return the columns that are complete now, (K, size // 2 + 1).
 
-        A sine of amplitude 1 has power 1 in its bin.
-        """
-        from librosa import stft
+def _curves(loudness: Curve, tone: Floats, attack: Floats, audible: NDArray[np.bool_], fps: float) -> dict[str, Curve]:
+    """The curves, by name; `tone` is of a signal in which `loudness.high` was scaled to 1."""
 
-        buffer = np.concatenate([self._buffer, block])
-        count = max(0, (len(buffer) - self.size) // HOP + 1)
-        self._buffer = buffer[count * HOP :]
-        if count == 0:
-            return np.zeros((0, self.size // 2 + 1), np.float32)
-        bins = stft(buffer[: (count - 1) * HOP + self.size], n_fft=self.size, hop_length=HOP, center=False).T
-        return np.float32(4 / self.size) ** 2 * (np.square(bins.real) + np.square(bins.imag))
+    def scaled(curve: Curve) -> Curve:
+        return replace(curve, low=curve.low * loudness.high, high=curve.high * loudness.high)
 
-    def finish(self) -> Power:
-        """The remaining columns, after all samples were added."""
-        return self.push(np.zeros(self.size // 2, np.float32))
+    weighted, bands, magnitude, moment = np.sqrt(tone[:, 0]), np.sqrt(tone[:, 1:4]), tone[:, 4], tone[:, 5]
+    centroid = np.log2(np.where(audible, moment / np.maximum(magnitude, 1e-12), 1))
+    centroid = zero_phase_smooth(centroid, CENTROID_SMOOTHING * fps, np.where(audible, magnitude, 0))
+    bands = zero_phase_smooth(bands, BAND_SMOOTHING * fps)
+    floor = FAINT * max(normalize_to_peak(band).high for band in bands.T)
+    curves = {
+        "loudness": loudness,
+        "loudness_a": scaled(normalize_to_peak(weighted, unit="of full scale, A-weighted RMS")),
+        "onset": normalize_to_peak(attack, floor=STILL, unit="mean log ratio"),
+        "centroid": normalize_range(centroid, audible, span=OCTAVE, unit="log2 of Hz"),
+    }
+    for name, band in zip(("low", "mid", "high"), bands.T, strict=True):
+        curves[name] = scaled(normalize_to_peak(band, floor=floor, unit="of full scale, RMS"))
+    return curves
+
+
+def _chroma(pitch: Floats, audible: NDArray[np.bool_], fps: float, quiet: float) -> Floats:
+    """Pitch classes, (F, 12); see `Features`."""
+    pitch = zero_phase_smooth(np.sqrt(pitch), CHROMA_SMOOTHING * fps)
+    strongest = pitch.max(axis=1, keepdims=True)
+    return np.where(audible[:, None] & (strongest > quiet), pitch / np.maximum(strongest, 1e-12), 0)
+
+
+def _cells(timbre: Floats, harmony: Floats) -> Floats:
+    """Timbre in units of 10 dB, and harmony, of each cell, (cells, 52)."""
+    shade = np.log10(np.maximum(timbre / max(float(timbre.max()), 1e-12), QUIET))
+    harmony = np.sqrt(harmony)
+    strongest = np.maximum(harmony.max(axis=1, keepdims=True), np.sqrt(QUIET) * max(float(harmony.max()), 1e-12))
+    return np.concatenate([shade / np.sqrt(MELS / 12), harmony / strongest], axis=1)
+
+
+def power_spectra(blocks: Iterable[Samples], size: int) -> Iterator[Power]:
+    """Power spectra (K, size // 2 + 1) of a stream, by windows (Hann) of `size` samples; a sine of amplitude 1 has 1.
+
+    Column `k` is centred at sample `k * HOP`; both ends are padded with silence. The columns do not depend on how the
+    stream is cut into blocks, and only a window of samples is kept.
+    """
+    from librosa import stft
+
+    edge = np.zeros(size // 2, np.float32)
+    buffer = edge
+    for block in chain(blocks, [edge]):
+        buffer = np.concatenate([buffer, block])
+        count = (len(buffer) - size) // HOP + 1
+        if count > 0:
+            bins = stft(buffer[: (count - 1) * HOP + size], n_fft=size, hop_length=HOP, center=False).T
+            buffer = buffer[count * HOP :]
+            yield np.float32(4 / size) ** 2 * (np.square(bins.real) + np.square(bins.imag))
 
 
 def band_sums(power: NDArray[np.floating], edges: Floats, size: int) -> Floats:
@@ -258,10 +239,6 @@ def band_sums(power: NDArray[np.floating], edges: Floats, size: int) -> Floats:
     share = places - low
     cumulative = total[:, low] * (1 - share) + total[:, low + 1] * share
     return np.maximum(np.diff(cumulative, axis=1), 0)  # rounding may leave less than nothing
-
-
-def _scaled(curve: Curve, factor: float) -> Curve:
-    return replace(curve, low=curve.low * factor, high=curve.high * factor)
 
 
 def _inside(seconds: Floats, duration: float) -> Floats:

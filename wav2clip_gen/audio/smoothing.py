@@ -45,19 +45,9 @@ class Pool:
         else:
             self._sums[owners[starts]] += np.add.reduceat(values.astype(np.float64), starts, axis=0)
 
-    def values(self, times: Floats, column_times: Floats) -> Floats:
-        """The pooled values, (groups, width); interpolated between columns where groups are shorter than they.
-
-        Args:
-            times: Centres of the groups, (groups,) in seconds.
-            column_times: Of the columns, (K,) in seconds.
-        """
-        pooled = self._sums if self._peak else self._sums / np.maximum(self._counts, 1)[:, None]
-        filled = self._counts > 0
-        if filled.all():
-            return pooled
-        known = np.bincount(self._owners, weights=column_times, minlength=len(pooled))[filled] / self._counts[filled]
-        return np.stack([np.interp(times, known, column[filled]) for column in pooled.T], axis=1)
+    def values(self) -> Floats:
+        """The pooled values, (groups, width); 0 where no column belongs to a group."""
+        return self._sums if self._peak else self._sums / np.maximum(self._counts, 1)[:, None]
 
 
 def zero_phase_smooth(values: Floats, half_life: float | Floats, weights: Floats | None = None) -> Floats:
@@ -71,25 +61,19 @@ def zero_phase_smooth(values: Floats, half_life: float | Floats, weights: Floats
     """
     if not np.any(half_life) or len(values) < 2:
         return values
-    keep = np.exp2(-1 / np.maximum(half_life, 1e-3))  # 0 where the half-life is 0
-    keep = np.reshape(keep, -1)[0] if np.ptp(keep) == 0 else keep
+    keep = np.broadcast_to(np.exp2(-1 / np.maximum(half_life, 1e-3)), len(values))  # 0 where the half-life is 0
     rows = values.reshape(len(values), -1)
     trust = np.ones((len(values), 1)) if weights is None else np.maximum(weights, 1e-12)[:, None]
     return (_both_directions(rows * trust, keep) / _both_directions(trust, keep)).reshape(values.shape)
 
 
-def _both_directions(rows: Floats, keep: Floats | np.float64) -> Floats:
-    """The sum over all rows, each attenuated by `keep` () or (F,) for every row of distance."""
-    back = keep[::-1] if isinstance(keep, np.ndarray) else keep
-    return _decayed(rows, keep) + _decayed(rows[::-1], back)[::-1] - rows
+def _both_directions(rows: Floats, keep: Floats) -> Floats:
+    """The sum over all rows, each attenuated by `keep` (F,) for every row of distance."""
+    return _decayed(rows, keep) + _decayed(rows[::-1], keep[::-1])[::-1] - rows
 
 
-def _decayed(rows: Floats, keep: Floats | np.float64) -> Floats:
+def _decayed(rows: Floats, keep: Floats) -> Floats:
     """The sum over a row and all before it, each attenuated by `keep` for every row of distance."""
-    if not isinstance(keep, np.ndarray):
-        from scipy.signal import lfilter
-
-        return lfilter([1.0], [1.0, -float(keep)], rows, axis=0)
     decayed = rows.copy()
     for row in range(1, len(rows)):
         decayed[row] += keep[row] * decayed[row - 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wav2clip_gen import ffmpeg
@@ -43,13 +43,14 @@ def resolve_input(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    mix = next((found for name in reversed(MIXES) if (found := _file_named(path, name))), None)
+    found = (_members(path, [name]).get(name) for name in reversed(MIXES))
+    mix = next(filter(None, found), None)
     if mix is None:
         raise SoundError(
             f"{path} is a folder without a mix in it (mixture.wav, mix.flac, ...)",
             hint=f"give the song, and the folder as --stem-file {path}",
         )
-    return mix
+    return mix.path
 
 
 def find_given(names: Sequence[str], given: Sequence[str | Path]) -> dict[str, StemFile]:
@@ -147,20 +148,19 @@ def _streams(path: Path, names: Sequence[str]) -> dict[str, StemFile]:
 
 
 def _members(folder: Path, names: Sequence[str]) -> dict[str, StemFile]:
-    found = {name: _file_named(folder, name) for name in names}
-    return {name: StemFile(path) for name, path in found.items() if path}
-
-
-def _file_named(folder: Path, name: str) -> Path | None:
-    """The audio file of that name in a folder, whatever its suffix."""
+    """The audio files of these names in a folder, whatever their suffix and capitals."""
     try:
-        files = sorted(path for path in folder.iterdir() if path.suffix.casefold() in SUFFIXES)
+        files = sorted(path for path in folder.iterdir() if path.suffix.casefold() in SUFFIXES and path.is_file())
     except OSError as error:
         raise SoundError(f"{folder} cannot be read: {error.strerror}", hint="check its permissions") from error
-    found = [path for path in files if path.stem.casefold() == name.casefold() and path.is_file()]
-    if len(found) > 1:
-        raise SoundError(f"{folder} holds both {found[0].name} and {found[1].name}", hint="name the one that is meant")
-    return found[0] if found else None
+    found = {}
+    for name in names:
+        match [path for path in files if path.stem.casefold() == name.casefold()]:
+            case [path]:
+                found[name] = StemFile(path)
+            case [one, other, *_]:
+                raise SoundError(f"{folder} holds both {one.name} and {other.name}", hint="name the one that is meant")
+    return found
 
 
 def align_stem(file: StemFile, song: Track) -> Track:
@@ -172,16 +172,15 @@ def align_stem(file: StemFile, song: Track) -> Track:
         SoundError: The file cannot be read, or its length is not that of the song.
         VideoError: ffmpeg is missing.
     """
-    duration = None if song.whole else song.duration
-    source, samples = survey(file.path, start=song.start, duration=duration, stream=file.stream)
-    if samples == 0 or not _similar(samples / source.sample_rate, song.duration):
-        length, song_end = _length(file), song.start + song.duration
+    stem = survey(file.path, start=song.start, duration=None if song.whole else song.duration, stream=file.stream)
+    if stem.samples == 0 or not _similar(stem.duration, song.duration):
+        length, end = survey(file.path, stream=file.stream).duration, song.start + song.duration
         raise SoundError(
-            f"{file.path} lasts {length:.3f} s, but the song {song.path} is used up to {song_end:.3f} s",
+            f"{file.path} lasts {length:.3f} s, but the song {song.path} is used up to {end:.3f} s",
             hint=SAME_LENGTH,
         )
-    decoded = min(song.samples, round(samples * song.sample_rate / source.sample_rate))
-    return Track(source, song.sample_rate, song.samples, decoded, song.start, whole=False)
+    decoded = min(song.samples, round(stem.samples * song.sample_rate / stem.sample_rate))
+    return replace(stem, sample_rate=song.sample_rate, samples=song.samples, decoded=decoded, whole=False)
 
 
 def check_whole_length(stem: Path, song: Path) -> None:
@@ -190,14 +189,9 @@ def check_whole_length(stem: Path, song: Path) -> None:
     Raises:
         SoundError: It is not: it may begin at another place of the song.
     """
-    length, whole = _length(StemFile(stem)), _length(StemFile(song))
+    length, whole = survey(stem).duration, survey(song).duration
     if not _similar(length, whole):
         raise SoundError(f"{stem} lasts {length:.3f} s, but the song {song} lasts {whole:.3f} s", hint=SAME_LENGTH)
-
-
-def _length(file: StemFile) -> float:
-    source, samples = survey(file.path, stream=file.stream)
-    return samples / source.sample_rate
 
 
 def _similar(seconds: float, wanted: float) -> bool:

@@ -10,25 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from wav2clip_gen.audio import stem_cache, stem_files
 from wav2clip_gen.audio.separation import STEMS, DspSeparator, Separator
-from wav2clip_gen.audio.stem_cache import Entry, check_cache, create_audio, describe_write_errors
-from wav2clip_gen.audio.stem_files import (
-    MIXES,
-    NAME,
-    StemFile,
-    align_stem,
-    check_whole_length,
-    find_given,
-    find_with_song,
-    is_stem_file,
-    resolve_input,
-)
+from wav2clip_gen.audio.stem_files import StemFile
 from wav2clip_gen.audio.track import Track
 from wav2clip_gen.config import SEPARATORS
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError, W2CError
 from wav2clip_gen.files import appear_whole, check_output
 
-__all__ = ["STEMS", "StemPlan", "is_stem_file", "plan_stems", "resolve_input", "separator_version"]
+__all__ = ["STEMS", "StemPlan", "plan_stems", "separator_version"]
 
 FULL_SCALE = 1 - 2**-23  # the largest sample that 24 bits hold
 MOST_CHANNELS = 8  # of a FLAC file
@@ -50,7 +40,7 @@ class StemPlan:
         """The separator in use, "demucs" or "dsp"; None where all stems are given."""
         return self.maker.name if self.maker else None
 
-    def check_places(self, *, cache: Path | None = None, keep: Path | None = None, overwrite: bool = False) -> None:
+    def check_places(self, *, keep: Path | None = None, overwrite: bool = False) -> None:
         """Make sure that the stems can be written, before any work is done; the arguments are those of `load`.
 
         Raises:
@@ -59,23 +49,22 @@ class StemPlan:
         if self.maker is None:
             return
         try:
-            check_cache(cache)
+            stem_cache.check_cache()
         except OutputError:
-            if not self.is_separated(cache):  # else it need not be written to
+            if not self.is_separated():  # else it need not be written to
                 raise
         if keep:
             self._check_keep(keep, overwrite=overwrite)
 
-    def is_separated(self, cache: Path | None = None) -> bool:
+    def is_separated(self) -> bool:
         """Whether all stems exist already, given or cached, as far as is known without fetching weights."""
         if self.maker is None or not self.maker.is_ready:
             return self.maker is None
-        return Entry.of(self.song, self.maker, cache).load(self.song) is not None
+        return stem_cache.load_entry(stem_cache.entry_of(self.song, self.maker), self.song) is not None
 
     def load(
         self,
         *,
-        cache: Path | None = None,
         keep: Path | None = None,
         overwrite: bool = False,
         on_progress: Callable[[float], None] = lambda share: None,
@@ -85,7 +74,6 @@ class StemPlan:
         Each has the song's sample rate and number of samples; channels, and `start` in its own file, are its own.
 
         Args:
-            cache: Folder of separated stems, instead of `W2C_CACHE` or the user's cache.
             keep: Folder into which the separated stems are copied, all four, as `vocals.flac` and so on.
             overwrite: Replace older files there.
             on_progress: Called with the share of the song that is separated, from 0 to 1.
@@ -96,16 +84,11 @@ class StemPlan:
         """
         if self.maker is None:
             return {name: self.given[name] for name in self.names}
-        self.check_places(cache=cache, keep=keep, overwrite=overwrite)
-        entry = Entry.of(self.song, self.maker, cache)
-        made = entry.load(self.song)
+        self.check_places(keep=keep, overwrite=overwrite)
+        entry = stem_cache.entry_of(self.song, self.maker)
+        made = stem_cache.load_entry(entry, self.song)
         if made is None:
-            entry.fill(self.song, self.maker, on_progress=on_progress)
-            made = entry.load(self.song)
-        if made is None:
-            raise OutputError(
-                f"{entry.folder}: the stems vanished at once", hint="is something cleaning the cache? set W2C_CACHE"
-            )
+            made = stem_cache.fill_entry(entry, self.song, self.maker, on_progress=on_progress)
         if keep:
             keep_stems(made, keep)
         return {name: self.given.get(name) or made[name] for name in self.names}
@@ -120,7 +103,7 @@ class StemPlan:
                 f"stems of a part of {self.song.path} would be stored next to it as if they were of the whole",
                 hint=OTHER_FOLDER,
             )
-        with describe_write_errors(folder, OTHER_FOLDER):
+        with stem_cache.describe_write_errors(folder, OTHER_FOLDER):
             folder.mkdir(parents=True, exist_ok=True)
         for name in STEMS:
             target = folder / f"{name}.flac"
@@ -137,10 +120,10 @@ def keep_stems(stems: dict[str, Track], folder: Path) -> None:
     """
     loudest = max(float(np.abs(block).max()) for track in stems.values() for block in track.blocks())
     factor = np.float32(min(1.0, FULL_SCALE / max(loudest, FULL_SCALE)))
-    with describe_write_errors(folder, OTHER_FOLDER):
+    with stem_cache.describe_write_errors(folder, OTHER_FOLDER):
         for name, track in stems.items():
             appearing = appear_whole(folder / f"{name}.flac", option="--keep-stems")
-            with appearing as part, create_audio(part, track, "FLAC", "PCM_24") as file:
+            with appearing as part, stem_cache.create_audio(part, track, "FLAC", "PCM_24") as file:
                 for block in track.blocks():
                     file.write(block.T * factor)
 
@@ -174,13 +157,21 @@ def plan_stems(
         raise SettingsError(f"no separator is called {separator!r}", hint=f"choose from: {', '.join(SEPARATORS)}")
     names = tuple(dict.fromkeys(names))
     for name in names:
-        _check_name(name)
-    chosen = find_given(names, given)
-    files = (find_with_song(names, track.path) if separator == "auto" else {}) | chosen
+        if name.casefold() in stem_files.MIXES:
+            raise SettingsError(f"{name} is the song, not a stem", hint=f"separated stems are {', '.join(STEMS)}")
+        if not re.fullmatch(stem_files.NAME, name):
+            raise SettingsError(f"{name!r} is no name of a stem", hint=f"such as {', '.join(STEMS)}")
+    chosen = stem_files.find_given(names, given)
+    files = (stem_files.find_with_song(names, track.path) if separator == "auto" else {}) | chosen
     missing = [name for name in names if name not in files]
     for name in missing:
         if name not in STEMS:
-            raise _unknown_stem(name)
+            near = difflib.get_close_matches(name.casefold(), STEMS, n=1)
+            meant = f"did you mean {near[0]}? else " if near else ""
+            raise SettingsError(
+                f"no stem is called {name!r}",
+                hint=f"{meant}choose from: {', '.join(STEMS)}, or give its file: --stem-file {name}=FILE",
+            )
     found = {name: _open_stem(file, track, implicit=name not in chosen) for name, file in files.items()}
     maker = _choose_separator(separator, track, demucs_repo) if missing else None
     origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
@@ -204,8 +195,8 @@ def _open_stem(file: StemFile, song: Track, *, implicit: bool) -> Track:
     """Align a stem; one that nobody asked for must be as long as the whole song."""
     try:
         if implicit and file.path != song.path and not song.whole:
-            check_whole_length(file.path, song.path)
-        return align_stem(file, song)
+            stem_files.check_whole_length(file.path, song.path)
+        return stem_files.align_stem(file, song)
     except SoundError as error:
         hint = "it is stored with the song: --separator dsp uses no stems from there" if implicit else error.hint
         raise SoundError(error.what, hint=hint) from error
@@ -219,23 +210,5 @@ def _choose_separator(name: str, song: Track, demucs_repo: Path | None) -> Separ
             f"{song.path} has {song.channels} channels, at most {MOST_CHANNELS} can be separated",
             hint="make a version with fewer channels first, or give its stems with --stem-file",
         )
-    if name == "dsp":
-        return DspSeparator()
-    found = find_demucs(required=name == "demucs", repo=demucs_repo, channels=song.channels)
-    return found or DspSeparator()
-
-
-def _check_name(name: str) -> None:
-    if name.casefold() in MIXES:
-        raise SettingsError(f"{name} is the song, not a stem", hint=f"separated stems are {', '.join(STEMS)}")
-    if not re.fullmatch(NAME, name):
-        raise SettingsError(f"{name!r} is no name of a stem", hint=f"such as {', '.join(STEMS)}")
-
-
-def _unknown_stem(name: str) -> SettingsError:
-    near = difflib.get_close_matches(name.casefold(), STEMS, n=1)
-    meant = f"did you mean {near[0]}? else " if near else ""
-    return SettingsError(
-        f"no stem is called {name!r}",
-        hint=f"{meant}choose from: {', '.join(STEMS)}, or give its file: --stem-file {name}=FILE",
-    )
+    demucs = name != "dsp" and find_demucs(required=name == "demucs", repo=demucs_repo, channels=song.channels)
+    return demucs or DspSeparator()

@@ -89,8 +89,8 @@ class Timeline:
 
     def frame_edges(self) -> Indices:
         """Samples at which frames begin and end, (F + 1,): frame `i` lasts from edges[i] to edges[i + 1]."""
-        spans = (frame_span(index, self.fps, self.sample_rate) for index in range(self.frames))
-        return np.minimum([0, *(stop for _, stop in spans)], self.samples)
+        edges = [round(index * self.sample_rate / self.fps) for index in range(self.frames + 1)]
+        return np.minimum(edges, self.samples)
 
     def frames_between(self, start: float, stop: float) -> slice:
         """The frames that lie mostly between two times in seconds; at least one."""
@@ -113,11 +113,6 @@ class Timeline:
         return max(1, round(_exact(self.window) * rate))
 
 
-def frame_span(index: int, fps: Fraction, rate: int) -> tuple[int, int]:
-    """The samples [start, stop) that play while frame `index` is shown; the spans tile the song."""
-    return round(index * rate / fps), round((index + 1) * rate / fps)
-
-
 def iterate_windows(
     blocks: Iterator[Samples], timeline: Timeline, *, rate: int = ENCODER_RATE, batch: int = 64
 ) -> Iterator[Samples]:
@@ -138,19 +133,30 @@ def iterate_windows(
     Raises:
         SoundError: The stream ends before the timeline does.
     """
-    windows = _windows(_Buffer(blocks), timeline, rate)
+    windows = _windows(blocks, timeline, rate)
     while rows := list(islice(windows, batch)):
         yield np.stack(rows)
 
 
-def _windows(buffer: _Buffer, timeline: Timeline, rate: int) -> Iterator[Samples]:
+def _windows(blocks: Iterator[Samples], timeline: Timeline, rate: int) -> Iterator[Samples]:
     length, last = timeline.length_at(rate), timeline.windows - 1
     # mirrored at the end, the last window reaches back to here; later windows need nothing before it
     turn = 2 * (length - 1) - (timeline.window_span(last, rate)[1] - 1)
+    buffer, first = np.zeros(0, np.float32), 0  # the samples that are still needed, and the index of the first
     for index in range(last + 1):
         start, stop = timeline.window_span(index, rate)
-        buffer.drop_before(min(start, turn))
-        yield buffer.take(_mirror(np.arange(start, stop), length))
+        gone = max(0, min(start - first, turn - first, len(buffer)))
+        indices = _mirror(np.arange(start, stop), length)
+        fresh, first = [buffer[gone:]], first + gone
+        end = first + len(fresh[0])
+        while end <= indices.max():
+            block = next(blocks, None)
+            if block is None:
+                raise SoundError(f"the sound ends at sample {end}, before the timeline does", hint=CHANGED)
+            fresh.append(block)
+            end += len(block)
+        buffer = np.concatenate(fresh) if len(fresh) > 1 else fresh[0]
+        yield buffer[indices - first]
 
 
 def _mirror(indices: Indices, length: int) -> Indices:
@@ -160,41 +166,6 @@ def _mirror(indices: Indices, length: int) -> Indices:
     period = 2 * (length - 1)
     folded = indices % period
     return np.minimum(folded, period - folded)
-
-
-class _Buffer:
-    """The samples of a stream that are still needed, addressed by their indices in the whole stream."""
-
-    def __init__(self, blocks: Iterator[Samples]) -> None:
-        self._blocks = blocks
-        self._samples = np.zeros(0, np.float32)
-        self._first = 0  # index of the first sample in the buffer
-
-    def drop_before(self, first: int) -> None:
-        """Samples before `first` are no longer needed."""
-        gone = min(first - self._first, len(self._samples))
-        if gone > 0:
-            self._samples = self._samples[gone:]
-            self._first += gone
-
-    def take(self, indices: Indices) -> Samples:
-        """The samples at these indices; reads on as far as necessary."""
-        self._read_until(int(indices.max()) + 1)
-        return self._samples[indices - self._first]
-
-    def _read_until(self, stop: int) -> None:
-        fresh, end = [self._samples], self._first + len(self._samples)
-        while end < stop:
-            block = next(self._blocks, None)
-            if block is None:
-                raise SoundError(
-                    f"the sound ends at sample {end}, before the timeline does",
-                    hint=CHANGED,
-                )
-            fresh.append(block)
-            end += len(block)
-        if len(fresh) > 1:
-            self._samples = np.concatenate(fresh)
 
 
 def _exact(seconds: float) -> Fraction:

@@ -7,7 +7,7 @@ Every format is decoded by ffmpeg. For 4 minutes of stereo that takes 0.2 s (wav
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,50 +25,54 @@ RESAMPLING_SLACK = 2  # samples by which a resampled stream may end early
 CHANGED = "the file changed while it was read: leave it unchanged and start again"
 
 
-@dataclass(frozen=True)
-class Source:
-    """An audio stream of a file as ffmpeg decodes it, always from the beginning, so that spans are exact."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Track:
+    """A span of an audio file that was decoded once from end to end; its samples stay in the file."""
 
     path: Path
-    stream: int  # which of the file's audio streams
-    sample_rate: int  # Hz
+    stream: int = 0  # which of the file's audio streams
+    file_rate: int  # Hz
     channels: int
     layout: str  # ffmpeg's name for the channels, such as 5.1(side)
+    sample_rate: int  # Hz; the samples are resampled if the file has another one
+    samples: int  # per channel, counted by decoding; at least 1
+    decoded: int  # of these, how many the file holds; silence follows
+    start: float  # seconds into the file
+    whole: bool  # the span is the whole file
+    title: str | None = None
 
-    @classmethod
-    def open(cls, path: Path, stream: int = 0) -> Source:
-        """Find an audio stream of a file.
+    @property
+    def duration(self) -> float:
+        """Seconds, exactly `samples / sample_rate`."""
+        return self.samples / self.sample_rate
+
+    def blocks(self, seconds: float = BLOCK_SECONDS) -> Iterator[Samples]:
+        """Stream the span as (C, n) arrays of at most `seconds`, `samples` in all.
 
         Raises:
-            SoundError: ffmpeg finds no audio in it.
-            VideoError: ffmpeg is missing.
+            SoundError: The file is damaged, or no longer has the samples that it had when it was opened.
         """
-        try:
-            sound = ffmpeg.read_sound(path, stream=stream)
-        except ffmpeg.FFmpegError as error:
-            raise _not_audio(path, error.message) from error
-        if sound.channels == 0:
-            raise _no_samples(path)
-        return cls(path, stream, sound.sample_rate, sound.channels, sound.header.get("channel_layout_name", ""))
+        size, first = max(1, round(seconds * self.sample_rate)), round(self.start * self.sample_rate)
+        decoded = missing = min(self.decoded, self.samples)
+        for block in self.decode(first, first + decoded, size):
+            missing -= block.shape[1]
+            yield block
+        if missing > (RESAMPLING_SLACK if self.sample_rate != self.file_rate else 0):
+            raise SoundError(f"{self.path} ends {missing} samples earlier than when it was opened", hint=CHANGED)
+        for position in range(decoded - missing, self.samples, size):
+            yield np.zeros((self.channels, min(size, self.samples - position)), np.float32)
 
-    def blocks(self, first: int, stop: int | None, size: int, *, rate: int | None = None) -> Iterator[Samples]:
-        """Stream samples [first, stop) as (C, n) arrays, 0 < n <= size; up to the end when `stop` is None.
+    def decode(self, first: int, stop: int | None, size: int) -> Iterator[Samples]:
+        """Stream samples [first, stop) of the file as (C, n) arrays, 0 < n <= size; up to its end if `stop` is None.
 
-        Args:
-            first: In samples at `rate`.
-            stop: In samples at `rate`.
-            size: At most so many samples at a time.
-            rate: Resample to this rate in Hz; the file's own when None.
-
-        Raises:
-            SoundError: The file is damaged.
+        The file is always decoded from its beginning, so that spans are exact.
         """
         # the layout is named, because where ffmpeg has to guess one it mixes the channels to fit
-        filters = f"aformat=sample_rates={self.sample_rate}"
+        filters = f"aformat=sample_rates={self.file_rate}"
         if " " not in self.layout:  # unlike "9 channels", which have no names
             filters += f":channel_layouts={self.layout}"
-        if rate not in (None, self.sample_rate):
-            filters += f",aresample={rate}"
+        if self.sample_rate != self.file_rate:
+            filters += f",aresample={self.sample_rate}"
         filters += f",atrim=start_sample={first}" + ("" if stop is None else f":end_sample={stop}")
         command = ["-i", ffmpeg.file_url(self.path), "-map", f"0:a:{self.stream}", "-af", filters]
         raw = ["-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"]
@@ -80,62 +84,15 @@ class Source:
         except ffmpeg.FFmpegError as error:
             raise SoundError(error.what, hint="the file seems damaged: copy or export it again") from error
 
-
-@dataclass(frozen=True, eq=False)
-class Track:
-    """A span of an audio file that was decoded once from end to end; its samples stay in the file."""
-
-    source: Source
-    sample_rate: int  # Hz; the samples are resampled if the file has another one
-    samples: int  # per channel, counted by decoding; at least 1
-    decoded: int  # of these, how many the file holds; silence follows
-    start: float  # seconds into the file
-    whole: bool  # the span is the whole file
-    title: str | None = None
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.source.path
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return self.source.channels
-
-    @property
-    def duration(self) -> float:
-        """Seconds, exactly `samples / sample_rate`."""
-        return self.samples / self.sample_rate
-
-    def blocks(self, seconds: float = BLOCK_SECONDS) -> Iterator[Samples]:
-        """Stream the span as (C, n) arrays of at most `seconds`, `samples` in all.
-
-        Raises:
-            SoundError: The file no longer has the samples that it had when it was opened.
-        """
-        size, first = max(1, round(seconds * self.sample_rate)), round(self.start * self.sample_rate)
-        decoded = min(self.decoded, self.samples)
-        missing = decoded
-        for block in self.source.blocks(first, first + decoded, size, rate=self.sample_rate):
-            missing -= block.shape[1]
-            yield block
-        if missing > (RESAMPLING_SLACK if self.sample_rate != self.source.sample_rate else 0):
-            raise SoundError(f"{self.path} ends {missing} samples earlier than when it was opened", hint=CHANGED)
-        for position in range(decoded - missing, self.samples, size):
-            yield np.zeros((self.channels, min(size, self.samples - position)), np.float32)
-
     def mono_blocks(self, rate: int = ENCODER_RATE, *, channel: int | None = None) -> Iterator[Samples]:
         """Stream the channels' mean, or one channel, at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
 
         Sample-aligned: the sound at t seconds in the file is at sample `t * rate`.
         """
-        blocks = self.blocks()
-        mono = (block.mean(axis=0, dtype=np.float32) if channel is None else block[channel] for block in blocks)
-        if rate == self.sample_rate:
-            return mono
-        rows = (block[None] for block in mono)
-        return (block[0] for block in resampled(rows, self.sample_rate, rate, self.length_at(rate), channels=1))
+        resampler = Resampler(self, rate)
+        for block in self.blocks():
+            yield resampler.push(block.mean(axis=0, dtype=np.float32) if channel is None else block[channel])
+        yield resampler.finish()
 
     def length_at(self, rate: int) -> int:
         """How many samples the span has when it is resampled to `rate` Hz; at least 1."""
@@ -144,6 +101,32 @@ class Track:
     def read(self) -> Samples:
         """The whole span, (C, samples), in memory."""
         return np.concatenate(list(self.blocks()), axis=1)
+
+
+class Resampler:
+    """Resamples a mono signal of a track's length, block by block; soxr compensates its own delay.
+
+    Not by ffmpeg, so that a signal that was decoded once can be resampled to several rates.
+    """
+
+    def __init__(self, track: Track, rate: int) -> None:
+        self._missing = track.length_at(rate)
+        self._stream = None
+        if rate != track.sample_rate:
+            import soxr
+
+            self._stream = soxr.ResampleStream(track.sample_rate, rate, 1, dtype="float32", quality="HQ")
+
+    def push(self, block: Samples, *, last: bool = False) -> Samples:
+        """Add (n,) samples; return those that are ready, which may be none."""
+        ready = self._stream.resample_chunk(block, last=last) if self._stream else block
+        ready = ready[: self._missing]
+        self._missing -= len(ready)
+        return ready
+
+    def finish(self) -> Samples:
+        """The remaining samples, padded to the exact length."""
+        return np.pad(self.push(np.zeros(0, np.float32), last=True), (0, self._missing))
 
 
 def open_track(path: Path, *, start: float = 0.0, duration: float | None = None) -> Track:
@@ -158,70 +141,52 @@ def open_track(path: Path, *, start: float = 0.0, duration: float | None = None)
         SoundError: There is no such file, it holds no audio, or none that can be used.
         VideoError: ffmpeg is missing.
     """
-    _check_span(start, duration)
-    source, samples = survey(path, start=start, duration=duration)
-    if samples == 0:
-        raise _empty_span(source, start)
-    first, stop = _wanted(source, start, duration)
-    return Track(
-        source=source,
-        sample_rate=source.sample_rate,
-        samples=samples,
-        decoded=samples,
-        start=start,
-        whole=first == 0 and (stop is None or samples < stop),
-        title=ffmpeg.read_title(path),
-    )
-
-
-def survey(path: Path, *, start: float = 0.0, duration: float | None = None, stream: int = 0) -> tuple[Source, int]:
-    """Decode the wanted span of a file once: its source, and how many samples there are, which may be none.
-
-    Args:
-        path: The file.
-        start: Seconds to skip.
-        duration: Seconds wanted; everything up to the end when None.
-        stream: Which of the file's audio streams.
-
-    Raises:
-        SoundError: There is no such file, or it holds no audio that can be used.
-        VideoError: ffmpeg is missing.
-    """
-    _check_file(path)
-    source = Source.open(path, stream)
-    return source, _count(source, *_wanted(source, start, duration))
-
-
-def resampled(blocks: Iterator[Samples], source: int, rate: int, length: int, *, channels: int) -> Iterator[Samples]:
-    """Resample a stream of (C, n) blocks; soxr compensates its own delay, and the end is cut or padded to `length`.
-
-    Not by ffmpeg, so that a stream that was decoded once can be resampled to several rates.
-    """
-    import soxr
-
-    stream = soxr.ResampleStream(source, rate, channels, dtype="float32", quality="HQ")
-    missing = length
-    for block in blocks:
-        ready = stream.resample_chunk(np.ascontiguousarray(block.T))[:missing].T
-        missing -= ready.shape[1]
-        if ready.shape[1]:
-            yield ready
-    rest = stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)[:missing].T
-    if missing:
-        yield np.pad(rest, ((0, 0), (0, missing - rest.shape[1])))
-
-
-def _wanted(source: Source, start: float, duration: float | None) -> tuple[int, int | None]:
-    """The samples [first, stop) of a span."""
-    first = round(start * source.sample_rate)
-    return first, None if duration is None else first + max(1, round(duration * source.sample_rate))
-
-
-def _check_span(start: float, duration: float | None) -> None:
     if not 0 <= start < float("inf"):
         raise SoundError(f"a track cannot start at {start:g} s", hint="start is 0 s or more")
     if duration is not None and not 0 < duration < float("inf"):
         raise SoundError(f"a track cannot last {duration:g} s", hint="duration is more than 0 s")
+    track = survey(path, start=start, duration=duration)
+    if track.samples == 0 and start == 0:
+        raise _no_samples(path)
+    if track.samples == 0:
+        raise SoundError(
+            f"{path} lasts {survey(path).duration:.3f} s, so nothing is left after {start:g} s",
+            hint="choose an earlier start",
+        )
+    return replace(track, title=ffmpeg.read_title(path))
+
+
+def survey(path: Path, *, start: float = 0.0, duration: float | None = None, stream: int = 0) -> Track:
+    """As `open_track`, of any audio stream of the file, without its title, and there may be no samples."""
+    _check_file(path)
+    try:
+        sound = ffmpeg.read_sound(path, stream=stream)
+    except ffmpeg.FFmpegError as error:
+        if "matches no streams" in error.message:
+            raise SoundError(f"{path} holds no sound", hint="give a sound file, or a video file with sound") from error
+        raise SoundError(
+            f"{path} is not a sound file that can be read ({error.message})",
+            hint="give a wav, flac, ogg, mp3, m4a, opus or video file",
+        ) from error
+    if sound.channels == 0:
+        raise _no_samples(path)
+    rate = sound.sample_rate
+    first = round(start * rate)
+    stop = None if duration is None else first + max(1, round(duration * rate))
+    track = Track(
+        path=path,
+        stream=stream,
+        file_rate=rate,
+        channels=sound.channels,
+        layout=sound.header.get("channel_layout_name", ""),
+        sample_rate=rate,
+        samples=0,
+        decoded=0,
+        start=start,
+        whole=False,
+    )
+    samples = _count(track, first, stop)
+    return replace(track, samples=samples, decoded=samples, whole=first == 0 and (stop is None or samples < stop))
 
 
 def _check_file(path: Path) -> None:
@@ -240,38 +205,20 @@ def _check_file(path: Path) -> None:
         raise SoundError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
-def _count(source: Source, first: int, stop: int | None) -> int:
-    """Decode the span; count the samples, refuse what is not a number."""
+def _count(track: Track, first: int, stop: int | None) -> int:
+    """Decode samples [first, stop); count them, refuse what is not a number."""
     samples = 0
-    for block in source.blocks(first, stop, round(BLOCK_SECONDS * source.sample_rate)):
+    for block in track.decode(first, stop, round(BLOCK_SECONDS * track.file_rate)):
         if not np.isfinite(block).all():
             column = int(np.argmin(np.isfinite(block).all(axis=0)))
             raise SoundError(
-                f"{source.path} holds samples that are not numbers (NaN or infinite), "
-                f"the first at {(first + samples + column) / source.sample_rate:.3f} s",
+                f"{track.path} holds samples that are not numbers (NaN or infinite), "
+                f"the first at {(first + samples + column) / track.file_rate:.3f} s",
                 hint="export the sound again, as 16- or 24-bit if need be",
             )
         samples += block.shape[1]
     return samples
 
 
-def _empty_span(source: Source, start: float) -> SoundError:
-    if start == 0:
-        return _no_samples(source.path)
-    length = _count(source, 0, None) / source.sample_rate
-    return SoundError(
-        f"{source.path} lasts {length:.3f} s, so nothing is left after {start:g} s", hint="choose an earlier start"
-    )
-
-
 def _no_samples(path: Path) -> SoundError:
     return SoundError(f"{path} holds no samples (0 s of sound)", hint="copy or export the sound again")
-
-
-def _not_audio(path: Path, message: str) -> SoundError:
-    if "matches no streams" in message:
-        return SoundError(f"{path} holds no sound", hint="give a sound file, or a video file with sound")
-    return SoundError(
-        f"{path} is not a sound file that can be read ({message})",
-        hint="give a wav, flac, ogg, mp3, m4a, opus or video file",
-    )

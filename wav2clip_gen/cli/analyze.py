@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,7 @@ from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
 
 if TYPE_CHECKING:
-    from wav2clip_gen.models.registry import Models, ModelSelection
+    from wav2clip_gen.models.registry import Models
 
 app = typer.Typer(
     add_completion=False,
@@ -31,34 +31,6 @@ CSV_HELP = "Write SONG.analysis.csv, a row for each frame."
 PLOT_HELP = "Write SONG.analysis.png [dim](default, with --json; needs the extra `plot`)[/]"
 FILE_HELP = "Labels to choose from, one per line [dim](default: 191 everyday sounds, scenes and instruments)[/]"
 NO_LABELS_HELP = "Measure only, without loading a network."
-
-
-@dataclass(frozen=True)
-class AnalysisPlan:
-    """What is computed for each track, and where the files go."""
-
-    settings: Settings  # span, frame rate, stems
-    demucs_repo: Path | None
-    formats: tuple[str, ...]  # of json, csv, png
-    folder: Path
-    overwrite: bool
-    labels: tuple[str, ...]
-    selection: ModelSelection | None  # None: sections are not labelled
-
-    def outputs(self, source: Path) -> dict[str, Path]:
-        """Format -> file of a track."""
-        from wav2clip_gen.job import fill
-
-        return {one: self.folder / fill(f"{{stem}}.analysis.{one}", source, self.settings) for one in self.formats}
-
-    @cached_property
-    def models(self) -> Models | None:
-        """The networks, loaded on first use."""
-        from wav2clip_gen.models.registry import choose_device, load_models
-
-        if self.selection is None:
-            return None
-        return load_models(self.selection, device=choose_device(self.settings.run.device))
 
 
 @app.command()
@@ -84,11 +56,11 @@ def analyze(
     The labels are the concepts nearest to the sound embedding of each section, with their margins. They show what the
     sound would guide a film towards.
     """
-    from wav2clip_gen import analysis
+    from wav2clip_gen.analysis import LABELS, read_labels
     from wav2clip_gen.cli import console
-    from wav2clip_gen.models.registry import select_models
+    from wav2clip_gen.job import fill
+    from wav2clip_gen.models.registry import choose_device, load_models, select_models
 
-    formats = tuple(name for name, wanted in (("json", json), ("csv", csv), ("png", plot)) if wanted)
     inputs: list[Path] = shared["inputs"] or []
     with console.errors_shown(debug=shared["debug"]):
         settings = Settings().merged(options.settings_given(shared | {"stems": stems}))
@@ -98,21 +70,33 @@ def analyze(
         selection = None if no_labels else select_models(settings.run, shared["weights_dir"])
         if selection:
             selection.require()
-        plan = AnalysisPlan(
-            settings=settings,
-            demucs_repo=shared["demucs_repo"],
-            formats=_check_formats(formats),
-            folder=out_dir,
-            overwrite=overwrite,
-            selection=selection,
-            labels=() if no_labels else analysis.read_labels(labels or analysis.LABELS),
-        )
-        _check_names(inputs, plan)
+        formats = _choose_formats({"json": json, "csv": csv, "png": plot})
+        vocabulary = () if no_labels else read_labels(labels or LABELS)
+        if not inputs:
+            raise SettingsError("no track was given", hint="w2c-gen analyze song.wav, or w2c-gen analyze --help")
+        names = [[out_dir / fill(f"{{stem}}.analysis.{one}", source, settings) for one in formats] for source in inputs]
+        if len({tuple(paths) for paths in names}) < len(names):
+            raise SettingsError(
+                f"several tracks of the same name cannot all go to {out_dir}", hint="analyze them one by one"
+            )
+
+    @cache
+    def models() -> Models | None:
+        return load_models(selection, device=choose_device(settings.run.device)) if selection else None
+
+    run = partial(
+        _analyze,
+        settings=settings,
+        models=models,
+        labels=vocabulary,
+        demucs_repo=shared["demucs_repo"],
+        overwrite=overwrite,
+    )
     code = 0
-    for source in inputs:
+    for source, outputs in zip(inputs, names, strict=True):
         try:
             with console.errors_shown(debug=shared["debug"]):
-                _analyze(source, plan)
+                run(source, outputs)
         except typer.Exit as failure:  # the other tracks are still analyzed
             code = max(code, failure.exit_code)
             if failure.exit_code == INTERRUPTED:
@@ -120,29 +104,30 @@ def analyze(
     raise typer.Exit(code)
 
 
-def _check_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
+def _choose_formats(wanted: dict[str, bool]) -> list[str]:
     """The formats asked for, or the default ones; errors are those of `require_matplotlib`."""
     from wav2clip_gen.plot import require_matplotlib
 
-    if "png" in formats:
+    if wanted["png"]:
         require_matplotlib()
-    if not formats and not find_spec("matplotlib"):
-        typer.echo("note: no plot without matplotlib: pip install 'wav2clip-gen[plot]'", err=True)
-        return ("json",)
-    return formats or ("json", "png")
+    if any(wanted.values()):
+        return [name for name, chosen in wanted.items() if chosen]
+    if find_spec("matplotlib"):
+        return ["json", "png"]
+    typer.echo("note: no plot without matplotlib: pip install 'wav2clip-gen[plot]'", err=True)
+    return ["json"]
 
 
-def _check_names(sources: list[Path], plan: AnalysisPlan) -> None:
-    """Raise a SettingsError if there is no track, or two would be written to the same files."""
-    if not sources:
-        raise SettingsError("no track was given", hint="w2c-gen analyze song.wav, or w2c-gen analyze --help")
-    if len({tuple(plan.outputs(source).values()) for source in sources}) < len(sources):
-        raise SettingsError(
-            f"several tracks of the same name cannot all go to {plan.folder}", hint="analyze them one by one"
-        )
-
-
-def _analyze(source: Path, plan: AnalysisPlan) -> None:
+def _analyze(
+    source: Path,
+    outputs: list[Path],
+    *,
+    settings: Settings,
+    models: Callable[[], Models | None],
+    labels: tuple[str, ...],
+    demucs_repo: Path | None,
+    overwrite: bool,
+) -> None:
     """Analyze one track; the paths of its files go to stdout, sections and labels to stderr."""
     from wav2clip_gen import analysis
     from wav2clip_gen.audio.timeline import Timeline
@@ -152,23 +137,21 @@ def _analyze(source: Path, plan: AnalysisPlan) -> None:
     from wav2clip_gen.plot import write_plot
     from wav2clip_gen.progress import Progress
 
-    settings = plan.settings
     track = open_song(source, settings)
-    outputs = plan.outputs(source)
-    for path in outputs.values():
-        check_output(path, overwrite=plan.overwrite, option="--out-dir")
+    for path in outputs:
+        check_output(path, overwrite=overwrite, option="--out-dir")
     listener = console.PlainListener()
     found = analysis.analyze(
         track,
         Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop),
-        stems=plan_song_stems(track, settings, plan.demucs_repo),
-        models=plan.models,
-        labels=plan.labels,
+        stems=plan_song_stems(track, settings, demucs_repo),
+        models=models(),
+        labels=labels,
         on_separation=lambda share: listener.show(Progress(stage="separate", done=round(100 * share), total=100)),
     )
-    writers = {"json": analysis.write_json, "csv": analysis.write_csv, "png": write_plot}
-    for name, path in outputs.items():
-        writers[name](found, path)
+    writers = {".json": analysis.write_json, ".csv": analysis.write_csv, ".png": write_plot}
+    for path in outputs:
+        writers[path.suffix](found, path)
     console.tell_analysis(found)
-    for path in outputs.values():
+    for path in outputs:
         typer.echo(path)

@@ -277,9 +277,9 @@ def listener(kind: str | None = None) -> Listener:
 
 def tell_analysis(analysis: Analysis) -> None:
     """What was found in a track: a table in a terminal, else lines."""
-    features, path = analysis.features, analysis.track.path
+    features, path, count = analysis.mix.features, analysis.track.path, len(analysis.mix.sections)
     tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
-    parts = "1 section" if len(analysis.sections) == 1 else f"{len(analysis.sections)} sections"
+    parts = "1 section" if count == 1 else f"{count} sections"
     labels = f"; labels by models {analysis.family}, the nearest of {analysis.vocabulary}" if analysis.family else ""
     head = f"{path.name}: {clock(analysis.track.duration)}, {tempo}, {len(features.onsets)} onsets, {parts}{labels}"
     stderr.print(head, markup=False)
@@ -300,7 +300,7 @@ def tell_analysis(analysis: Analysis) -> None:
 def _section_rows(analysis: Analysis) -> list[tuple[str, ...]]:
     """A row for each section, and below it one for each stem; where there are stems, their names come second."""
     rows: list[tuple[str, ...]] = []
-    for number, section in enumerate(analysis.sections):
+    for number, section in enumerate(analysis.mix.sections):
         if not analysis.stems:
             rows.append(_section_row(section))
             continue

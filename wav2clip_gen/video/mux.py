@@ -78,14 +78,14 @@ def _stored_codec(track: Track) -> str | None:
     if not track.whole:
         return None
     try:
-        stored = ffmpeg.read_sound(track.path, copied=True)
-        if stored.codec not in COPIED:
+        codec = ffmpeg.read_sound(track.path, copied=True).header.get("codec_id")
+        if codec not in COPIED:
             return None
         played = ffmpeg.read_sound(track.path, whole=True)
     except VideoError:  # a format that only libsndfile knows
         return None
     same = played.start == 0 and played.samples == track.samples and played.sample_rate == track.sample_rate
-    return stored.codec if same else None
+    return codec if same else None
 
 
 def _copy(picture: Path, track: Track, target: list[str], out: Path) -> None:
@@ -101,6 +101,6 @@ def _encode(picture: Path, track: Track, codec: str, target: list[str], out: Pat
     streams_in = ["-i", ffmpeg.file_url(picture), *sound, "-map", "0:v:0", "-map", "1:a:0", "-c:v", "copy"]
     quality = ["-b:a", AAC_BIT_RATE] if codec == "aac" else []
     command = [*streams_in, "-c:a", codec, *quality, *target]
-    with ffmpeg.FFmpegSink(command, purpose=f"mux {out}") as sink:
+    with ffmpeg.feeding(command, purpose=f"mux {out}") as feed:
         for block in track.blocks():
-            sink.write(np.ascontiguousarray(block.T, dtype="<f4").data)
+            feed(np.ascontiguousarray(block.T, dtype="<f4").data)

@@ -64,7 +64,7 @@ def probe(path: Path) -> FilmFacts:
     both = ["-map", "0:v:0?", "-map", "0:a:0?", "-fps_mode", "passthrough"]
     decoding = [*both, "-c:v", "rawvideo", "-c:a", "pcm_f32le"]
     decoded = ffmpeg.read_streams(path, decoding, purpose=f"read {path}")
-    kinds = {stream.kind: stream for stream in decoded}
+    kinds = {stream.header["media_type"]: stream for stream in decoded}
     picture, sound = kinds.get("video"), kinds.get("audio", ffmpeg.Stream())
     if picture is None or picture.packets == 0:
         raise VideoError(f"{path} has no picture", hint="it is not a film")

@@ -57,8 +57,8 @@ class FilmWriter:
             )
         if self._frames_dir:
             _make_folder(self._frames_dir)
-        self._sink = ffmpeg.FFmpegSink(self._command(), purpose=f"write {self.path}")
-        self._sink.__enter__()
+        self._ffmpeg = ffmpeg.feeding(self._command(), purpose=f"write {self.path}")
+        self._feed = self._ffmpeg.__enter__()
         return self
 
     def write(self, picture: Picture) -> None:
@@ -74,13 +74,13 @@ class FilmWriter:
             raise ValueError(f"a {width}x{height} film cannot take {picture.dtype} of shape {picture.shape}")
         if self._frames_dir:
             _save(picture, self._frames_dir / f"{self.written:06d}.png")
-        self._sink.write(np.ascontiguousarray(picture).data)
+        self._feed(np.ascontiguousarray(picture).data)
         self.written += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sink.__exit__(kind, error, trace)
+        self._ffmpeg.__exit__(kind, error, trace)
 
     def _command(self) -> list[str]:
         """Colours need both: `scale` converts to bt709, the options tag the stream as bt709."""
