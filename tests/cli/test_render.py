@@ -15,7 +15,6 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner, Result
-from wav2clip_gen.video.probe import probe
 
 from tests.cli.refusals import assert_refused
 from tests.conftest import ROOT, SAMPLES, Write
