@@ -141,6 +141,26 @@ def test_values_are_converted_and_references_resolved(tmp_path: Path) -> None:
     assert (plain.prompts[0].text, plain.painting.init_image) == ("${HOME} at night", "${x}.png")
 
 
+@pytest.mark.parametrize("text", ["${HOME} at night", "???", "a ${b"])
+def test_special_texts_of_omegaconf_survive_merging_and_the_record(text: str) -> None:
+    settings = Settings().merged({"prompts": [text], "painting": {"init_image": text}})
+    again = Settings.from_record(settings.to_dict()).merged({"painting": {"steps": 2}})
+    assert (again.prompts[0].text, again.painting.init_image) == (text, text)
+
+
+def test_a_current_name_wins_over_its_deprecated_one() -> None:
+    both = {"temporal_weight": 0.1, "inertia": 0.3}
+    for values in (both, dict(reversed(both.items()))):
+        with pytest.warns(DeprecatedNameWarning):
+            assert Settings().merged({"motion": values}).motion.temporal_weight == 0.1
+
+
+def test_a_misspelt_deprecated_name_suggests_the_current_one() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings().merged({"painting": {"recogniton": 5}})
+    assert caught.value.hint == "did you mean concept_weight?"
+
+
 def test_a_missing_file_or_preset_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.yaml: cannot be read"):
         settings_from(config=tmp_path / "none.yaml")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from PIL import Image
 
 from tests.conftest import SAMPLES, Write, condition_job
 from wav2clip_gen import ffmpeg, record
+from wav2clip_gen.audio.decode import DecodedTrack, decode
 from wav2clip_gen.audio.track import Samples, Track, open_track
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
@@ -386,3 +389,30 @@ def test_an_interrupted_film_leaves_the_old_one_and_no_partial_file(
         render(song, path, quick, family=mini, overwrite=True, on_progress=interrupt)
     assert path.read_bytes() == old
     assert set(tmp_path.iterdir()) == before
+
+
+# Memory
+
+
+def test_no_decoded_audio_is_held_while_frames_are_optimized(
+    mini: Models, quick: Settings, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[weakref.ref[DecodedTrack]] = []
+
+    def remembered(*arguments: Any) -> DecodedTrack:
+        signal = decode(*arguments)
+        decoded.append(weakref.ref(signal))
+        return signal
+
+    monkeypatch.setattr("wav2clip_gen.pipeline.decode", remembered)
+    alive: list[int] = []
+
+    def follow(progress: Progress) -> None:
+        if progress.stage == "optimize":
+            gc.collect()
+            alive.append(sum(signal() is not None for signal in decoded))
+
+    mapped = quick.merged({"maps": ["onset:zoom=0.1"]})
+    render(made.song, tmp_path / "film.mp4", mapped, family=mini, on_progress=follow)
+    assert decoded
+    assert set(alive) == {0}

@@ -9,9 +9,12 @@ import typing
 import warnings
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 SEPARATORS = ("auto", "demucs", "dsp")
 TIME = r"(?:\d+:){0,2}\d+(?:\.\d*)?|\.\d+"  # 75, 75.5, 1:15.5, 0:01:15.5
@@ -152,19 +155,32 @@ def merge(base: AnyGroup | type[AnyGroup], section: str, changes: Any) -> AnyGro
     changes = _current_names(known, section, changes)
     for name in changes:
         if name not in known:
-            raise SettingsError(f"no setting is called {section}.{name}", hint=suggestion(str(name), list(known)))
+            raise SettingsError(f"no setting is called {section}.{name}", hint=_suggest_setting(str(name), known))
     for name, value in changes.items():
         if known[name].metadata["metavar"] == "TIME" and isinstance(value, str):
             changes[name] = parse_time(value)
-    literal = {name: value for name, value in changes.items() if isinstance(value, str) and "${" in value}
+    group: type[SettingsGroup] = base if isinstance(base, type) else type(base)
+    # A text that OmegaConf would read as an interpolation or as a missing value is kept as it is.
+    literal = {name: value for name, value in changes.items() if isinstance(value, str) and _is_special(value)}
     values = {name: value for name, value in changes.items() if name not in literal}
     try:
-        merged: AnyGroup = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(base), values))  # type: ignore[assignment]
+        merged = typing.cast("DictConfig", OmegaConf.merge(OmegaConf.structured(group), values))
     except ValidationError as error:
         name = str(error.key)
-        kind = typing.get_type_hints(base if isinstance(base, type) else type(base))[name]
-        raise wrong_type(known[name], kind, changes[name]) from None
-    return replace(merged, **literal) if literal else merged
+        raise wrong_type(known[name], typing.get_type_hints(group)[name], changes[name]) from None
+    converted = {name: merged[name] for name in values} | literal
+    return base(**converted) if isinstance(base, type) else replace(base, **converted)
+
+
+def _is_special(value: str) -> bool:
+    return "${" in value or value == "???"
+
+
+def _suggest_setting(name: str, known: Mapping[str, Field[Any]]) -> str:
+    """A hint for an unknown setting; one that is near to a deprecated name means the current one."""
+    current = {item.metadata["deprecated"]: current for current, item in known.items() if item.metadata["deprecated"]}
+    close = difflib.get_close_matches(name, [*known, *current], n=1)
+    return f"did you mean {current.get(close[0], close[0])}?" if close else suggestion(name, list(known))
 
 
 def _current_names(known: Mapping[str, Field[Any]], section: str, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +191,8 @@ def _current_names(known: Mapping[str, Field[Any]], section: str, changes: Mappi
         if name in current:
             message = f"{section}.{name} is deprecated; use {section}.{current[name]}"
             warnings.warn(message, DeprecatedNameWarning, stacklevel=3)
-        renamed[current.get(name, name)] = value
+        if name not in current or current[name] not in changes:  # the current name wins
+            renamed[current.get(name, name)] = value
     return renamed
 
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from wav2clip_gen import record
-from wav2clip_gen.audio.decode import FEATURE_RATE, DecodedTrack, decode
+from wav2clip_gen.audio.decode import FEATURE_RATE, Floats, decode
 from wav2clip_gen.audio.features import Features, measure, silenced
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import ENCODER_RATE, Track
@@ -94,25 +94,38 @@ def render_job(
         stop: Called after each frame; when it returns true the film ends there, as `NAME.partial.mp4`.
         on_progress: Called with the state of the run.
     """
-    from wav2clip_gen.synthesis.modulation import modulate
-
     stages = StageClock(on_progress)
     models = load_job_models(job, load, stages)
     stems = load_stems(job, stages)
+    parameters, conditioning = condition_films(job, stems, models, stages)
+    for film, pictures_of_film in zip(films(job), conditioning, strict=True):
+        yield _render_film(film, models, pictures_of_film, parameters, stop=stop, stages=stages)
+        if stop():
+            return
+
+
+def condition_films(
+    job: Job, stems: Mapping[str, Track], models: Models, stages: StageClock
+) -> tuple[ParameterCurves, list[dict[str, Conditioning]]]:
+    """The parameter curves of a job, and for each of its films the conditioning of its pictures by caption.
+
+    Nothing else of the audio is kept while frames are optimised: embeddings and decoded signals may be large.
+    """
+    from wav2clip_gen.synthesis.modulation import modulate
+
     stages.begin("analyze")
     audio = analyze_audio(job, stems, models)
     parameters = modulate(job.settings, audio.features, job.timeline)
     guidance = encode_job_guidance(job, models, parameters)
-    for film in films(job):
-        stages.begin("analyze")
-        conditioning = {
+    conditioning = [
+        {
             caption: condition(film, audio, guidance, parameters, chosen)
             for caption, chosen in pictures(film.settings).items()
         }
-        note_silent_stems(conditioning.values(), stages)
-        yield _render_film(film, models, conditioning, parameters, stop=stop, stages=stages)
-        if stop():
-            return
+        for film in films(job)
+    ]
+    note_silent_stems((one for film in conditioning for one in film.values()), stages)
+    return parameters, conditioning
 
 
 def _render_film(
@@ -224,7 +237,7 @@ def load_stems(job: Job, stages: StageClock) -> dict[str, Track]:
 class AudioAnalysis:
     """Everything that is computed from the audio of a job, by source name: the mix, and each stem that is needed."""
 
-    signals: dict[str, DecodedTrack]
+    levels: dict[str, Floats]  # (F,) RMS over all channels
     embeddings: dict[str, Tensor]  # (W, D) of the sources that condition the film
     features: dict[str, Features]  # of the sources that audio maps name, and of the mix where sections are needed
 
@@ -254,7 +267,7 @@ def analyze_audio(job: Job, stems: Mapping[str, Track], models: Models, *, label
         if is_silent(signals[name].levels, mix, fps=fps):
             features[name] = silenced(features[name])
     embeddings = {name: encode_audio(models.wav2clip, signals[name], timeline) for name in sorted(encoded)}
-    return AudioAnalysis(signals, embeddings, features)
+    return AudioAnalysis({name: signal.levels for name, signal in signals.items()}, embeddings, features)
 
 
 def conditioning_sources(settings: Settings) -> set[str]:
@@ -291,7 +304,7 @@ def condition(
     return encode_conditioning(
         stems,
         audio.embeddings,
-        {name: signal.levels for name, signal in audio.signals.items()},
+        audio.levels,
         guidance,
         timeline=job.timeline,
         settings=job.settings,

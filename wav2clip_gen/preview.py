@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,35 +129,37 @@ def _facts(job: Job, count: int, labeller: str | None) -> str:
 def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
     """Time a few steps and frames of a film or storyboard, and extrapolate the cost of all of it.
 
-    Several films of one song and several pictures in one film are counted together. Nothing is separated: stems that
-    would have to be are replaced by the mix, which costs the same to analyse.
+    Several films of one song and several pictures in one film are counted together; the first of them is analysed.
+    Nothing is separated: stems that would have to be are replaced by the mix, which costs the same to analyse.
     """
     from wav2clip_gen.synthesis.modulation import modulate
 
     stages, began = StageClock(on_progress), time.perf_counter()
     models = load_job_models(job, None, stages)
+    preparation = time.perf_counter() - began + _separation_cost(job)
+
     stages.begin("analyze")
+    began, made = time.perf_counter(), films(job)
+    scenes = pictures(made[0].settings)
+    count, stems_of_first = len(made) * len(scenes), next(iter(scenes.values()))
+    job = replace(job, settings=made[0].settings.merged({"picture": {"layout": "single"}, "stems": stems_of_first}))
     stems = {MIX: job.track}
     if job.stems:
         stems |= {name: job.stems.given.get(name, job.track) for name in job.stems.names}
     audio = analyze_audio(job, stems, models)
     parameters = modulate(job.settings, audio.features, job.timeline)
     guidance = encode_job_guidance(job, models, parameters)
-    made = films(job)
-    scenes = pictures(made[0].settings)
-    conditioning = condition(made[0], audio, guidance, parameters, next(iter(scenes.values())))
-    target = conditioning.targets[0].to(models.device)
-    preparation = time.perf_counter() - began + _separation_cost(job)
+    target = condition(job, audio, guidance, parameters, stems_of_first).targets[0].to(models.device)
+    analysis = time.perf_counter() - began
 
     stages.begin("optimize")
-    per_step, per_frame = _time_frames(_optimizer(made[0], models), target, parameters.mean_steps)
+    per_step, per_frame = _time_frames(_optimizer(job, models), target, parameters.mean_steps)
     first = per_step * job.settings.painting.first_steps
     if job.storyboard:
         sections = len(audio.features[MIX].sections) - 1
-        seconds, per_song_second = preparation + first * sections, first * sections / job.track.duration
+        seconds, per_song_second = preparation + analysis + first * sections, first * sections / job.track.duration
     else:
-        count = len(made) * len(scenes)
-        seconds = preparation + count * (first + per_frame * job.timeline.frames)
+        seconds = preparation + count * (analysis + first + per_frame * job.timeline.frames)
         per_song_second = count * per_frame * float(job.timeline.fps)
     return Estimate(family=models.name, device=str(models.device), seconds=seconds, per_song_second=per_song_second)
 

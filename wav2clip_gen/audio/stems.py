@@ -145,7 +145,7 @@ def plan_stems(
         track: The song.
         names: The stems that are wanted; given ones may have other names than `STEMS`.
         given: `NAME=FILE`, folders that hold `vocals.wav` and so on, or .stem.mp4 files.
-        separator: One of `settings.SEPARATORS`; "auto" is Demucs where it and its model are available, else "dsp".
+        separator: One of `config.SEPARATORS`; "auto" is Demucs where it and its model are available, else "dsp".
         demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
 
     Raises:

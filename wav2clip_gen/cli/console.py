@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -25,7 +26,7 @@ from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.tables import Table, markdown
 from wav2clip_gen.job import Job, films, pictures
-from wav2clip_gen.progress import Estimate, Film, Progress
+from wav2clip_gen.progress import Estimate, Film, Progress, Storyboard
 
 INTERVAL = 5.0  # seconds between two lines of plain progress
 STAGES = {
@@ -51,7 +52,7 @@ def errors_shown(*, debug: bool = False) -> Iterator[None]:
         yield
     except typer.Exit:
         raise
-    except BrokenPipeError:  # who read our stdout has seen enough; Python's own last flush would complain again
+    except BrokenPipeError:  # the reader of stdout is gone; Python's last flush would fail again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except (Exception, KeyboardInterrupt) as error:
@@ -163,8 +164,15 @@ class Listener:
     def show_film(self, film: Film) -> None:
         """Show a finished film."""
 
+    def show_storyboard(self, storyboard: Storyboard) -> None:
+        """Show a finished storyboard."""
+
     def show_estimate(self, estimate: Estimate) -> None:
         """Show the cost of a film."""
+
+    def print_path(self, path: Path) -> None:
+        """Print the path of a finished file to stdout."""
+        typer.echo(path)
 
 
 class PlainListener(Listener):
@@ -204,7 +212,7 @@ class PlainListener(Listener):
 
     def _advance(self, progress: Progress) -> None:
         speed, now = self._speed_of(progress), time.monotonic()
-        if progress.message:  # it says the same
+        if progress.message:  # it has the same content
             return
         if now - self._shown < INTERVAL and not (progress.stage == "optimize" and progress.done in (1, progress.total)):
             return
@@ -227,8 +235,10 @@ class JsonListener(Listener):
     def following(self, job: Job) -> Iterator[None]:
         frames, seconds = job.timeline.frames, job.track.duration
         stems = job.stems.origins if job.stems else {}
-        track, film = str(job.track.path), str(job.out)
-        self._print("job", track=track, film=film, frames=frames, seconds=seconds, seed=job.seed, stems=stems)
+        track = str(job.track.path)
+        for film in films(job):
+            out = str(film.out)
+            self._print("job", track=track, film=out, frames=frames, seconds=seconds, seed=job.seed, stems=stems)
         for note in job.notes:
             self._print("note", text=note)
         yield
@@ -238,6 +248,9 @@ class JsonListener(Listener):
 
     def show_film(self, film: Film) -> None:
         self._print("film", **asdict(film))
+
+    def show_storyboard(self, storyboard: Storyboard) -> None:
+        self._print("storyboard", **asdict(storyboard))
 
     def show_estimate(self, estimate: Estimate) -> None:
         self._print("estimate", **asdict(estimate))
@@ -258,11 +271,17 @@ class BarListener(PlainListener):
             TextColumn("{task.completed}/{task.total} {task.fields[speed]}"),
         )
         with Bar(*columns, console=stderr, transient=True, redirect_stdout=False) as self._bar, super().following(job):
-            self._task = self._bar.add_task("", total=job.timeline.frames, speed="")
+            self._frames = job.timeline.frames
+            self._task = self._bar.add_task("", total=self._frames, speed="")
             yield
 
+    def print_path(self, path: Path) -> None:
+        self._bar.stop()  # else the path is printed behind the bar, where stdout is the same terminal
+        super().print_path(path)
+        self._bar.start()
+
     def _begin_stage(self, stage: str) -> None:
-        self._bar.update(self._task, description=STAGES[stage])
+        self._bar.reset(self._task, total=self._frames, description=STAGES[stage], speed="")
 
     def _advance(self, progress: Progress) -> None:
         speed = self._speed_of(progress)

@@ -32,8 +32,9 @@ class GentleStop:
             signal.signal(number, handler)
 
     def follow(self, progress: Progress) -> None:
-        """Note the state of the run: from the first frame on there is a film to finish."""
-        self._has_frames = self._has_frames or (progress.stage == "optimize" and progress.done > 0)
+        """Note the state of the run: from a film's first frame on there is something to finish."""
+        if progress.stage == "optimize":
+            self._has_frames = progress.done > 0
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._has_frames or self._requested:

@@ -63,8 +63,9 @@ def render(**given: Any) -> None:
     debug, progress = given["debug"], given["progress"]
     with console.errors_shown(debug=debug):
         with options.deprecations_shown():
+            changes = options.settings_given(given)
             replay = _read_record(given)
-            sources, settings = _merge(given, replay)
+            sources, settings = _merge(given, changes, replay)
         prepare = _preparation(given, settings, replay)
         _refuse_same_names(sources, (given["out"] or "{stem}.mp4", given["frames_dir"], given["keep_stems"]), settings)
         fetched = _fetch_models(sources, prepare, settings, given["weights_dir"]) if given["fetch"] else {}
@@ -94,9 +95,9 @@ def _read_record(given: dict[str, Any]) -> Replay | None:
     return replay
 
 
-def _merge(given: dict[str, Any], replay: Replay | None) -> tuple[list[Path], Settings]:
+def _merge(given: dict[str, Any], changes: dict[str, Any], replay: Replay | None) -> tuple[list[Path], Settings]:
     """Tracks and settings: those of a record or of the family of models, then preset and files, then options."""
-    inputs, changes = given["inputs"] or [], options.settings_given(given)
+    inputs = given["inputs"] or []
     weights = dict(map(options.parse_stem_weight, given["stem_weight"] or []))
     layers = {"preset": given["preset"], "config": given["config"], "assignments": tuple(given["set"] or ())}
     if replay is None:
@@ -144,9 +145,12 @@ def _fetch_models(
 
     jobs = {source: prepare(source, allow_missing_weights=True) for source in sources}
     fetch_missing(settings.run, weights_dir)
-    selection = select_models(settings.run, weights_dir)
-    selection.require()
-    return {source: replace(job, selection=selection) for source, job in jobs.items()}
+    fetched = {}
+    for source, job in jobs.items():
+        selection = select_models(job.settings.run, weights_dir)  # of the family that the settings were made for
+        selection.require()
+        fetched[source] = replace(job, selection=selection)
+    return fetched
 
 
 def _make(job: Job, listener: Listener, loader: ModelLoader, *, dry_run: bool) -> None:
@@ -168,10 +172,12 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, *, dry_run: bool) -
         elif job.storyboard:
             from wav2clip_gen.preview import make_storyboard
 
-            typer.echo(make_storyboard(job, load=loader, on_progress=show).path)
+            storyboard = make_storyboard(job, load=loader, on_progress=show)
+            listener.show_storyboard(storyboard)
+            listener.print_path(storyboard.path)
         else:
             for film in render_job(job, load=loader, stop=stop, on_progress=show):
                 listener.show_film(film)
-                typer.echo(film.path)
+                listener.print_path(film.path)
     if stop():
         raise typer.Exit(INTERRUPTED)
