@@ -9,8 +9,8 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.evaluation import judge
-from wav2clip_gen.evaluation.classes import ESC_50
+from wav2clip_gen.evaluation import film as judge
+from wav2clip_gen.evaluation.held_out import ESC_50
 
 # A word of each class's labels, by which all its indices are checked against timm's list.
 WORDS = {

@@ -13,13 +13,21 @@ import torch
 
 from tests.training.conftest import SMALL_VQGAN, write_pictures
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import Array, DecodedExamples, Loader, batch_indices, load_images, random_crops
+from wav2clip_gen.training.data import (
+    Array,
+    ByteRange,
+    DecodedExamples,
+    Example,
+    Loader,
+    batch_indices,
+    load_images,
+    random_crops,
+)
 from wav2clip_gen.training.mini.audio import load_audio
 from wav2clip_gen.training.mini.concepts import Concepts, load_anchors, missing_concepts
 from wav2clip_gen.training.mini.vqgan import VQGANTask
 from wav2clip_gen.training.schedule import Schedule
 from wav2clip_gen.training.settings import VQGANSettings
-from wav2clip_gen.training.shards import ByteRange, Example
 from wav2clip_gen.training.trainer import Trainer
 
 PICTURE = 128 * 128 * 3  # bytes of a decoded picture

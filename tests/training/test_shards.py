@@ -18,8 +18,8 @@ from tests.training.conftest import add, write_pictures, write_sounds
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.training.data import ImageDataset, load_images
 from wav2clip_gen.training.mini.audio import AudioExample, load_audio
+from wav2clip_gen.training.mini.clip import ImageTowerTask
 from wav2clip_gen.training.mini.concepts import caption_concepts, image_concepts, load_anchors
-from wav2clip_gen.training.mini.image_tower import ImageTowerTask
 from wav2clip_gen.training.settings import ImageTowerSettings
 
 Members = dict[str, bytes]

@@ -13,11 +13,11 @@ import typer
 from wav2clip_gen import __version__
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.evaluation import suite, tables
+from wav2clip_gen.evaluation import suite
 from wav2clip_gen.files import appear_whole, check_output
 
 if TYPE_CHECKING:
-    from wav2clip_gen.evaluation.tables import Table
+    from wav2clip_gen.evaluation.suite import Table
     from wav2clip_gen.models.registry import Models
 
 app = typer.Typer(
@@ -58,7 +58,7 @@ def evaluate(
                 "no data to evaluate on", hint="give its folder with --data; weights/README.md describes it"
             )
         if write:
-            tables.fill_sections(write, {f"{registry.resolve_family(family)} {name}": "" for name in measures})
+            suite.fill_sections(write, {f"{registry.resolve_family(family)} {name}": "" for name in measures})
         if json_file:
             check_output(json_file, overwrite=True)
 
@@ -108,10 +108,10 @@ def _write_page(path: Path, found: dict[str, Table], family: Models, *, seed: in
     weights = ", ".join(f"{name} {digest[:8]}" for name, digest in _digests(family).items())
     origin = f"Measured by version {__version__}, seed {seed}, on weights {weights} (SHA-256)."
     sections = {
-        f"{family.name} {name}": f"**{table.title}**\n\n{tables.markdown(table)}\n\n{origin}"
+        f"{family.name} {name}": f"**{table.title}**\n\n{suite.markdown(table)}\n\n{origin}"
         for name, table in found.items()
     }
-    tables.write_sections(path, sections)
+    suite.write_sections(path, sections)
     typer.echo(f"wrote {path}", err=True)
 
 

@@ -1,36 +1,39 @@
-"""The held-out data, read once for all measures, and its embeddings."""
+"""The held-out data, read once for all measures, its embeddings, and the classes of sounds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.training.data import ImageDataset, load_images
+from wav2clip_gen.training.data import ImageDataset, load_images, read_table
 from wav2clip_gen.training.mini.audio import AudioExample, load_audio, load_audio_labels
 from wav2clip_gen.training.mini.concepts import (
     Concepts,
+    LabeledImages,
     data_notes,
     image_concepts,
     load_anchors,
     load_concepts,
     missing_concepts,
 )
-from wav2clip_gen.training.mini.image_tower import LabeledImages
 from wav2clip_gen.training.mini.wav2clip import embed_samples
 from wav2clip_gen.training.schedule import step_generator
-from wav2clip_gen.training.shards import read_table
 
 FOLDERS = ("audio", "images", "text")
 TEXTS = 128  # in a batch
+CLASSES = yaml.safe_load(Path(__file__).with_name("classes.yaml").read_text(encoding="utf-8"))
+AUDIOSET: dict[str, list[str]] = CLASSES["audioset"]  # class of ESC-50 -> its right names in AudioSet
+ESC_50 = tuple(AUDIOSET)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,13 +119,6 @@ class HeldOut:
         return [
             row["display_name"] for row in read_table(self.data / "teachers" / "yamnet_class_map.csv", "display_name")
         ]
-
-
-def batches(pictures: ImageDataset, device: torch.device, *, batch: int, size: int | None = None) -> Iterator[Tensor]:
-    """ImageDataset (B, 3, S, S) in [0, 1] on a device, scaled to `size` px if that is given."""
-    for start in range(0, len(pictures), batch):
-        pixels = pictures[start : start + batch].to(device).float() / 255
-        yield pixels if size is None else F.interpolate(pixels, size=(size, size), mode="area")
 
 
 @torch.no_grad()

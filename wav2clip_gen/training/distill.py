@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -124,21 +124,16 @@ class DistillTask(TrainTask[DistillationModel]):
     name = "wav2clip"
     ema_decay = 0.0  # the paper keeps the best weights, not an average
 
-    def __init__(
-        self,
-        videos: VideoDataset,
-        settings: DistillSettings | None = None,
-        *,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-    ) -> None:
+    settings: DistillSettings
+
+    def __init__(self, videos: VideoDataset, settings: DistillSettings | None = None, **common: Any) -> None:
         """Take the videos, which must be prepared.
 
         Raises:
             TrainingError: Too few can be read, or the batch does not divide among the processes.
         """
-        self.settings: DistillSettings = settings or DistillSettings()
-        self.seed, self.device, self.world = seed, torch.device(device), videos.world
+        super().__init__(settings or DistillSettings(), **common)
+        self.world = videos.world
         self.train, self.validation, self.skipped = videos.split()
         self._check_batch()
         if self.skipped:
@@ -149,7 +144,7 @@ class DistillTask(TrainTask[DistillationModel]):
             "clips skipped": len(self.skipped), "clip": videos.clip_digest[:12], "processes": self.world.size,
         }  # fmt: skip
         config = Wav2CLIPConfig(width=self.settings.width, embedding=self.train.targets.shape[1])
-        with seeded(seed):
+        with seeded(self.seed):
             self.network = DistillationModel(config).to(self.device).train()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.settings.learning_rate)
         self.plateau = PlateauSchedule(

@@ -34,10 +34,9 @@ from wav2clip_gen.errors import OutputError, TrainingError, VideoError
 from wav2clip_gen.files import appear_whole, hash_file
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.training.checkpointing import ensure_space
 from wav2clip_gen.training.distributed import SINGLE, World
 from wav2clip_gen.training.settings import CLIP_SECONDS
-from wav2clip_gen.training.trainer import TrainingProgress
+from wav2clip_gen.training.trainer import TrainingProgress, ensure_space
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 SPLITS = {"train": "train", "test": "held out", "val": "held out", "valid": "held out", "validation": "held out"}

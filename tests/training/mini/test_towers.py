@@ -11,8 +11,7 @@ from tests.training.conftest import interrupt, train
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
-from wav2clip_gen.training.mini.image_tower import ImageTowerTask
-from wav2clip_gen.training.mini.text_tower import TextTowerTask, join_towers
+from wav2clip_gen.training.mini.clip import ImageTowerTask, TextTowerTask, join_towers
 from wav2clip_gen.training.settings import ImageTowerSettings, TextTowerSettings
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wav2clip_gen.training.mini.vqgan_losses import (
+from wav2clip_gen.training.mini.vqgan import (
     MAX_WEIGHT,
     MIN_GRADIENT,
     Discriminator,

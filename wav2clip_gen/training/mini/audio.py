@@ -23,9 +23,8 @@ from torch import Tensor
 
 from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import Array, DecodedExamples, Loader
+from wav2clip_gen.training.data import Array, ByteRange, DecodedExamples, Example, Loader, read_shards, read_table
 from wav2clip_gen.training.mini.concepts import Concepts, PhraseEncoder
-from wav2clip_gen.training.shards import ByteRange, Example, read_shards, read_table
 
 SUFFIXES = ("ogg", "flac", "wav", "mp3", "opus")
 LONGEST = 600  # seconds of a sound that are used

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import ImageInfo, Loader
-from wav2clip_gen.training.shards import read_arrays, read_table
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.prior import ConceptPrior
+from wav2clip_gen.training.data import ImageDataset, ImageInfo, Loader, load_images, read_arrays, read_table
 
 RIDGE = 0.5
 COLUMNS = ("set", "label", "human_name", "anchors", "how")  # of the table of labels
 FEWEST_IMAGES = 12  # for which a label without an anchor gets a concept of its own
+KINDS = ("natural", "tiny")  # of images
+SIDE = 16  # cells of a color layout along each side
+PENALTY = 5.0  # of the regression
+CONTRAST = 2.5  # factor of the distance from the mean image: expectations are paler than images
+BATCH = 64
 
 # Concepts that nature sounds and prompts need and the table lacks, each as the phrase that the sentence model embeds.
 NATURE = {
@@ -240,3 +248,116 @@ def _is_specific(row: dict[str, str]) -> bool:
 def _own_name(row: dict[str, str]) -> str:
     """The name of a label's own concept."""
     return LABEL_CONCEPTS.get((row["set"], row["label"])) or row["human_name"].split(" (")[0].strip().lower()
+
+
+class LabeledImages:
+    """Images of both sizes, first all of one, with the concepts they show; those that show none are left out."""
+
+    def __init__(self, data: Path, split: str, concepts: Concepts, *, loader: Loader | None = None) -> None:
+        loader = loader or Loader()
+        read = [load_images(data, split, kind=kind, loader=loader) for kind in KINDS]
+        found = [image_concepts(data, dataset.info, concepts) for dataset in read]
+        self.datasets: list[ImageDataset] = [
+            dataset.subset([row for row, these in enumerate(lists) if these])
+            for dataset, lists in zip(read, found, strict=True)
+        ]
+        self.concepts = [these for lists in found for these in lists if these]
+        self.skipped = tuple(name for dataset in read for name in dataset.skipped)
+        self.sets = sorted({image.set for dataset in read for image in dataset.info})
+        self.used = sorted({row for these in self.concepts for row in these})  # rows of concepts that occur
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+    def of_kind(self, number: int) -> range:
+        """The images that are in one of the datasets."""
+        start = sum(len(dataset) for dataset in self.datasets[:number])
+        return range(start, start + len(self.datasets[number]))
+
+    def pixels(self, number: int, chosen: list[int]) -> Tensor:
+        """Chosen images of one of the datasets, (B, 3, S, S) uint8."""
+        start = self.of_kind(number).start
+        return self.datasets[number][[index - start for index in chosen]]
+
+    def weights(self) -> Tensor:
+        """Sampling weights: the rarer an image's concepts, the more often it is drawn."""
+        counts = torch.bincount(torch.tensor([row for these in self.concepts for row in these]))
+        return torch.tensor([max(counts[row].item() ** -0.5 for row in these) for these in self.concepts])
+
+    def targets(self, chosen: list[int], columns: dict[int, int]) -> Tensor:
+        """The share (B, K) of each concept, row -> column, in each chosen image."""
+        targets = torch.zeros(len(chosen), len(columns))
+        for line, index in enumerate(chosen):
+            known = [columns[row] for row in self.concepts[index] if row in columns]
+            for column in known:
+                targets[line, column] = 1 / len(known)
+        return targets
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedImages:
+    """Embeddings and colors of images."""
+
+    embeddings: Tensor  # (N, D) unit vectors
+    colors: Tensor  # (N, 3 * SIDE * SIDE) in [0, 1], mean of the image and its mirror image
+    concepts: list[list[int]]  # rows of the concepts that each shows
+
+
+def explained_variance(regression: Ridge, images: EmbeddedImages) -> float:
+    """The share of the variance of the images' colors that a regression from their embeddings explains."""
+    residual = (images.colors - regression.predict(images.embeddings)).square().sum()
+    return 1 - (residual / (images.colors - regression.mean).square().sum()).item()
+
+
+def fit_prior(
+    data: Path, clip: Path, *, loader: Loader | None = None, device: str | torch.device = "cpu"
+) -> tuple[ConceptPrior, dict[str, Any], tuple[str, ...]]:
+    """Fit a prior to the training images, as the trained image tower at `clip` embeds them.
+
+    Returns:
+        The prior, its provenance with scores on validation images, and notes about the data.
+
+    Raises:
+        TrainingError: Some of the data is missing.
+        WeightsError: `clip` is no CLIP.
+    """
+    perceptor = checkpoints.load(clip, role="clip").to(device)
+    assert isinstance(perceptor, Perceptor)
+    concepts, encoder = load_concepts(data)
+    train, validation = (LabeledImages(data, split, concepts, loader=loader) for split in ("train", "val"))
+    embedded, held_out = embed_images(perceptor, train), embed_images(perceptor, validation)
+    regression = Ridge(embedded.embeddings, embedded.colors, penalty=PENALTY)
+    prior = make_prior(concepts, train.used, embedded, regression)
+    scores = {"explained": explained_variance(regression, held_out), "concepts": float(len(train.used))}
+    provenance = {"sets": train.sets, "pictures": len(train), "scores": scores}
+    return prior, provenance, data_notes(train.skipped + validation.skipped, has_encoder=encoder is not None)
+
+
+def make_prior(concepts: Concepts, used: list[int], images: EmbeddedImages, regression: Ridge) -> ConceptPrior:
+    """A prior of the concepts in rows `used`: the colors expected at the mean of each one's embeddings."""
+    columns = {row: column for column, row in enumerate(used)}
+    sums = torch.zeros(len(used), images.embeddings.shape[1])
+    counts = torch.zeros(len(used), 1)
+    for embedding, rows in zip(images.embeddings, images.concepts, strict=True):
+        for row in rows:
+            sums[columns[row]] += embedding / len(rows)
+            counts[columns[row]] += 1 / len(rows)
+    expected = regression.predict(sums / counts, contrast=CONTRAST)
+    prior = ConceptPrior(concepts=tuple(concepts.names[row] for row in used), embedding=sums.shape[1], side=SIDE)
+    with torch.no_grad():
+        prior.words.copy_(concepts.vectors[used])
+        prior.layouts.copy_(expected.view_as(prior.layouts).clamp(0, 1))
+    return prior.requires_grad_(False)
+
+
+@torch.no_grad()
+def embed_images(perceptor: Perceptor, images: LabeledImages) -> EmbeddedImages:
+    """Embed images of both sizes and reduce them to their colors."""
+    embeddings, colors = [], []
+    for dataset in images.datasets:
+        for pixels in dataset.batches(BATCH, device=perceptor.device):
+            small = F.interpolate(pixels, size=(SIDE, SIDE), mode="area")
+            view = F.interpolate(pixels, size=(perceptor.size, perceptor.size), mode="area")
+            embeddings.append(perceptor.encode_images(view).cpu())
+            colors.append(((small + small.flip(-1)) / 2).flatten(1).cpu())
+    return EmbeddedImages(torch.cat(embeddings), torch.cat(colors), images.concepts)

@@ -8,6 +8,7 @@ embedding.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,6 @@ from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.data import Array, ImageDataset, Loader, load_images
 from wav2clip_gen.training.distill import DistillationModel, standardized_spectrogram
 from wav2clip_gen.training.mini.audio import (
-    AudioDataset,
     AudioExample,
     load_audio,
     load_audio_labels,
@@ -54,6 +54,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
     """Train the sound encoder to embed a sound at the images and the text of its label."""
 
     name = "wav2clip"
+    settings: LabeledAudioSettings
 
     def __init__(
         self,
@@ -62,23 +63,21 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         settings: LabeledAudioSettings | None = None,
         *,
         config: Wav2CLIPConfig = MINI,
-        loader: Loader | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
+        **common: Any,
     ) -> None:
         """Read sounds and images, and embed the images with the trained image tower at `clip`.
 
         Raises:
             TrainingError: Some of the data is missing, or no label has a visible concept.
         """
-        self.settings: LabeledAudioSettings = settings or LabeledAudioSettings()
-        self.seed, self.device = seed, torch.device(device)
-        loader = loader or Loader()
-        train, held_out = load_audio(data, loader=loader)
+        super().__init__(settings or LabeledAudioSettings(), **common)
+        train, held_out = load_audio(data, loader=self.loader)
         concepts, encoder = load_concepts(data)
         self.labels = load_audio_labels(data, train.labels, concepts, encoder)
-        self._require_labels(data, train)
-        self.images, unreadable = self._image_targets(data, clip, concepts, loader)
+        table = set(merged_labels(data).values()).union(self.labels.names)
+        known = {(example.set, example.label): example.label in table for example in train.examples}
+        require_known_labels(known, table=data / "text" / "audio_labels.csv")
+        self.images, unreadable = self._image_targets(data, clip, concepts)
         self.train, self.validation = (side.with_labels(self.labels.names) for side in (train, held_out))
         if not (self.train.examples and self.validation.examples):
             raise TrainingError(
@@ -86,7 +85,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
                 hint="are the labels in text/audio_labels.csv? see 'Training them again' in weights/README.md",
             )
         self.skipped = train.skipped + unreadable
-        self.notes = data_notes(self.skipped, has_encoder=encoder is not None, loader=loader)
+        self.notes = data_notes(self.skipped, has_encoder=encoder is not None, loader=self.loader)
         self.data_facts = {
             "sets": sorted({example.set for example in self.train.examples}), "pieces": len(self.train.examples),
             "labels": len(self.labels.names), "clip": checkpoints.digest(clip)[:12],
@@ -94,7 +93,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         self.text = self.labels.text.to(self.device)
         labels = [example.label for example in self.train.examples]
         self._weights = torch.tensor([labels.count(label) ** -0.5 for label in labels])
-        with seeded(seed):
+        with seeded(self.seed):
             self.network = DistillationModel(config).to(self.device).train()
         weights = [parameter for parameter in self.network.parameters() if parameter is not self.network.log_scale]
         groups = [
@@ -104,18 +103,11 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.98))
 
-    def _require_labels(self, data: Path, train: AudioDataset) -> None:
-        table = set(merged_labels(data).values()).union(self.labels.names)
-        known = {(example.set, example.label): example.label in table for example in train.examples}
-        require_known_labels(known, table=data / "text" / "audio_labels.csv")
-
-    def _image_targets(
-        self, data: Path, clip: Path, concepts: Concepts, loader: Loader
-    ) -> tuple[Tensor, tuple[str, ...]]:
+    def _image_targets(self, data: Path, clip: Path, concepts: Concepts) -> tuple[Tensor, tuple[str, ...]]:
         """For each label the unit vector (K, D) of the images of its concepts, and the names of unreadable images."""
         perceptor = checkpoints.load(clip, role="clip").to(self.device)
         assert isinstance(perceptor, Perceptor)
-        images = load_images(data, "train", loader=Loader(memory=0, workers=loader.workers))  # each is used once
+        images = load_images(data, "train", loader=Loader(memory=0, workers=self.loader.workers))  # each is used once
         shown = image_concepts(data, images.info, concepts)
         means, known = concept_means(perceptor, images, shown, len(concepts.names))
         shared = F.normalize(means[known].mean(dim=0), dim=-1)
@@ -264,23 +256,13 @@ def concept_means(
         )
     needed = sorted({index for these in members.values() for index in these})
     place = {index: at for at, index in enumerate(needed)}
-    embedded = embed_pixels(perceptor, images, needed)
+    pixels = images.subset(needed).batches(64, device=perceptor.device, size=perceptor.size)
+    embedded = torch.cat([perceptor.encode_images(batch).cpu() for batch in pixels])
     means, known = torch.zeros(count, embedded.shape[1]), torch.zeros(count, dtype=torch.bool)
     for row, these in members.items():
         means[row] = F.normalize(embedded[[place[index] for index in these]].mean(dim=0), dim=-1)
         known[row] = True
     return means, known
-
-
-@torch.no_grad()
-def embed_pixels(perceptor: Perceptor, images: ImageDataset, rows: list[int]) -> Tensor:
-    """Image embeddings (N, D), on the CPU, of rows of a dataset."""
-    batches = []
-    for start in range(0, len(rows), 64):
-        pixels = images[rows[start : start + 64]].to(perceptor.device).float() / 255
-        view = F.interpolate(pixels, size=(perceptor.size, perceptor.size), mode="area")
-        batches.append(perceptor.encode_images(view).cpu())
-    return torch.cat(batches)
 
 
 def embed_samples(encoder: Wav2CLIP, samples: Array) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.shards import HINT, read_arrays
+from wav2clip_gen.training.data import HINT, read_arrays
 
 RATE = 16_000  # Hz
 FRAME, HOP = 400, 160  # samples, 25 and 10 ms

@@ -1,0 +1,364 @@
+"""The measures of a family's networks: reconstruction, classification of pictures and of sounds, retrieval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wav2clip_gen.errors import W2CError
+from wav2clip_gen.evaluation import held_out as data
+from wav2clip_gen.evaluation.held_out import AUDIOSET, ESC_50, HeldOut
+from wav2clip_gen.evaluation.suite import Row, Table, format_share, percent
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.registry import Models
+from wav2clip_gen.synthesis.optimizer import autocast
+from wav2clip_gen.training.distill import MAX_LOGIT_SCALE
+from wav2clip_gen.training.mini.clip import adversarial_step
+from wav2clip_gen.training.mini.vqgan import PerceptualFeatures
+
+OnProgress = Callable[[int, int], None]  # examples done, and their total
+
+BATCH = 64  # examples at a time
+WITHIN = (1, 5, 10)  # k of the recalls
+RECONSTRUCTIONS = 8  # at a time
+KINDS = {"natural": "photographs", "tiny": "Tiny-ImageNet"}
+RADIUS, RADIUS_SIZE = 2.0, 64  # of the adversary if the weights file has none: L2 over a picture of 64 px in [-1, 1]
+SOUND_NOTE = (
+    "Held out: recordings (fold 4 of ESC-50, a quarter of the other recordings). The sound encoder: {}. The prompt is"
+    " `the sound of NAME`, embedded by the text tower, which was trained separately; the training's own scores use the"
+    " vectors that the encoder was trained towards. A piece may have several right AudioSet names; the classes that"
+    " AudioSet has no name for are left out there."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Ranks of the first right candidate, over a number of queries."""
+
+    questions: int
+    candidates: int
+    hits: dict[int, int]  # k -> queries with a right candidate among the first k: recall@k, or top-k accuracy
+    chances: dict[int, float]  # k -> expected share of hits in random orders
+    median: float  # rank of the first right candidate, from 1
+    chance_median: float  # the same in random orders
+
+    def rows(self, name: str, *, metric: str = "top-{}") -> tuple[Row, ...]:
+        """A row of a table for each k."""
+        return tuple(
+            (f"{name}: {metric.format(k)}", format_share(hits, self.questions), percent(self.chances[k]))
+            for k, hits in self.hits.items()
+        )
+
+
+def rank(scores: Tensor, right: Tensor, *, within: tuple[int, ...] = (1, 5)) -> Ranking:
+    """Order candidates by score, and find the first right one.
+
+    Args:
+        scores: (Q, N), higher is better.
+        right: (Q, N) bool; each query has a right candidate.
+        within: The k of the hits.
+    """
+    ranks = first_right(scores, right)
+    counts, candidates = right.sum(dim=1).tolist(), scores.shape[1]
+    return Ranking(
+        questions=len(ranks),
+        candidates=candidates,
+        hits={k: int((ranks <= k).sum()) for k in within},
+        chances={k: sum(chance_within(count, candidates, k) for count in counts) / len(counts) for k in within},
+        median=float(torch.quantile(ranks.double(), 0.5)),
+        chance_median=float(chance_median(counts, candidates)),
+    )
+
+
+def first_right(scores: Tensor, right: Tensor) -> Tensor:
+    """Rank (Q,), from 1, of each query's best right candidate.
+
+    Ties count for the wrong candidates, so that a network with constant output scores nothing.
+    """
+    best = scores.masked_fill(~right, -math.inf).amax(dim=1, keepdim=True)
+    return 1 + ((scores >= best) & ~right).sum(dim=1)
+
+
+def chance_within(right: int, candidates: int, k: int) -> float:
+    """Probability that one of `right` candidates is among the first `k` in a random order."""
+    return 1 - math.comb(candidates - right, k) / math.comb(candidates, k) if k <= candidates else 1.0
+
+
+def chance_median(right: list[int], candidates: int) -> int:
+    """Median over queries and random orders of the rank of the first of each query's right candidates."""
+    later = [1.0] * len(right)  # probability that a query's first right candidate comes after the ranks seen so far
+    for seen in range(candidates):
+        left = candidates - seen
+        later = [share * max(left - count, 0) / left for share, count in zip(later, right, strict=True)]
+        if sum(later) <= len(later) / 2:
+            return seen + 1
+    return candidates
+
+
+@torch.no_grad()
+def measure_vqgan(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:
+    """Encode, quantize and decode the validation photographs, and compare them with the originals."""
+    vqgan, pictures = family.vqgan, held_out.photographs
+    features = _perceptual_features(family)
+    in_bf16 = autocast("auto", family.device)
+    decibels: list[Tensor] = []
+    distances: list[Tensor] = []
+    steps = torch.zeros(2, vqgan.stride, dtype=torch.float64)  # of reconstructions and originals, by place in a cell
+    counts = torch.zeros(vqgan.config.n_embed, device=family.device)
+    done = 0
+    for original in pictures.batches(RECONSTRUCTIONS, device=family.device):
+        with in_bf16():
+            latent = vqgan.encode(original).float()
+        indices = vqgan.quantize.nearest(latent)
+        counts += torch.bincount(indices.flatten(), minlength=len(counts))
+        with in_bf16():
+            decoded = vqgan.decode(vqgan.quantize.look_up(indices))
+        decoded = decoded.float().clamp(0, 1)
+        decibels.append(-10 * (decoded - original).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10())
+        steps += len(original) * torch.stack([mean_steps(decoded, vqgan.stride), mean_steps(original, vqgan.stride)])
+        if features is not None:
+            distances.append(features.distance(decoded, original) * len(original))
+        done += len(original)
+        on_progress(done, len(pictures))
+    shares = counts / counts.sum()
+    lattice, lattice_of_pictures = (steps.amax(dim=1) / steps.amin(dim=1).clamp(min=1e-12)).tolist()
+    return _vqgan_table(
+        pictures=len(pictures),
+        size=pictures.size,
+        psnr=torch.cat(decibels).mean().item(),
+        distance=torch.stack(distances).sum().item() / len(pictures) if distances else None,
+        codes=len(counts),
+        codes_used=int((counts > 0).sum()),
+        perplexity=(-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item(),
+        lattice=lattice,
+        lattice_of_pictures=lattice_of_pictures,
+    )
+
+
+def _vqgan_table(**figures: Any) -> Table:
+    codes, distance = figures["codes"], figures["distance"]
+    lattice = f"{figures['lattice']:.3f} (originals: {figures['lattice_of_pictures']:.3f})"
+    rows: list[Row] = [
+        ("PSNR", f"{figures['psnr']:.2f} dB", ""),
+        *([] if distance is None else [("LPIPS-like distance", f"{distance:.3f}", "")]),
+        ("codes in use", format_share(figures["codes_used"], codes), ""),
+        ("perplexity of the codes", f"{figures['perplexity']:,.0f} of {codes:,}", ""),
+        ("lattice: mean steps between pixels by their place in a cell, largest over smallest", lattice, ""),
+    ]
+    note = (
+        f"{figures['pictures']:,} validation photographs of {figures['size']} px, not trained on. The distance is that"
+        " of the family's own image tower, with which the VQGAN may have been trained: it compares VQGANs with each"
+        " other, not with published LPIPS."
+    )
+    title, header = "VQGAN: reconstruction of photographs", ("measure", "figure", "")
+    return Table(title=title, header=header, rows=rows, notes=[note], figures=figures)
+
+
+def _perceptual_features(family: Models) -> PerceptualFeatures | None:
+    """The features of the image tower's stages, if it has stages."""
+    if not hasattr(getattr(family.clip.model.visual, "trunk", None), "forward_intermediates"):
+        return None
+    return PerceptualFeatures(family.files["clip"]).to(family.device)
+
+
+def mean_steps(pictures: Tensor, stride: int) -> Tensor:
+    """Mean |difference| (stride,) of neighbouring pixels, by their place in a cell of the latent."""
+    by_axis = []
+    for differences in (pictures.diff(dim=-1), pictures.diff(dim=-2).transpose(-1, -2)):
+        columns = differences.abs().mean(dim=(0, 1, 2))  # (S - 1,)
+        by_axis.append(torch.stack([columns[place::stride].mean() for place in range(stride)]))
+    return torch.stack(by_axis).mean(dim=0).double().cpu()
+
+
+def measure_clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:
+    """Rank the concepts that validation pictures show among all concepts that training pictures show.
+
+    Raises:
+        W2CError: No validation picture shows such a concept.
+    """
+    concepts, trained, remarks = held_out.trained_concepts()
+    columns = {row: column for column, row in enumerate(trained)}
+    anchors = concepts.vectors[trained].to(family.device)
+    tower_radius = _training_settings(family).get("radius")
+    radius = (RADIUS if tower_radius is None else tower_radius) * family.clip.size / RADIUS_SIZE
+    examples = {}
+    for kind in KINDS:
+        pictures = held_out.all_pictures(kind)
+        shown = [[columns[row] for row in rows if row in columns] for rows in held_out.shown(pictures, concepts)]
+        known = [index for index, found in enumerate(shown) if found]
+        chosen = [known[index] for index in held_out.sample(len(known))]
+        if chosen:
+            examples[kind] = pictures.subset(chosen), _multi_hot([shown[index] for index in chosen], len(trained))
+    if not examples:
+        raise W2CError(
+            "no validation picture shows a trained concept", hint="fetch the data again, or give another folder"
+        )
+    generator = held_out.generator(-2)
+    done, total = 0, sum(len(pictures) for pictures, _ in examples.values())
+    clean: dict[str, Ranking] = {}
+    robust: dict[str, Ranking] = {}
+    for kind, (pictures, right) in examples.items():
+        embedded: list[Tensor] = []
+        attacked: list[Tensor] = []
+        for batch, targets in zip(
+            pictures.batches(BATCH, device=family.device, size=family.clip.size), right.split(BATCH), strict=True
+        ):
+            loss = concept_loss(family.clip, targets.to(family.device), anchors)
+            # the radius is that of pictures in [-1, 1], these are in [0, 1]
+            changed = adversarial_step(loss, batch, radius=radius / 2, generator=generator) if radius else batch
+            embedded.append(data.encode_images(family, batch))
+            attacked.append(data.encode_images(family, changed))
+            done += len(batch)
+            on_progress(done, total)
+        clean[kind], robust[kind] = (rank(torch.cat(found) @ anchors.T.cpu(), right) for found in (embedded, attacked))
+    own = "the one the tower was trained against"
+    return _clip_table(clean, robust, radius, own if tower_radius is not None else f"not {own}", remarks)
+
+
+def _clip_table(
+    clean: dict[str, Ranking], robust: dict[str, Ranking], radius: float, adversary: str, remarks: tuple[str, ...]
+) -> Table:
+    rows: list[Row] = []
+    for kind, ranking in clean.items():
+        rows += ranking.rows(KINDS[kind])
+        rows += robust[kind].rows(f"{KINDS[kind]}, adversarial")
+    note = (
+        f"Validation pictures, not trained on, over the {next(iter(clean.values())).candidates} concepts of the"
+        " training pictures. The adversary takes one gradient step from a random start, within an L2 radius of"
+        f" {radius:g} over pictures in [-1, 1]: {adversary}."
+    )
+    figures = {"clean": clean, "robust": robust, "radius": radius, "adversary": adversary, "remarks": remarks}
+    title = "CLIP, image tower: classification of pictures by concept"
+    return Table(title=title, rows=rows, notes=[note, *remarks], figures=figures)
+
+
+def concept_loss(network: Perceptor, right: Tensor, anchors: Tensor) -> Callable[[Tensor], Tensor]:
+    """The training loss of pictures (B, 3, S, S) that show the concepts `right`, (B, K) bool."""
+    targets = right / right.sum(dim=1, keepdim=True)
+
+    def loss(pictures: Tensor) -> Tensor:
+        with torch.autocast(pictures.device.type, dtype=torch.bfloat16):  # as in training
+            embeddings = network.encode_images(pictures)
+        scale = network.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        return F.cross_entropy(scale * embeddings.float() @ anchors.T, targets)
+
+    return loss
+
+
+def _multi_hot(shown: list[list[int]], columns: int) -> Tensor:
+    """Which concepts each picture shows, (B, K) bool."""
+    right = torch.zeros(len(shown), columns, dtype=torch.bool)
+    for line, found in enumerate(shown):
+        right[line, found] = True
+    return right
+
+
+def _training_settings(family: Models) -> dict[str, float]:
+    """The settings that the image tower was trained with, if its file tells them."""
+    training = checkpoints.read_header(family.files["clip"]).training
+    return training.get("image", training).get("settings", {})
+
+
+def measure_wav2clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:
+    """Rank a sound's own name among ESC-50's and AudioSet's names.
+
+    Raises:
+        W2CError: No held-out sound is of a class of ESC-50, or the data's list of AudioSet names is another one.
+    """
+    pieces = tuple(piece for piece in held_out.sounds if piece.label in ESC_50)
+    is_esc = torch.tensor([piece.set == "esc" for piece in pieces], dtype=torch.bool)
+    is_audioset = torch.tensor([bool(AUDIOSET[piece.label]) for piece in pieces], dtype=torch.bool)
+    if not (is_esc & is_audioset).any():
+        raise W2CError("none of the held-out sounds is a clip of ESC-50", hint="raise --limit, or leave wav2clip out")
+    on_progress(0, len(pieces))
+    sounds = data.embed_sounds(family, pieces)
+    on_progress(len(pieces), len(pieces))
+
+    truth = torch.tensor([ESC_50.index(piece.label) for piece in pieces])
+    scores = sounds @ data.embed_sound_names(family, ESC_50).T
+    right = F.one_hot(truth, len(ESC_50)).bool()
+    is_top = (scores.argmax(dim=1) == truth)[is_esc].double()
+    classes = truth[is_esc].unique()
+    mean_of_classes = torch.stack([is_top[truth[is_esc] == one].mean() for one in classes]).mean().item()
+
+    names = held_out.audioset_names()
+    columns = {name: number for number, name in enumerate(names)}
+    if unknown := {name for theirs in AUDIOSET.values() for name in theirs} - columns.keys():
+        raise W2CError(
+            f"the data's AudioSet names lack {min(unknown)!r}", hint="put YAMNet's own list of classes there"
+        )
+    audioset_right = torch.zeros(len(pieces), len(names), dtype=torch.bool)
+    for line, piece in enumerate(pieces):
+        audioset_right[line, [columns[name] for name in AUDIOSET[piece.label]]] = True
+    audioset_scores = sounds @ data.embed_sound_names(family, names).T
+
+    esc50, joined = rank(scores[is_esc], right[is_esc]), rank(scores, right)
+    audioset = rank(audioset_scores[is_audioset], audioset_right[is_audioset])
+    mean = f"the same, top-1, mean over the {len(classes)} classes with clips"
+    return Table(
+        title="Wav2CLIP: classification of sounds by the text tower",
+        rows=[
+            *esc50.rows("ESC-50 clips over its 50 class names"),
+            (mean, percent(mean_of_classes), percent(esc50.chances[1])),
+            *joined.rows("and pieces of other sets of the same classes"),
+            *audioset.rows(f"the same pieces over {len(names)} AudioSet names"),
+        ],
+        notes=[SOUND_NOTE.format(data.supervision(family))],
+        figures={
+            "esc50": esc50,
+            "mean_of_classes": mean_of_classes,
+            "classes": len(classes),
+            "joined": joined,
+            "audioset": audioset,
+            "supervision": data.supervision(family),
+        },
+    )
+
+
+def measure_retrieval(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:
+    """Rank the sounds of a label, and the photographs of what is visible where a sound occurs.
+
+    Raises:
+        W2CError: No photograph shows what is visible where one of the sounds occurs.
+    """
+    pieces, photographs = held_out.sounds, held_out.photographs
+    labels = sorted({piece.label for piece in pieces})
+    done, total = len(pieces), len(pieces) + len(photographs)
+    sounds = data.embed_sounds(family, pieces)
+    on_progress(done, total)
+    pictures = []
+    for batch in photographs.batches(BATCH, device=family.device):
+        pictures.append(data.encode_images(family, batch))
+        done += len(batch)
+        on_progress(done, total)
+
+    same_label = torch.tensor([[piece.label == label for piece in pieces] for label in labels])
+    shown = [set(rows) for rows in held_out.shown(photographs, held_out.concept_names)]
+    shows_source = torch.tensor([[bool(rows & theirs) for theirs in shown] for rows in held_out.visible(pieces)])
+    known = shows_source.any(dim=1)
+    if not known.any():
+        raise W2CError("no photograph shows what one of the sounds comes from", hint="raise --limit")
+    by_text = rank(data.embed_sound_names(family, labels) @ sounds.T, same_label, within=WITHIN)
+    by_sound = rank((sounds @ torch.cat(pictures).T)[known], shows_source[known], within=WITHIN)
+
+    rows: list[Row] = []
+    for name, ranking in (("text to sound", by_text), ("sound to image", by_sound)):
+        rows += ranking.rows(name, metric="recall@{}")
+        median = f"{ranking.median:g} of {ranking.candidates:,}"
+        rows.append((f"{name}: median rank of the first right one", median, f"{ranking.chance_median:g}"))
+    supervision = data.supervision(family)
+    note = (
+        f"Text to sound: {by_text.questions} labels, as `the sound of NAME`, each among {by_text.candidates} held-out"
+        f" pieces of sound. Sound to image: {by_sound.questions} held-out pieces, each among {by_sound.candidates:,}"
+        " validation photographs; right are those that show what is visible where the sound occurs. The sound encoder:"
+        f" {supervision}."
+    )
+    figures = {"text_to_sound": by_text, "sound_to_image": by_sound, "supervision": supervision}
+    return Table(title="Retrieval", rows=rows, notes=[note], figures=figures)
