@@ -14,7 +14,7 @@ from wav2clip_gen.evaluation import measures
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.evaluation.suite import Table
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.training.mini.clip import adversarial_step
+from wav2clip_gen.training.mini.clip import adversarial_step, concept_loss
 
 
 def check_progress(done: int, total: int) -> None:
@@ -100,7 +100,7 @@ def test_the_adversary_misleads_the_network(mini: Models, held_out: HeldOut) -> 
     anchors = torch.nn.functional.normalize(torch.randn(4, 512, generator=torch.Generator().manual_seed(0)), dim=1)
     right = torch.eye(4, dtype=torch.bool).repeat(2, 1)
     (pictures,) = held_out.all_pictures("natural").batches(8, device=mini.device, size=mini.clip.size)
-    loss = measures.concept_loss(mini.clip, right, anchors)
+    loss = concept_loss(mini.clip, right.float(), anchors)
     changed = adversarial_step(loss, pictures, radius=1.0, generator=torch.Generator().manual_seed(0))
     assert loss(changed) > loss(pictures)
     assert torch.linalg.vector_norm((changed - pictures).flatten(1), dim=1).max() <= 1.0 + 1e-4

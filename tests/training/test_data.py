@@ -165,10 +165,10 @@ def test_pictures_and_sounds_share_the_bound(toy_data: Path) -> None:
     loader = Loader(memory=40 * PICTURE)
     load_images(toy_data, "train", loader=loader)
     before = loader.kept
-    train, _ = load_audio(toy_data, loader=loader)
+    train, _, _ = load_audio(toy_data, loader=loader)
     assert before == 36 * PICTURE
     assert before < loader.kept <= loader.memory < loader.decoded
-    assert all(len(piece.samples) == 24_000 for piece in train.examples)
+    assert all(len(piece.samples) == 24_000 for piece in train)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

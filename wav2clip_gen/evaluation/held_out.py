@@ -17,15 +17,7 @@ from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.data import ImageDataset, load_images, read_table
 from wav2clip_gen.training.mini.audio import AudioExample, load_audio, load_audio_labels
-from wav2clip_gen.training.mini.concepts import (
-    Concepts,
-    LabeledImages,
-    data_notes,
-    image_concepts,
-    load_anchors,
-    load_concepts,
-    missing_concepts,
-)
+from wav2clip_gen.training.mini.concepts import Concepts, load_anchors, missing_concepts
 from wav2clip_gen.training.mini.wav2clip import embed_samples
 from wav2clip_gen.training.schedule import step_generator
 
@@ -78,7 +70,7 @@ class HeldOut:
     @cached_property
     def all_sounds(self) -> tuple[AudioExample, ...]:
         """All pieces of recordings that are not trained on."""
-        return load_audio(self.data)[1].examples
+        return tuple(load_audio(self.data)[1])
 
     @cached_property
     def sounds(self) -> tuple[AudioExample, ...]:
@@ -91,17 +83,6 @@ class HeldOut:
         known = load_anchors(self.data)
         names = (*known.names, *missing_concepts(self.data, known))
         return Concepts(names, torch.zeros(len(names), 1))
-
-    def trained_concepts(self) -> tuple[Concepts, list[int], tuple[str, ...]]:
-        """The concepts with their vectors, the rows of those that training pictures show, and notes on the data."""
-        concepts, encoder = load_concepts(self.data)
-        pictures = LabeledImages(self.data, "train", concepts)
-        skipped = [*pictures.skipped, *self.all_pictures("natural").skipped, *self.all_pictures("tiny").skipped]
-        return concepts, pictures.used, data_notes(skipped, has_encoder=encoder is not None)
-
-    def shown(self, pictures: ImageDataset, concepts: Concepts) -> list[list[int]]:
-        """Rows of the concepts that each picture shows; may be none."""
-        return image_concepts(self.data, pictures.info, concepts)
 
     def visible(self, pieces: Sequence[AudioExample]) -> list[set[int]]:
         """For each sound the rows of `concept_names` that are visible where it occurs; may be none."""

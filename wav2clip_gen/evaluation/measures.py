@@ -16,12 +16,11 @@ from wav2clip_gen.evaluation import held_out as data
 from wav2clip_gen.evaluation.held_out import AUDIOSET, ESC_50, HeldOut
 from wav2clip_gen.evaluation.suite import Row, Table, format_share, percent
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.optimizer import autocast
-from wav2clip_gen.training.distill import MAX_LOGIT_SCALE
-from wav2clip_gen.training.mini.clip import adversarial_step
-from wav2clip_gen.training.mini.vqgan import PerceptualFeatures
+from wav2clip_gen.training.mini.clip import adversarial_step, concept_loss
+from wav2clip_gen.training.mini.concepts import LabeledImages, data_notes, image_concepts, load_concepts
+from wav2clip_gen.training.mini.vqgan import PerceptualFeatures, perplexity, psnr
 
 OnProgress = Callable[[int, int], None]  # examples done, and their total
 
@@ -121,13 +120,12 @@ def measure_vqgan(family: Models, held_out: HeldOut, *, on_progress: OnProgress)
         with in_bf16():
             decoded = vqgan.decode(vqgan.quantize.look_up(indices))
         decoded = decoded.float().clamp(0, 1)
-        decibels.append(-10 * (decoded - original).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10())
+        decibels.append(psnr(decoded, original))
         steps += len(original) * torch.stack([mean_steps(decoded, vqgan.stride), mean_steps(original, vqgan.stride)])
         if features is not None:
             distances.append(features.distance(decoded, original) * len(original))
         done += len(original)
         on_progress(done, len(pictures))
-    shares = counts / counts.sum()
     lattice, lattice_of_pictures = (steps.amax(dim=1) / steps.amin(dim=1).clamp(min=1e-12)).tolist()
     return _vqgan_table(
         pictures=len(pictures),
@@ -136,7 +134,7 @@ def measure_vqgan(family: Models, held_out: HeldOut, *, on_progress: OnProgress)
         distance=torch.stack(distances).sum().item() / len(pictures) if distances else None,
         codes=len(counts),
         codes_used=int((counts > 0).sum()),
-        perplexity=(-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item(),
+        perplexity=perplexity(counts),
         lattice=lattice,
         lattice_of_pictures=lattice_of_pictures,
     )
@@ -183,41 +181,44 @@ def measure_clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) 
     Raises:
         W2CError: No validation picture shows such a concept.
     """
-    concepts, trained, remarks = held_out.trained_concepts()
-    columns = {row: column for column, row in enumerate(trained)}
-    anchors = concepts.vectors[trained].to(family.device)
+    concepts, encoder = load_concepts(held_out.data)
+    train, pictures = (LabeledImages(held_out.data, split, concepts) for split in ("train", "val"))
+    remarks = data_notes(train.skipped + pictures.skipped, has_encoder=encoder is not None)
+    columns = {row: column for column, row in enumerate(train.used)}
+    anchors = concepts.vectors[train.used].to(family.device)
     tower_radius = _training_settings(family).get("radius")
     radius = (RADIUS if tower_radius is None else tower_radius) * family.clip.size / RADIUS_SIZE
     examples = {}
-    for kind in KINDS:
-        pictures = held_out.all_pictures(kind)
-        shown = [[columns[row] for row in rows if row in columns] for rows in held_out.shown(pictures, concepts)]
-        known = [index for index, found in enumerate(shown) if found]
+    for number, kind in enumerate(KINDS):
+        of_kind = pictures.of_kind(number)
+        known = [index for index in of_kind if any(row in columns for row in pictures.concepts[index])]
         chosen = [known[index] for index in held_out.sample(len(known))]
         if chosen:
-            examples[kind] = pictures.subset(chosen), _multi_hot([shown[index] for index in chosen], len(trained))
+            sample = pictures.datasets[number].subset([index - of_kind.start for index in chosen])
+            examples[kind] = sample, pictures.targets(chosen, columns)
     if not examples:
         raise W2CError(
             "no validation picture shows a trained concept", hint="fetch the data again, or give another folder"
         )
     generator = held_out.generator(-2)
-    done, total = 0, sum(len(pictures) for pictures, _ in examples.values())
+    done, total = 0, sum(len(sample) for sample, _ in examples.values())
     clean: dict[str, Ranking] = {}
     robust: dict[str, Ranking] = {}
-    for kind, (pictures, right) in examples.items():
+    for kind, (sample, targets) in examples.items():
         embedded: list[Tensor] = []
         attacked: list[Tensor] = []
-        for batch, targets in zip(
-            pictures.batches(BATCH, device=family.device, size=family.clip.size), right.split(BATCH), strict=True
-        ):
-            loss = concept_loss(family.clip, targets.to(family.device), anchors)
+        batches = sample.batches(BATCH, device=family.device, size=family.clip.size)
+        for batch, shares in zip(batches, targets.to(family.device).split(BATCH), strict=True):
+            loss = concept_loss(family.clip, shares, anchors)
             # the radius is that of pictures in [-1, 1], these are in [0, 1]
             changed = adversarial_step(loss, batch, radius=radius / 2, generator=generator) if radius else batch
             embedded.append(data.encode_images(family, batch))
             attacked.append(data.encode_images(family, changed))
             done += len(batch)
             on_progress(done, total)
-        clean[kind], robust[kind] = (rank(torch.cat(found) @ anchors.T.cpu(), right) for found in (embedded, attacked))
+        clean[kind], robust[kind] = (
+            rank(torch.cat(found) @ anchors.T.cpu(), targets > 0) for found in (embedded, attacked)
+        )
     own = "the one the tower was trained against"
     return _clip_table(clean, robust, radius, own if tower_radius is not None else f"not {own}", remarks)
 
@@ -237,27 +238,6 @@ def _clip_table(
     figures = {"clean": clean, "robust": robust, "radius": radius, "adversary": adversary, "remarks": remarks}
     title = "CLIP, image tower: classification of pictures by concept"
     return Table(title=title, rows=rows, notes=[note, *remarks], figures=figures)
-
-
-def concept_loss(network: Perceptor, right: Tensor, anchors: Tensor) -> Callable[[Tensor], Tensor]:
-    """The training loss of pictures (B, 3, S, S) that show the concepts `right`, (B, K) bool."""
-    targets = right / right.sum(dim=1, keepdim=True)
-
-    def loss(pictures: Tensor) -> Tensor:
-        with torch.autocast(pictures.device.type, dtype=torch.bfloat16):  # as in training
-            embeddings = network.encode_images(pictures)
-        scale = network.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
-        return F.cross_entropy(scale * embeddings.float() @ anchors.T, targets)
-
-    return loss
-
-
-def _multi_hot(shown: list[list[int]], columns: int) -> Tensor:
-    """Which concepts each picture shows, (B, K) bool."""
-    right = torch.zeros(len(shown), columns, dtype=torch.bool)
-    for line, found in enumerate(shown):
-        right[line, found] = True
-    return right
 
 
 def _training_settings(family: Models) -> dict[str, float]:
@@ -340,7 +320,7 @@ def measure_retrieval(family: Models, held_out: HeldOut, *, on_progress: OnProgr
         on_progress(done, total)
 
     same_label = torch.tensor([[piece.label == label for piece in pieces] for label in labels])
-    shown = [set(rows) for rows in held_out.shown(photographs, held_out.concept_names)]
+    shown = [set(rows) for rows in image_concepts(held_out.data, photographs.info, held_out.concept_names)]
     shows_source = torch.tensor([[bool(rows & theirs) for theirs in shown] for rows in held_out.visible(pieces)])
     known = shows_source.any(dim=1)
     if not known.any():

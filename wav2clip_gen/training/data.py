@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -202,14 +202,6 @@ class Loader:
     kept: int = 0  # bytes so far
     decoded: int = 0  # bytes that keeping all would take
 
-    def fits(self, array: Array) -> bool:
-        """Whether an array may be kept; counts it."""
-        self.decoded += array.nbytes
-        if self.kept + array.nbytes > self.memory:
-            return False
-        self.kept += array.nbytes
-        return True
-
     def notes(self) -> tuple[str, ...]:
         """What the user should know if not all is kept."""
         if self.kept == self.decoded:
@@ -245,7 +237,9 @@ class DecodedExamples:
             if array is None:
                 self.skipped.append(example.name)
                 continue
-            if loader.fits(array):
+            loader.decoded += array.nbytes
+            if loader.kept + array.nbytes <= loader.memory:
+                loader.kept += array.nbytes
                 self._kept[len(self.examples)] = array
             self.examples.append(example)
 
@@ -391,6 +385,7 @@ def _decode_image(encoded: bytes, *, size: int) -> Array | None:
     return np.asarray(picture)
 
 
+@lru_cache(maxsize=2)
 def epoch_order(count: int, *, epoch: int, seed: int) -> Tensor:
     """The random order (count,) of the examples in an epoch."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
@@ -398,11 +393,8 @@ def epoch_order(count: int, *, epoch: int, seed: int) -> Tensor:
 
 def batch_indices(count: int, batch: int, *, step: int, seed: int) -> Tensor:
     """The examples (batch,) of a step: each once per epoch, shuffled anew for each epoch."""
-    positions = torch.arange(step * batch, (step + 1) * batch)
-    epochs = positions // count
-    orders = {epoch: epoch_order(count, epoch=epoch, seed=seed) for epoch in epochs.unique().tolist()}
-    pairs = zip(epochs.tolist(), (positions % count).tolist(), strict=True)
-    return torch.stack([orders[epoch][position] for epoch, position in pairs])
+    places = [divmod(position, count) for position in range(step * batch, (step + 1) * batch)]
+    return torch.stack([epoch_order(count, epoch=epoch, seed=seed)[position] for epoch, position in places])
 
 
 def random_crops(images: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:

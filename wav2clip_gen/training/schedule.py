@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
-from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.errors import OutputError, TrainingError
 
 WARM_UP_STEPS = 200  # over which the learning rate rises from zero
 EMA_DECAY = 0.999  # of the weights that are saved; lower in the first steps
@@ -47,6 +48,26 @@ class Schedule:
     def log(self) -> Path:
         """One JSON object per line: losses and scores by step."""
         return self.folder / "log.jsonl"
+
+
+def ensure_space(folder: Path, needed: int, *, what: str) -> None:
+    """Create a folder and make sure that `needed` bytes are free on its disk.
+
+    Raises:
+        OutputError: The folder cannot be created, or the disk is too small.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {folder}: {error.strerror}", hint="choose another one with --runs"
+        ) from error
+    if free < needed:
+        raise OutputError(
+            f"{folder}: {free / 1e6:,.0f} MB are free, and {what} may take {needed / 1e6:,.0f} MB",
+            hint="free some disk space, or choose another folder with --runs",
+        )
 
 
 class PlateauSchedule:

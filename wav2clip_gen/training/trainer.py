@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -30,6 +29,7 @@ from wav2clip_gen.training.schedule import (
     PlateauSchedule,
     Schedule,
     average_model,
+    ensure_space,
     learning_rate,
     seeded,
     step_generator,
@@ -295,8 +295,24 @@ class Trainer(Generic[Network]):
             raise _write_error(path, error) from error
 
     def _resume(self) -> None:
-        path, task = self.schedule.checkpoint, self.task
-        state = load_checkpoint(path, settings=self._settings(), device=task.device)
+        """Restore the state of the checkpoint.
+
+        Raises:
+            TrainingError: It cannot be read, or its run had other settings or another network.
+        """
+        path, task, settings = self.schedule.checkpoint, self.task, self._settings()
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=task.device, weights_only=True)
+            stored = state["settings"]
+        except Exception as error:  # torch.load raises whatever the damage leads to
+            raise TrainingError(f"{path}: cannot be read ({error})", hint="start anew with --fresh") from error
+        changed = [name for name in sorted(settings.keys() | stored.keys()) if settings.get(name) != stored.get(name)]
+        if changed:
+            names = ", ".join(f"{name} ({stored.get(name)}, now {settings.get(name)})" for name in changed)
+            raise TrainingError(
+                f"{path}: the run was started with other settings: {names}",
+                hint="give the same settings, or start anew with --fresh",
+            )
         try:
             task.network.load_state_dict(state["network"])
             task.optimizer.load_state_dict(state["optimizer"])
@@ -312,47 +328,6 @@ class Trainer(Generic[Network]):
         progress = state["progress"]
         self.step, self.seconds, self.scores = progress["step"], progress["seconds"], progress["scores"]
         self.steps = self.schedule.steps or progress["steps"]
-
-
-def ensure_space(folder: Path, needed: int, *, what: str) -> None:
-    """Create a folder and make sure that `needed` bytes are free on its disk.
-
-    Raises:
-        OutputError: The folder cannot be created, or the disk is too small.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {folder}: {error.strerror}", hint="choose another one with --runs"
-        ) from error
-    if free < needed:
-        raise OutputError(
-            f"{folder}: {free / 1e6:,.0f} MB are free, and {what} may take {needed / 1e6:,.0f} MB",
-            hint="free some disk space, or choose another folder with --runs",
-        )
-
-
-def load_checkpoint(path: Path, *, settings: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint.
-
-    Raises:
-        TrainingError: It cannot be read, or its run had other settings.
-    """
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        stored = state["settings"]
-    except Exception as error:  # torch.load raises whatever the damage leads to
-        raise TrainingError(f"{path}: cannot be read ({error})", hint="start anew with --fresh") from error
-    changed = [name for name in sorted(settings.keys() | stored.keys()) if settings.get(name) != stored.get(name)]
-    if changed:
-        names = ", ".join(f"{name} ({stored.get(name)}, now {settings.get(name)})" for name in changed)
-        raise TrainingError(
-            f"{path}: the run was started with other settings: {names}",
-            hint="give the same settings, or start anew with --fresh",
-        )
-    return state
 
 
 class MetricsLog:

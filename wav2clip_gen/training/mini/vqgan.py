@@ -131,7 +131,7 @@ class VQGANTask(TrainTask[VQGAN]):
     ) -> Tensor:
         """The adversarial loss, balanced against all terms that reach the decoder."""
         with self.autocast():
-            loss = adversarial_loss(discriminator.score(outputs))
+            loss = -discriminator.score(outputs).mean()
         reconstruction = torch.stack([term for name, term in terms.items() if name != "commitment"]).sum()
         balance = adaptive_weight(reconstruction, loss, self.network.decoder.conv_out.weight)
         ramp = min((progress - self.settings.adversarial_from) / ADVERSARIAL_RAMP, 1.0)
@@ -195,8 +195,8 @@ class VQGANTask(TrainTask[VQGAN]):
         """PSNR (dB) of whole validation images, use and perplexity of the codes, and the discriminator's loss."""
         decibels: list[Tensor] = []
         counts = torch.zeros(network.config.n_embed, device=self.device)
-        for batch in self.validation[:MOST_VALIDATED].split(8):
-            images = batch.to(self.device).float() / 255
+        validated = self.validation.subset(range(min(MOST_VALIDATED, len(self.validation))))
+        for images in validated.batches(8, device=self.device):
             with self.autocast():
                 latent = network.encode(images).float()
                 if self.quantizing:
@@ -204,12 +204,11 @@ class VQGANTask(TrainTask[VQGAN]):
                     latent = network.quantize.look_up(indices)
                     counts += torch.bincount(indices.flatten(), minlength=len(counts))
                 outputs = network.decode(latent).float().clamp(0, 1)
-            decibels.append(-10 * (outputs - images).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10())
+            decibels.append(psnr(outputs, images))
         scores = {"psnr": torch.cat(decibels).mean().item()}
         if self.quantizing:
-            shares = counts / counts.sum()
             scores["codes_used"] = (counts > 0).float().mean().item()
-            scores["perplexity"] = (-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item()
+            scores["perplexity"] = perplexity(counts)
         if self._discriminator is not None:
             scores["discriminator"] = self._discriminator.loss.item()
         return scores
@@ -306,6 +305,17 @@ def random_shift(*images: Tensor, most: int, generator: torch.Generator) -> list
     return [image[..., top : top + height, left : left + width] for image in images]
 
 
+def psnr(outputs: Tensor, images: Tensor) -> Tensor:
+    """The PSNR (B,), in dB, of each reconstruction (B, 3, H, W) in [0, 1]."""
+    return -10 * (outputs - images).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10()
+
+
+def perplexity(counts: Tensor) -> float:
+    """The number of codes that would be as informative if used evenly, from the uses (N,) of each."""
+    shares = counts / counts.sum()
+    return (-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item()
+
+
 def reconstruction_losses(outputs: Tensor, images: Tensor) -> dict[str, Tensor]:
     """Distances of reconstructions (B, 3, H, W) from the images: pixels, edges, chroma, color.
 
@@ -400,11 +410,6 @@ def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     It is 0 once real patches score above 1 and fake ones below -1.
     """
     return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
-
-
-def adversarial_loss(fake: Tensor) -> Tensor:
-    """The generator's loss: the negative mean of its patches' scores."""
-    return -fake.mean()
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:

@@ -71,27 +71,29 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
             TrainingError: Some of the data is missing, or no label has a visible concept.
         """
         super().__init__(settings or LabeledAudioSettings(), **common)
-        train, held_out = load_audio(data, loader=self.loader)
+        train, held_out, skipped = load_audio(data, loader=self.loader)
         concepts, encoder = load_concepts(data)
-        self.labels = load_audio_labels(data, train.labels, concepts, encoder)
+        self.labels = load_audio_labels(data, sorted({example.label for example in train}), concepts, encoder)
         table = set(merged_labels(data).values()).union(self.labels.names)
-        known = {(example.set, example.label): example.label in table for example in train.examples}
+        known = {(example.set, example.label): example.label in table for example in train}
         require_known_labels(known, table=data / "text" / "audio_labels.csv")
         self.images, unreadable = self._image_targets(data, clip, concepts)
-        self.train, self.validation = (side.with_labels(self.labels.names) for side in (train, held_out))
-        if not (self.train.examples and self.validation.examples):
+        self.train, self.validation = (
+            [example for example in side if example.label in self.labels.names] for side in (train, held_out)
+        )
+        if not (self.train and self.validation):
             raise TrainingError(
                 f"{data}: no sound has a label with a visible concept, on both sides of the split",
                 hint="are the labels in text/audio_labels.csv? see 'Training them again' in weights/README.md",
             )
-        self.skipped = train.skipped + unreadable
+        self.skipped = skipped + unreadable
         self.notes = data_notes(self.skipped, has_encoder=encoder is not None, loader=self.loader)
         self.data_facts = {
-            "sets": sorted({example.set for example in self.train.examples}), "pieces": len(self.train.examples),
+            "sets": sorted({example.set for example in self.train}), "pieces": len(self.train),
             "labels": len(self.labels.names), "clip": checkpoints.digest(clip)[:12],
         }  # fmt: skip
         self.text = self.labels.text.to(self.device)
-        labels = [example.label for example in self.train.examples]
+        labels = [example.label for example in self.train]
         self._weights = torch.tensor([labels.count(label) ** -0.5 for label in labels])
         with seeded(self.seed):
             self.network = DistillationModel(config).to(self.device).train()
@@ -142,7 +144,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         shares = torch.zeros(settings.batch, len(self.labels.names))
         contexts, windows = [], []
         for line, pair in enumerate(chosen.T.tolist()):
-            first, second = (self.train.examples[index] for index in pair)
+            first, second = (self.train[index] for index in pair)
             context, mix = self._augment(first, generator), 0.0
             draws = torch.rand(4, generator=generator).tolist()
             if draws[0] < settings.mixing:
@@ -151,9 +153,9 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
             if draws[2] < 0.5:
                 level = 10 ** (-0.5 - 1.5 * draws[3]) * context.std()
                 context = context + level * torch.randn(len(context), generator=generator)
-            shares[line, self.labels.index(first.label)] += 1 - mix
+            shares[line, self.labels.names.index(first.label)] += 1 - mix
             if mix:
-                shares[line, self.labels.index(second.label)] += mix
+                shares[line, self.labels.names.index(second.label)] += mix
             contexts.append(context)
             windows.append(loud_window(context, WINDOW, generator=generator))
         spectrogram = standardized_spectrogram(
@@ -172,9 +174,9 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
     @torch.no_grad()
     def scores(self, network: DistillationModel) -> dict[str, float]:
         """Accuracy on held-out recordings: over all labels, and of ESC-50's clips over its labels."""
-        examples, names = self.validation.examples, self.labels.names
+        examples, names = self.validation, self.labels.names
         embeddings = torch.stack([embed_samples(network.encoder, example.samples) for example in examples])
-        truth = torch.tensor([self.labels.index(example.label) for example in examples])
+        truth = torch.tensor([self.labels.names.index(example.label) for example in examples])
         by_text, by_image = (embeddings @ targets.cpu().T for targets in (self.text, self.images))
         right = (by_text.argmax(dim=1) == truth).float()
         top5 = (by_text.topk(min(5, len(names)), dim=1).indices == truth[:, None]).any(dim=1)
@@ -187,7 +189,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
             "pieces": float(len(truth)),
         }
         of_esc = torch.tensor([example.set == "esc" for example in examples])
-        columns = torch.tensor(sorted({self.labels.index(e.label) for e in self.train.examples if e.set == "esc"}))
+        columns = torch.tensor(sorted({self.labels.names.index(e.label) for e in self.train if e.set == "esc"}))
         if of_esc.any() and len(columns):
             chosen = columns[by_text[of_esc][:, columns].argmax(dim=1)]
             scores["top1 esc"] = (chosen == truth[of_esc]).float().mean().item()
