@@ -33,14 +33,13 @@ def test_a_share_has_its_counts() -> None:
 
 def test_only_the_named_section_is_replaced(tmp_path: Path) -> None:
     path = page(tmp_path / "card.md", "mini clip", "mini film")
-    suite.write_sections(path, {"mini film": "new figures"})
-    text = path.read_text()
+    text = suite.fill_sections(path, {"mini film": "new figures"})
     assert text.count("old figures") == text.count("new figures") == 1
     assert text.index("old figures") < text.index("new figures")
     assert text.startswith("# Card\n")
     assert text.endswith("\nthe end\n")
-    suite.write_sections(path, {"mini film": "newer figures"})
-    assert "new figures" not in path.read_text()
+    path.write_text(text)
+    assert "new figures" not in suite.fill_sections(path, {"mini film": "newer figures"})
 
 
 def test_a_page_without_the_markers_is_refused_untouched(tmp_path: Path) -> None:
@@ -48,11 +47,11 @@ def test_a_page_without_the_markers_is_refused_untouched(tmp_path: Path) -> None
     before = path.read_text()
     for name, count in (("mini film", "0 places"), ("mini clip", "2 places")):
         with pytest.raises(W2CError, match=count) as error:
-            suite.write_sections(path, {name: "x"})
+            suite.fill_sections(path, {name: "x"})
         assert suite.section_markers(name)[0] in error.value.hint
     assert path.read_text() == before
     with pytest.raises(W2CError, match="cannot be read"):
-        suite.write_sections(tmp_path / "nowhere.md", {"mini film": "x"})
+        suite.fill_sections(tmp_path / "nowhere.md", {"mini film": "x"})
 
 
 def test_the_model_card_has_a_filled_section_for_each_measure() -> None:

@@ -111,7 +111,9 @@ def _write_page(path: Path, found: dict[str, Table], family: Models, *, seed: in
         f"{family.name} {name}": f"**{table.title}**\n\n{suite.markdown(table)}\n\n{origin}"
         for name, table in found.items()
     }
-    suite.write_sections(path, sections)
+    text = suite.fill_sections(path, sections)
+    with appear_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     typer.echo(f"wrote {path}", err=True)
 
 

@@ -117,11 +117,7 @@ class Options(SimpleNamespace):
         return group(**{name: getattr(self, name) for name in names if getattr(self, name) is not None})
 
     def torch_device(self) -> torch.device:
-        """The device; also sets PyTorch's number of threads.
-
-        Raises:
-            SettingsError: There is no such device.
-        """
+        """The device; also sets PyTorch's number of threads."""
         import torch
 
         from wav2clip_gen.models.registry import choose_device
@@ -148,12 +144,7 @@ class Options(SimpleNamespace):
         return self.out or shipped_folder() / "mini"
 
     def clip_weights(self, name: str | None = None) -> Path:
-        """The CLIP to distill: the named one, or the one trained last.
-
-        Raises:
-            TrainingError: It is not there.
-            WeightsError, SettingsError: There is no such part or file.
-        """
+        """The CLIP to distill: the named one, or the one trained last."""
         from wav2clip_gen.models.registry import find_component
 
         path, hint = self.out_folder() / "clip.safetensors", "run `w2c-gen train clip` first"
@@ -167,14 +158,7 @@ class Options(SimpleNamespace):
     def train(
         self, task: TrainTask[Any], run: str, steps: int | None, *, default: int, share: float = 1, **more: Any
     ) -> Path:
-        """Train for the given steps or a share of the given minutes, or the default, reporting progress.
-
-        Returns:
-            The weights file.
-
-        Raises:
-            TrainingError: Steps and minutes were given.
-        """
+        """Train for the given steps or a share of the given minutes, or the default; returns the weights file."""
         from wav2clip_gen.training.schedule import Schedule
         from wav2clip_gen.training.trainer import Trainer
 
@@ -310,11 +294,7 @@ def wav2clip(options: Options) -> None:
 
 
 def _check_source(options: Options) -> None:
-    """Make sure that there is one source of sounds, and no setting of the other one.
-
-    Raises:
-        TrainingError: There is none or two, or such a setting was given.
-    """
+    """Make sure that there is one source of sounds, and no setting of the other one."""
     if (options.data is None) == (options.videos is None):
         raise TrainingError(
             "nothing to train on was given" if options.data is None else "--data and --videos contradict each other",

@@ -151,19 +151,7 @@ def _table(**figures: Any) -> Table:
     ]
     chosen = sorted(figures["chosen"].items())
     by_class = ", ".join(f"{name} {found.get(name, 0)}/{sum(found.values())}" for name, found in chosen)
-    notes = [
-        f"{films} of {figures['held_out']} held-out sounds, from {figures['classes_present']} classes, a film of the"
-        f" loudest {SECONDS:g} s of each ({figures['settings']}). EfficientNet-Lite0, which took no part in training"
-        f" the family, chooses among {classes} classes of ESC-50 that ImageNet has, from the last {JUDGED:g} s of"
-        f" frames. The sound encoder: {figures['supervision']}.",
-        "Summed: the probabilities of all ImageNet labels of a class, which favours classes of many labels (dog: 118)."
-        " Relative: each class relative to its own mean log probability over all films, which uses no labels of the"
-        " sounds. Shuffled: films and sounds paired in random orders.",
-        "The family's own networks choose by the names of the classes, relative too. The films were optimized for the"
-        " image tower: its choice tells at which stage a class is lost, not how good the films are.",
-        f"Right by class, by the judge, relative: {by_class}.",
-    ]
-    return Table(title="Films of sounds, classified by an independent judge", rows=rows, notes=notes, figures=figures)
+    return Table.of("film", rows, figures, seconds=SECONDS, judged=JUDGED, by_class=by_class)
 
 
 def render_sound(family: Models, piece: AudioExample, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:

@@ -92,14 +92,9 @@ class HeldOut:
         return [seen.get(piece.label, set()) for piece in pieces]
 
     def audioset_names(self) -> list[str]:
-        """The AudioSet names that the data folder lists: YAMNet's 521 of the 527.
-
-        Raises:
-            TrainingError: The list is missing.
-        """
-        return [
-            row["display_name"] for row in read_table(self.data / "teachers" / "yamnet_class_map.csv", "display_name")
-        ]
+        """The AudioSet names that the data folder lists: YAMNet's 521 of the 527."""
+        table = self.data / "teachers" / "yamnet_class_map.csv"
+        return [row["display_name"] for row in read_table(table, "display_name")]
 
 
 @torch.no_grad()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +17,9 @@ from wav2clip_gen.evaluation.suite import Row, Table, format_share, percent
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.optimizer import autocast
-from wav2clip_gen.training.mini.clip import adversarial_step, concept_loss
+from wav2clip_gen.training.mini.clip import PerceptualFeatures, adversarial_step, concept_loss
 from wav2clip_gen.training.mini.concepts import LabeledImages, data_notes, image_concepts, load_concepts
-from wav2clip_gen.training.mini.vqgan import PerceptualFeatures, perplexity, psnr
+from wav2clip_gen.training.mini.vqgan import perplexity, psnr
 
 OnProgress = Callable[[int, int], None]  # examples done, and their total
 
@@ -29,12 +28,6 @@ WITHIN = (1, 5, 10)  # k of the recalls
 RECONSTRUCTIONS = 8  # at a time
 KINDS = {"natural": "photographs", "tiny": "Tiny-ImageNet"}
 RADIUS, RADIUS_SIZE = 2.0, 64  # of the adversary if the weights file has none: L2 over a picture of 64 px in [-1, 1]
-SOUND_NOTE = (
-    "Held out: recordings (fold 4 of ESC-50, a quarter of the other recordings). The sound encoder: {}. The prompt is"
-    " `the sound of NAME`, embedded by the text tower, which was trained separately; the training's own scores use the"
-    " vectors that the encoder was trained towards. A piece may have several right AudioSet names; the classes that"
-    " AudioSet has no name for are left out there."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,65 +98,52 @@ def chance_median(right: list[int], candidates: int) -> int:
 def measure_vqgan(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:
     """Encode, quantize and decode the validation photographs, and compare them with the originals."""
     vqgan, pictures = family.vqgan, held_out.photographs
-    features = _perceptual_features(family)
+    has_stages = hasattr(getattr(family.clip.model.visual, "trunk", None), "forward_intermediates")
+    features = PerceptualFeatures(family.files["clip"]).to(family.device) if has_stages else None
     in_bf16 = autocast("auto", family.device)
     decibels: list[Tensor] = []
     distances: list[Tensor] = []
     steps = torch.zeros(2, vqgan.stride, dtype=torch.float64)  # of reconstructions and originals, by place in a cell
     counts = torch.zeros(vqgan.config.n_embed, device=family.device)
     done = 0
-    for original in pictures.batches(RECONSTRUCTIONS, device=family.device):
+    for batch in pictures.batches(RECONSTRUCTIONS, device=family.device):
         with in_bf16():
-            latent = vqgan.encode(original).float()
+            latent = vqgan.encode(batch).float()
         indices = vqgan.quantize.nearest(latent)
         counts += torch.bincount(indices.flatten(), minlength=len(counts))
         with in_bf16():
             decoded = vqgan.decode(vqgan.quantize.look_up(indices))
         decoded = decoded.float().clamp(0, 1)
-        decibels.append(psnr(decoded, original))
-        steps += len(original) * torch.stack([mean_steps(decoded, vqgan.stride), mean_steps(original, vqgan.stride)])
+        decibels.append(psnr(decoded, batch))
+        steps += len(batch) * torch.stack([mean_steps(decoded, vqgan.stride), mean_steps(batch, vqgan.stride)])
         if features is not None:
-            distances.append(features.distance(decoded, original) * len(original))
-        done += len(original)
+            distances.append(features.distance(decoded, batch) * len(batch))
+        done += len(batch)
         on_progress(done, len(pictures))
-    lattice, lattice_of_pictures = (steps.amax(dim=1) / steps.amin(dim=1).clamp(min=1e-12)).tolist()
-    return _vqgan_table(
-        pictures=len(pictures),
-        size=pictures.size,
-        psnr=torch.cat(decibels).mean().item(),
-        distance=torch.stack(distances).sum().item() / len(pictures) if distances else None,
-        codes=len(counts),
-        codes_used=int((counts > 0).sum()),
-        perplexity=perplexity(counts),
-        lattice=lattice,
-        lattice_of_pictures=lattice_of_pictures,
-    )
-
-
-def _vqgan_table(**figures: Any) -> Table:
-    codes, distance = figures["codes"], figures["distance"]
-    lattice = f"{figures['lattice']:.3f} (originals: {figures['lattice_of_pictures']:.3f})"
+    lattice, original = (steps.amax(dim=1) / steps.amin(dim=1).clamp(min=1e-12)).tolist()
+    figures = {
+        "pictures": len(pictures),
+        "size": pictures.size,
+        "psnr": torch.cat(decibels).mean().item(),
+        "distance": torch.stack(distances).sum().item() / len(pictures) if distances else None,
+        "codes": len(counts),
+        "codes_used": int((counts > 0).sum()),
+        "perplexity": perplexity(counts),
+        "lattice": lattice,
+        "lattice_of_pictures": original,
+    }
     rows: list[Row] = [
         ("PSNR", f"{figures['psnr']:.2f} dB", ""),
-        *([] if distance is None else [("LPIPS-like distance", f"{distance:.3f}", "")]),
-        ("codes in use", format_share(figures["codes_used"], codes), ""),
-        ("perplexity of the codes", f"{figures['perplexity']:,.0f} of {codes:,}", ""),
-        ("lattice: mean steps between pixels by their place in a cell, largest over smallest", lattice, ""),
+        *([("LPIPS-like distance", f"{figures['distance']:.3f}", "")] if distances else []),
+        ("codes in use", format_share(figures["codes_used"], len(counts)), ""),
+        ("perplexity of the codes", f"{figures['perplexity']:,.0f} of {len(counts):,}", ""),
+        (
+            "lattice: mean steps between pixels by their place in a cell, largest over smallest",
+            f"{lattice:.3f} (originals: {original:.3f})",
+            "",
+        ),
     ]
-    note = (
-        f"{figures['pictures']:,} validation photographs of {figures['size']} px, not trained on. The distance is that"
-        " of the family's own image tower, with which the VQGAN may have been trained: it compares VQGANs with each"
-        " other, not with published LPIPS."
-    )
-    title, header = "VQGAN: reconstruction of photographs", ("measure", "figure", "")
-    return Table(title=title, header=header, rows=rows, notes=[note], figures=figures)
-
-
-def _perceptual_features(family: Models) -> PerceptualFeatures | None:
-    """The features of the image tower's stages, if it has stages."""
-    if not hasattr(getattr(family.clip.model.visual, "trunk", None), "forward_intermediates"):
-        return None
-    return PerceptualFeatures(family.files["clip"]).to(family.device)
+    return replace(Table.of("vqgan", rows, figures), header=("measure", "figure", ""))
 
 
 def mean_steps(pictures: Tensor, stride: int) -> Tensor:
@@ -186,7 +166,8 @@ def measure_clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) 
     remarks = data_notes(train.skipped + pictures.skipped, has_encoder=encoder is not None)
     columns = {row: column for column, row in enumerate(train.used)}
     anchors = concepts.vectors[train.used].to(family.device)
-    tower_radius = _training_settings(family).get("radius")
+    training = checkpoints.read_header(family.files["clip"]).training  # of one tower, or of both
+    tower_radius = training.get("image", training).get("settings", {}).get("radius")
     radius = (RADIUS if tower_radius is None else tower_radius) * family.clip.size / RADIUS_SIZE
     examples = {}
     for number, kind in enumerate(KINDS):
@@ -220,30 +201,13 @@ def measure_clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) 
             rank(torch.cat(found) @ anchors.T.cpu(), targets > 0) for found in (embedded, attacked)
         )
     own = "the one the tower was trained against"
-    return _clip_table(clean, robust, radius, own if tower_radius is not None else f"not {own}", remarks)
-
-
-def _clip_table(
-    clean: dict[str, Ranking], robust: dict[str, Ranking], radius: float, adversary: str, remarks: tuple[str, ...]
-) -> Table:
+    adversary = own if tower_radius is not None else f"not {own}"
     rows: list[Row] = []
     for kind, ranking in clean.items():
         rows += ranking.rows(KINDS[kind])
         rows += robust[kind].rows(f"{KINDS[kind]}, adversarial")
-    note = (
-        f"Validation pictures, not trained on, over the {next(iter(clean.values())).candidates} concepts of the"
-        " training pictures. The adversary takes one gradient step from a random start, within an L2 radius of"
-        f" {radius:g} over pictures in [-1, 1]: {adversary}."
-    )
     figures = {"clean": clean, "robust": robust, "radius": radius, "adversary": adversary, "remarks": remarks}
-    title = "CLIP, image tower: classification of pictures by concept"
-    return Table(title=title, rows=rows, notes=[note, *remarks], figures=figures)
-
-
-def _training_settings(family: Models) -> dict[str, float]:
-    """The settings that the image tower was trained with, if its file tells them."""
-    training = checkpoints.read_header(family.files["clip"]).training
-    return training.get("image", training).get("settings", {})
+    return Table.of("clip", rows, figures, *remarks, concepts=len(train.used))
 
 
 def measure_wav2clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:
@@ -282,24 +246,21 @@ def measure_wav2clip(family: Models, held_out: HeldOut, *, on_progress: OnProgre
     esc50, joined = rank(scores[is_esc], right[is_esc]), rank(scores, right)
     audioset = rank(audioset_scores[is_audioset], audioset_right[is_audioset])
     mean = f"the same, top-1, mean over the {len(classes)} classes with clips"
-    return Table(
-        title="Wav2CLIP: classification of sounds by the text tower",
-        rows=[
-            *esc50.rows("ESC-50 clips over its 50 class names"),
-            (mean, percent(mean_of_classes), percent(esc50.chances[1])),
-            *joined.rows("and pieces of other sets of the same classes"),
-            *audioset.rows(f"the same pieces over {len(names)} AudioSet names"),
-        ],
-        notes=[SOUND_NOTE.format(data.supervision(family))],
-        figures={
-            "esc50": esc50,
-            "mean_of_classes": mean_of_classes,
-            "classes": len(classes),
-            "joined": joined,
-            "audioset": audioset,
-            "supervision": data.supervision(family),
-        },
-    )
+    rows = [
+        *esc50.rows("ESC-50 clips over its 50 class names"),
+        (mean, percent(mean_of_classes), percent(esc50.chances[1])),
+        *joined.rows("and pieces of other sets of the same classes"),
+        *audioset.rows(f"the same pieces over {len(names)} AudioSet names"),
+    ]
+    figures = {
+        "esc50": esc50,
+        "mean_of_classes": mean_of_classes,
+        "classes": len(classes),
+        "joined": joined,
+        "audioset": audioset,
+        "supervision": data.supervision(family),
+    }
+    return Table.of("wav2clip", rows, figures)
 
 
 def measure_retrieval(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:
@@ -334,11 +295,5 @@ def measure_retrieval(family: Models, held_out: HeldOut, *, on_progress: OnProgr
         median = f"{ranking.median:g} of {ranking.candidates:,}"
         rows.append((f"{name}: median rank of the first right one", median, f"{ranking.chance_median:g}"))
     supervision = data.supervision(family)
-    note = (
-        f"Text to sound: {by_text.questions} labels, as `the sound of NAME`, each among {by_text.candidates} held-out"
-        f" pieces of sound. Sound to image: {by_sound.questions} held-out pieces, each among {by_sound.candidates:,}"
-        " validation photographs; right are those that show what is visible where the sound occurs. The sound encoder:"
-        f" {supervision}."
-    )
     figures = {"text_to_sound": by_text, "sound_to_image": by_sound, "supervision": supervision}
-    return Table(title="Retrieval", rows=rows, notes=[note], figures=figures)
+    return Table.of("retrieval", rows, figures)

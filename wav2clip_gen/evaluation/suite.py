@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen.config import suggestion
 from wav2clip_gen.errors import SettingsError, W2CError
-from wav2clip_gen.files import appear_whole
 
 if TYPE_CHECKING:
     from wav2clip_gen.models.registry import Models
@@ -35,6 +34,18 @@ class Table:
     notes: list[str]
     figures: dict[str, Any]
     header: Row = ("measure", "figure", "chance")
+
+    @classmethod
+    def of(cls, measure: str, rows: list[Row], figures: dict[str, Any], *more: str, **shown: Any) -> Table:
+        """The table of a measure, with the title and the notes of `notes.yaml`, and `more` notes.
+
+        The notes are filled with the figures and with what is only `shown`.
+        """
+        import yaml
+
+        texts = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))[measure]
+        notes = [note.format(**figures, **shown) for note in texts["notes"]]
+        return cls(title=texts["title"], rows=rows, notes=[*notes, *more], figures=figures)
 
 
 def percent(share: float) -> str:
@@ -77,13 +88,6 @@ def fill_sections(path: Path, sections: dict[str, str]) -> str:
             raise W2CError(message, hint=f"write these two comments once: {begin} {end}")
         text = f"{pieces[0]}{begin}\n\n{content}\n\n{end}{pieces[1]}"
     return text
-
-
-def write_sections(path: Path, sections: dict[str, str]) -> None:
-    """Replace the content of each section of a page, atomically; raises as `fill_sections`, and `OutputError`."""
-    text = fill_sections(path, sections)
-    with appear_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def select_measures(names: str | None) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,7 +33,6 @@ from torch import Tensor
 from wav2clip_gen.errors import TrainingError
 
 Array = NDArray[Any]
-Names = tuple[str, ...]
 Decode = Callable[[bytes], Array | None]  # None if it cannot be decoded
 
 HINT = "give the training data's folder with --data; 'Training them again' in weights/README.md says what is in it"
@@ -55,11 +54,7 @@ class ByteRange:
     length: int
 
     def read(self) -> bytes:
-        """The bytes; fewer than `length` if the file ends before.
-
-        Raises:
-            OSError: The file cannot be read.
-        """
+        """The bytes; fewer than `length` if the file ends before."""
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.length)
@@ -282,38 +277,32 @@ class ImageInfo:
     captions: tuple[str, ...] = ()  # if the concepts in them are not looked up yet
 
 
+@dataclass(frozen=True, eq=False)
 class ImageDataset:
     """Square images of one size; indexing gives those chosen, (B, 3, S, S) uint8."""
 
-    def __init__(
-        self,
-        decoded: DecodedExamples,
-        info: Sequence[ImageInfo],
-        *,
-        size: int,
-        rows: Sequence[int],
-        skipped: Names = (),
-    ) -> None:
-        """Use `rows` of what is decoded; `info` belongs to these rows."""
-        self.info, self.size, self.skipped = tuple(info), size, skipped
-        self._decoded, self._rows = decoded, rows
+    decoded: DecodedExamples
+    rows: Sequence[int]  # of what is decoded
+    info: tuple[ImageInfo, ...]  # of these rows
+    size: int
+    skipped: tuple[str, ...]  # names of unreadable ones
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def __getitem__(self, chosen: Tensor | Sequence[int] | slice) -> Tensor:
         if isinstance(chosen, slice):
-            rows = list(self._rows[chosen])
+            rows = list(self.rows[chosen])
         else:
-            rows = [self._rows[index] for index in (chosen.tolist() if isinstance(chosen, Tensor) else chosen)]
-        found = self._decoded.take(rows)
+            rows = [self.rows[index] for index in (chosen.tolist() if isinstance(chosen, Tensor) else chosen)]
+        found = self.decoded.take(rows)
         stacked = np.stack(found) if found else np.empty((0, self.size, self.size, 3), np.uint8)
         return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
     def subset(self, chosen: Sequence[int]) -> ImageDataset:
         """Only the chosen images."""
-        info, rows = [self.info[index] for index in chosen], [self._rows[index] for index in chosen]
-        return ImageDataset(self._decoded, info, size=self.size, rows=rows, skipped=self.skipped)
+        info, rows = tuple(self.info[index] for index in chosen), [self.rows[index] for index in chosen]
+        return replace(self, info=info, rows=rows)
 
     def batches(self, batch: int, *, device: torch.device, size: int | None = None) -> Iterator[Tensor]:
         """All images (B, 3, S, S) in [0, 1] on a device, in order, scaled to `size` px if that is given."""
@@ -340,9 +329,8 @@ def load_images(data: Path, split: str, *, kind: str = "natural", loader: Loader
     decoded = DecodedExamples(examples, partial(_decode_image, size=SIZES[kind]), loader or Loader())
     if not len(decoded):
         raise TrainingError(f"{data}: no readable picture for {split}-{kind}", hint="fetch the data again")
-    known = [info[example.data] for example in decoded.examples]
-    names = (*skipped, *decoded.skipped)
-    return ImageDataset(decoded, known, size=SIZES[kind], rows=range(len(decoded)), skipped=names)
+    known = tuple(info[example.data] for example in decoded.examples)
+    return ImageDataset(decoded, range(len(decoded)), known, SIZES[kind], (*skipped, *decoded.skipped))
 
 
 def _image_info(example: Example) -> ImageInfo:
@@ -383,18 +371,6 @@ def _decode_image(encoded: bytes, *, size: int) -> Array | None:
             return None
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     return np.asarray(picture)
-
-
-@lru_cache(maxsize=2)
-def epoch_order(count: int, *, epoch: int, seed: int) -> Tensor:
-    """The random order (count,) of the examples in an epoch."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-
-
-def batch_indices(count: int, batch: int, *, step: int, seed: int) -> Tensor:
-    """The examples (batch,) of a step: each once per epoch, shuffled anew for each epoch."""
-    places = [divmod(position, count) for position in range(step * batch, (step + 1) * batch)]
-    return torch.stack([epoch_order(count, epoch=epoch, seed=seed)[position] for epoch, position in places])
 
 
 def random_crops(images: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models.wav2clip import Projection, SpectrogramResNet, Wav2CLIP, Wav2CLIPConfig
-from wav2clip_gen.training.data import epoch_order
-from wav2clip_gen.training.schedule import PlateauSchedule, seeded
+from wav2clip_gen.training.schedule import PlateauSchedule, epoch_order, seeded
 from wav2clip_gen.training.settings import CLIP_SECONDS, DistillSettings
 from wav2clip_gen.training.trainer import TrainTask
 from wav2clip_gen.training.videos import CachedClip, VideoDataset

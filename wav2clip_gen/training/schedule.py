@@ -1,4 +1,4 @@
-"""How a run proceeds: its length and files, learning-rate schedules, weight averaging and seeded generators."""
+"""How a run proceeds: its length and files, learning rates, weight averaging, seeds and the order of examples."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def learning_rate(step: int, steps: int | None, *, peak: float, decay_fraction: 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The source of all random numbers of a step."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(count: int, *, epoch: int, seed: int) -> Tensor:
+    """The random order (count,) of the examples in an epoch."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def batch_indices(count: int, batch: int, *, step: int, seed: int) -> Tensor:
+    """The examples (batch,) of a step: each once per epoch, shuffled anew for each epoch."""
+    places = [divmod(position, count) for position in range(step * batch, (step + 1) * batch)]
+    return torch.stack([epoch_order(count, epoch=epoch, seed=seed)[position] for epoch, position in places])
 
 
 @contextlib.contextmanager

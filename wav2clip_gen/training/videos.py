@@ -174,11 +174,7 @@ class VideoDataset:
     """The clips of a folder or table, and the cache of their sounds and image embeddings by one frozen CLIP."""
 
     def __init__(self, source: Path, clip_weights: Path, cache: Path, *, world: World = SINGLE) -> None:
-        """Find the clips; nothing is decoded yet.
-
-        Raises:
-            TrainingError: There are none.
-        """
+        """Find the clips; nothing is decoded yet."""
         self.world = world
         self.clips = find_clips(source)
         self.clip_digest = hash_file(clip_weights)
@@ -269,9 +265,8 @@ def _write_cached(path: Path, sound: NDArray[np.int16], frames: NDArray[np.float
         with appear_whole(path, option="--runs") as temporary:
             save_file({"sound": sound, "frames": frames}, temporary)
     except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"cannot write {path}: {error}", hint="free some disk space, or choose another folder with --runs"
-        ) from error
+        hint = "free some disk space, or choose another folder with --runs"
+        raise OutputError(f"cannot write {path}: {error}", hint=hint) from error
 
 
 def _read_cached(path: Path) -> tuple[CachedClip, Tensor] | None:

@@ -12,14 +12,14 @@ for its names, and regression from a sentence model (see `concepts`) for common 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
@@ -151,6 +151,31 @@ def concept_loss(network: Perceptor, targets: Tensor, anchors: Tensor) -> Callab
         return F.cross_entropy(scale * embeddings.float() @ anchors.T, targets)
 
     return loss
+
+
+class PerceptualFeatures(nn.Module):
+    """Features of the first stages of the robust image tower, as in LPIPS (Zhang et al., arXiv 1801.03924).
+
+    Without LPIPS' learned weights: channels are normalized and count alike.
+    """
+
+    def __init__(self, clip: Path) -> None:
+        super().__init__()
+        self.perceptor = cast(Perceptor, checkpoints.load(clip, role="clip"))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map images (B, 3, H, W) in [0, 1] to four stages' features (B, C, h, w), unit vectors along C."""
+        inputs = (images - self.perceptor.mean) / self.perceptor.deviation
+        visual: Any = self.perceptor.model.visual
+        stages = visual.trunk.forward_intermediates(inputs, indices=[0, 1, 2, 3], intermediates_only=True)
+        return [F.normalize(stage.float(), dim=1) for stage in stages]
+
+    def distance(self, outputs: Tensor, images: Tensor) -> Tensor:
+        """Mean squared distance of the features, summed over the stages; the gradient flows to `outputs`."""
+        with torch.no_grad():
+            targets = self(images)
+        pairs = zip(self(outputs), targets, strict=True)
+        return torch.stack([(one - other).square().sum(dim=1).mean() for one, other in pairs]).sum()
 
 
 def remove_direction(network: Perceptor, direction: Tensor) -> None:
@@ -312,15 +337,11 @@ def derived_texts(concepts: Concepts, encoder: PhraseEncoder | None, *, seed: in
     """Common words and phrases in random order, with the vectors that the encoder gives them."""
     if encoder is None:
         return Texts((), concepts.vectors[:0])
-    texts = common_words(encoder.sentences.vocabulary, concepts) + noun_phrases(concepts, seed=seed)
+    vocabulary = encoder.sentences.vocabulary
+    words = {word for word in vocabulary if word.isascii() and word.isalpha() and len(word) >= 3}  # not word pieces
+    texts = sorted(words - set(concepts.names)) + noun_phrases(concepts, seed=seed)
     shuffled = [texts[at] for at in torch.randperm(len(texts), generator=step_generator(seed, -4)).tolist()]
     return Texts(tuple(shuffled), encoder([f"a {text}" for text in shuffled]))
-
-
-def common_words(vocabulary: Sequence[str], concepts: Concepts) -> list[str]:
-    """Whole English words of a vocabulary that the table lacks."""
-    words = {word for word in vocabulary if word.isascii() and word.isalpha() and len(word) >= 3}
-    return sorted(words - set(concepts.names))
 
 
 def noun_phrases(concepts: Concepts, *, seed: int) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -307,8 +307,7 @@ def fit_prior(
         TrainingError: Some of the data is missing.
         WeightsError: `clip` is no CLIP.
     """
-    perceptor = checkpoints.load(clip, role="clip").to(device)
-    assert isinstance(perceptor, Perceptor)
+    perceptor = cast(Perceptor, checkpoints.load(clip, role="clip")).to(device)
     concepts, encoder = load_concepts(data)
     train, validation = (LabeledImages(data, split, concepts, loader=loader) for split in ("train", "val"))
     embedded, held_out = embed_images(perceptor, train), embed_images(perceptor, validation)

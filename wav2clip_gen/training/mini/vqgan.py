@@ -6,7 +6,9 @@ from luminance for the same reason.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,11 @@ from torch import Tensor, nn
 
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
-from wav2clip_gen.training.data import batch_indices, load_images, random_crops
+from wav2clip_gen.training.data import load_images, random_crops
+from wav2clip_gen.training.mini.clip import PerceptualFeatures
 from wav2clip_gen.training.mini.concepts import data_notes
-from wav2clip_gen.training.schedule import seeded, step_generator
+from wav2clip_gen.training.schedule import batch_indices, seeded, step_generator
 from wav2clip_gen.training.settings import VQGANSettings
 from wav2clip_gen.training.trainer import TrainTask
 
@@ -63,10 +65,6 @@ class VQGANTask(TrainTask[VQGAN]):
 
         `clip` is a trained image tower for the perceptual loss. `start` is a VQGAN to fine-tune; it has its codes,
         so the share of the run without them is omitted.
-
-        Raises:
-            TrainingError: Data is missing, or `start` has another size.
-            WeightsError: `clip` or `start` cannot be read.
         """
         super().__init__(settings or VQGANSettings(), **common)
         self.images, self.validation = (load_images(data, split, loader=self.loader) for split in ("train", "val"))
@@ -93,10 +91,7 @@ class VQGANTask(TrainTask[VQGAN]):
         self._before: dict[str, Any] = checkpoints.read_header(start).training if start else {}
         self._counts = torch.ones(config.n_embed, device=self.device)
         self._sums = self.network.quantize.codes.detach().clone()
-        # of the current step, for the updates after it
-        self._cells: Tensor | None = None  # (N, D) latents
-        self._pair: tuple[Tensor, Tensor] | None = None  # images and reconstructions
-        self._generator = torch.Generator()
+        self._updates: list[Callable[[], None]] = []  # after the current step
 
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
         """Reconstruct a batch of crops, or every fourth step a few whole images."""
@@ -113,16 +108,16 @@ class VQGANTask(TrainTask[VQGAN]):
                 codes = self.network.quantize.look_up(self.network.quantize.nearest(latent.detach()))
                 quantized = latent + (codes - latent).detach()
                 terms["commitment"] = self.settings.commitment * F.mse_loss(latent.float(), codes)
-                self._cells = rearrange(latent.detach().float(), "b d h w -> (b h w) d")
+                cells = rearrange(latent.detach().float(), "b d h w -> (b h w) d")
+                self._updates.append(partial(self._update_codes, cells, generator))
             outputs = self.network.decode(quantized).float()
             if self._features is not None and progress >= self.settings.perceptual_from:
                 shifted = random_shift(outputs, images, most=self.network.stride, generator=generator)
                 terms["perceptual"] = self.settings.perceptual * self._features.distance(*shifted)
-        self._generator = generator
         terms |= reconstruction_losses(outputs, images)
         terms["lattice"] = self.settings.lattice * lattice_loss(outputs, images, cell=self.network.stride)
         if self._discriminator is not None and progress >= self.settings.adversarial_from:
-            self._pair = images, outputs.detach()
+            self._updates.append(partial(self._discriminator.update, images, outputs.detach()))
             terms["adversarial"] = self._adversarial(self._discriminator, outputs, terms, progress)
         return terms
 
@@ -167,15 +162,12 @@ class VQGANTask(TrainTask[VQGAN]):
 
     def after_step(self) -> None:
         """Update the codes and the discriminator from this step's latents and reconstructions."""
-        if self._cells is not None:
-            self._update_codes(self._cells)
-            self._cells = None
-        if self._discriminator is not None and self._pair is not None:
-            self._discriminator.update(*self._pair)
-            self._pair = None
+        for update in self._updates:
+            update()
+        self._updates.clear()
 
     @torch.no_grad()
-    def _update_codes(self, cells: Tensor) -> None:
+    def _update_codes(self, cells: Tensor, generator: torch.Generator) -> None:
         """Move each code to the running mean of its cells (N, D), and unused ones to one of these cells."""
         codebook = self.network.quantize
         nearest = codebook.nearest(cells.T[None, :, :, None]).flatten()
@@ -185,7 +177,7 @@ class VQGANTask(TrainTask[VQGAN]):
         self._sums.lerp_(sums, 1 - CODE_DECAY)
         dead = (self._counts < DEAD_BELOW).nonzero().flatten()
         if len(dead):
-            chosen = torch.randint(len(cells), (len(dead),), generator=self._generator).to(cells.device)
+            chosen = torch.randint(len(cells), (len(dead),), generator=generator).to(cells.device)
             self._sums[dead] = cells[chosen]
             self._counts[dead] = 1.0
         codebook.codes.copy_(self._sums / self._counts[:, None])
@@ -265,33 +257,6 @@ def kmeans(points: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
         spare = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
         centers = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], spare)
     return centers
-
-
-class PerceptualFeatures(nn.Module):
-    """Features of the first stages of the robust image tower, as in LPIPS (Zhang et al., arXiv 1801.03924).
-
-    Without LPIPS' learned weights: channels are normalized and count alike.
-    """
-
-    def __init__(self, clip: Path) -> None:
-        super().__init__()
-        perceptor = checkpoints.load(clip, role="clip")
-        assert isinstance(perceptor, Perceptor)
-        self.perceptor = perceptor
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images (B, 3, H, W) in [0, 1] to four stages' features (B, C, h, w), unit vectors along C."""
-        inputs = (images - self.perceptor.mean) / self.perceptor.deviation
-        visual: Any = self.perceptor.model.visual
-        stages = visual.trunk.forward_intermediates(inputs, indices=[0, 1, 2, 3], intermediates_only=True)
-        return [F.normalize(stage.float(), dim=1) for stage in stages]
-
-    def distance(self, outputs: Tensor, images: Tensor) -> Tensor:
-        """Mean squared distance of the features, summed over the stages; the gradient flows to `outputs`."""
-        with torch.no_grad():
-            targets = self(images)
-        pairs = zip(self(outputs), targets, strict=True)
-        return torch.stack([(one - other).square().sum(dim=1).mean() for one, other in pairs]).sum()
 
 
 def random_shift(*images: Tensor, most: int, generator: torch.Generator) -> list[Tensor]:

@@ -8,7 +8,7 @@ embedding.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,8 +107,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
 
     def _image_targets(self, data: Path, clip: Path, concepts: Concepts) -> tuple[Tensor, tuple[str, ...]]:
         """For each label the unit vector (K, D) of the images of its concepts, and the names of unreadable images."""
-        perceptor = checkpoints.load(clip, role="clip").to(self.device)
-        assert isinstance(perceptor, Perceptor)
+        perceptor = cast(Perceptor, checkpoints.load(clip, role="clip")).to(self.device)
         images = load_images(data, "train", loader=Loader(memory=0, workers=self.loader.workers))  # each is used once
         shown = image_concepts(data, images.info, concepts)
         means, known = concept_means(perceptor, images, shown, len(concepts.names))
