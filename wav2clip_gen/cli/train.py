@@ -17,7 +17,7 @@ import typer
 
 from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.cli.options import describe_default
-from wav2clip_gen.errors import OutputError, TrainingError
+from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.fields import SettingsGroup, describe_range
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.training.settings import (
@@ -345,14 +345,11 @@ def install_weights(weights: Path, folder: Path) -> None:
     Raises:
         OutputError: The disk is full or cannot be written.
     """
+    from wav2clip_gen.training.schedule import writing
+
     target = folder / weights.name
-    try:
+    with writing(target, f"the weights are in {weights}: make room, or choose another folder with --out"):
         folder.mkdir(parents=True, exist_ok=True)
         with appear_whole(target) as temporary:
             shutil.copyfile(weights, temporary)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror}",
-            hint=f"the weights are in {weights}: make room, or choose another folder with --out",
-        ) from error
     typer.echo(f"wrote {target}", err=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
@@ -69,6 +70,16 @@ def ensure_space(folder: Path, needed: int, *, what: str) -> None:
             f"{folder}: {free / 1e6:,.0f} MB are free, and {what} may take {needed / 1e6:,.0f} MB",
             hint="free some disk space, or choose another folder with --runs",
         )
+
+
+@contextlib.contextmanager
+def writing(path: Path, hint: str) -> Iterator[None]:
+    """Raise failures to write a file inside the block as an OutputError with this hint."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's writer turns a full disk into a RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(f"cannot write {path}: {reason}", hint=hint) from error
 
 
 class PlateauSchedule:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wav2clip_gen.drawing import clock
-from wav2clip_gen.errors import OutputError, TrainingError
+from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.training.data import Loader
@@ -33,9 +33,11 @@ from wav2clip_gen.training.schedule import (
     learning_rate,
     seeded,
     step_generator,
+    writing,
 )
 
 MEASURED_STEPS = 40  # after which a run that was given minutes is converted to a number of steps
+FULL_DISK = "free some disk space, then resume: the last good checkpoint is kept"
 COPIES = 8  # of a network on the disk: weights, average and two moments, in the old checkpoint and in the new one
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -168,7 +170,9 @@ class Trainer(Generic[Network]):
         reported = saved = scored = time.monotonic()
         sums: dict[str, float] = {}
         count = 0
-        while not self._is_over():
+        while self.steps is None or self.step < self.steps:
+            if self.task.plateau is not None and self.task.plateau.exhausted:
+                break
             for name, value in self._train_step().items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
@@ -193,10 +197,6 @@ class Trainer(Generic[Network]):
         left = "" if self.steps is None else f"  {clock((self.steps - self.step) * seconds)} left"
         message = f"step {self.step}/{self.steps or '?'}  {terms}  {1 / seconds:.2f} it/s{left}"
         return TrainingProgress(self.step, message, losses=losses)
-
-    def _is_over(self) -> bool:
-        exhausted = self.task.plateau is not None and self.task.plateau.exhausted
-        return exhausted or (self.steps is not None and self.step >= self.steps)
 
     def _train_step(self) -> dict[str, float]:
         task, began = self.task, time.monotonic()
@@ -288,11 +288,8 @@ class Trainer(Generic[Network]):
             "task": self.task.state_dict(),
         }
         path = self.schedule.checkpoint
-        try:
-            with appear_whole(path, option="--runs") as temporary:
-                torch.save(state, temporary)
-        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            raise _write_error(path, error) from error
+        with writing(path, FULL_DISK), appear_whole(path, option="--runs") as temporary:
+            torch.save(state, temporary)
 
     def _resume(self) -> None:
         """Restore the state of the checkpoint.
@@ -337,7 +334,8 @@ class MetricsLog:
         """Open the log.
 
         Raises:
-            TrainingError: TensorBoard is not installed, or its folder cannot be written to.
+            TrainingError: TensorBoard is not installed.
+            OutputError: Its folder cannot be written to.
         """
         self._path = path
         self._writer: Any = None
@@ -347,12 +345,8 @@ class MetricsLog:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise TrainingError("TensorBoard is not installed", hint="pip install tensorboard") from None
-        try:
+        with writing(tensorboard, "choose another folder with --tensorboard"):
             self._writer = SummaryWriter(str(tensorboard))
-        except OSError as error:
-            raise TrainingError(
-                f"cannot write into {tensorboard}: {error.strerror}", hint="choose another folder with --tensorboard"
-            ) from error
 
     def write(self, step: int, *, scalars: Mapping[str, float] | None = None, **entry: Any) -> None:
         """Append an entry to the log; its groups of numbers and `scalars` also go to TensorBoard.
@@ -360,11 +354,8 @@ class MetricsLog:
         Raises:
             OutputError: The disk is full or cannot be written.
         """
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **entry}) + "\n")
-        except OSError as error:
-            raise _write_error(self._path, error) from error
+        with writing(self._path, FULL_DISK), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **entry}) + "\n")
         if self._writer is not None:
             groups = {group: values for group, values in entry.items() if isinstance(values, dict)}
             named = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
@@ -375,10 +366,3 @@ class MetricsLog:
         """Flush and close TensorBoard's event files."""
         if self._writer is not None:
             self._writer.close()
-
-
-def _write_error(path: Path, error: Exception) -> OutputError:
-    return OutputError(
-        f"cannot write {path}: {str(error).splitlines()[0]}",
-        hint="free some disk space, then resume: the last good checkpoint is kept",
-    )

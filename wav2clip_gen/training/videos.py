@@ -30,12 +30,12 @@ from torch import Tensor
 
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import ENCODER_RATE
-from wav2clip_gen.errors import OutputError, TrainingError, VideoError
+from wav2clip_gen.errors import TrainingError, VideoError
 from wav2clip_gen.files import appear_whole, hash_file
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.training.distributed import SINGLE, World
-from wav2clip_gen.training.schedule import ensure_space
+from wav2clip_gen.training.schedule import ensure_space, writing
 from wav2clip_gen.training.settings import CLIP_SECONDS
 from wav2clip_gen.training.trainer import TrainingProgress
 
@@ -151,23 +151,13 @@ class CachedClip:
 
     path: Path
     samples: int  # of its sound, at 16 kHz
+    target: Tensor  # (D,) unit vector, the mean over its frames' embeddings
 
     def read_sound(self, start: int, length: int) -> Tensor:
         """Up to `length` samples (n,) of its sound, float32 in [-1, 1]."""
         with safe_open(self.path, framework="np") as file:
             part = file.get_slice("sound")[start : min(start + length, self.samples)]
         return torch.from_numpy(part.astype(np.float32) / 32768)
-
-
-@dataclass(frozen=True, eq=False)
-class ClipSet:
-    """Clips on one side of the split with their image embeddings."""
-
-    clips: tuple[CachedClip, ...]
-    targets: Tensor  # (N, D) unit vectors, the mean over each clip's frames
-
-    def __len__(self) -> int:
-        return len(self.clips)
 
 
 class VideoDataset:
@@ -206,12 +196,15 @@ class VideoDataset:
             except (VideoError, TrainingError):
                 skipped += 1
             else:
-                _write_cached(path, sound, _embed(perceptor, frames))
+                tensors = {"sound": sound, "frames": _embed(perceptor, frames)}
+                hint = "free some disk space, or choose another folder with --runs"
+                with writing(path, hint), appear_whole(path, option="--runs") as temporary:
+                    save_file(tensors, temporary)
             if number % REPORT_EVERY == 0 or number == len(own):
                 yield TrainingProgress(number, f"{number}/{len(own)} clips embedded, {skipped} skipped")
         self.world.barrier()
 
-    def split(self) -> tuple[ClipSet, ClipSet, tuple[str, ...]]:
+    def split(self) -> tuple[list[CachedClip], list[CachedClip], tuple[str, ...]]:
         """Training clips, held-out clips, and the names of unreadable ones.
 
         Raises:
@@ -225,10 +218,7 @@ class VideoDataset:
                 f"{self._source}: none of its {len(self.clips)} clips can be read, not even {skipped[0]}",
                 hint="give clips with a picture and a second of sound, or another folder",
             )
-        train, held_out = (
-            ClipSet(tuple(found[clip][0] for clip in side), torch.stack([found[clip][1] for clip in side]))
-            for side in split_clips(list(found))
-        )
+        train, held_out = ([found[clip] for clip in side] for side in split_clips(list(found)))
         return train, held_out, skipped
 
 
@@ -260,17 +250,8 @@ def _embed(perceptor: Perceptor, frames: NDArray[np.uint8]) -> NDArray[np.float1
     return perceptor.encode_images(images).cpu().numpy().astype(np.float16)
 
 
-def _write_cached(path: Path, sound: NDArray[np.int16], frames: NDArray[np.float16]) -> None:
-    try:
-        with appear_whole(path, option="--runs") as temporary:
-            save_file({"sound": sound, "frames": frames}, temporary)
-    except (OSError, SafetensorError) as error:
-        hint = "free some disk space, or choose another folder with --runs"
-        raise OutputError(f"cannot write {path}: {error}", hint=hint) from error
-
-
-def _read_cached(path: Path) -> tuple[CachedClip, Tensor] | None:
-    """A clip of the cache and the mean (D,) of its frames; None if missing or damaged."""
+def _read_cached(path: Path) -> CachedClip | None:
+    """A clip of the cache; None if missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -279,7 +260,7 @@ def _read_cached(path: Path) -> tuple[CachedClip, Tensor] | None:
             samples = file.get_slice("sound").get_shape()[0]
     except (SafetensorError, OSError):
         return None
-    return CachedClip(path, samples), F.normalize(frames.mean(dim=0), dim=-1)
+    return CachedClip(path, samples, F.normalize(frames.mean(dim=0), dim=-1))
 
 
 def _fingerprint(clip: VideoClip) -> str:

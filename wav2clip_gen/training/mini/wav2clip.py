@@ -157,11 +157,8 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
                 shares[line, self.labels.names.index(second.label)] += mix
             contexts.append(context)
             windows.append(loud_window(context, WINDOW, generator=generator))
-        spectrogram = standardized_spectrogram(
-            self.network.encoder.audio_encoder,
-            torch.stack(contexts).to(self.device),
-            torch.stack(windows).to(self.device),
-        )
+        encoder = self.network.encoder.audio_encoder
+        spectrogram = standardized_spectrogram(encoder, contexts, windows, device=self.device)
         return mask_spectrogram(spectrogram, generator=generator), shares.to(self.device)
 
     def _augment(self, example: AudioExample, generator: torch.Generator) -> Tensor:
