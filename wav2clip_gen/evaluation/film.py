@@ -42,17 +42,10 @@ from wav2clip_gen.training.mini.audio import AudioExample
 SECONDS = 2.0  # of film for each sound
 JUDGED = 1.0  # seconds at the film's end that are classified
 STEP = 0.1  # seconds between the places where the loudest stretch may begin
-
-
-def _span(first: str, last: str = "") -> range:
-    """Read `151-268` or `7`, split at the dash."""
-    return range(int(first), int(last or first) + 1)
-
-
 SIZE = 224  # pixels along each side of the judge's input
 MEAN, DEVIATION = 127 / 255, 128 / 255  # what the Lite networks were trained with, instead of ImageNet's per channel
 LABELS = 1000  # of ImageNet
-SHUFFLES = 10_000
+SHUFFLES = 10_000  # of the permutation test
 MAX_PICTURES = 400  # of a kind that the judge is tested on
 BATCH = 32
 JUDGE_TESTS = {
@@ -60,10 +53,10 @@ JUDGE_TESTS = {
     "reconstructed": "the judge on the same photographs reconstructed by the VQGAN",
     "tiny": "the judge on Tiny-ImageNet's validation pictures, 64 px",
 }
-IMAGENET_LABELS = {  # class by what is visible -> indices of ImageNet's 1,000 labels
-    name: [row for span in str(spans).split(", ") for row in _span(*span.split("-"))]
-    for name, spans in CLASSES["imagenet"].items()
-}
+IMAGENET_LABELS: dict[str, list[int]] = {}  # class by what is visible -> indices of ImageNet's 1,000 labels
+for _name, _spans in CLASSES["imagenet"].items():  # such as 460, 976-978
+    _edges = [[int(edge) for edge in span.split("-")] for span in str(_spans).split(", ")]
+    IMAGENET_LABELS[_name] = [row for edges in _edges for row in range(edges[0], edges[-1] + 1)]
 JUDGED_CLASSES = tuple(IMAGENET_LABELS)
 
 Judge = Callable[[Tensor], Tensor]  # pictures (B, 3, H, W) in [0, 1] -> probabilities (B, 1000) of ImageNet's labels

@@ -341,22 +341,22 @@ def _image_info(example: Example) -> ImageInfo:
     """
     known = {name: value for name, value in example.metadata.items() if value is not None}
     label = known.get("label", known.get("cls", ""))
-    captions = known.get("captions", known.get("caption", known.get("txt", ())))
-    texts = {
-        "anchors": known.get("anchors", ()),
-        "captions": () if "anchors" in known else [captions] if isinstance(captions, str) else captions,
-    }
-    for values in texts.values():
-        if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
-            raise TypeError("not a list of texts")
     if not isinstance(label, str | int):
         raise TypeError("label")
+    captions = known.get("captions", known.get("caption", known.get("txt", ())))
     return ImageInfo(
         key=example.key,
         set=str(known.get("set", example.set)),
         label=str(label),
-        **{name: tuple(values) for name, values in texts.items()},
+        anchors=_texts(known.get("anchors", ())),
+        captions=() if "anchors" in known else _texts([captions] if isinstance(captions, str) else captions),
     )
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise TypeError("not a list of texts")
+    return tuple(values)
 
 
 def _decode_image(encoded: bytes, *, size: int) -> Array | None:

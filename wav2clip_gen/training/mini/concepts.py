@@ -1,7 +1,8 @@
-"""The concept table: names with unit vectors in CLIP ViT-B/32's text space, and which concepts an image shows.
+"""The concept table, which concepts an image shows, and the prior that is fitted to both.
 
-Most vectors are real CLIP text embeddings. Names that the table lacks (sea, rain, fire, street) get a vector by ridge
-regression from the embeddings of a sentence model to the real ones.
+The table has names with unit vectors in CLIP ViT-B/32's text space. Most are real CLIP text embeddings. Names that it
+lacks (sea, rain, fire, street) get a vector by ridge regression from the embeddings of a sentence model to the real
+ones. The prior of the small family is ridge regression from embeddings to colors, in closed form.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.prior import ConceptPrior
 from wav2clip_gen.training.data import ImageDataset, ImageInfo, Loader, load_images, read_arrays, read_table
 
-RIDGE = 0.5
+RIDGE = 0.5  # penalty of the regression of vectors
 COLUMNS = ("set", "label", "human_name", "anchors", "how")  # of the table of labels
 FEWEST_IMAGES = 12  # for which a label without an anchor gets a concept of its own
 KINDS = ("natural", "tiny")  # of images
 SIDE = 16  # cells of a color layout along each side
-PENALTY = 5.0  # of the regression
+PENALTY = 5.0  # of the regression of colors
 CONTRAST = 2.5  # factor of the distance from the mean image: expectations are paler than images
-BATCH = 64
+BATCH = 64  # images at a time
 WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))  # tables of names
 NO_SENTENCE_MODEL = (
     "concepts without a CLIP embedding of their own (sea, rain, fire, ...) are left out:"
