@@ -65,7 +65,7 @@ class Example:
     """An encoded image or sound of a shard with its metadata."""
 
     key: str
-    set: str  # the data set it comes from, according to the shard's name
+    set: str  # the data set it comes from, according to its metadata or the shard's name
     data: ByteRange
     metadata: dict[str, Any]  # with `cls` and `txt` if there are such members
 
@@ -104,7 +104,8 @@ def read_shards(data: Path, kind: str, prefix: str, suffixes: Sequence[str], ski
                 skipped.append(f"{path.name}:{key}")
                 continue
             for span, metadata in found:
-                examples.append(Example(key=str(metadata.get("key", key)), set=own, data=span, metadata=metadata))
+                name = own if metadata.get("set") is None else str(metadata["set"])
+                examples.append(Example(key=str(metadata.get("key", key)), set=name, data=span, metadata=metadata))
         if (len(examples), len(skipped)) == before:
             raise TrainingError(
                 f"{path}: contains no examples", hint=f"a shard has members {', '.join(suffixes)}; or remove it"
@@ -346,7 +347,7 @@ def _image_info(example: Example) -> ImageInfo:
     captions = known.get("captions", known.get("caption", known.get("txt", ())))
     return ImageInfo(
         key=example.key,
-        set=str(known.get("set", example.set)),
+        set=example.set,
         label=str(label),
         anchors=_texts(known.get("anchors", ())),
         captions=() if "anchors" in known else _texts([captions] if isinstance(captions, str) else captions),

@@ -80,20 +80,15 @@ def load_audio(data: Path, *, loader: Loader | None = None) -> tuple[Examples, E
     examples: list[AudioExample] = []
     folds: dict[str, int] = {}  # key of a sound -> its fold in ESC-50
     for index, example in enumerate(decoded.examples):
-        name, label = set_of(example), labels[example.data]
-        read = partial(decoded.__getitem__, index)
-        examples.append(AudioExample(example.key, name, merged.get((name, label), label), recording_of(example), read))
+        label, read = labels[example.data], partial(decoded.__getitem__, index)
+        label = merged.get((example.set, label), label)
+        examples.append(AudioExample(example.key, example.set, label, recording_of(example), read))
         if "fold" in example.metadata:
             folds[example.key] = example.metadata["fold"]
     validation = validation_groups(examples, folds)
     train = [example for example in examples if example.group not in validation]
     held_out = [example for example in examples if example.group in validation]
     return train, held_out, (*skipped, *decoded.skipped)
-
-
-def set_of(example: Example) -> str:
-    """The data set a sound comes from."""
-    return str(example.metadata.get("set", example.set))
 
 
 def recording_of(example: Example) -> str:
@@ -105,7 +100,7 @@ def recording_of(example: Example) -> str:
         number = found.group(1) if found else None
     if number is not None:
         return f"freesound {number}"
-    return f"{set_of(example)} {source} {metadata.get('title', example.key)}"
+    return f"{example.set} {source} {metadata.get('title', example.key)}"
 
 
 def _decode_sound(encoded: bytes) -> Array | None:
