@@ -171,12 +171,10 @@ def measure_clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) 
     radius = (RADIUS if tower_radius is None else tower_radius) * family.clip.size / RADIUS_SIZE
     examples = {}
     for number, kind in enumerate(KINDS):
-        of_kind = pictures.of_kind(number)
-        known = [index for index in of_kind if any(row in columns for row in pictures.concepts[index])]
+        known = pictures.with_any(number, columns)
         chosen = [known[index] for index in held_out.sample(len(known))]
         if chosen:
-            sample = pictures.datasets[number].subset([index - of_kind.start for index in chosen])
-            examples[kind] = sample, pictures.targets(chosen, columns)
+            examples[kind] = pictures.subset(number, chosen), pictures.targets(chosen, columns)
     if not examples:
         raise W2CError(
             "no validation picture shows a trained concept", hint="fetch the data again, or give another folder"

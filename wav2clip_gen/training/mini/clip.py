@@ -53,7 +53,6 @@ class ImageTowerTask(TrainTask[Perceptor]):
     """Train the image tower to embed an image at the vectors of the concepts it shows."""
 
     name = "clip"
-
     settings: ImageTowerSettings
 
     def __init__(self, data: Path, settings: ImageTowerSettings | None = None, **common: Any) -> None:
@@ -112,7 +111,7 @@ class ImageTowerTask(TrainTask[Perceptor]):
         for number in range(len(self.train.datasets)):
             lines = [line for line, index in enumerate(chosen) if index in self.train.of_kind(number)]
             if lines:
-                pixels = self.train.pixels(number, [chosen[line] for line in lines])
+                pixels = self.train.subset(number, [chosen[line] for line in lines])[:]
                 views[lines] = random_cutouts(pixels, size, generator=generator)
         return views
 
@@ -121,14 +120,10 @@ class ImageTowerTask(TrainTask[Perceptor]):
         correct: dict[str, list[Tensor]] = {name: [] for name in (*KINDS, *(f"robust {kind}" for kind in KINDS))}
         generator = step_generator(self.seed, -2)
         for number, kind in enumerate(KINDS):
-            of_kind, shown = self.validation.of_kind(number), self.validation.concepts
-            chosen = [at for at in of_kind if any(row in self.columns for row in shown[at])][:MOST_VALIDATED]
-            for start in range(0, len(chosen), CHUNK):
-                chunk = chosen[start : start + CHUNK]
-                pixels = self.validation.pixels(number, chunk)
-                images = F.interpolate(pixels.float() / 255, size=(network.size, network.size), mode="area")
-                images = images.to(self.device)
-                targets = self.validation.targets(chunk, self.columns).to(self.device)
+            chosen = self.validation.with_any(number, self.columns)[:MOST_VALIDATED]
+            pictures = self.validation.subset(number, chosen).batches(CHUNK, device=self.device, size=network.size)
+            shares = self.validation.targets(chosen, self.columns).to(self.device)
+            for images, targets in zip(pictures, shares.split(CHUNK), strict=False):
                 correct[kind].append(self._is_correct(network, images, targets))
                 perturbed = self.attack(network, images, targets, generator)
                 correct[f"robust {kind}"].append(self._is_correct(network, perturbed, targets))
@@ -248,7 +243,6 @@ class TextTowerTask(TrainTask[Perceptor]):
     """Train the text tower to embed names and phrases at their vectors."""
 
     name = "clip"
-
     settings: TextTowerSettings
 
     def __init__(self, data: Path, settings: TextTowerSettings | None = None, **common: Any) -> None:

@@ -261,10 +261,14 @@ class LabeledImages:
         start = sum(len(dataset) for dataset in self.datasets[:number])
         return range(start, start + len(self.datasets[number]))
 
-    def pixels(self, number: int, chosen: list[int]) -> Tensor:
-        """Chosen images of one of the datasets, (B, 3, S, S) uint8."""
+    def subset(self, number: int, chosen: list[int]) -> ImageDataset:
+        """Chosen images of one of the datasets."""
         start = self.of_kind(number).start
-        return self.datasets[number][[index - start for index in chosen]]
+        return self.datasets[number].subset([index - start for index in chosen])
+
+    def with_any(self, number: int, columns: dict[int, int]) -> list[int]:
+        """The images of one of the datasets that show any of the concepts, row -> column."""
+        return [at for at in self.of_kind(number) if any(row in columns for row in self.concepts[at])]
 
     def weights(self) -> Tensor:
         """Sampling weights: the rarer an image's concepts, the more often it is drawn."""
