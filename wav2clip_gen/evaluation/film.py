@@ -92,6 +92,12 @@ def measure_film(family: Models, held_out: HeldOut, *, on_progress: Callable[[in
     relative = relative_to_mean(probabilities.clamp(min=1e-12).log())
     pairs = list(zip(true_classes, [JUDGED_CLASSES[choice] for choice in relative.argmax(dim=1).tolist()], strict=True))
 
+    picture, painting = settings.picture, settings.painting
+    described = (
+        f"default settings: {picture.width}x{picture.height} px, {picture.fps:g} fps, {painting.first_steps} steps for"
+        f" the first frame, {painting.steps} for each other, {painting.cuts} cuts"
+    )
+
     def classified(scores: Tensor) -> Classification:
         return classify(scores, truth, generator=held_out.generator(-6))
 
@@ -100,7 +106,7 @@ def measure_film(family: Models, held_out: HeldOut, *, on_progress: Callable[[in
         held_out=len(known),  # sounds of the judge's classes
         classes=len(JUDGED_CLASSES),
         classes_present=len(set(true_classes)),
-        settings=_describe(settings),
+        settings=described,
         summed=classified(probabilities),
         relative=classified(relative),
         audio_encoder=classified(
@@ -185,14 +191,6 @@ def _alternating(pieces: Iterable[AudioExample], key: Callable[[AudioExample], H
 def relative_to_mean(scores: Tensor) -> Tensor:
     """Scores (films, classes) minus each class's mean over the films: what a film has more of than others."""
     return scores - scores.mean(dim=0)
-
-
-def _describe(settings: Settings) -> str:
-    picture, painting = settings.picture, settings.painting
-    return (
-        f"default settings: {picture.width}x{picture.height} px, {picture.fps:g} fps, {painting.first_steps} steps for"
-        f" the first frame, {painting.steps} for each other, {painting.cuts} cuts"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
