@@ -65,7 +65,7 @@ def test_imports_run_one_way(path: Path) -> None:
     [
         "import wav2clip_gen",
         "import wav2clip_gen.cli.app, wav2clip_gen.cli.render, wav2clip_gen.cli.doctor, wav2clip_gen.cli.train",
-        "import wav2clip_gen.cli.evaluate, wav2clip_gen.evaluation.suite, wav2clip_gen.evaluation.tables",
+        "import wav2clip_gen.cli.evaluate, wav2clip_gen.evaluation.suite",
         "import wav2clip_gen.cli.analyze, wav2clip_gen.analysis, wav2clip_gen.plot",
         "import wav2clip_gen.preview, wav2clip_gen.contact_sheet, wav2clip_gen.images",
         "import wav2clip_gen.config, wav2clip_gen.errors, wav2clip_gen.job, wav2clip_gen.record",

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.training.conftest import COLOURS, ToySentences, add, write_pictures, write_table, write_text
-from wav2clip_gen.evaluation.classes import AUDIOSET
+from wav2clip_gen.evaluation.held_out import AUDIOSET
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.mini import concepts
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wav2clip_gen.cli.evaluate import app
-from wav2clip_gen.evaluation.tables import section_markers
+from wav2clip_gen.evaluation.suite import section_markers
 from wav2clip_gen.training.mini import concepts
 
 

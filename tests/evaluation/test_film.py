@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.evaluation.conftest import LOUD_FROM
 from wav2clip_gen.config import Settings
-from wav2clip_gen.evaluation import film, judge, suite
+from wav2clip_gen.evaluation import film, suite
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.mini.audio import AudioExample
@@ -38,8 +38,7 @@ def test_the_judge_classifies_the_end_of_each_film(
     mini: Models, toy_data: Path, tiny: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = DogJudge()
-    for module in (film, judge):
-        monkeypatch.setattr(module, "load_judge", lambda device="cpu": stub)
+    monkeypatch.setattr(film, "load_judge", lambda device="cpu": stub)
     monkeypatch.setattr(film, "Settings", lambda: tiny)
     monkeypatch.setattr(film, "SECONDS", 1.0)
     monkeypatch.setattr(film, "JUDGED", 0.5)
@@ -92,4 +91,4 @@ def test_relative_scores_remove_a_bias() -> None:
     probabilities[1, 3] = 4e-3
     assert probabilities.argmax(dim=1).tolist() == [0, 0, 0]
     assert film.relative_to_mean(probabilities.log())[1].argmax() == 3
-    assert judge.CLASSES[3] == "cat"
+    assert film.JUDGED_CLASSES[3] == "cat"

@@ -9,8 +9,8 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.evaluation import judge
-from wav2clip_gen.evaluation.classes import ESC_50
+from wav2clip_gen.evaluation import film
+from wav2clip_gen.evaluation.held_out import ESC_50
 
 # A word of each class's labels, by which all its indices are checked against timm's list.
 WORDS = {
@@ -33,30 +33,30 @@ def described(row: int) -> str:
 
 def test_every_label_belongs_to_its_class() -> None:
     for name, words in WORDS.items():
-        for row in judge.IMAGENET_LABELS[name]:
+        for row in film.IMAGENET_LABELS[name]:
             assert any(word in described(row) for word in words), (name, described(row))
     ids = INFO.label_names()  # type: ignore[no-untyped-call]
-    dogs, insects = judge.IMAGENET_LABELS["dog"], judge.IMAGENET_LABELS["insects"]
+    dogs, insects = film.IMAGENET_LABELS["dog"], film.IMAGENET_LABELS["insects"]
     assert (described(dogs[0]).split(":")[0], described(dogs[-1]).split(":")[0]) == ("Chihuahua", "Mexican hairless")
     assert all("dog" in described(row) or ids[row] < "n02114" for row in dogs)
     assert (described(insects[0])[:12], described(insects[-1])[:8]) == ("tiger beetle", "lycaenid")
-    assert set(judge.IMAGENET_LABELS) == {*WORDS, "dog", "insects"}
+    assert set(film.IMAGENET_LABELS) == {*WORDS, "dog", "insects"}
 
 
 def test_no_label_is_in_two_classes() -> None:
-    rows = [row for these in judge.IMAGENET_LABELS.values() for row in these]
+    rows = [row for these in film.IMAGENET_LABELS.values() for row in these]
     assert len(rows) == len(set(rows))
 
 
 def test_classes_are_those_of_esc_50() -> None:
-    assert len(judge.IMAGENET_LABELS) == 20
-    assert {judge.class_of(label) for label in ESC_50} == {None, *judge.IMAGENET_LABELS}
-    assert judge.class_of("clock_alarm") == judge.class_of("clock_tick") == "clock"
+    assert len(film.IMAGENET_LABELS) == 20
+    assert {film.class_of(label) for label in ESC_50} == {None, *film.IMAGENET_LABELS}
+    assert film.class_of("clock_alarm") == film.class_of("clock_tick") == "clock"
 
 
 def test_each_class_has_a_prompt_for_an_image_tower() -> None:
-    prompts = judge.class_prompts()
-    assert len(set(prompts)) == len(judge.IMAGENET_LABELS)
+    prompts = film.class_prompts()
+    assert len(set(prompts)) == len(film.IMAGENET_LABELS)
     assert prompts[0] == "a picture of a dog"
     assert "a picture of a computer keyboard" in prompts
 
@@ -64,7 +64,7 @@ def test_each_class_has_a_prompt_for_an_image_tower() -> None:
 def test_probabilities_of_a_class_are_summed() -> None:
     one = torch.zeros(1, 1000)
     one[0, [151, 200, 268]], one[0, 281], one[0, 999] = torch.tensor([0.1, 0.2, 0.3]), 0.25, 0.15
-    summed = dict(zip(judge.IMAGENET_LABELS, judge.class_probabilities(one)[0].tolist(), strict=True))
+    summed = dict(zip(film.IMAGENET_LABELS, film.class_probabilities(one)[0].tolist(), strict=True))
     assert summed["dog"] == pytest.approx(0.6)
     assert summed["cat"] == pytest.approx(0.25)
     assert sum(summed.values()) == pytest.approx(0.85)
@@ -73,7 +73,7 @@ def test_probabilities_of_a_class_are_summed() -> None:
 def test_without_the_extra_the_hint_tells_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(W2CError) as error:
-        judge.load_judge()
+        film.load_judge()
     assert "wav2clip-gen[evaluate]" in error.value.hint
 
 
@@ -100,9 +100,9 @@ def clock_face() -> torch.Tensor:
 @pytest.mark.slow
 def test_the_real_judge_recognizes_a_clock() -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="the `evaluate` extra is not installed")
-    probabilities = judge.load_judge()(clock_face())
+    probabilities = film.load_judge()(clock_face())
     assert probabilities.shape == (1, 1000)
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-4)
-    classes = judge.class_probabilities(probabilities)[0]
-    assert list(judge.IMAGENET_LABELS)[int(classes.argmax())] == "clock"
+    classes = film.class_probabilities(probabilities)[0]
+    assert list(film.IMAGENET_LABELS)[int(classes.argmax())] == "clock"
     assert classes.max() > 0.3

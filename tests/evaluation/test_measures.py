@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.evaluation import clip, retrieval, vqgan, wav2clip
-from wav2clip_gen.evaluation.held_out import HeldOut, batches
-from wav2clip_gen.evaluation.tables import Table
+from wav2clip_gen.evaluation import measures
+from wav2clip_gen.evaluation.held_out import HeldOut
+from wav2clip_gen.evaluation.suite import Table
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.training.mini.image_tower import adversarial_step
+from wav2clip_gen.training.mini.clip import adversarial_step, concept_loss
 
 
 def check_progress(done: int, total: int) -> None:
@@ -28,7 +28,7 @@ def held_out(toy_data: Path) -> HeldOut:
 
 @pytest.fixture(scope="module")
 def reconstruction(mini: Models, held_out: HeldOut) -> Table:
-    return vqgan.measure(mini, held_out, on_progress=check_progress)
+    return measures.measure_vqgan(mini, held_out, on_progress=check_progress)
 
 
 def test_sounds_of_the_validation_fold_are_held_out(held_out: HeldOut) -> None:
@@ -56,7 +56,7 @@ def test_a_missing_folder_names_the_option_and_the_page(tmp_path: Path) -> None:
 
 
 def test_sounds_are_classified_by_name(oracle: Models, constant: Models, held_out: HeldOut) -> None:
-    table = wav2clip.measure(oracle, held_out, on_progress=check_progress)
+    table = measures.measure_wav2clip(oracle, held_out, on_progress=check_progress)
     known = table.figures
     assert (known["esc50"].questions, known["esc50"].candidates, known["classes"]) == (6, 50, 3)
     assert known["esc50"].hits == known["joined"].hits == {1: 6, 5: 6}
@@ -65,13 +65,14 @@ def test_sounds_are_classified_by_name(oracle: Models, constant: Models, held_ou
     assert known["esc50"].chances[1] == pytest.approx(1 / 50)
     assert known["supervision"] == "supervised labels, recordings not trained on"
     assert "supervised labels" in " ".join(table.notes)
-    unknown = wav2clip.measure(constant, held_out, on_progress=check_progress).figures
+    unknown = measures.measure_wav2clip(constant, held_out, on_progress=check_progress).figures
     assert unknown["esc50"].hits == unknown["audioset"].hits == {1: 0, 5: 0}
 
 
 def test_sounds_and_photographs_are_retrieved(oracle: Models, constant: Models, held_out: HeldOut) -> None:
     known, unknown = (
-        retrieval.measure(family, held_out, on_progress=check_progress).figures for family in (oracle, constant)
+        measures.measure_retrieval(family, held_out, on_progress=check_progress).figures
+        for family in (oracle, constant)
     )
     text_to_sound, sound_to_image = known["text_to_sound"], known["sound_to_image"]
     for ranking in (text_to_sound, sound_to_image):
@@ -84,7 +85,7 @@ def test_sounds_and_photographs_are_retrieved(oracle: Models, constant: Models, 
 
 
 def test_pictures_are_classified_clean_and_adversarial(mini: Models, held_out: HeldOut) -> None:
-    figures = clip.measure(mini, held_out, on_progress=check_progress).figures
+    figures = measures.measure_clip(mini, held_out, on_progress=check_progress).figures
     assert (figures["radius"], figures["adversary"]) == (2.0, "the one the tower was trained against")
     clean, robust = figures["clean"], figures["robust"]
     assert set(clean) == set(robust) == {"natural", "tiny"}
@@ -98,8 +99,8 @@ def test_pictures_are_classified_clean_and_adversarial(mini: Models, held_out: H
 def test_the_adversary_misleads_the_network(mini: Models, held_out: HeldOut) -> None:
     anchors = torch.nn.functional.normalize(torch.randn(4, 512, generator=torch.Generator().manual_seed(0)), dim=1)
     right = torch.eye(4, dtype=torch.bool).repeat(2, 1)
-    (pictures,) = batches(held_out.all_pictures("natural"), mini.device, batch=8, size=mini.clip.size)
-    loss = clip.concept_loss(mini.clip, right, anchors)
+    (pictures,) = held_out.all_pictures("natural").batches(8, device=mini.device, size=mini.clip.size)
+    loss = concept_loss(mini.clip, right.float(), anchors)
     changed = adversarial_step(loss, pictures, radius=1.0, generator=torch.Generator().manual_seed(0))
     assert loss(changed) > loss(pictures)
     assert torch.linalg.vector_norm((changed - pictures).flatten(1), dim=1).max() <= 1.0 + 1e-4
@@ -119,7 +120,7 @@ def test_a_codebook_of_one_code_has_perplexity_one(mini: Models, held_out: HeldO
     collapsed = copy.deepcopy(mini.vqgan)
     collapsed.quantize.codes[:] = collapsed.quantize.codes.mean(dim=0)
     family = dataclasses.replace(mini, vqgan=collapsed)
-    figures = vqgan.measure(family, held_out, on_progress=check_progress).figures
+    figures = measures.measure_vqgan(family, held_out, on_progress=check_progress).figures
     assert figures["codes_used"] == 1
     assert figures["perplexity"] == pytest.approx(1)
     assert figures["psnr"] < reconstruction.figures["psnr"]
@@ -128,9 +129,9 @@ def test_a_codebook_of_one_code_has_perplexity_one(mini: Models, held_out: HeldO
 
 def test_a_lattice_shows() -> None:
     even = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    steps = vqgan.mean_steps(even, 8)
+    steps = measures.mean_steps(even, 8)
     assert (steps.max() / steps.min()).item() == pytest.approx(1, abs=0.1)
     tiles = even[..., ::8, ::8].repeat_interleave(8, -1).repeat_interleave(8, -2)
-    steps = vqgan.mean_steps(tiles, 8)
+    steps = measures.mean_steps(tiles, 8)
     assert steps.argmax() == 7  # the step out of a cell
     assert steps[:7].max() == 0

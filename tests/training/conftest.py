@@ -19,13 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 from wav2clip_gen import ffmpeg
+from wav2clip_gen.evaluation.yamnet import YAMNet
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGANConfig
-from wav2clip_gen.training.mini import concepts, text_tower
+from wav2clip_gen.training.mini import clip, concepts
 from wav2clip_gen.training.schedule import Schedule, seeded
 from wav2clip_gen.training.trainer import Trainer, TrainTask
-from wav2clip_gen.training.yamnet import YAMNet
 
 SMALL_VQGAN = VQGANConfig(
     ch=32, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=(), resolution=128,
@@ -174,7 +174,8 @@ def write_yamnet(data: Path) -> YAMNet:
 @pytest.fixture(scope="session")
 def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.safetensors"
-    checkpoints.save(Perceptor("w2c-mini"), path)
+    with seeded(0):
+        checkpoints.save(Perceptor("w2c-mini"), path)
     return path
 
 
@@ -212,7 +213,7 @@ def _toy_sentences() -> Iterator[None]:
     """A quick sentence model, and few phrases to train on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(concepts, "SentenceModel", ToySentences)
-        patch.setattr(text_tower, "PHRASES", 100)
+        patch.setattr(clip, "PHRASES", 100)
         yield
 
 

@@ -13,13 +13,20 @@ import torch
 
 from tests.training.conftest import SMALL_VQGAN, write_pictures
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import Array, DecodedExamples, Loader, batch_indices, load_images, random_crops
+from wav2clip_gen.training.data import (
+    Array,
+    ByteRange,
+    DecodedExamples,
+    Example,
+    Loader,
+    load_images,
+    random_crops,
+)
 from wav2clip_gen.training.mini.audio import load_audio
 from wav2clip_gen.training.mini.concepts import Concepts, load_anchors, missing_concepts
 from wav2clip_gen.training.mini.vqgan import VQGANTask
-from wav2clip_gen.training.schedule import Schedule
+from wav2clip_gen.training.schedule import Schedule, batch_indices
 from wav2clip_gen.training.settings import VQGANSettings
-from wav2clip_gen.training.shards import ByteRange, Example
 from wav2clip_gen.training.trainer import Trainer
 
 PICTURE = 128 * 128 * 3  # bytes of a decoded picture
@@ -157,10 +164,10 @@ def test_pictures_and_sounds_share_the_bound(toy_data: Path) -> None:
     loader = Loader(memory=40 * PICTURE)
     load_images(toy_data, "train", loader=loader)
     before = loader.kept
-    train, _ = load_audio(toy_data, loader=loader)
+    train, _, _ = load_audio(toy_data, loader=loader)
     assert before == 36 * PICTURE
     assert before < loader.kept <= loader.memory < loader.decoded
-    assert all(len(piece.samples) == 24_000 for piece in train.examples)
+    assert all(len(piece.samples) == 24_000 for piece in train)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

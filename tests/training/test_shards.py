@@ -18,8 +18,8 @@ from tests.training.conftest import add, write_pictures, write_sounds
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.training.data import ImageDataset, load_images
 from wav2clip_gen.training.mini.audio import AudioExample, load_audio
+from wav2clip_gen.training.mini.clip import ImageTowerTask
 from wav2clip_gen.training.mini.concepts import caption_concepts, image_concepts, load_anchors
-from wav2clip_gen.training.mini.image_tower import ImageTowerTask
 from wav2clip_gen.training.settings import ImageTowerSettings
 
 Members = dict[str, bytes]
@@ -187,8 +187,8 @@ def test_a_set_without_known_labels_is_an_error(toy_data: Path, tmp_path: Path, 
 
 
 def pieces(data: Path) -> tuple[list[AudioExample], tuple[str, ...]]:
-    train, held_out = load_audio(data)
-    return [*train.examples, *held_out.examples], train.skipped
+    train, held_out, skipped = load_audio(data)
+    return [*train, *held_out], skipped
 
 
 @pytest.mark.parametrize("kind", ["ogg", "flac", "wav", "mp3"])
@@ -250,5 +250,5 @@ def test_packed_and_single_pictures_go_together(tmp_path: Path, write_shard: Wri
 def test_the_same_shards_give_the_same_sides_of_the_split(toy_data: Path, tmp_path: Path) -> None:
     (tmp_path / "text").symlink_to(toy_data / "text")
     write_sounds(tmp_path / "audio" / "audio-toy-000.tar")
-    one, same = ({piece.group for piece in load_audio(data)[1].examples} for data in (toy_data, tmp_path))
+    one, same = ({piece.group for piece in load_audio(data)[1]} for data in (toy_data, tmp_path))
     assert one == same

@@ -24,7 +24,7 @@ from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.config import MIX
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
-from wav2clip_gen.evaluation.tables import Table, markdown
+from wav2clip_gen.evaluation.suite import Table, markdown
 from wav2clip_gen.job import Job, films, pictures
 from wav2clip_gen.progress import Estimate, Film, Progress, Storyboard
 

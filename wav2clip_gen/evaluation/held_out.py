@@ -1,36 +1,31 @@
-"""The held-out data, read once for all measures, and its embeddings."""
+"""The held-out data, read once for all measures, its embeddings, and the classes of sounds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.training.data import ImageDataset, load_images
+from wav2clip_gen.training.data import ImageDataset, load_images, read_table
 from wav2clip_gen.training.mini.audio import AudioExample, load_audio, load_audio_labels
-from wav2clip_gen.training.mini.concepts import (
-    Concepts,
-    data_notes,
-    image_concepts,
-    load_anchors,
-    load_concepts,
-    missing_concepts,
-)
-from wav2clip_gen.training.mini.image_tower import LabeledImages
+from wav2clip_gen.training.mini.concepts import Concepts, load_anchors, missing_concepts
 from wav2clip_gen.training.mini.wav2clip import embed_samples
 from wav2clip_gen.training.schedule import step_generator
-from wav2clip_gen.training.shards import read_table
 
 FOLDERS = ("audio", "images", "text")
 TEXTS = 128  # in a batch
+CLASSES = yaml.safe_load(Path(__file__).with_name("classes.yaml").read_text(encoding="utf-8"))
+AUDIOSET: dict[str, list[str]] = CLASSES["audioset"]  # class of ESC-50 -> its right names in AudioSet
+ESC_50 = tuple(AUDIOSET)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +70,7 @@ class HeldOut:
     @cached_property
     def all_sounds(self) -> tuple[AudioExample, ...]:
         """All pieces of recordings that are not trained on."""
-        return load_audio(self.data)[1].examples
+        return tuple(load_audio(self.data)[1])
 
     @cached_property
     def sounds(self) -> tuple[AudioExample, ...]:
@@ -89,17 +84,6 @@ class HeldOut:
         names = (*known.names, *missing_concepts(self.data, known))
         return Concepts(names, torch.zeros(len(names), 1))
 
-    def trained_concepts(self) -> tuple[Concepts, list[int], tuple[str, ...]]:
-        """The concepts with their vectors, the rows of those that training pictures show, and notes on the data."""
-        concepts, encoder = load_concepts(self.data)
-        pictures = LabeledImages(self.data, "train", concepts)
-        skipped = [*pictures.skipped, *self.all_pictures("natural").skipped, *self.all_pictures("tiny").skipped]
-        return concepts, pictures.used, data_notes(skipped, has_encoder=encoder is not None)
-
-    def shown(self, pictures: ImageDataset, concepts: Concepts) -> list[list[int]]:
-        """Rows of the concepts that each picture shows; may be none."""
-        return image_concepts(self.data, pictures.info, concepts)
-
     def visible(self, pieces: Sequence[AudioExample]) -> list[set[int]]:
         """For each sound the rows of `concept_names` that are visible where it occurs; may be none."""
         labels = sorted({piece.label for piece in pieces})
@@ -108,21 +92,9 @@ class HeldOut:
         return [seen.get(piece.label, set()) for piece in pieces]
 
     def audioset_names(self) -> list[str]:
-        """The AudioSet names that the data folder lists: YAMNet's 521 of the 527.
-
-        Raises:
-            TrainingError: The list is missing.
-        """
-        return [
-            row["display_name"] for row in read_table(self.data / "teachers" / "yamnet_class_map.csv", "display_name")
-        ]
-
-
-def batches(pictures: ImageDataset, device: torch.device, *, batch: int, size: int | None = None) -> Iterator[Tensor]:
-    """ImageDataset (B, 3, S, S) in [0, 1] on a device, scaled to `size` px if that is given."""
-    for start in range(0, len(pictures), batch):
-        pixels = pictures[start : start + batch].to(device).float() / 255
-        yield pixels if size is None else F.interpolate(pixels, size=(size, size), mode="area")
+        """The AudioSet names that the data folder lists: YAMNet's 521 of the 527."""
+        table = self.data / "teachers" / "yamnet_class_map.csv"
+        return [row["display_name"] for row in read_table(table, "display_name")]
 
 
 @torch.no_grad()

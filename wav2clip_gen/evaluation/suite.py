@@ -1,27 +1,93 @@
-"""The measures of a family, and how they are run. Imports torch only when a measure runs."""
+"""The measures of a family, how they are run, and their tables. Imports torch only when a measure runs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen.config import suggestion
-from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.evaluation.tables import Table
+from wav2clip_gen.errors import SettingsError, W2CError
 
 if TYPE_CHECKING:
     from wav2clip_gen.models.registry import Models
 
-MEASURES = {  # the module of this package that has the function `measure`, and what that measures
+MEASURES = {  # name and what it measures
     "vqgan": "reconstruction of photographs, and use of the codebook",
     "clip": "concepts that the image tower finds in clean and in adversarial pictures",
     "wav2clip": "zero-shot classification of sounds by the names of their classes",
     "retrieval": "sounds retrieved by text, and pictures retrieved by sounds",
     "film": "classes that an independent network finds in films of sounds",
 }
+Row = tuple[str, str, str]  # measure, figure, chance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The result of a measure: rows and notes for a reader, and the same figures as values for JSON."""
+
+    title: str
+    rows: list[Row]
+    notes: list[str]
+    figures: dict[str, Any]
+    header: Row = ("measure", "figure", "chance")
+
+    @classmethod
+    def of(cls, measure: str, rows: list[Row], figures: dict[str, Any], *more: str, **shown: Any) -> Table:
+        """The table of a measure, with the title and the notes of `notes.yaml`, and `more` notes.
+
+        The notes are filled with the figures and with what is only `shown`.
+        """
+        import yaml
+
+        texts = yaml.safe_load(Path(__file__).with_name("notes.yaml").read_text(encoding="utf-8"))[measure]
+        notes = [note.format(**figures, **shown) for note in texts["notes"]]
+        return cls(title=texts["title"], rows=rows, notes=[*notes, *more], figures=figures)
+
+
+def percent(share: float) -> str:
+    """A share as `62.2 %`."""
+    return f"{100 * share:.1f} %"
+
+
+def format_share(right: int, total: int) -> str:
+    """A share with its counts, as `62.2 % (166 of 267)`."""
+    return f"{percent(right / total)} ({right:,} of {total:,})"
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, without its title."""
+    lines = [table.header, ("---", "---", "---"), *table.rows]
+    body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n\n".join([body, *table.notes])
+
+
+def section_markers(name: str) -> tuple[str, str]:
+    """The comments around a generated section."""
+    return f"<!-- {name}: made by `w2c-gen evaluate` -->", f"<!-- end of {name} -->"
+
+
+def fill_sections(path: Path, sections: dict[str, str]) -> str:
+    """The text of a page with the content between the markers of each section replaced.
+
+    Raises:
+        W2CError: It cannot be read, or does not have the markers of a section once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise W2CError(f"{path}: cannot be read ({error.strerror})", hint="--write takes an existing page") from None
+    for name, content in sections.items():
+        begin, end = section_markers(name)
+        pieces = re.split(f"{re.escape(begin)}.*?{re.escape(end)}", text, flags=re.DOTALL)
+        if len(pieces) != 2:
+            message = f"{path}: has {len(pieces) - 1} places for the table {name}, not one"
+            raise W2CError(message, hint=f"write these two comments once: {begin} {end}")
+        text = f"{pieces[0]}{begin}\n\n{content}\n\n{end}{pieces[1]}"
+    return text
 
 
 def select_measures(names: str | None) -> tuple[str, ...]:
@@ -61,13 +127,14 @@ def evaluate(
     Raises:
         W2CError: The data lacks what a measure needs, or the judge of the films is not installed.
     """
+    from wav2clip_gen.evaluation import film
+    from wav2clip_gen.evaluation import measures as figures
     from wav2clip_gen.evaluation.held_out import HeldOut
-    from wav2clip_gen.evaluation.judge import load_judge
 
     held_out = HeldOut(data, limit, seed)
     if "film" in measures:
-        load_judge()  # fails now instead of after an hour
+        film.load_judge()  # fails now instead of after an hour
     for name in measures:
         on_progress(name, 0, 0)
-        measure = import_module(f"wav2clip_gen.evaluation.{name}").measure
+        measure = film.measure_film if name == "film" else getattr(figures, f"measure_{name}")
         yield name, measure(family, held_out, on_progress=partial(on_progress, name))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models.wav2clip import Projection, SpectrogramResNet, Wav2CLIP, Wav2CLIPConfig
-from wav2clip_gen.training.data import epoch_order
-from wav2clip_gen.training.schedule import PlateauSchedule, seeded
+from wav2clip_gen.training.schedule import PlateauSchedule, epoch_order, seeded
 from wav2clip_gen.training.settings import CLIP_SECONDS, DistillSettings
 from wav2clip_gen.training.trainer import TrainTask
 from wav2clip_gen.training.videos import CachedClip, VideoDataset
@@ -89,12 +88,14 @@ def distillation_losses(name: str, embeddings: Embeddings, scale: Tensor) -> dic
 
 
 @torch.no_grad()
-def standardized_spectrogram(encoder: SpectrogramResNet, contexts: Tensor, windows: Tensor) -> Tensor:
-    """Log spectrograms (B, 1, 257, T) of windows (B, N), standardized by their longer contexts (B, M)."""
-    context = encoder.log_spectrogram(contexts)
-    mean = context.mean(dim=(1, 2, 3), keepdim=True)
-    deviation = context.std(dim=(1, 2, 3), keepdim=True)
-    return (encoder.log_spectrogram(windows) - mean) / (deviation + 1e-9)
+def standardized_spectrogram(
+    encoder: SpectrogramResNet, contexts: Sequence[Tensor], windows: Sequence[Tensor], *, device: torch.device
+) -> Tensor:
+    """Log spectrograms (B, 1, 257, T) of B windows (N,), each standardized by its longer context (M,)."""
+    whole, part = (encoder.log_spectrogram(torch.stack(tuple(these)).to(device)) for these in (contexts, windows))
+    mean = whole.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = whole.std(dim=(1, 2, 3), keepdim=True)
+    return (part - mean) / (deviation + 1e-9)
 
 
 @contextmanager
@@ -124,21 +125,16 @@ class DistillTask(TrainTask[DistillationModel]):
     name = "wav2clip"
     ema_decay = 0.0  # the paper keeps the best weights, not an average
 
-    def __init__(
-        self,
-        videos: VideoDataset,
-        settings: DistillSettings | None = None,
-        *,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-    ) -> None:
+    settings: DistillSettings
+
+    def __init__(self, videos: VideoDataset, settings: DistillSettings | None = None, **common: Any) -> None:
         """Take the videos, which must be prepared.
 
         Raises:
             TrainingError: Too few can be read, or the batch does not divide among the processes.
         """
-        self.settings: DistillSettings = settings or DistillSettings()
-        self.seed, self.device, self.world = seed, torch.device(device), videos.world
+        super().__init__(settings or DistillSettings(), **common)
+        self.world = videos.world
         self.train, self.validation, self.skipped = videos.split()
         self._check_batch()
         if self.skipped:
@@ -148,8 +144,8 @@ class DistillTask(TrainTask[DistillationModel]):
             "clips trained on": len(self.train), "clips held out": len(self.validation),
             "clips skipped": len(self.skipped), "clip": videos.clip_digest[:12], "processes": self.world.size,
         }  # fmt: skip
-        config = Wav2CLIPConfig(width=self.settings.width, embedding=self.train.targets.shape[1])
-        with seeded(seed):
+        config = Wav2CLIPConfig(width=self.settings.width, embedding=len(self.train[0].target))
+        with seeded(self.seed):
             self.network = DistillationModel(config).to(self.device).train()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.settings.learning_rate)
         self.plateau = PlateauSchedule(
@@ -233,11 +229,14 @@ class DistillTask(TrainTask[DistillationModel]):
         micro_batches = []
         for number in range(world.rank * settings.micro_batches, (world.rank + 1) * settings.micro_batches):
             rows = slice(number * size, (number + 1) * size)
-            clips = [self.train.clips[index] for index in chosen[rows].tolist()]
+            clips = [self.train[index] for index in chosen[rows].tolist()]
             spectrogram = self._spectrogram(clips, places[rows].tolist())
             seed = ((self.seed + 1) * 1_000_003 + step) * 1009 + number
-            micro_batches.append(MicroBatch(seed, spectrogram, self.train.targets[chosen[rows]].to(self.device)))
+            micro_batches.append(MicroBatch(seed, spectrogram, self._targets(clips)))
         return micro_batches
+
+    def _targets(self, clips: Sequence[CachedClip]) -> Tensor:
+        return torch.stack([clip.target for clip in clips]).to(self.device)
 
     def _spectrogram(self, clips: Sequence[CachedClip], places: list[float]) -> Tensor:
         """Standardized spectrograms of an excerpt of each clip, `places` between its start (0) and its end (1)."""
@@ -250,19 +249,16 @@ class DistillTask(TrainTask[DistillationModel]):
             contexts.append(context)
             windows.append(context[start : start + length])
         encoder = self.network.encoder.audio_encoder
-        return standardized_spectrogram(
-            encoder, torch.stack(contexts).to(self.device), torch.stack(windows).to(self.device)
-        )
+        return standardized_spectrogram(encoder, contexts, windows, device=self.device)
 
     @torch.no_grad()
     def scores(self, network: DistillationModel) -> dict[str, float]:
         """The loss on held-out clips, and the recall of each sound's own image among those of all `clips`."""
-        clips = self.validation.clips[:MOST_VALIDATED]
+        clips = self.validation[:MOST_VALIDATED]
         batches = []
         for start in range(0, len(clips), CHUNK):
             chunk = clips[start : start + CHUNK]
-            images = self.validation.targets[start : start + len(chunk)].to(self.device)
-            batches.append(network.embed_pairs(self._spectrogram(chunk, [0.5] * len(chunk)), images))
+            batches.append(network.embed_pairs(self._spectrogram(chunk, [0.5] * len(chunk)), self._targets(chunk)))
         embeddings = Embeddings(*(torch.cat(tensors) for tensors in zip(*batches, strict=True)))
         terms = distillation_losses(self.settings.loss, embeddings, network.scale)
         ranked = (embeddings.projected_audio @ embeddings.image.T).argsort(dim=1, descending=True)

@@ -1,19 +1,22 @@
-"""How a run proceeds: its length and files, learning-rate schedules, weight averaging and seeded generators."""
+"""How a run proceeds: its length and files, learning rates, weight averaging, seeds and the order of examples."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
-from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.errors import OutputError, TrainingError
 
 WARM_UP_STEPS = 200  # over which the learning rate rises from zero
 EMA_DECAY = 0.999  # of the weights that are saved; lower in the first steps
@@ -47,6 +50,36 @@ class Schedule:
     def log(self) -> Path:
         """One JSON object per line: losses and scores by step."""
         return self.folder / "log.jsonl"
+
+
+def ensure_space(folder: Path, needed: int, *, what: str) -> None:
+    """Create a folder and make sure that `needed` bytes are free on its disk.
+
+    Raises:
+        OutputError: The folder cannot be created, or the disk is too small.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {folder}: {error.strerror}", hint="choose another one with --runs"
+        ) from error
+    if free < needed:
+        raise OutputError(
+            f"{folder}: {free / 1e6:,.0f} MB are free, and {what} may take {needed / 1e6:,.0f} MB",
+            hint="free some disk space, or choose another folder with --runs",
+        )
+
+
+@contextlib.contextmanager
+def writing(path: Path, hint: str) -> Iterator[None]:
+    """Raise failures to write a file inside the block as an OutputError with this hint."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's writer turns a full disk into a RuntimeError
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise OutputError(f"cannot write {path}: {reason}", hint=hint) from error
 
 
 class PlateauSchedule:
@@ -109,6 +142,18 @@ def learning_rate(step: int, steps: int | None, *, peak: float, decay_fraction: 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """The source of all random numbers of a step."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(count: int, *, epoch: int, seed: int) -> Tensor:
+    """The random order (count,) of the examples in an epoch."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def batch_indices(count: int, batch: int, *, step: int, seed: int) -> Tensor:
+    """The examples (batch,) of a step: each once per epoch, shuffled anew for each epoch."""
+    places = [divmod(position, count) for position in range(step * batch, (step + 1) * batch)]
+    return torch.stack([epoch_order(count, epoch=epoch, seed=seed)[position] for epoch, position in places])
 
 
 @contextlib.contextmanager

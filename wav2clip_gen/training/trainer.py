@@ -6,10 +6,11 @@ if it had not been interrupted, and no random state needs to be stored.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -19,20 +20,24 @@ from torch import Tensor, nn
 
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import TrainingError
+from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.training.checkpointing import MetricsLog, ensure_space, load_checkpoint, save_checkpoint
+from wav2clip_gen.training.data import Loader
 from wav2clip_gen.training.distributed import SINGLE, World
 from wav2clip_gen.training.schedule import (
     EMA_DECAY,
     PlateauSchedule,
     Schedule,
     average_model,
+    ensure_space,
     learning_rate,
     seeded,
     step_generator,
+    writing,
 )
 
 MEASURED_STEPS = 40  # after which a run that was given minutes is converted to a number of steps
+FULL_DISK = "free some disk space, then resume: the last good checkpoint is kept"
 COPIES = 8  # of a network on the disk: weights, average and two moments, in the old checkpoint and in the new one
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -52,11 +57,8 @@ class TrainTask(ABC, Generic[Network]):
     """What a network brings to the trainer: its data, losses and scores."""
 
     name: str
-    settings: Any  # one of the dataclasses of `training.settings`; a resumed run must have the same
     network: Network
     optimizer: torch.optim.Optimizer
-    seed: int
-    device: torch.device
     data_facts: dict[str, Any]  # of the data; a resumed run must have the same, and the weights file records them
     notes: tuple[str, ...] = ()  # about the data
     skipped: tuple[str, ...] = ()  # names of unreadable examples
@@ -64,6 +66,13 @@ class TrainTask(ABC, Generic[Network]):
     ema_decay: float = EMA_DECAY  # 0 saves the weights as they are
     restart_average: bool = False  # set by a task whose weights have jumped: their average starts anew
     plateau: PlateauSchedule | None = None  # instead of `learning_rate`; keeps the best weights
+
+    def __init__(
+        self, settings: Any, *, seed: int = 0, device: str | torch.device = "cpu", loader: Loader | None = None
+    ) -> None:
+        """Take one of the dataclasses of `training.settings`; a resumed run must have the same settings and seed."""
+        self.settings, self.seed = settings, seed
+        self.device, self.loader = torch.device(device), loader or Loader()
 
     @abstractmethod
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
@@ -149,7 +158,10 @@ class Trainer(Generic[Network]):
             if self._scored_at != self.step:
                 yield self._evaluate()
             self._save()
-            yield TrainingProgress(self.step, self._closing())
+            message, skipped = f"finished after {self.step} steps: {self.weights}", len(self.task.skipped)
+            if skipped:
+                message += f"; {skipped} unreadable examples were skipped, log.jsonl names them"
+            yield TrainingProgress(self.step, message)
         finally:
             if self._log:
                 self._log.close()
@@ -158,7 +170,9 @@ class Trainer(Generic[Network]):
         reported = saved = scored = time.monotonic()
         sums: dict[str, float] = {}
         count = 0
-        while not self._is_over():
+        while self.steps is None or self.step < self.steps:
+            if self.task.plateau is not None and self.task.plateau.exhausted:
+                break
             for name, value in self._train_step().items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
@@ -167,7 +181,9 @@ class Trainer(Generic[Network]):
             if now - reported >= self.schedule.report_every or self.step == self.steps:
                 yield self._report({name: value / count for name, value in sums.items()}, (now - reported) / count)
                 sums, count, reported = {}, 0, now
-            if self._is_evaluation_due(now - scored) and self.step != self.steps:
+            every = self.schedule.score_steps
+            is_due = now - scored >= self.schedule.score_every if every is None else self.step % every == 0
+            if is_due and self.step != self.steps:
                 yield self._evaluate()
                 scored = time.monotonic()
             if now - saved >= self.schedule.save_every:
@@ -181,14 +197,6 @@ class Trainer(Generic[Network]):
         left = "" if self.steps is None else f"  {clock((self.steps - self.step) * seconds)} left"
         message = f"step {self.step}/{self.steps or '?'}  {terms}  {1 / seconds:.2f} it/s{left}"
         return TrainingProgress(self.step, message, losses=losses)
-
-    def _closing(self) -> str:
-        message, skipped = f"finished after {self.step} steps: {self.weights}", len(self.task.skipped)
-        return message + (f"; {skipped} unreadable examples were skipped, log.jsonl names them" if skipped else "")
-
-    def _is_over(self) -> bool:
-        exhausted = self.task.plateau is not None and self.task.plateau.exhausted
-        return exhausted or (self.steps is not None and self.step >= self.steps)
 
     def _train_step(self) -> dict[str, float]:
         task, began = self.task, time.monotonic()
@@ -230,11 +238,6 @@ class Trainer(Generic[Network]):
             speed = self.task.world.broadcast({"seconds": self.seconds / self.step})
             self.steps = max(int(self.schedule.minutes * 60 / speed["seconds"]), self.step + 1)
 
-    def _is_evaluation_due(self, seconds: float) -> bool:
-        if self.schedule.score_steps is not None:
-            return self.step % self.schedule.score_steps == 0
-        return seconds >= self.schedule.score_every
-
     def _evaluate(self) -> TrainingProgress:
         task = self.task
         self.scores = task.world.broadcast(task.scores(self.averaged) if task.world.is_main else {})
@@ -272,6 +275,7 @@ class Trainer(Generic[Network]):
         return {**settings, "decay_fraction": self.schedule.decay_fraction}
 
     def _save(self) -> None:
+        """Write a checkpoint atomically; if the disk is full, the previous one stays."""
         if not self.task.world.is_main:
             return
         state = {
@@ -283,11 +287,29 @@ class Trainer(Generic[Network]):
             "plateau": self.task.plateau.state_dict() if self.task.plateau else None,
             "task": self.task.state_dict(),
         }
-        save_checkpoint(self.schedule.checkpoint, state)
+        path = self.schedule.checkpoint
+        with writing(path, FULL_DISK), appear_whole(path, option="--runs") as temporary:
+            torch.save(state, temporary)
 
     def _resume(self) -> None:
-        path, task = self.schedule.checkpoint, self.task
-        state = load_checkpoint(path, settings=self._settings(), device=task.device)
+        """Restore the state of the checkpoint.
+
+        Raises:
+            TrainingError: It cannot be read, or its run had other settings or another network.
+        """
+        path, task, settings = self.schedule.checkpoint, self.task, self._settings()
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=task.device, weights_only=True)
+            stored = state["settings"]
+        except Exception as error:  # torch.load raises whatever the damage leads to
+            raise TrainingError(f"{path}: cannot be read ({error})", hint="start anew with --fresh") from error
+        changed = [name for name in sorted(settings.keys() | stored.keys()) if settings.get(name) != stored.get(name)]
+        if changed:
+            names = ", ".join(f"{name} ({stored.get(name)}, now {settings.get(name)})" for name in changed)
+            raise TrainingError(
+                f"{path}: the run was started with other settings: {names}",
+                hint="give the same settings, or start anew with --fresh",
+            )
         try:
             task.network.load_state_dict(state["network"])
             task.optimizer.load_state_dict(state["optimizer"])
@@ -303,3 +325,44 @@ class Trainer(Generic[Network]):
         progress = state["progress"]
         self.step, self.seconds, self.scores = progress["step"], progress["seconds"], progress["scores"]
         self.steps = self.schedule.steps or progress["steps"]
+
+
+class MetricsLog:
+    """Losses and scores of a run by step: one JSON object per line, and TensorBoard's event files if asked for."""
+
+    def __init__(self, path: Path, tensorboard: Path | None = None) -> None:
+        """Open the log.
+
+        Raises:
+            TrainingError: TensorBoard is not installed.
+            OutputError: Its folder cannot be written to.
+        """
+        self._path = path
+        self._writer: Any = None
+        if tensorboard is None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise TrainingError("TensorBoard is not installed", hint="pip install tensorboard") from None
+        with writing(tensorboard, "choose another folder with --tensorboard"):
+            self._writer = SummaryWriter(str(tensorboard))
+
+    def write(self, step: int, *, scalars: Mapping[str, float] | None = None, **entry: Any) -> None:
+        """Append an entry to the log; its groups of numbers and `scalars` also go to TensorBoard.
+
+        Raises:
+            OutputError: The disk is full or cannot be written.
+        """
+        with writing(self._path, FULL_DISK), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **entry}) + "\n")
+        if self._writer is not None:
+            groups = {group: values for group, values in entry.items() if isinstance(values, dict)}
+            named = {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
+            for name, value in {**named, **(scalars or {})}.items():
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush and close TensorBoard's event files."""
+        if self._writer is not None:
+            self._writer.close()

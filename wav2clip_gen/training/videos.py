@@ -30,12 +30,12 @@ from torch import Tensor
 
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import ENCODER_RATE
-from wav2clip_gen.errors import OutputError, TrainingError, VideoError
+from wav2clip_gen.errors import TrainingError, VideoError
 from wav2clip_gen.files import appear_whole, hash_file
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.training.checkpointing import ensure_space
 from wav2clip_gen.training.distributed import SINGLE, World
+from wav2clip_gen.training.schedule import ensure_space, writing
 from wav2clip_gen.training.settings import CLIP_SECONDS
 from wav2clip_gen.training.trainer import TrainingProgress
 
@@ -113,33 +113,31 @@ def _read_clip_table(table: Path) -> list[VideoClip]:
         raise TrainingError(f"{table}: cannot be read as a table ({error})", hint=LAYOUT) from None
     if rows and "path" in rows[0]:
         entries = [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
-        return [_table_row(table, entry, line) for line, entry in enumerate(entries, 2)]
-    if rows and all(len(row) == 4 and row[1].isdigit() for row in rows):
+    elif rows and all(len(row) == 4 and row[1].isdigit() for row in rows):
         files = {path.name: path for path in sorted(table.parent.rglob("*")) if path.suffix.lower() in SUFFIXES}
-        return [_vggsound_row(table, row, line, files) for line, row in enumerate(rows, 1)]
-    raise TrainingError(f"{table}: not a table of videos", hint=LAYOUT)
+        names = [f"{row[0]}_{int(row[1]):06d}.mp4" for row in rows]
+        entries = [
+            {"path": str(files.get(name, name)), "split": row[3], "youtube_id": row[0]}
+            for name, row in zip(names, rows, strict=True)
+        ]
+    else:
+        raise TrainingError(f"{table}: not a table of videos", hint=LAYOUT)
+    first = len(rows) - len(entries) + 1
+    return [_clip_of_row(table, entry, line) for line, entry in enumerate(entries, first)]
 
 
-def _table_row(table: Path, row: dict[str, str], line: int) -> VideoClip:
+def _clip_of_row(table: Path, row: dict[str, str], line: int) -> VideoClip:
     try:
         start = float(row.get("start") or 0)
     except ValueError:
         start = -1.0
     if not row["path"] or not 0 <= start < float("inf"):
         raise TrainingError(f"{table}, line {line}: needs a path, and a start in seconds if any", hint=LAYOUT)
-    side = _side(table, row.get("split"), line)
-    return VideoClip(path=table.parent / row["path"], start=start, video=_video_of(Path(row["path"])), split=side)
-
-
-def _vggsound_row(table: Path, row: list[str], line: int, files: dict[str, Path]) -> VideoClip:
-    name = f"{row[0]}_{int(row[1]):06d}.mp4"
-    return VideoClip(path=files.get(name, table.parent / name), video=row[0], split=_side(table, row[3], line))
-
-
-def _side(table: Path, word: str | None, line: int) -> str:
+    word = row.get("split", "")
     if word and word.lower() not in SPLITS:
         raise TrainingError(f"{table}, line {line}: {word!r} is no split", hint=f"choose from: {', '.join(SPLITS)}")
-    return SPLITS[word.lower()] if word else ""
+    video = row.get("youtube_id") or _video_of(Path(row["path"]))
+    return VideoClip(path=table.parent / row["path"], start=start, video=video, split=SPLITS.get(word.lower(), ""))
 
 
 def _video_of(path: Path) -> str:
@@ -153,6 +151,7 @@ class CachedClip:
 
     path: Path
     samples: int  # of its sound, at 16 kHz
+    target: Tensor  # (D,) unit vector, the mean over its frames' embeddings
 
     def read_sound(self, start: int, length: int) -> Tensor:
         """Up to `length` samples (n,) of its sound, float32 in [-1, 1]."""
@@ -161,26 +160,11 @@ class CachedClip:
         return torch.from_numpy(part.astype(np.float32) / 32768)
 
 
-@dataclass(frozen=True, eq=False)
-class ClipSet:
-    """Clips on one side of the split with their image embeddings."""
-
-    clips: tuple[CachedClip, ...]
-    targets: Tensor  # (N, D) unit vectors, the mean over each clip's frames
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-
 class VideoDataset:
     """The clips of a folder or table, and the cache of their sounds and image embeddings by one frozen CLIP."""
 
     def __init__(self, source: Path, clip_weights: Path, cache: Path, *, world: World = SINGLE) -> None:
-        """Find the clips; nothing is decoded yet.
-
-        Raises:
-            TrainingError: There are none.
-        """
+        """Find the clips; nothing is decoded yet."""
         self.world = world
         self.clips = find_clips(source)
         self.clip_digest = hash_file(clip_weights)
@@ -212,12 +196,15 @@ class VideoDataset:
             except (VideoError, TrainingError):
                 skipped += 1
             else:
-                _write_cached(path, sound, _embed(perceptor, frames))
+                tensors = {"sound": sound, "frames": _embed(perceptor, frames)}
+                hint = "free some disk space, or choose another folder with --runs"
+                with writing(path, hint), appear_whole(path, option="--runs") as temporary:
+                    save_file(tensors, temporary)
             if number % REPORT_EVERY == 0 or number == len(own):
                 yield TrainingProgress(number, f"{number}/{len(own)} clips embedded, {skipped} skipped")
         self.world.barrier()
 
-    def split(self) -> tuple[ClipSet, ClipSet, tuple[str, ...]]:
+    def split(self) -> tuple[list[CachedClip], list[CachedClip], tuple[str, ...]]:
         """Training clips, held-out clips, and the names of unreadable ones.
 
         Raises:
@@ -231,10 +218,7 @@ class VideoDataset:
                 f"{self._source}: none of its {len(self.clips)} clips can be read, not even {skipped[0]}",
                 hint="give clips with a picture and a second of sound, or another folder",
             )
-        train, held_out = (
-            ClipSet(tuple(found[clip][0] for clip in side), torch.stack([found[clip][1] for clip in side]))
-            for side in split_clips(list(found))
-        )
+        train, held_out = ([found[clip] for clip in side] for side in split_clips(list(found)))
         return train, held_out, skipped
 
 
@@ -266,18 +250,8 @@ def _embed(perceptor: Perceptor, frames: NDArray[np.uint8]) -> NDArray[np.float1
     return perceptor.encode_images(images).cpu().numpy().astype(np.float16)
 
 
-def _write_cached(path: Path, sound: NDArray[np.int16], frames: NDArray[np.float16]) -> None:
-    try:
-        with appear_whole(path, option="--runs") as temporary:
-            save_file({"sound": sound, "frames": frames}, temporary)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(
-            f"cannot write {path}: {error}", hint="free some disk space, or choose another folder with --runs"
-        ) from error
-
-
-def _read_cached(path: Path) -> tuple[CachedClip, Tensor] | None:
-    """A clip of the cache and the mean (D,) of its frames; None if missing or damaged."""
+def _read_cached(path: Path) -> CachedClip | None:
+    """A clip of the cache; None if missing or damaged."""
     if not path.is_file():
         return None
     try:
@@ -286,7 +260,7 @@ def _read_cached(path: Path) -> tuple[CachedClip, Tensor] | None:
             samples = file.get_slice("sound").get_shape()[0]
     except (SafetensorError, OSError):
         return None
-    return CachedClip(path, samples), F.normalize(frames.mean(dim=0), dim=-1)
+    return CachedClip(path, samples, F.normalize(frames.mean(dim=0), dim=-1))
 
 
 def _fingerprint(clip: VideoClip) -> str:

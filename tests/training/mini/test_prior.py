@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from tests.training.conftest import COLOURS
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
-from wav2clip_gen.training.mini.concepts import Concepts, Ridge
-from wav2clip_gen.training.mini.prior import (
+from wav2clip_gen.training.mini.concepts import (
     CONTRAST,
     PENALTY,
     SIDE,
+    Concepts,
     EmbeddedImages,
+    Ridge,
     explained_variance,
     fit_prior,
     make_prior,

@@ -23,7 +23,7 @@ def wav2clip(data: Path, clip: Path) -> LabeledAudioTask:
 def test_the_sound_encoder_trains_on_labeled_sounds(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
     task = wav2clip(toy_data, untrained_clip)
     assert task.labels.names == ("cat", "dog", "drums", "sea_waves")
-    train_groups, held_out = ({example.group for example in side.examples} for side in (task.train, task.validation))
+    train_groups, held_out = ({example.group for example in side} for side in (task.train, task.validation))
     assert not train_groups & held_out
     losses, scores = train(task, tmp_path, 2)
     assert {"sound-image", "sound-projected image", "sound-text", "cosine"} == losses[0].keys()

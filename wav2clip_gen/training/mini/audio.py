@@ -23,38 +23,14 @@ from torch import Tensor
 
 from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import Array, DecodedExamples, Loader
-from wav2clip_gen.training.mini.concepts import Concepts, PhraseEncoder
-from wav2clip_gen.training.shards import ByteRange, Example, read_shards, read_table
+from wav2clip_gen.training.data import Array, ByteRange, DecodedExamples, Example, Loader, read_shards, read_table
+from wav2clip_gen.training.mini.concepts import WORDS, Concepts, PhraseEncoder
 
 SUFFIXES = ("ogg", "flac", "wav", "mp3", "opus")
 LONGEST = 600  # seconds of a sound that are used
 
 VALIDATION_FOLD = 4  # of ESC-50
 VALIDATION_SHARE = 4  # one recording in so many of the labels without several folds
-
-# Labels of different sets that mean the same, besides those that the data's table already merges.
-SYNONYMS = {
-    "acoustic_guitar": "guitar", "violin_or_fiddle": "violin", "screeching_seagulls": "seagulls",
-    "howling_wolf": "wolf", "brownian_noise": "brown_noise", "public_library": "library",
-    "vinyl_effect": "vinyl_record", "busy_street": "traffic", "highway": "traffic", "road": "traffic",
-    "coffee_shop": "cafe", "water_stream": "river", "flowing_water": "river", "droplets": "water_drops",
-    "summer_night": "crickets", "ocean": "sea_waves", "tom_drum": "percussion",
-}  # fmt: skip
-
-# The visible concepts of these labels: concepts that have images, which the data's table leaves out.
-VISIBLE = {
-    "sea_waves": ("sea", "seashore"), "rain": ("rain",), "thunderstorm": ("lightning", "storm", "rain"),
-    "wind": ("wind", "cloud"), "pouring_water": ("water",), "water_drops": ("water",), "river": ("river",),
-    "waterfall": ("waterfall",), "crackling_fire": ("fire", "fireplace"), "city": ("street", "city"),
-    "traffic": ("street", "car"), "jungle": ("forest", "jungle"), "night": ("night",),
-    "storm": ("storm", "rain"), "night_village": ("night",), "underwater": ("coral reef", "water"),
-    "bubbles": ("water",), "church": ("church bells", "altar"), "drum_loop": ("drum",),
-    "percussion": ("drum",), "electronic_percussion": ("drum",), "drum_roll": ("drum",),
-    "crowd": ("crowd",), "subway_station": ("train",), "creaking_ship": ("ship",),
-    "submarine": ("submarine",), "hen": ("chicken",), "rooster": ("chicken",), "crying_baby": ("baby",),
-    "guitar": ("guitar",), "synth_bass": ("guitar",),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,25 +54,11 @@ class AudioExample:
         return self.read()
 
 
-@dataclass(frozen=True, eq=False)
-class AudioDataset:
-    """Sounds on one side of the split."""
-
-    examples: tuple[AudioExample, ...]
-    skipped: tuple[str, ...] = ()  # names of unreadable ones
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that occur."""
-        return sorted({example.label for example in self.examples})
-
-    def with_labels(self, labels: Sequence[str]) -> AudioDataset:
-        """Only the sounds with one of `labels`."""
-        return AudioDataset(tuple(example for example in self.examples if example.label in labels), self.skipped)
+Examples = list[AudioExample]
 
 
-def load_audio(data: Path, *, loader: Loader | None = None) -> tuple[AudioDataset, AudioDataset]:
-    """Read all sounds and split them into training and validation data.
+def load_audio(data: Path, *, loader: Loader | None = None) -> tuple[Examples, Examples, tuple[str, ...]]:
+    """Read all sounds: those for training and for validation, and the names of unreadable ones.
 
     Raises:
         TrainingError: The folder or its shards are missing, a shard is empty, or no sound can be read.
@@ -118,20 +80,15 @@ def load_audio(data: Path, *, loader: Loader | None = None) -> tuple[AudioDatase
     examples: list[AudioExample] = []
     folds: dict[str, int] = {}  # key of a sound -> its fold in ESC-50
     for index, example in enumerate(decoded.examples):
-        name, label = set_of(example), labels[example.data]
-        read = partial(decoded.__getitem__, index)
-        examples.append(AudioExample(example.key, name, merged.get((name, label), label), recording_of(example), read))
+        label, read = labels[example.data], partial(decoded.__getitem__, index)
+        label = merged.get((example.set, label), label)
+        examples.append(AudioExample(example.key, example.set, label, recording_of(example), read))
         if "fold" in example.metadata:
             folds[example.key] = example.metadata["fold"]
     validation = validation_groups(examples, folds)
-    train = tuple(example for example in examples if example.group not in validation)
-    held_out = tuple(example for example in examples if example.group in validation)
-    return AudioDataset(train, (*skipped, *decoded.skipped)), AudioDataset(held_out)
-
-
-def set_of(example: Example) -> str:
-    """The data set a sound comes from."""
-    return str(example.metadata.get("set", example.set))
+    train = [example for example in examples if example.group not in validation]
+    held_out = [example for example in examples if example.group in validation]
+    return train, held_out, (*skipped, *decoded.skipped)
 
 
 def recording_of(example: Example) -> str:
@@ -143,7 +100,7 @@ def recording_of(example: Example) -> str:
         number = found.group(1) if found else None
     if number is not None:
         return f"freesound {number}"
-    return f"{set_of(example)} {source} {metadata.get('title', example.key)}"
+    return f"{example.set} {source} {metadata.get('title', example.key)}"
 
 
 def _decode_sound(encoded: bytes) -> Array | None:
@@ -190,7 +147,7 @@ def merged_labels(data: Path) -> dict[tuple[str, str], str]:
 
 def _merged(row: dict[str, str]) -> str:
     label = row["esc50_class"] or row["label"]
-    return SYNONYMS.get(label, label)
+    return WORDS["synonyms"].get(label, label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,19 +158,15 @@ class AudioLabels:
     text: Tensor  # (K, 512) unit vectors, all different
     concepts: tuple[tuple[int, ...], ...]  # rows of the visible concepts of each label; may be empty
 
-    def index(self, name: str) -> int:
-        """Row of a label."""
-        return self.names.index(name)
-
 
 def load_audio_labels(
     data: Path, names: Sequence[str], concepts: Concepts, encoder: PhraseEncoder | None
 ) -> AudioLabels:
     """Give each label a vector: half from its visible concepts, half from its own name, so no two are the same."""
-    visible: dict[str, set[str]] = {name: set(VISIBLE.get(name, ())) for name in names}
+    visible: dict[str, set[str]] = {name: set(WORDS["visible"].get(name, ())) for name in names}
     for row in read_table(data / "text" / "audio_labels.csv", "label", "esc50_class", "anchors", "how"):
         label = _merged(row)
-        if label in visible and label not in VISIBLE and row["anchors"] and "(general)" not in row["how"]:
+        if label in visible and label not in WORDS["visible"] and row["anchors"] and "(general)" not in row["how"]:
             visible[label].update(row["anchors"].split("|"))
     rows = {name: sorted(concepts.rows(found)) for name, found in visible.items()}
     if encoder is None:  # labels without visible concepts are left out

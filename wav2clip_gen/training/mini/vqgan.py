@@ -6,30 +6,24 @@ from luminance for the same reason.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
-from wav2clip_gen.training.data import ImageDataset, Loader, batch_indices, load_images, random_crops
+from wav2clip_gen.training.data import load_images, random_crops
+from wav2clip_gen.training.mini.clip import PerceptualFeatures
 from wav2clip_gen.training.mini.concepts import data_notes
-from wav2clip_gen.training.mini.vqgan_losses import (
-    Discriminator,
-    PerceptualFeatures,
-    adaptive_weight,
-    adversarial_loss,
-    lattice_loss,
-    random_shift,
-    reconstruction_losses,
-)
-from wav2clip_gen.training.schedule import seeded, step_generator
+from wav2clip_gen.training.schedule import batch_indices, seeded, step_generator
 from wav2clip_gen.training.settings import VQGANSettings
 from wav2clip_gen.training.trainer import TrainTask
 
@@ -43,12 +37,19 @@ KMEANS_ITERATIONS = 12
 CODE_DECAY = 0.99  # of the running sums that the codes are (van den Oord et al., arXiv 1711.00937, appendix A.1)
 ADVERSARIAL_RAMP = 0.03  # share of the run over which the adversarial weight rises
 DEAD_BELOW = 0.01  # cells per step, on average; a code used less is moved
+CHANNELS = 32  # of the discriminator's first layer, as the small VQGAN's
+STRIDED_LAYERS = 2
+LEARNING_RATE = 2e-4
+MIN_GRADIENT = 1e-4  # in the adaptive weight's denominator, as in the paper
+MAX_WEIGHT = 1e4
+LOSS_DECAY = 0.99  # of the running mean that is reported
 
 
 class VQGANTask(TrainTask[VQGAN]):
     """Train a VQGAN to reconstruct images."""
 
     name = "vqgan"
+    settings: VQGANSettings
 
     def __init__(
         self,
@@ -58,32 +59,23 @@ class VQGANTask(TrainTask[VQGAN]):
         clip: Path | None = None,
         start: Path | None = None,
         config: VQGANConfig = MINI,
-        loader: Loader | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
+        **common: Any,
     ) -> None:
         """Read the images and the networks to start from.
 
         `clip` is a trained image tower for the perceptual loss. `start` is a VQGAN to fine-tune; it has its codes,
         so the share of the run without them is omitted.
-
-        Raises:
-            TrainingError: Data is missing, or `start` has another size.
-            WeightsError: `clip` or `start` cannot be read.
         """
-        self.settings: VQGANSettings = settings or VQGANSettings()
-        self.seed, self.device = seed, torch.device(device)
-        loader = loader or Loader()
-        self.images: ImageDataset = load_images(data, "train", loader=loader)
-        self.validation: ImageDataset = load_images(data, "val", loader=loader)
+        super().__init__(settings or VQGANSettings(), **common)
+        self.images, self.validation = (load_images(data, split, loader=self.loader) for split in ("train", "val"))
         self.skipped = self.images.skipped + self.validation.skipped
-        self.notes = data_notes(self.skipped, loader=loader)
+        self.notes = data_notes(self.skipped, loader=self.loader)
         self.data_facts = {
             "sets": sorted({image.set for image in self.images.info}),
             "pictures": len(self.images),
             "clip": checkpoints.digest(clip)[:12] if clip else None,
         }
-        with seeded(seed):
+        with seeded(self.seed):
             network = load_start(start, config) if start else VQGAN(config)
         # The memory format and the fused optimizer save a tenth of a step's time on a CPU.
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
@@ -94,15 +86,12 @@ class VQGANTask(TrainTask[VQGAN]):
             trained, lr=self.settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
         )
         self._features = PerceptualFeatures(clip).to(self.device) if clip else None
-        self._discriminator = Discriminator(seed=seed, device=self.device) if self.settings.adversarial else None
+        self._discriminator = Discriminator(seed=self.seed, device=self.device) if self.settings.adversarial else None
         self.quantizing = start is not None
         self._before: dict[str, Any] = checkpoints.read_header(start).training if start else {}
         self._counts = torch.ones(config.n_embed, device=self.device)
         self._sums = self.network.quantize.codes.detach().clone()
-        # of the current step, for the updates after it
-        self._cells: Tensor | None = None  # (N, D) latents
-        self._pair: tuple[Tensor, Tensor] | None = None  # images and reconstructions
-        self._generator = torch.Generator()
+        self._updates: list[Callable[[], None]] = []  # after the current step
 
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
         """Reconstruct a batch of crops, or every fourth step a few whole images."""
@@ -119,16 +108,16 @@ class VQGANTask(TrainTask[VQGAN]):
                 codes = self.network.quantize.look_up(self.network.quantize.nearest(latent.detach()))
                 quantized = latent + (codes - latent).detach()
                 terms["commitment"] = self.settings.commitment * F.mse_loss(latent.float(), codes)
-                self._cells = rearrange(latent.detach().float(), "b d h w -> (b h w) d")
+                cells = rearrange(latent.detach().float(), "b d h w -> (b h w) d")
+                self._updates.append(partial(self._update_codes, cells, generator))
             outputs = self.network.decode(quantized).float()
             if self._features is not None and progress >= self.settings.perceptual_from:
                 shifted = random_shift(outputs, images, most=self.network.stride, generator=generator)
                 terms["perceptual"] = self.settings.perceptual * self._features.distance(*shifted)
-        self._generator = generator
         terms |= reconstruction_losses(outputs, images)
         terms["lattice"] = self.settings.lattice * lattice_loss(outputs, images, cell=self.network.stride)
         if self._discriminator is not None and progress >= self.settings.adversarial_from:
-            self._pair = images, outputs.detach()
+            self._updates.append(partial(self._discriminator.update, images, outputs.detach()))
             terms["adversarial"] = self._adversarial(self._discriminator, outputs, terms, progress)
         return terms
 
@@ -137,7 +126,7 @@ class VQGANTask(TrainTask[VQGAN]):
     ) -> Tensor:
         """The adversarial loss, balanced against all terms that reach the decoder."""
         with self.autocast():
-            loss = adversarial_loss(discriminator.score(outputs))
+            loss = -discriminator.score(outputs).mean()
         reconstruction = torch.stack([term for name, term in terms.items() if name != "commitment"]).sum()
         balance = adaptive_weight(reconstruction, loss, self.network.decoder.conv_out.weight)
         ramp = min((progress - self.settings.adversarial_from) / ADVERSARIAL_RAMP, 1.0)
@@ -173,15 +162,12 @@ class VQGANTask(TrainTask[VQGAN]):
 
     def after_step(self) -> None:
         """Update the codes and the discriminator from this step's latents and reconstructions."""
-        if self._cells is not None:
-            self._update_codes(self._cells)
-            self._cells = None
-        if self._discriminator is not None and self._pair is not None:
-            self._discriminator.update(*self._pair)
-            self._pair = None
+        for update in self._updates:
+            update()
+        self._updates.clear()
 
     @torch.no_grad()
-    def _update_codes(self, cells: Tensor) -> None:
+    def _update_codes(self, cells: Tensor, generator: torch.Generator) -> None:
         """Move each code to the running mean of its cells (N, D), and unused ones to one of these cells."""
         codebook = self.network.quantize
         nearest = codebook.nearest(cells.T[None, :, :, None]).flatten()
@@ -191,7 +177,7 @@ class VQGANTask(TrainTask[VQGAN]):
         self._sums.lerp_(sums, 1 - CODE_DECAY)
         dead = (self._counts < DEAD_BELOW).nonzero().flatten()
         if len(dead):
-            chosen = torch.randint(len(cells), (len(dead),), generator=self._generator).to(cells.device)
+            chosen = torch.randint(len(cells), (len(dead),), generator=generator).to(cells.device)
             self._sums[dead] = cells[chosen]
             self._counts[dead] = 1.0
         codebook.codes.copy_(self._sums / self._counts[:, None])
@@ -201,8 +187,8 @@ class VQGANTask(TrainTask[VQGAN]):
         """PSNR (dB) of whole validation images, use and perplexity of the codes, and the discriminator's loss."""
         decibels: list[Tensor] = []
         counts = torch.zeros(network.config.n_embed, device=self.device)
-        for batch in self.validation[:MOST_VALIDATED].split(8):
-            images = batch.to(self.device).float() / 255
+        validated = self.validation.subset(range(min(MOST_VALIDATED, len(self.validation))))
+        for images in validated.batches(8, device=self.device):
             with self.autocast():
                 latent = network.encode(images).float()
                 if self.quantizing:
@@ -210,12 +196,11 @@ class VQGANTask(TrainTask[VQGAN]):
                     latent = network.quantize.look_up(indices)
                     counts += torch.bincount(indices.flatten(), minlength=len(counts))
                 outputs = network.decode(latent).float().clamp(0, 1)
-            decibels.append(-10 * (outputs - images).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10())
+            decibels.append(psnr(outputs, images))
         scores = {"psnr": torch.cat(decibels).mean().item()}
         if self.quantizing:
-            shares = counts / counts.sum()
             scores["codes_used"] = (counts > 0).float().mean().item()
-            scores["perplexity"] = (-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item()
+            scores["perplexity"] = perplexity(counts)
         if self._discriminator is not None:
             scores["discriminator"] = self._discriminator.loss.item()
         return scores
@@ -272,3 +257,136 @@ def kmeans(points: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
         spare = points[torch.randint(len(points), (count,), generator=generator).to(points.device)]
         centers = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], spare)
     return centers
+
+
+def random_shift(*images: Tensor, most: int, generator: torch.Generator) -> list[Tensor]:
+    """Crop `most` rows and columns of each (B, 3, H, W), the same random 0 to `most` - 1 of them at the top left.
+
+    The features' strides would otherwise always fall on the same pixels of a latent cell, and what they are blind to
+    there would grow into a lattice.
+    """
+    top, left = torch.randint(most, (2,), generator=generator).tolist()
+    height, width = images[0].shape[-2] - most, images[0].shape[-1] - most
+    return [image[..., top : top + height, left : left + width] for image in images]
+
+
+def psnr(outputs: Tensor, images: Tensor) -> Tensor:
+    """The PSNR (B,), in dB, of each reconstruction (B, 3, H, W) in [0, 1]."""
+    return -10 * (outputs - images).square().mean(dim=(1, 2, 3)).clamp(min=1e-10).log10()
+
+
+def perplexity(counts: Tensor) -> float:
+    """The number of codes that would be as informative if used evenly, from the uses (N,) of each."""
+    shares = counts / counts.sum()
+    return (-(shares * shares.clamp(min=1e-12).log()).sum()).exp().item()
+
+
+def reconstruction_losses(outputs: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """Distances of reconstructions (B, 3, H, W) from the images: pixels, edges, chroma, color.
+
+    Color, the 4x-pooled difference, is squared: an absolute one gives up rare saturated colors, and a small codebook
+    then reconstructs in blue and orange alone.
+    """
+    difference = outputs - images
+    chroma = difference - difference.mean(dim=1, keepdim=True)
+    edges = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+    pooled, pooled_chroma = F.avg_pool2d(difference, 4), F.avg_pool2d(chroma, 4)
+    return {
+        "pixels": difference.abs().mean(),
+        "squares": 5 * difference.square().mean(),
+        "edges": edges,
+        "chroma": 2 * chroma.abs().mean(),
+        "color": 10 * pooled.square().mean() + 40 * pooled_chroma.square().mean(),
+    }
+
+
+def edges_by_position(images: Tensor, *, cell: int) -> Tensor:
+    """Mean absolute difference to the next pixel, right and below, at each position in a cell, over their mean.
+
+    Args:
+        images: (B, 3, H, W), sides multiples of `cell` and larger.
+        cell: Pixels along each side.
+
+    Returns:
+        (2, cell, cell); about 1 everywhere for randomly cropped photographs.
+    """
+    inner = images[..., :-cell, :-cell]  # the last pixels have no next one
+    steps = [images[..., :-cell, 1 : 1 - cell] - inner, images[..., 1 : 1 - cell, :-cell] - inner]
+    edges = torch.stack([rearrange(step, "b c (h p) (w q) -> p q (b c h w)", p=cell, q=cell).abs() for step in steps])
+    edges = edges.mean(dim=-1)
+    return edges / edges.mean(dim=(1, 2), keepdim=True).clamp(min=1e-4)
+
+
+def lattice_loss(outputs: Tensor, images: Tensor, *, cell: int) -> Tensor:
+    """How much the positions of edges within cells differ between reconstructions and images (B, 3, H, W).
+
+    A decoder that cannot know a texture draws it with the right strength at the same positions of every cell, which
+    neither pixel differences nor features of a strided network penalize.
+    """
+    return F.mse_loss(edges_by_position(outputs, cell=cell), edges_by_position(images, cell=cell))
+
+
+class Discriminator:
+    """A patch discriminator with its own optimizer, trained alongside the generator."""
+
+    def __init__(self, *, seed: int, device: torch.device) -> None:
+        from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
+
+        with seeded(seed):
+            network: nn.Module = NLayerDiscriminator(input_nc=3, ndf=CHANNELS, n_layers=STRIDED_LAYERS)
+            network.apply(weights_init)
+        self.network = network.to(device).train().requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.9))
+        self.loss = torch.ones((), device=device)  # running mean: 1 at chance, 0 if it is never fooled
+
+    def score(self, images: Tensor) -> Tensor:
+        """Score patches (B, 1, h, w) of images (B, 3, H, W) in [0, 1]: above 0 for real ones.
+
+        The gradient flows to the images; only `update` changes the discriminator.
+        """
+        scores: Tensor = self.network(images * 2 - 1).float()
+        return scores
+
+    def update(self, real: Tensor, fake: Tensor) -> None:
+        """Train for one step to distinguish real images (B, 3, H, W) from reconstructions."""
+        self.network.requires_grad_(True)
+        with torch.autocast(real.device.type, dtype=torch.bfloat16):
+            loss = hinge_loss(self.score(real), self.score(fake.detach()))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.network.requires_grad_(False)
+        self.loss.lerp_(loss.detach(), 1 - LOSS_DECAY)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for the checkpoint."""
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "loss": self.loss}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loss.copy_(state["loss"])
+
+
+def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss (Lim and Ye, arXiv 1705.02894), from scores of any shape.
+
+    It is 0 once real patches score above 1 and fake ones below -1.
+    """
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
+    """Weight () at which both losses have gradients of equal norm at the decoder's last layer (equation 7).
+
+    Args:
+        reconstruction: Sum () of the losses that compare with the real image.
+        adversarial: The loss () of the discriminator's scores.
+        last_layer: Parameter that both depend on; their graphs stay usable.
+    """
+    norms = [
+        torch.linalg.vector_norm(torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float())
+        for loss in (reconstruction, adversarial)
+    ]
+    return (norms[0] / (norms[1] + MIN_GRADIENT)).clamp(max=MAX_WEIGHT).detach()

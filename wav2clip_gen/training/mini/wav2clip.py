@@ -8,6 +8,7 @@ embedding.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,6 @@ from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.training.data import Array, ImageDataset, Loader, load_images
 from wav2clip_gen.training.distill import DistillationModel, standardized_spectrogram
 from wav2clip_gen.training.mini.audio import (
-    AudioDataset,
     AudioExample,
     load_audio,
     load_audio_labels,
@@ -54,6 +54,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
     """Train the sound encoder to embed a sound at the images and the text of its label."""
 
     name = "wav2clip"
+    settings: LabeledAudioSettings
 
     def __init__(
         self,
@@ -62,39 +63,39 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         settings: LabeledAudioSettings | None = None,
         *,
         config: Wav2CLIPConfig = MINI,
-        loader: Loader | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
+        **common: Any,
     ) -> None:
         """Read sounds and images, and embed the images with the trained image tower at `clip`.
 
         Raises:
             TrainingError: Some of the data is missing, or no label has a visible concept.
         """
-        self.settings: LabeledAudioSettings = settings or LabeledAudioSettings()
-        self.seed, self.device = seed, torch.device(device)
-        loader = loader or Loader()
-        train, held_out = load_audio(data, loader=loader)
+        super().__init__(settings or LabeledAudioSettings(), **common)
+        train, held_out, skipped = load_audio(data, loader=self.loader)
         concepts, encoder = load_concepts(data)
-        self.labels = load_audio_labels(data, train.labels, concepts, encoder)
-        self._require_labels(data, train)
-        self.images, unreadable = self._image_targets(data, clip, concepts, loader)
-        self.train, self.validation = (side.with_labels(self.labels.names) for side in (train, held_out))
-        if not (self.train.examples and self.validation.examples):
+        self.labels = load_audio_labels(data, sorted({example.label for example in train}), concepts, encoder)
+        table = set(merged_labels(data).values()).union(self.labels.names)
+        known = {(example.set, example.label): example.label in table for example in train}
+        require_known_labels(known, table=data / "text" / "audio_labels.csv")
+        self.images, unreadable = self._image_targets(data, clip, concepts)
+        self.train, self.validation = (
+            [example for example in side if example.label in self.labels.names] for side in (train, held_out)
+        )
+        if not (self.train and self.validation):
             raise TrainingError(
                 f"{data}: no sound has a label with a visible concept, on both sides of the split",
                 hint="are the labels in text/audio_labels.csv? see 'Training them again' in weights/README.md",
             )
-        self.skipped = train.skipped + unreadable
-        self.notes = data_notes(self.skipped, has_encoder=encoder is not None, loader=loader)
+        self.skipped = skipped + unreadable
+        self.notes = data_notes(self.skipped, has_encoder=encoder is not None, loader=self.loader)
         self.data_facts = {
-            "sets": sorted({example.set for example in self.train.examples}), "pieces": len(self.train.examples),
+            "sets": sorted({example.set for example in self.train}), "pieces": len(self.train),
             "labels": len(self.labels.names), "clip": checkpoints.digest(clip)[:12],
         }  # fmt: skip
         self.text = self.labels.text.to(self.device)
-        labels = [example.label for example in self.train.examples]
+        labels = [example.label for example in self.train]
         self._weights = torch.tensor([labels.count(label) ** -0.5 for label in labels])
-        with seeded(seed):
+        with seeded(self.seed):
             self.network = DistillationModel(config).to(self.device).train()
         weights = [parameter for parameter in self.network.parameters() if parameter is not self.network.log_scale]
         groups = [
@@ -104,18 +105,10 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.98))
 
-    def _require_labels(self, data: Path, train: AudioDataset) -> None:
-        table = set(merged_labels(data).values()).union(self.labels.names)
-        known = {(example.set, example.label): example.label in table for example in train.examples}
-        require_known_labels(known, table=data / "text" / "audio_labels.csv")
-
-    def _image_targets(
-        self, data: Path, clip: Path, concepts: Concepts, loader: Loader
-    ) -> tuple[Tensor, tuple[str, ...]]:
+    def _image_targets(self, data: Path, clip: Path, concepts: Concepts) -> tuple[Tensor, tuple[str, ...]]:
         """For each label the unit vector (K, D) of the images of its concepts, and the names of unreadable images."""
-        perceptor = checkpoints.load(clip, role="clip").to(self.device)
-        assert isinstance(perceptor, Perceptor)
-        images = load_images(data, "train", loader=Loader(memory=0, workers=loader.workers))  # each is used once
+        perceptor = cast(Perceptor, checkpoints.load(clip, role="clip")).to(self.device)
+        images = load_images(data, "train", loader=Loader(memory=0, workers=self.loader.workers))  # each is used once
         shown = image_concepts(data, images.info, concepts)
         means, known = concept_means(perceptor, images, shown, len(concepts.names))
         shared = F.normalize(means[known].mean(dim=0), dim=-1)
@@ -150,7 +143,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         shares = torch.zeros(settings.batch, len(self.labels.names))
         contexts, windows = [], []
         for line, pair in enumerate(chosen.T.tolist()):
-            first, second = (self.train.examples[index] for index in pair)
+            first, second = (self.train[index] for index in pair)
             context, mix = self._augment(first, generator), 0.0
             draws = torch.rand(4, generator=generator).tolist()
             if draws[0] < settings.mixing:
@@ -159,16 +152,13 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
             if draws[2] < 0.5:
                 level = 10 ** (-0.5 - 1.5 * draws[3]) * context.std()
                 context = context + level * torch.randn(len(context), generator=generator)
-            shares[line, self.labels.index(first.label)] += 1 - mix
+            shares[line, self.labels.names.index(first.label)] += 1 - mix
             if mix:
-                shares[line, self.labels.index(second.label)] += mix
+                shares[line, self.labels.names.index(second.label)] += mix
             contexts.append(context)
             windows.append(loud_window(context, WINDOW, generator=generator))
-        spectrogram = standardized_spectrogram(
-            self.network.encoder.audio_encoder,
-            torch.stack(contexts).to(self.device),
-            torch.stack(windows).to(self.device),
-        )
+        encoder = self.network.encoder.audio_encoder
+        spectrogram = standardized_spectrogram(encoder, contexts, windows, device=self.device)
         return mask_spectrogram(spectrogram, generator=generator), shares.to(self.device)
 
     def _augment(self, example: AudioExample, generator: torch.Generator) -> Tensor:
@@ -180,9 +170,9 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
     @torch.no_grad()
     def scores(self, network: DistillationModel) -> dict[str, float]:
         """Accuracy on held-out recordings: over all labels, and of ESC-50's clips over its labels."""
-        examples, names = self.validation.examples, self.labels.names
+        examples, names = self.validation, self.labels.names
         embeddings = torch.stack([embed_samples(network.encoder, example.samples) for example in examples])
-        truth = torch.tensor([self.labels.index(example.label) for example in examples])
+        truth = torch.tensor([self.labels.names.index(example.label) for example in examples])
         by_text, by_image = (embeddings @ targets.cpu().T for targets in (self.text, self.images))
         right = (by_text.argmax(dim=1) == truth).float()
         top5 = (by_text.topk(min(5, len(names)), dim=1).indices == truth[:, None]).any(dim=1)
@@ -195,7 +185,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
             "pieces": float(len(truth)),
         }
         of_esc = torch.tensor([example.set == "esc" for example in examples])
-        columns = torch.tensor(sorted({self.labels.index(e.label) for e in self.train.examples if e.set == "esc"}))
+        columns = torch.tensor(sorted({self.labels.names.index(e.label) for e in self.train if e.set == "esc"}))
         if of_esc.any() and len(columns):
             chosen = columns[by_text[of_esc][:, columns].argmax(dim=1)]
             scores["top1 esc"] = (chosen == truth[of_esc]).float().mean().item()
@@ -264,23 +254,13 @@ def concept_means(
         )
     needed = sorted({index for these in members.values() for index in these})
     place = {index: at for at, index in enumerate(needed)}
-    embedded = embed_pixels(perceptor, images, needed)
+    pixels = images.subset(needed).batches(64, device=perceptor.device, size=perceptor.size)
+    embedded = torch.cat([perceptor.encode_images(batch).cpu() for batch in pixels])
     means, known = torch.zeros(count, embedded.shape[1]), torch.zeros(count, dtype=torch.bool)
     for row, these in members.items():
         means[row] = F.normalize(embedded[[place[index] for index in these]].mean(dim=0), dim=-1)
         known[row] = True
     return means, known
-
-
-@torch.no_grad()
-def embed_pixels(perceptor: Perceptor, images: ImageDataset, rows: list[int]) -> Tensor:
-    """Image embeddings (N, D), on the CPU, of rows of a dataset."""
-    batches = []
-    for start in range(0, len(rows), 64):
-        pixels = images[rows[start : start + 64]].to(perceptor.device).float() / 255
-        view = F.interpolate(pixels, size=(perceptor.size, perceptor.size), mode="area")
-        batches.append(perceptor.encode_images(view).cpu())
-    return torch.cat(batches)
 
 
 def embed_samples(encoder: Wav2CLIP, samples: Array) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from tests.conftest import ROOT
 from tests.training.conftest import write_yamnet
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.yamnet import YAMNet, load_yamnet, mel_matrix
+from wav2clip_gen.evaluation.yamnet import YAMNet, load_yamnet, mel_matrix
 
 DATA = Path(os.environ.get("DATA", ROOT.parent / "shared" / "data"))  # as in the Makefile
 

@@ -11,8 +11,7 @@ from tests.training.conftest import interrupt, train
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
-from wav2clip_gen.training.mini.image_tower import ImageTowerTask
-from wav2clip_gen.training.mini.text_tower import TextTowerTask, join_towers
+from wav2clip_gen.training.mini.clip import ImageTowerTask, TextTowerTask, concept_loss, join_towers
 from wav2clip_gen.training.settings import ImageTowerSettings, TextTowerSettings
 
 
@@ -66,7 +65,7 @@ def test_the_adversary_stays_within_its_radius_and_raises_the_loss(toy_data: Pat
     assert distance.max() <= task.settings.radius / 2 + 1e-4
     assert moved.min() >= 0
     assert moved.max() <= 1
-    before, after = (task.cross_entropy(network, these, targets) for these in (pictures, moved))
+    before, after = (concept_loss(network, targets, task.anchors)(these) for these in (pictures, moved))
     assert after > before
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.shards import HINT, read_arrays
+from wav2clip_gen.training.data import HINT, read_arrays
 
 RATE = 16_000  # Hz
 FRAME, HOP = 400, 160  # samples, 25 and 10 ms
@@ -100,7 +100,7 @@ def load_yamnet(data: Path) -> YAMNet:
         TrainingError: The file is missing, damaged, or holds other arrays.
     """
     network = YAMNet()
-    names = {f"layers.{number}": f"{number:02d}.{_kind(number)}" for number in range(len(network.layers))}
+    names = {f"layers.{number}": f"{number:02d}.{('conv', 'dw')[number % 2]}" for number in range(len(network.layers))}
     names["classifier"] = "fc"
     pairs = [(f"{ours}.{kind}", f"{theirs}.{kind[0]}") for ours, theirs in names.items() for kind in ("weight", "bias")]
     path = data / "teachers" / "yamnet.npz"
@@ -111,7 +111,3 @@ def load_yamnet(data: Path) -> YAMNet:
     except RuntimeError as error:
         raise TrainingError(f"{path}: holds another network ({error})", hint=HINT) from None
     return network.requires_grad_(False).eval()
-
-
-def _kind(number: int) -> str:
-    return "dw" if number % 2 else "conv"
