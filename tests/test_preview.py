@@ -21,7 +21,7 @@ from wav2clip_gen.analysis import Section
 from wav2clip_gen.config import Settings
 from wav2clip_gen.contact_sheet import MARGIN, Panel, draw
 from wav2clip_gen.errors import OutputError
-from wav2clip_gen.job import Job, prepare
+from wav2clip_gen.job import Job, pictures, prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import analyze_audio, encode_job_guidance, load_stems
 from wav2clip_gen.preview import estimate, make_storyboard, optimize_section
@@ -298,6 +298,7 @@ def test_an_estimate_counts_preparation_once_and_knows_cached_stems(
     monkeypatch.setattr(preview, "SEPARATION_COST", {"dsp": 1000.0})
     monkeypatch.setattr(preview, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     prepared = tune(picture={"layout": "grid"}, sound={"start": 7, "duration": 1.5, "separator": "dsp"})
-    assert estimate(prepared).seconds == pytest.approx(1500 + 500)
+    analysis = 500 * len(pictures(prepared.settings))  # of each picture's audio
+    assert estimate(prepared).seconds == pytest.approx(1500 + 500 + analysis)
     load_stems(prepared, StageClock(ignore))
-    assert estimate(prepared).seconds == pytest.approx(500)
+    assert estimate(prepared).seconds == pytest.approx(500 + analysis)
