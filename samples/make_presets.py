@@ -33,7 +33,7 @@ def main() -> None:
             settings = of_preset(name, start)
             frames_dir = Path(folder) / name
             film = render(SONG, Path(folder) / f"{name}.mp4", settings, family=family, frames_dir=frames_dir)
-            print(f"{name}: {film.frames} frames, {film.timings['paint'] / film.seconds:.2f} s per second of song")
+            print(f"{name}: {film.frames} frames, {film.timings['optimize'] / film.seconds:.2f} s per second of song")
             shown = list(range(STROKE, STROKE + COLUMNS)) if name == "pulse" else along(film.frames)
             pictures = [np.asarray(Image.open(frames_dir / f"{index:06d}.png")) for index in shown]
             rows.append(Row(name, pictures, [f"{start + index / settings.picture.fps:.2f} s" for index in shown]))

@@ -34,7 +34,7 @@ def main() -> None:
             frames_dir = Path(folder) / path.stem
             settings = Settings().merged({"run": {"seed": SEED}})
             film = render(path, Path(folder) / f"{path.stem}.mp4", settings, family=family, frames_dir=frames_dir)
-            print(f"{name}: {film.frames} frames, {film.timings['paint'] / film.seconds:.2f} s per second of song")
+            print(f"{name}: {film.frames} frames, {film.timings['optimize'] / film.seconds:.2f} s per second of song")
             shown = along(film.frames)
             pictures = [np.asarray(Image.open(frames_dir / f"{index:06d}.png")) for index in shown]
             labels = [f"{index / settings.picture.fps:.1f} s" for index in shown]
