@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import librosa
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
 from wav2clip_gen.audio.features import Features
 from wav2clip_gen.audio.separation import STEMS, DspSeparator
 from wav2clip_gen.audio.smoothing import zero_phase_smooth
-from wav2clip_gen.audio.structure import COLUMNS, HOP
+from wav2clip_gen.audio.structure import COLUMNS, HOP, librosa_lock
 from wav2clip_gen.audio.track import open_track
 
 Floats = NDArray[np.floating]
@@ -23,6 +25,12 @@ Floats = NDArray[np.floating]
 FPS = 20
 DRUMS_FROM = {"africa.ogg": 0.0, "song/mix.ogg": 4.0}  # seconds; librosa loses the beat of a guitar alone
 AUDIBLE = 0.01  # of the loudest frame (-40 dB); quieter frames are not worth comparing
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _import_librosa() -> None:
+    with librosa_lock():
+        importlib.import_module("librosa.beat")
 
 
 @pytest.fixture(scope="module", params=DRUMS_FROM)

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from tests.audio.conftest import Save, features_of, noise
-from tests.conftest import SAMPLES
+from tests.conftest import ROOT, SAMPLES
 from wav2clip_gen.audio.features import Features
 from wav2clip_gen.audio.structure import boundaries, onset_times, track_beats
 
@@ -95,3 +100,24 @@ def test_a_boundary_falls_on_the_beat() -> None:
     features = np.repeat([[0.0, 5.0], [5.0, 0.0]], 40, axis=0)
     assert boundaries(features, 0.25, 20.0, np.array([9.5, 10.2, 10.9])).tolist() == [0, 10.2, 20]
     assert boundaries(features, 0.25, 20.0, np.array([9.0, 11.0])).tolist() == [0, 10, 20]
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from wav2clip_gen.audio.decode import FEATURE_RATE, decode
+from wav2clip_gen.audio.features import measure
+from wav2clip_gen.audio.timeline import Timeline
+from wav2clip_gen.audio.track import open_track
+track = open_track(Path(sys.argv[1]), duration=4)
+timeline = Timeline.of(track, fps=12)
+assert len(measure(decode(track, timeline, [FEATURE_RATE]), timeline).onsets) > 4
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_compile_librosas_code_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MEASURE, str(SAMPLES / "africa.ogg")]
+    processes = [subprocess.Popen(command, cwd=ROOT, env=environment) for _ in range(3)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
 from wav2clip_gen.audio.decode import DecodedTrack
 from wav2clip_gen.audio.smoothing import Curve, Pool, normalize_range, normalize_to_peak, zero_phase_smooth
-from wav2clip_gen.audio.structure import HOP, boundaries, onset_times, track_beats
+from wav2clip_gen.audio.structure import HOP, boundaries, import_librosa, onset_times, track_beats
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Samples
 
@@ -62,6 +62,7 @@ class Features:
 
 def measure(signal: DecodedTrack, timeline: Timeline) -> Features:
     """Measure everything in a signal that was decoded at `FEATURE_RATE`."""
+    import_librosa()
     loudness = normalize_to_peak(signal.levels, unit="of full scale, RMS")
     # loud passages are scaled to a level of 1, so that thresholds suit every track
     gain = np.float32(1 / loudness.high if loudness.high > 0 else 0)

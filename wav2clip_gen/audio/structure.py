@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +33,27 @@ CONTRAST = 0.15  # the least novelty of a boundary: noise stays below 0.05, drum
 SNAP = 0.5  # seconds by which a boundary may move onto a beat
 
 
+def librosa_lock() -> FileLock:
+    """A lock for importing librosa.
+
+    At its first import in an environment librosa compiles code with numba, for about 20 s, into a cache next to its
+    files. Two processes that write this cache at once corrupt it, and the compiled code then crashes.
+    """
+    from filelock import FileLock
+
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    return FileLock(Path(tempfile.gettempdir()) / f"w2c-librosa-{user}.lock")
+
+
+@cache
+def import_librosa() -> None:
+    """Import those modules of librosa that features need, one process at a time; see `librosa_lock`."""
+    with librosa_lock():
+        import librosa.feature
+        import librosa.filters
+        import librosa.onset  # noqa: F401
+
+
 def onset_times(strength: Floats) -> Floats:
     """Seconds of the onsets: peaks of a strength (K,) that rise well above their surroundings.
 
@@ -31,6 +61,7 @@ def onset_times(strength: Floats) -> Floats:
     """
     if len(strength) < 3 or strength.max() <= 0:
         return np.zeros(0)
+    import_librosa()
     from librosa.onset import onset_detect
 
     near = round(0.03 * COLUMNS)
@@ -66,6 +97,7 @@ def _period(strength: Floats) -> float | None:
     size, longest, shortest = (round(seconds * COLUMNS) for seconds in (WINDOW, 60 / SLOWEST, 60 / FASTEST))
     if len(strength) <= 2 * shortest or np.ptp(strength) == 0:
         return None
+    import_librosa()
     from librosa import autocorrelate
     from librosa.feature import tempo
 
