@@ -142,9 +142,10 @@ def _render_film(
     if job.frames_dir:
         empty_folder(job.frames_dir, PICTURES, overwrite=job.overwrite)
     frames: list[record.FrameValues] = []
+    grid = grid_of(job.settings)
     with scratch_path(job.out) as silent_film:
-        with _film_writer(silent_film, job) as writer:
-            for values in _optimize(job, models, conditioning, parameters, writer):
+        with _film_writer(silent_film, job, grid) as writer:
+            for values in _optimize(job, models, conditioning, parameters, writer, grid=grid):
                 frames.append(values)
                 stages.report(
                     done=len(frames), total=job.timeline.frames, loss=values.loss, similarity=values.similarity
@@ -180,11 +181,12 @@ def _optimize(
     conditioning: Mapping[str, Conditioning],
     parameters: ParameterCurves,
     writer: FilmWriter,
+    *,
+    grid: Grid | None,
 ) -> Iterator[record.FrameValues]:
     """Optimise frame after frame and write each: one picture, or a grid of several with the same seed."""
     from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
 
-    grid = grid_of(job.settings)
     optimizers = {
         caption: FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
         for caption in conditioning
@@ -324,8 +326,8 @@ def grid_of(settings: Settings) -> Grid | None:
     return Grid(list(pictures(settings)), size=(picture.width, picture.height)) if picture.layout == "grid" else None
 
 
-def _film_writer(path: Path, job: Job) -> FilmWriter:
-    picture, grid = job.settings.picture, grid_of(job.settings)
+def _film_writer(path: Path, job: Job, grid: Grid | None) -> FilmWriter:
+    picture = job.settings.picture
     size = grid.size if grid else (picture.width, picture.height)
     return FilmWriter(path, size=size, fps=job.timeline.fps, upscale=picture.upscale, frames_dir=job.frames_dir)
 
