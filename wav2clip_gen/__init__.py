@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from wav2clip_gen.environment import prepare_environment
+
 __version__ = "0.2.0"
 __all__ = ["Settings", "Wav2CLIP", "load_family", "render"]
 
@@ -23,6 +25,8 @@ _HOMES = {
     "load_family": "wav2clip_gen.models.registry",
     "render": "wav2clip_gen.pipeline",
 }
+
+prepare_environment()  # here, because no module of this package can import torch earlier
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ from wav2clip_gen.audio.stems import StemPlan, plan_stems
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
+from wav2clip_gen.environment import temporary_folder
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_folder, check_output
 from wav2clip_gen.images import check_images
@@ -83,6 +84,7 @@ def prepare(
     source, settings = Path(source), settings or Settings()
     settings.require_guidance()
     settings.require_prompts()
+    temporary_folder()
     selection = selection or select_models(settings.run, weights_dir)
     if not allow_missing_weights:
         selection.require()

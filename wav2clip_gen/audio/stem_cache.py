@@ -24,6 +24,7 @@ import numpy as np
 
 from wav2clip_gen.audio.separation import STEMS, Separator, separated
 from wav2clip_gen.audio.track import Track
+from wav2clip_gen.environment import is_writable, private_folder, user_cache
 from wav2clip_gen.errors import OutputError, SoundError
 from wav2clip_gen.files import hash_file, scratch_path
 
@@ -38,12 +39,11 @@ OWN = re.compile(rf"({'|'.join(STEMS)})\.(wav|flac)|stems\.json|\.w2c-.*")  # al
 
 
 def cache_folder() -> Path:
-    """The folder of what can be made again: `W2C_CACHE`, else one in the user's cache."""
+    """The folder of what can be made again: `W2C_CACHE`, else one in the user's cache, or where that can be made."""
     if chosen := os.environ.get("W2C_CACHE"):
         return Path(chosen).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("w2c-gen", appauthor=False)
+    folder = user_cache()
+    return folder if folder.exists() or is_writable(folder) else private_folder()
 
 
 def entry_of(song: Track, separator: Separator) -> Path:

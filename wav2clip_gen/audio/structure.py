@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
+from wav2clip_gen.environment import is_writable, private_folder, user_cache
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -41,17 +42,26 @@ def librosa_lock() -> FileLock:
     """
     from filelock import FileLock
 
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    return FileLock(Path(tempfile.gettempdir()) / f"w2c-librosa-{user}.lock")
+    return FileLock(private_folder() / "librosa.lock")
 
 
 @cache
 def import_librosa() -> None:
     """Import those modules of librosa that features need, one process at a time; see `librosa_lock`."""
     with librosa_lock():
+        _place_numba_cache()
         import librosa.feature
         import librosa.filters
         import librosa.onset  # noqa: F401
+
+
+def _place_numba_cache() -> None:
+    """Choose a folder for numba's cache where it finds none: librosa's and the user's cannot be written to."""
+    own = find_spec("librosa")
+    assert own
+    assert own.origin
+    if not any(map(is_writable, (Path(own.origin).parent / "util" / "__pycache__", user_cache().parent / "numba"))):
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(private_folder() / "numba"))
 
 
 def onset_times(strength: Floats) -> Floats:

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wav2clip_gen.environment import user_cache
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole, hash_file
 from wav2clip_gen.models import manifest
@@ -95,9 +96,7 @@ def weights_folder(weights_dir: Path | None = None) -> Path:
         return weights_dir
     if chosen := os.environ.get("W2C_WEIGHTS"):
         return Path(chosen).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("w2c-gen", appauthor=False) / "weights"
+    return user_cache() / "weights"
 
 
 def locate(part: Part, weights_dir: Path | None = None) -> Path:
