@@ -339,7 +339,7 @@ def test_nothing_is_overwritten_unless_requested(mini: Models, quick: Settings, 
         ("song.wav/film.mp4", "is a file"),
         ("film.avi", "films are mp4"),
         ("film", "films are mp4"),
-        ("{name}.mp4", "not a file name"),
+        ("{name}.mp4", "only {stem} and {seed} are replaced"),
     ],
 )
 def test_a_wrong_name_is_refused_before_any_work(

@@ -104,6 +104,12 @@ class Settings:
             style_images=tuple(replace(image, file=move(image.file)) for image in self.style_images),
         )
 
+    def with_needed_stem_files(self) -> Settings:
+        """These settings without the files of stems that are not required."""
+        needed = self.required_stems
+        files = tuple(file for file in self.stem_files if "=" not in file or file.partition("=")[0] in needed)
+        return replace(self, stem_files=files)
+
     def with_stem_weights(self, weights: Mapping[str, float]) -> Settings:
         """These settings with other weights for some stems.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import compress, count
 from pathlib import Path
 
 from wav2clip_gen.audio.stem_files import is_stem_file, resolve_input
@@ -181,12 +182,35 @@ def films(job: Job) -> tuple[Job, ...]:
     return tuple(
         replace(
             job,
-            out=job.out.with_suffix(f".{stem.name}.mp4"),
+            out=out,
             frames_dir=job.frames_dir and job.frames_dir / stem.name,
             settings=replace(job.settings, picture=picture, stems=(stem,)),
         )
-        for stem in job.settings.stems
+        for stem, out in zip(job.settings.stems, _film_paths(job.out, job.settings), strict=True)
     )
+
+
+def _film_paths(out: Path, settings: Settings) -> list[Path]:
+    """The films of a job that is named `out`."""
+    if settings.picture.layout != "separate":
+        return [out]
+    return [out.with_suffix(f".{stem.name}.mp4") for stem in settings.stems]
+
+
+def without_existing(
+    template: str | Path | None, source: Path, settings: Settings, *, storyboard: bool
+) -> Settings | None:
+    """The settings for the films of a track that do not exist yet, or for its storyboard; None where there is nothing.
+
+    Errors are those of `name_film` and `name_sheet`.
+    """
+    out = (name_sheet if storyboard else name_film)(template, source, settings)
+    missing = [not path.is_file() for path in ([out] if storyboard else _film_paths(out, settings))]
+    if not any(missing):
+        return None
+    if storyboard or settings.picture.layout != "separate":
+        return settings
+    return replace(settings, stems=tuple(compress(settings.stems, missing))).with_needed_stem_files()
 
 
 def pictures(settings: Settings) -> dict[str, tuple[StemWeight, ...]]:
@@ -234,8 +258,15 @@ def fill(template: str | Path, source: Path, settings: Settings) -> Path:
         return Path(str(template).format(stem=_title(source), seed=settings.run.seed))
     except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         raise SettingsError(
-            f"{template}: not a file name", hint="use {stem} and {seed}, as in films/{stem}.mp4"
+            f"{template}: only {{stem}} and {{seed}} are replaced",
+            hint=f"double the braces that belong to a name: {_double_braces(str(template))}",
         ) from None
+
+
+def _double_braces(template: str) -> str:
+    """The template with all braces doubled that are not, and belong to no field that `fill` knows."""
+    words = re.split(r"(\{\{|\}\}|\{(?:stem|seed)(?:[!:][^{}]*)?\})", template)  # every second one is right
+    return "".join(word if number % 2 else re.sub(r"[{}]", r"\g<0>\g<0>", word) for number, word in enumerate(words))
 
 
 def _title(source: Path) -> str:

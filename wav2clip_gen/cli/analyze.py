@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wav2clip_gen.cli import options
-from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.cli.batch import Batch
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
 
@@ -33,7 +33,7 @@ FILE_HELP = "Labels to choose from, one per line [dim](default: 191 everyday sou
 NO_LABELS_HELP = "Measure only, without loading a network."
 
 
-@app.command()
+@app.command(cls=options.Command)
 @options.with_options(
     "start", "duration", "fps", "stem_file", "separator", "demucs_repo", "models", "weights_dir", "device", "debug"
 )
@@ -92,16 +92,15 @@ def analyze(
         demucs_repo=shared["demucs_repo"],
         overwrite=overwrite,
     )
-    code = 0
+    batch = Batch(inputs, "tracks analyzed", shared["debug"])
     for source, outputs in zip(inputs, names, strict=True):
-        try:
-            with console.errors_shown(debug=shared["debug"]):
-                run(source, outputs)
-        except typer.Exit as failure:  # the other tracks are still analyzed
-            code = max(code, failure.exit_code)
-            if failure.exit_code == INTERRUPTED:
-                break
-    raise typer.Exit(code)
+        with batch.attempt(source):
+            run(source, outputs)
+            batch.made.append(source)
+        if batch.interrupted:
+            break
+    console.PlainListener().show_batch(batch)
+    raise typer.Exit(batch.code)
 
 
 def _choose_formats(wanted: dict[str, bool]) -> list[str]:

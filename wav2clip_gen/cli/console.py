@@ -41,13 +41,17 @@ STAGES = {
 
 if TYPE_CHECKING:
     from wav2clip_gen.analysis import Analysis, Section
+    from wav2clip_gen.cli.batch import Batch
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def errors_shown(*, debug: bool = False) -> Iterator[None]:
-    """Turn what goes wrong inside into two lines and an exit code; `debug` shows where it came from."""
+def errors_shown(*, debug: bool = False, told: set[str] | None = None) -> Iterator[None]:
+    """Turn what goes wrong inside into two lines and an exit code; `debug` shows where it came from.
+
+    What is in `told` is not shown again.
+    """
     try:
         yield
     except typer.Exit:
@@ -59,6 +63,10 @@ def errors_shown(*, debug: bool = False) -> Iterator[None]:
         if debug:
             stderr.print(traceback.format_exc(), markup=False)
         what, hint, code = _explain(error)
+        if told is not None:
+            if what in told:
+                raise typer.Exit(code) from None
+            told.add(what)
         stderr.print(f"[bold red]error:[/] {escape(what)}" if code != INTERRUPTED else f"[yellow]{what}[/]")
         if hint:
             stderr.print(f"[bold]hint:[/] {escape(hint)}")
@@ -154,8 +162,8 @@ class Listener:
     """Follows a run silently; the base of the listeners that show it."""
 
     @contextmanager
-    def following(self, job: Job) -> Iterator[None]:
-        """Follow one job."""
+    def following(self, job: Job, place: str = "") -> Iterator[None]:
+        """Follow one job; `place`: which of several it is, as in 3/30."""
         yield
 
     def show(self, progress: Progress) -> None:
@@ -170,6 +178,11 @@ class Listener:
     def show_estimate(self, estimate: Estimate) -> None:
         """Show the cost of a film."""
 
+    def show_batch(self, batch: Batch) -> None:
+        """Show what became of all tracks; without progress only where some failed."""
+        if batch.failed and batch.summary():
+            stderr.print(batch.summary(), markup=False)
+
     def print_path(self, path: Path) -> None:
         """Print the path of a finished file to stdout."""
         typer.echo(path)
@@ -182,9 +195,10 @@ class PlainListener(Listener):
         self._shown, self._stage = 0.0, ""
 
     @contextmanager
-    def following(self, job: Job) -> Iterator[None]:
+    def following(self, job: Job, place: str = "") -> Iterator[None]:
         self._speed, self._shown, self._stage = Speed(job), 0.0, ""
-        for line in [*describe_job(job), *(f"note: {note}" for note in job.notes)]:
+        first, *others = describe_job(job)
+        for line in [f"{place} {first}".strip(), *others, *(f"note: {note}" for note in job.notes)]:
             self._print(line)
         yield
 
@@ -206,6 +220,10 @@ class PlainListener(Listener):
             f"about {clock(estimate.seconds)} with models {estimate.family} on {estimate.device} "
             f"({estimate.per_song_second:.1f} s per second of song); nothing was made"
         )
+
+    def show_batch(self, batch: Batch) -> None:
+        if batch.summary():
+            self._print(batch.summary())
 
     def _begin_stage(self, stage: str) -> None:
         self._print(STAGES[stage])
@@ -232,13 +250,12 @@ class JsonListener(Listener):
     """One JSON object per line, for programs."""
 
     @contextmanager
-    def following(self, job: Job) -> Iterator[None]:
+    def following(self, job: Job, place: str = "") -> Iterator[None]:
         frames, seconds = job.timeline.frames, job.track.duration
         stems = job.stems.origins if job.stems else {}
-        track = str(job.track.path)
+        job_facts = {"track": job.track.path, "frames": frames, "seconds": seconds, "seed": job.seed, "stems": stems}
         for film in films(job):
-            out = str(film.out)
-            self._print("job", track=track, film=out, frames=frames, seconds=seconds, seed=job.seed, stems=stems)
+            self._print("job", film=film.out, **job_facts, **({"place": place} if place else {}))
         for note in job.notes:
             self._print("note", text=note)
         yield
@@ -255,6 +272,11 @@ class JsonListener(Listener):
     def show_estimate(self, estimate: Estimate) -> None:
         self._print("estimate", **asdict(estimate))
 
+    def show_batch(self, batch: Batch) -> None:
+        if batch.summary():
+            facts = {"made": batch.made, "skipped": batch.skipped, "failed": batch.failed}
+            self._print("batch", text=batch.summary(), **facts, interrupted=batch.interrupted)
+
     def _print(self, event: str, **fields: object) -> None:
         typer.echo(json.dumps({"event": event, **fields}, default=str), err=True)
 
@@ -263,15 +285,18 @@ class BarListener(PlainListener):
     """A progress bar, for a terminal."""
 
     @contextmanager
-    def following(self, job: Job) -> Iterator[None]:
+    def following(self, job: Job, place: str = "") -> Iterator[None]:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total} {task.fields[speed]}"),
         )
-        with Bar(*columns, console=stderr, transient=True, redirect_stdout=False) as self._bar, super().following(job):
-            self._frames = job.timeline.frames
+        with (
+            Bar(*columns, console=stderr, transient=True, redirect_stdout=False) as self._bar,
+            super().following(job, place),
+        ):
+            self._frames, self._place = job.timeline.frames, place
             self._task = self._bar.add_task("", total=self._frames, speed="")
             yield
 
@@ -281,7 +306,7 @@ class BarListener(PlainListener):
         self._bar.start()
 
     def _begin_stage(self, stage: str) -> None:
-        self._bar.reset(self._task, total=self._frames, description=STAGES[stage], speed="")
+        self._bar.reset(self._task, total=self._frames, description=f"{self._place} {STAGES[stage]}".strip(), speed="")
 
     def _advance(self, progress: Progress) -> None:
         speed = self._speed_of(progress)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from wav2clip_gen import __version__
 from wav2clip_gen.cli.app import COMMANDS, COMPLETE
@@ -171,6 +172,7 @@ OTHERS = (
     _other("out", str, "Output", "Output file; {stem} and {seed} are replaced: videos/{stem}_{seed}.mp4 "
         "[dim](default: {stem}.mp4)[/]", flags=("--out", "-o"), metavar="FILE", everyday=True),
     _other("overwrite", bool, "Output", "Replace existing files.", everyday=True),
+    _other("skip_existing", bool, "Output", "Skip tracks whose film exists.", everyday=True),
     _other("storyboard", bool, "Output", "Instead of a video, write a PNG with one quickly generated picture for each "
         "section of the song.", everyday=True),
     _other("frames_dir", Path, "Output", "Also write all frames to this folder, as PNG.", metavar="DIR"),
@@ -225,6 +227,23 @@ INPUTS = typer.Argument(
     autocompletion=completion(lambda: list(COMMANDS) if os.environ.get("COMP_CWORD", "1") == "1" else []),
 )
 OPTIONS = {option.name: option for panel in (*PANELS, "") for option in (*OTHERS, *SETTINGS) if option.panel == panel}
+
+
+class Command(TyperCommand):
+    """A command whose arguments are files: a file whose name begins with a dash is not taken for options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse such a file, unless it is the value of an option or follows `--`."""
+        from wav2clip_gen.cli import console
+
+        options_with_value = {flag for one in self.params if not getattr(one, "is_flag", True) for flag in one.opts}
+        before = ""
+        for word in args[: args.index("--")] if "--" in args else args:
+            if word.startswith("-") and before not in options_with_value and Path(word).exists():
+                with console.errors_shown():
+                    raise SettingsError(f"{word} begins with a dash, as options do", hint=f"write ./{word}")
+            before = word
+        return super().parse_args(ctx, args)
 
 
 def stems_option(meaning: str) -> Any:

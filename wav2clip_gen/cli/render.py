@@ -12,6 +12,7 @@ import typer
 
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
+from wav2clip_gen.cli.batch import Batch
 from wav2clip_gen.config import Settings, family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
 
@@ -51,7 +52,7 @@ EPILOG = "\n\n".join(  # Typer shows each paragraph as a line
 )
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, cls=options.Command)
 @options.with_options(*options.OPTIONS, everyday=True)
 def render(**given: Any) -> None:
     """Generate a music video from audio.
@@ -66,21 +67,25 @@ def render(**given: Any) -> None:
             changes = options.settings_given(given)
             replay = _read_record(given)
             sources, settings = _merge(given, changes, replay)
-        prepare = _preparation(given, settings, replay)
+        _refuse_contradictions(given, settings)
+        prepare = _preparation(given, replay)
         _refuse_same_names(sources, (given["out"] or "{stem}.mp4", given["frames_dir"], given["keep_stems"]), settings)
-        fetched = _fetch_models(sources, prepare, settings, given["weights_dir"]) if given["fetch"] else {}
+        batch = Batch(sources, _what_is_done(given, settings), debug)
+        wanted = _skip_existing(batch, given, settings)
     listener, loader = console.listener(progress.value if progress else None), ModelLoader()
-    code = 0
-    for source in sources:
-        try:
-            with console.errors_shown(debug=debug):
-                job = fetched.get(source) or prepare(source)
-                _make(job, listener, loader, dry_run=given["dry_run"])
-        except typer.Exit as error:  # the other tracks are still rendered
-            code = max(code, error.exit_code)
-            if error.exit_code == INTERRUPTED:
-                break
-    raise typer.Exit(code)
+    jobs = _check(batch, wanted, prepare, fetch=given["fetch"])
+    if jobs and given["fetch"]:
+        with console.errors_shown(debug=debug):
+            jobs = _fetch_models(jobs, settings, given["weights_dir"])
+    for number, (source, job) in enumerate(jobs.items(), 1):
+        place = f"{number}/{len(jobs)}" if len(sources) > 1 else ""
+        with batch.attempt(source):
+            _make(job, listener, loader, place=place, dry_run=given["dry_run"])
+            batch.made.append(source)
+        if batch.interrupted:
+            break
+    listener.show_batch(batch)
+    raise typer.Exit(batch.code)
 
 
 def _read_record(given: dict[str, Any]) -> Replay | None:
@@ -111,9 +116,16 @@ def _merge(given: dict[str, Any], changes: dict[str, Any], replay: Replay | None
     base = replace(replay.settings, stem_files=()) if inputs else replay.settings  # another song has other stems
     settings = settings_from(base, **layers).merged(changes)
     if settings.stem_files == base.stem_files:
-        needed = tuple(file for file in base.stem_files if file.partition("=")[0] in settings.required_stems)
-        settings = replace(settings, stem_files=needed)
+        settings = settings.with_needed_stem_files()
     return inputs or [replay.source], settings.with_stem_weights(weights)
+
+
+def _refuse_contradictions(given: dict[str, Any], settings: Settings) -> None:
+    """Raise a SettingsError if films are to be skipped that cannot be."""
+    if given["skip_existing"] and given["overwrite"]:
+        raise SettingsError("--skip-existing and --overwrite contradict each other", hint="leave one of them out")
+    if given["skip_existing"] and settings.run.seed is None and "{seed" in (given["out"] or ""):
+        raise SettingsError("each film is named after a new seed, so none exists", hint="add --seed, or skip none")
 
 
 def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, ...], settings: Settings) -> None:
@@ -125,25 +137,65 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
             raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: videos/{stem}.mp4")
 
 
-def _preparation(given: dict[str, Any], settings: Settings, replay: Replay | None) -> Callable[..., Job]:
-    """`wav2clip_gen.job.prepare` with everything but the track."""
+def _preparation(given: dict[str, Any], replay: Replay | None) -> Callable[..., Job]:
+    """`wav2clip_gen.job.prepare` with everything but the track and its settings."""
     from wav2clip_gen.job import prepare
 
     names = ("out", "overwrite", "frames_dir", "weights_dir", "keep_stems", "demucs_repo", "storyboard")
     values = {name: given[name] for name in names}
     if replay:
         values["demucs_repo"] = replay.demucs_repo
-    return partial(prepare, settings=settings, **values)
+    return partial(prepare, **values)
 
 
-def _fetch_models(
-    sources: list[Path], prepare: Callable[..., Job], settings: Settings, weights_dir: Path | None
-) -> dict[Path, Job]:
-    """Check everything but the models of each track, then download missing weights; gives the finished jobs."""
+def _what_is_done(given: dict[str, Any], settings: Settings) -> str:
+    """What the last line of several tracks counts."""
+    if given["dry_run"]:
+        return "tracks checked"
+    if given["storyboard"]:
+        return "storyboards made"
+    return "films made" if settings.picture.layout != "separate" else "tracks filmed"
+
+
+def _skip_existing(batch: Batch, given: dict[str, Any], settings: Settings) -> dict[Path, Settings]:
+    """The settings for each track that is not skipped because its films, or its storyboard, exist."""
+    from wav2clip_gen.job import without_existing
+
+    if not given["skip_existing"]:
+        return dict.fromkeys(batch.tracks, settings)
+    out, storyboard = given["out"], given["storyboard"]
+    missing = {track: without_existing(out, track, settings, storyboard=storyboard) for track in batch.tracks}
+    batch.skipped = [track for track, left in missing.items() if left is None]
+    return {track: left for track, left in missing.items() if left}
+
+
+def _check(batch: Batch, wanted: dict[Path, Settings], prepare: Callable[..., Job], *, fetch: bool) -> dict[Path, Job]:
+    """Check all tracks before the first is rendered: the jobs of those without an error.
+
+    A job holds no sound, and no track is opened again for its film.
+    """
+    from wav2clip_gen.job import films
+
+    jobs: dict[Path, Job] = {}
+    taken: set[Path] = set()
+    for source, settings in wanted.items():
+        with batch.attempt(source):
+            job = prepare(source, settings=settings, allow_missing_weights=fetch)
+            outs = {film.out for film in films(job)}
+            if twice := outs & taken:  # as of song.wav and song.vocals.wav with the layout separate
+                raise SettingsError(f"two films would be {twice.pop()}", hint="use another --out for one of the tracks")
+            taken |= outs
+            jobs[source] = job
+        if batch.interrupted:
+            return {}
+    return jobs
+
+
+def _fetch_models(jobs: dict[Path, Job], settings: Settings, weights_dir: Path | None) -> dict[Path, Job]:
+    """Download missing weights; gives the jobs with them."""
     from wav2clip_gen.cli.weights import fetch_missing
     from wav2clip_gen.models.registry import select_models
 
-    jobs = {source: prepare(source, allow_missing_weights=True) for source in sources}
     fetch_missing(settings.run, weights_dir)
     fetched = {}
     for source, job in jobs.items():
@@ -153,13 +205,16 @@ def _fetch_models(
     return fetched
 
 
-def _make(job: Job, listener: Listener, loader: ModelLoader, *, dry_run: bool) -> None:
-    """Make the films or the storyboard of a track, or estimate their cost; paths go to stdout."""
+def _make(job: Job, listener: Listener, loader: ModelLoader, *, place: str, dry_run: bool) -> None:
+    """Make the films or the storyboard of a track, or estimate their cost; paths go to stdout.
+
+    `place`: which of several tracks it is, as in 3/30.
+    """
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.pipeline import render_job
     from wav2clip_gen.progress import Progress
 
-    with listener.following(job), GentleStop() as stop:
+    with listener.following(job, place), GentleStop() as stop:
 
         def show(progress: Progress) -> None:
             stop.follow(progress)
