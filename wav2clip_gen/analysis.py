@@ -279,7 +279,8 @@ def write_json(analysis: Analysis, path: Path) -> None:
         OutputError: The file cannot be written.
     """
     with written(path, option="--out-dir") as temporary:
-        temporary.write_text(json.dumps(report(analysis), ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(report(analysis), ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # as a run record
 
 
 def write_csv(analysis: Analysis, path: Path) -> None:

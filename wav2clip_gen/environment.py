@@ -39,6 +39,11 @@ def asked_to_stay_offline() -> bool:
     return os.environ.get("W2C_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
 
 
+def readable(name: str) -> str:
+    """The name of a file as text: where its bytes are not UTF-8, Python has lone surrogates, which nothing can show."""
+    return os.fsencode(name).decode(errors="replace")
+
+
 def user_cache() -> Path:
     """The folder of this package in the user's cache; a user without a home has it among the temporary files.
 

@@ -13,7 +13,7 @@ from wav2clip_gen.audio.stems import StemPlan, plan_stems
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
-from wav2clip_gen.environment import temporary_folder
+from wav2clip_gen.environment import readable, temporary_folder
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_folder, check_output
 from wav2clip_gen.images import check_images
@@ -131,13 +131,13 @@ def _resolved(settings: Settings, selection: ModelSelection) -> Settings:
 
 
 def open_song(source: Path, settings: Settings) -> Track:
-    """Open the track of a file or of a folder of stems, restricted to the span in the settings.
+    """Open the track of a file or of a folder of stems, restricted to the span in the settings; it has a title.
 
     Raises:
         SoundError: It cannot be read, or the span is empty.
     """
     track = open_track(resolve_input(source), start=settings.sound.start, duration=settings.sound.duration)
-    return replace(track, title=track.title or _title(source)) if source.is_dir() else track
+    return replace(track, title=track.title or readable(_title(source)))
 
 
 def plan_song_stems(track: Track, settings: Settings, demucs_repo: Path | None) -> StemPlan | None:

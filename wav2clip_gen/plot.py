@@ -15,6 +15,7 @@ from wav2clip_gen.audio.decode import FEATURE_RATE as RATE
 from wav2clip_gen.audio.features import LOWEST, Features
 from wav2clip_gen.config import PITCHES
 from wav2clip_gen.drawing import clock
+from wav2clip_gen.environment import readable
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.files import written
 
@@ -89,7 +90,7 @@ class _Sheet:
         self._lanes: list[Axes] = []
         track, features = analysis.track, analysis.mix.features
         tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
-        facts = [track.path.name, clock(self.duration), tempo, f"{len(features.onsets)} onsets"]
+        facts = [readable(track.path.name), clock(self.duration), tempo, f"{len(features.onsets)} onsets"]
         if analysis.family:
             facts.append(f"labels by models {analysis.family}, uncertain ones with a question mark")
         self._write(LEFT, 26, track.title or track.path.stem, size=17, color=TEXT)

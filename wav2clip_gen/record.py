@@ -111,7 +111,9 @@ def write(content: dict[str, Any], path: Path) -> None:
     """
     try:
         with appear_whole(path) as part:
-            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+            # a name that is not UTF-8 has lone surrogates in Python; JSON escapes them in the same way, as \udce9
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}", hint="the film itself is complete") from error
 

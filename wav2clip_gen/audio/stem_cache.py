@@ -58,7 +58,7 @@ def load_entry(entry: Path, song: Track) -> dict[str, Track] | None:
     import soundfile
 
     try:
-        if any(soundfile.info(entry / f"{name}.wav").frames != song.samples for name in STEMS):
+        if any(soundfile.info(os.fsencode(entry / f"{name}.wav")).frames != song.samples for name in STEMS):
             return None
     except (OSError, soundfile.LibsndfileError):
         return None
@@ -135,7 +135,7 @@ def create_audio(path: Path, like: Track, kind: str, subtype: str) -> SoundFile:
     import soundfile
 
     return soundfile.SoundFile(
-        path, "w", samplerate=like.sample_rate, channels=like.channels, format=kind, subtype=subtype
+        os.fsencode(path), "w", samplerate=like.sample_rate, channels=like.channels, format=kind, subtype=subtype
     )
 
 

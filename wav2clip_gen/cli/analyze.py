@@ -153,4 +153,4 @@ def _analyze(
         writers[path.suffix](found, path)
     console.tell_analysis(found)
     for path in outputs:
-        typer.echo(path)
+        console.print_path(path)

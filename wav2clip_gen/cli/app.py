@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as in shells
 COMMANDS = {
@@ -24,6 +25,8 @@ COMPLETE = "_W2C_GEN_COMPLETE"  # set by the shell while it completes a line
 def main() -> None:
     """Run `w2c-gen` with the arguments of this process."""
     arguments = sys.argv[1:]
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no character ends a command
     word = _command_to_complete() if COMPLETE in os.environ else arguments[0] if arguments else ""
     if word in COMMANDS:
         app = import_module(f"wav2clip_gen.cli.{word}").app

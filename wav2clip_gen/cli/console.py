@@ -85,6 +85,11 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
     return f"this should not happen: {what}", "run it again with --debug, and report what it shows", 1
 
 
+def print_path(path: Path) -> None:
+    """Print a path to stdout, as the bytes that it has on the disk."""
+    typer.echo(os.fsencode(path))
+
+
 def show_table(table: Table) -> None:
     """Show a table on stdout: drawn on a terminal, as Markdown in a pipe."""
     stdout = Console(highlight=False)
@@ -185,7 +190,7 @@ class Listener:
 
     def print_path(self, path: Path) -> None:
         """Print the path of a finished file to stdout."""
-        typer.echo(path)
+        print_path(path)
 
 
 class PlainListener(Listener):

@@ -162,10 +162,10 @@ def path(
 ) -> None:
     """Print where weights are; exit code 1 when they are not there."""
     if name is None:
-        typer.echo(str(store.weights_folder(weights_dir)))
+        console.print_path(store.weights_folder(weights_dir))
         return
     for part in manifest.expand(name):
-        typer.echo(str(store.require_part(part, weights_dir)))
+        console.print_path(store.require_part(part, weights_dir))
 
 
 @_command
@@ -196,7 +196,7 @@ def convert(
         from wav2clip_gen.models import convert as converter
 
         converter.convert(file, out, role=part.role, config=dict(part.config), precision=precision.value)
-    typer.echo(str(out))
+    console.print_path(out)
 
 
 @_command
@@ -216,7 +216,7 @@ def fake(
         _refuse_existing(path, overwrite)
         checkpoints.write_random(path, role=part.role, config=part.config, seed=seed, precision=precision.value)
         store.record(path.parent.parent, part.name, converted=None)
-        typer.echo(str(path))
+        console.print_path(path)
 
 
 @_command

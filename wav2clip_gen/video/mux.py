@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +65,18 @@ def mux(picture: Path, track: Track, out: Path, *, plan: SoundPlan, metadata: di
     Raises:
         VideoError: ffmpeg fails.
     """
-    tags = [word for key, text in metadata.items() for word in ("-metadata", f"{key}={text}")]
+    tags = [word for key, text in metadata.items() for word in ("-metadata", f"{key}={_argument(text)}")]
     container = ["-map_metadata", "-1", *tags, "-movflags", "+faststart", "-f", "mp4"]
     target = [*container, "-y", ffmpeg.file_url(out)]
     if plan.copied:
         _copy(picture, track, target, out)
     else:
         _encode(picture, track, plan.codec, target, out)
+
+
+def _argument(text: str) -> str:
+    """A text for the command line that ffmpeg reads as UTF-8, whatever the encoding of this system."""
+    return os.fsdecode(text.encode(errors="replace"))
 
 
 def _stored_codec(track: Track) -> str | None:
