@@ -10,7 +10,7 @@ DATA   ?= ../shared/data
 # Options for the demo's film, such as DEMO="--duration 2".
 DEMO   ?=
 
-# One torch thread per worker: two processes whose OpenMP threads spin against each other are ten times slower than one.
+# One torch thread per worker: the workers share the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help

@@ -102,6 +102,37 @@ def test_a_user_without_a_home_gets_a_film(home: str, places: tuple[Path, Path])
     assert (own.stat().st_mode & 0o777, len(list(own.rglob("drums.wav")))) == (0o700, 1)
 
 
+ONLY_MNT = """set -e
+mount --make-rprivate /
+mount --bind "$1" /mnt
+mount -o remount,ro,bind /
+for place in /tmp /var/tmp; do mount -t tmpfs -o ro none "$place"; done
+cd "$2"
+shift 2
+exec "$@"
+"""  # a folder becomes /mnt, and nothing else can be written to
+
+
+@pytest.mark.parametrize("here", ["/", "/mnt"])
+def test_where_only_the_folder_for_films_can_be_written_to(here: str, tmp_path: Path) -> None:
+    """A film if that is the current folder, else one sentence; a process each, 1 and 4 s."""
+    isolated = ["unshare", "--mount", "sh", "-c", ONLY_MNT, "sh", str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*isolated, "/", "true"], check=False).returncode:
+        pytest.skip("only root can make folders read-only, with unshare and mount")
+    film = [str(SAMPLES / "sounds" / "bell.ogg"), "-o", "/mnt/film.mp4", *QUICK]
+    variables = {name: value for name, value in os.environ.items() if name not in ("TMPDIR", "TEMP", "TMP")}
+    variables["PYTHONPATH"] = str(ROOT)
+    command = [*isolated, here, sys.executable, "-m", "wav2clip_gen", *film]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+    if here == "/":
+        lines = ["error: no folder for temporary files can be written to"]
+        lines += ["hint: set TMPDIR to a folder that you can write to"]
+        assert (done.returncode, done.stderr.splitlines()) == (1, lines)
+    else:
+        assert (done.returncode, done.stdout) == (0, "/mnt/film.mp4\n"), done.stderr
+        assert probe(tmp_path / "film.mp4").frames == 4
+
+
 @pytest.mark.slow  # numba compiles for 20 s
 def test_features_are_measured_where_neither_librosa_nor_a_home_can_be_written_to(places: tuple[Path, Path]) -> None:
     films, temporary = places
