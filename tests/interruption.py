@@ -26,7 +26,7 @@ def interrupted(
     number: int = signal.SIGINT,
     times: int = 1,
     ignored: tuple[int, ...] = (),
-    **environment: str,
+    environment: dict[str, str] | None = None,
 ) -> tuple[int, str, str]:
     """Run w2c-gen and send it a signal `after` seconds after the first line of JSON progress for which `when` holds.
 
@@ -49,7 +49,7 @@ def interrupted(
         cwd=ROOT,
         start_new_session=True,
         preexec_fn=set_signals,  # noqa: PLW1509 - this process has no threads that hold locks
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

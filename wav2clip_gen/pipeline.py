@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -88,7 +88,7 @@ def render_job(
     load: Callable[..., Models] | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = ignore,
-) -> Iterator[Film]:
+) -> Generator[Film, None, None]:
     """Make the films of a job: one, or with the layout "separate" one per stem.
 
     Args:
@@ -221,7 +221,7 @@ def _song_unchanged(track: Track, sha256: str | None) -> Iterator[None]:
 
     def check(cause: BaseException | None = None) -> None:
         found = record.hash_input(track.path)
-        if found != sha256:
+        if found is None or found != sha256:
             what = f"{track.path} was {'changed' if found else 'moved'} while its film was made"
             raise SoundError(what, hint="leave the song in its place, and start again") from cause
 

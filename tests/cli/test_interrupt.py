@@ -177,7 +177,7 @@ def test_a_second_signal_while_joining_keeps_the_picture(
         when=lambda line: line.get("stage") == "mux",
         after=0.3,
         times=2,
-        **environment,
+        environment=environment,
     )
     assert (code, stdout) == (-signal.SIGINT, ""), stderr
     assert FINISHING in stderr

@@ -51,4 +51,4 @@ def keep_streams_open() -> None:
                 os.dup2(sink, number)
                 os.close(sink)
             setattr(sys, name, os.fdopen(number, "w"))
-    sys.stderr = SteadyStream(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = SteadyStream(sys.stderr)
