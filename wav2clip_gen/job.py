@@ -154,6 +154,7 @@ def check_outputs(job: Job) -> None:
     inputs = {"the track itself": [job.track]}
     if job.stems:
         inputs["a stem of the track"] = [*job.stems.given.values()]
+    check_output(job.out, overwrite=True)
     for what, tracks in inputs.items():
         if job.out.exists() and any(job.out.samefile(track.path) for track in tracks):
             raise VideoError(f"{job.out} is {what}", hint="choose another --out")

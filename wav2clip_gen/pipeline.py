@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -188,9 +188,16 @@ def _render_film(
             timings=stages.finish(),
             partial=len(frames) < job.timeline.frames,
         )
-        return claimed.publish(
-            film, lambda film: record.describe(done, models, film, frames, hashes), overwrite=job.overwrite
+
+        def named(path: Path) -> Film:
+            return replace(film, path=path, record=record_path(path))
+
+        path = claimed.publish(
+            lambda path: record.describe(done, models, named(path), frames, hashes),
+            partial=film.partial,
+            overwrite=job.overwrite,
         )
+    return named(path)
 
 
 @contextmanager

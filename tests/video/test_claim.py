@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.video.conftest import TWELVE, Film, picture
-from wav2clip_gen import progress
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.video.claim import Claim, claim, claim_folder, count_frames
-from wav2clip_gen.video.verify import SyncReport
 from wav2clip_gen.video.writer import FilmWriter
 
-SYNC = SyncReport(frames=6, fps=12, picture_seconds=0.5, sound_seconds=0.5, difference_seconds=0, offset_seconds=0)
 LONGEST = "n" * 251 + ".mp4"  # 255 bytes
 
 
@@ -25,18 +21,13 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "film.mp4"
 
 
-@pytest.fixture
-def finished(out: Path) -> progress.Film:
-    return progress.Film(path=out, record=out.with_suffix(".json"), frames=6, seconds=0.5, seed=1, sync=SYNC)
-
-
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def publish(claimed: Claim, film: progress.Film, content: bytes = b"new", *, overwrite: bool = False) -> progress.Film:
-    claimed.film.write_bytes(content)
-    return claimed.publish(film, lambda film: {"film": film.path.name}, overwrite=overwrite)
+def publish(claimed: Claim, *, partial: bool = False, overwrite: bool = False) -> Path:
+    claimed.film.write_bytes(b"new")
+    return claimed.publish(lambda path: {"film": path.name}, partial=partial, overwrite=overwrite)
 
 
 def test_an_output_is_claimed_by_one_run(out: Path) -> None:
@@ -114,9 +105,9 @@ def test_a_fragmented_picture_counts_its_frames(out: Path) -> None:
     assert count_frames(out.with_name("none.mp4")) == 0
 
 
-def test_film_and_record_appear_together(out: Path, finished: progress.Film) -> None:
+def test_film_and_record_appear_together(out: Path) -> None:
     with claim(out) as claimed:
-        assert publish(claimed, finished) == finished
+        assert publish(claimed) == out
     assert names(out.parent) == ["film.json", "film.mp4"]
     assert out.with_suffix(".json").read_text() == '{\n "film": "film.mp4"\n}\n'
 
@@ -124,7 +115,7 @@ def test_film_and_record_appear_together(out: Path, finished: progress.Film) -> 
 @pytest.mark.parametrize("appeared", ["film.mp4", "film.json"])
 @pytest.mark.parametrize("links", [True, False])
 def test_what_appeared_meanwhile_is_not_replaced(
-    appeared: str, links: bool, out: Path, finished: progress.Film, monkeypatch: pytest.MonkeyPatch
+    appeared: str, links: bool, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unsupported(*arguments: object) -> None:
         raise OSError(1, "Operation not permitted")
@@ -133,26 +124,26 @@ def test_what_appeared_meanwhile_is_not_replaced(
         monkeypatch.setattr(os, "link", unsupported)
     with claim(out) as claimed:
         out.with_name(appeared).write_text("foreign")
-        film = publish(claimed, finished)
-    assert film.path.name == "film.partial.mp4"
+        film = publish(claimed)
+    assert film.name == "film.partial.mp4"
     assert out.with_name(appeared).read_text() == "foreign"
     assert names(out.parent) == sorted([appeared, "film.partial.mp4", "film.partial.json"])
-    assert film.record.read_text() == '{\n "film": "film.partial.mp4"\n}\n'
+    assert film.with_suffix(".json").read_text() == '{\n "film": "film.partial.mp4"\n}\n'
 
 
-def test_with_overwrite_both_are_replaced(out: Path, finished: progress.Film) -> None:
+def test_with_overwrite_both_are_replaced(out: Path) -> None:
     for path in (out, out.with_suffix(".json")):
         path.write_text("old")
     with claim(out) as claimed:
-        publish(claimed, finished, overwrite=True)
+        publish(claimed, overwrite=True)
     assert (out.read_bytes(), "old" in out.with_suffix(".json").read_text()) == (b"new", False)
 
 
-def test_a_partial_film_never_replaces_the_old_one(out: Path, finished: progress.Film) -> None:
+def test_a_partial_film_never_replaces_the_old_one(out: Path) -> None:
     out.write_text("old")
     with claim(out) as claimed:
-        film = publish(claimed, replace(finished, partial=True), overwrite=True)
-    assert (out.read_text(), film.path.name) == ("old", "film.partial.mp4")
+        film = publish(claimed, partial=True, overwrite=True)
+    assert (out.read_text(), film.name) == ("old", "film.partial.mp4")
 
 
 def test_messages_name_the_film_and_not_its_hidden_files(out: Path) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.errors import OutputError, VideoError
 from wav2clip_gen.files import free_names, lock, publish
-from wav2clip_gen.progress import Film
 
 PARTIAL = "partial"  # a film that ends early is called NAME.partial.mp4
 RECORD = ".json"
@@ -54,34 +53,37 @@ class Claim:
         self._unsaved = bool(frames) and kept == self.picture
         return f"the picture is kept in {kept}: {frames} frame{'s' * (frames > 1)}, no sound" if frames else ""
 
-    def publish(self, film: Film, describe: Callable[[Film], dict[str, Any]], *, overwrite: bool) -> Film:
+    def publish(self, describe: Callable[[Path], dict[str, Any]], *, partial: bool, overwrite: bool) -> Path:
         """Give film and record their names: partial ones if it ends early, or if another film has appeared meanwhile.
 
         Args:
-            film: Muxed into `self.film`.
-            describe: Gives its record.
+            describe: Gives the record of the film with this name.
+            partial: The film ends early.
             overwrite: Replace an existing film.
+
+        Returns:
+            The film's name.
 
         Raises:
             OutputError: The disk does not take them.
         """
-        for path in chain([] if film.partial else [self.out], self.partial_names()):
-            film, replaced = replace(film, path=path, record=path.with_suffix(RECORD)), overwrite and path == self.out
-            if not replaced and film.record.exists():
+        for path in chain([] if partial else [self.out], self.partial_names()):
+            record, replaced = path.with_suffix(RECORD), overwrite and path == self.out
+            if not replaced and record.exists():
                 continue
             try:
-                content = json.dumps(describe(film), indent=1, ensure_ascii=False)
+                content = json.dumps(describe(path), indent=1, ensure_ascii=False)
                 self.record.write_text(f"{content}\n", encoding="utf-8")
                 if replaced:  # never next to another film
-                    film.record.unlink(missing_ok=True)
+                    record.unlink(missing_ok=True)
                 publish(self.film, path, overwrite=replaced)
                 self.picture.unlink(missing_ok=True)
-                publish(self.record, film.record, overwrite=replaced)
+                publish(self.record, record, overwrite=replaced)
             except FileExistsError:
                 continue
             except OSError as error:
                 raise OutputError(f"cannot write {path}: {error.strerror}", hint="free some disk space") from error
-            return film
+            return path
         raise AssertionError("there is always another name")
 
     def with_visible_names(self, text: str) -> str:
