@@ -24,6 +24,10 @@ COMPLETE = "_W2C_GEN_COMPLETE"  # set by the shell while it completes a line
 
 def main() -> None:
     """Run `w2c-gen` with the arguments of this process."""
+    from wav2clip_gen.cli import interrupt, streams
+
+    interrupt.death.arm()
+    streams.keep_streams_open()
     arguments = sys.argv[1:]
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no character ends a command

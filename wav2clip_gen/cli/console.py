@@ -21,6 +21,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table as RichTable
 
 from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.cli.streams import mute
 from wav2clip_gen.config import MIX
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
@@ -57,7 +58,7 @@ def errors_shown(*, debug: bool = False, told: set[str] | None = None) -> Iterat
     except typer.Exit:
         raise
     except BrokenPipeError:  # the reader of stdout is gone; Python's last flush would fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout)
         raise typer.Exit(1) from None
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -76,7 +77,7 @@ def errors_shown(*, debug: bool = False, told: set[str] | None = None) -> Iterat
 def _explain(error: BaseException) -> tuple[str, str, int]:
     """What happened, what to do, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted: nothing half-finished was left behind", "", INTERRUPTED
+        return f"interrupted: {str(error) or 'nothing half-finished was left behind'}", "", INTERRUPTED
     if isinstance(error, W2CError):
         return error.what, error.hint, error.exit_code
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -174,6 +175,9 @@ class Listener:
     def show(self, progress: Progress) -> None:
         """Show the state of the run."""
 
+    def note(self, text: str) -> None:
+        """Show a note."""
+
     def show_film(self, film: Film) -> None:
         """Show a finished film."""
 
@@ -189,8 +193,12 @@ class Listener:
             stderr.print(batch.summary(), markup=False)
 
     def print_path(self, path: Path) -> None:
-        """Print the path of a finished file to stdout."""
-        print_path(path)
+        """Print the path of a finished file to stdout; where that fails, the run goes on."""
+        try:
+            print_path(path)
+        except OSError as error:
+            mute(sys.stdout)
+            self.note(f"{path} is finished, but stdout does not take its name: {error.strerror}")
 
 
 class PlainListener(Listener):
@@ -203,9 +211,14 @@ class PlainListener(Listener):
     def following(self, job: Job, place: str = "") -> Iterator[None]:
         self._speed, self._shown, self._stage = Speed(job), 0.0, ""
         first, *others = describe_job(job)
-        for line in [f"{place} {first}".strip(), *others, *(f"note: {note}" for note in job.notes)]:
+        for line in [f"{place} {first}".strip(), *others]:
             self._print(line)
+        for note in job.notes:
+            self.note(note)
         yield
+
+    def note(self, text: str) -> None:
+        self._print(f"note: {text}")
 
     def show(self, progress: Progress) -> None:
         if progress.stage != self._stage:
@@ -262,8 +275,11 @@ class JsonListener(Listener):
         for film in films(job):
             self._print("job", film=film.out, **job_facts, **({"place": place} if place else {}))
         for note in job.notes:
-            self._print("note", text=note)
+            self.note(note)
         yield
+
+    def note(self, text: str) -> None:
+        self._print("note", text=text)
 
     def show(self, progress: Progress) -> None:
         self._print("progress", **asdict(progress))

@@ -214,7 +214,7 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, *, place: str, dry_
     from wav2clip_gen.pipeline import render_job
     from wav2clip_gen.progress import Progress
 
-    with listener.following(job, place), GentleStop() as stop:
+    with listener.following(job, place), GentleStop(listener.show) as stop:
 
         def show(progress: Progress) -> None:
             stop.follow(progress)
