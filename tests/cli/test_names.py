@@ -61,6 +61,16 @@ def test_a_name_that_is_not_utf8_gives_film_record_and_its_bytes(folder: Path, s
     assert run("--from", f"{CAFE}.json", "--dry-run", "-o", "again.mp4").exit_code == 0
 
 
+@pytest.mark.parametrize("suffix", ["flac", "wav"])
+def test_a_title_that_is_not_utf8_is_shown_as_far_as_it_is(folder: Path, suffix: str) -> None:
+    tagged = ["-i", f"file:{CAFE}.wav", "-metadata", f"title={CAFE}", f"tagged.{suffix}"]
+    ffmpeg.run(tagged, purpose="make a song")
+    done = run(f"tagged.{suffix}", "-p", f"a {CAFE}")  # as typed in a terminal that is not UTF-8
+    assert done.exit_code == 0, done.stderr
+    assert title_of(folder / "tagged.mp4") == "caf\N{REPLACEMENT CHARACTER}"
+    assert json.loads((folder / "tagged.json").read_text())["settings"]["prompts"][0]["text"] == f"a {CAFE}"
+
+
 def test_every_file_and_folder_may_have_such_a_name(folder: Path) -> None:
     for name in ("song", "films"):
         (folder / f"{CAFE}-{name}").mkdir()
