@@ -13,7 +13,7 @@ import numpy as np
 
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import Track, survey
-from wav2clip_gen.errors import VideoError
+from wav2clip_gen.errors import SoundError, VideoError
 from wav2clip_gen.video.writer import FilmWriter
 
 COPIED = frozenset({"aac", "mp3", "alac"})  # whose packets mp4 holds
@@ -42,7 +42,9 @@ class SoundPlan:
         if self.codec not in NOT_PLAYED:
             return None
         name, players = self.codec.upper(), NOT_PLAYED[self.codec]
-        return f"the film's sound is {name}, which {players} do not play from an mp4; --audio-codec aac plays everywhere"
+        return (
+            f"the film's sound is {name}, which {players} do not play from an mp4; --audio-codec aac plays everywhere"
+        )
 
 
 def plan_sound(track: Track, codec: str = "auto", *, trial: bool = True) -> SoundPlan:
@@ -103,18 +105,19 @@ def mux(
 
 def _plans(track: Track, codec: str) -> Iterator[SoundPlan]:
     """All plans that may do, the best first."""
-    if codec in ("auto", "copy") and _obstacle(track, "copy") is None:
+    stored = _stored_codec(track) if codec in ("auto", "copy") and track.whole and track.contiguous else None
+    if stored in COPIED:
         why = "mp4 holds this codec, and the whole track is used"
-        yield SoundPlan(codec=_stored_codec(track), copied=True, sample_rate=track.sample_rate, why=why)
+        yield SoundPlan(codec=stored, copied=True, sample_rate=track.sample_rate, why=why)
     if codec != "copy" and track.channels > MOST_CHANNELS:
         raise VideoError(
             f"{track.path} has {track.channels} channels, a film holds at most {MOST_CHANNELS}",
             hint="make a version with fewer channels first; nothing is down-mixed implicitly",
         )
-    encoded, own = f"encoded at up to {AAC_BIT_RATE}bit/s", track.sample_rate in AAC_RATES
-    aac = SoundPlan(codec="aac", copied=False, sample_rate=track.sample_rate, why=f"{encoded}, same rate and channels")
-    lossless = f"AAC cannot hold {track.channels} channels at {track.sample_rate} Hz, so it is lossless"
-    resampled = replace(aac, sample_rate=_aac_rate(track.sample_rate), why=f"{encoded}, resampled from {track.sample_rate} Hz")
+    rate, own = track.sample_rate, track.sample_rate in AAC_RATES
+    encoded = f"encoded at up to {AAC_BIT_RATE}bit/s"
+    aac = SoundPlan(codec="aac", copied=False, sample_rate=rate, why=f"{encoded}, same rate and channels")
+    lossless = f"AAC cannot hold {track.channels} channels at {rate} Hz, so it is lossless"
     if codec in ("auto", "aac") and own and _obstacle(track, "aac") is None:
         yield aac
     if codec in ("auto", "alac") and _obstacle(track, "alac") is None:
@@ -122,7 +125,7 @@ def _plans(track: Track, codec: str) -> Iterator[SoundPlan]:
     if codec == "auto":
         yield replace(aac, codec="flac", why=lossless)
     if codec in ("auto", "aac") and not own and _obstacle(track, "aac") is None:
-        yield resampled
+        yield replace(aac, sample_rate=_aac_rate(rate), why=f"{encoded}, resampled from {rate} Hz")
 
 
 def _aac_rate(rate: int) -> int:
@@ -162,15 +165,22 @@ def _try(track: Track, plan: SoundPlan) -> None:
         picture, film = Path(folder) / "picture.mp4", Path(folder) / "trial.mp4"
         picture.write_bytes(blank)
         mux(picture, part, film, plan=plan, metadata={}, seconds=TRIAL_SECONDS)
-        played = survey(film)
+        try:
+            played = survey(film)
+        except SoundError as error:
+            raise _refused(plan) from error
     if not played.contiguous or (played.sample_rate, played.channels) != (plan.sample_rate, track.channels):
-        message = f"its {plan.codec} packets are not played from an mp4 as they are from the file"
-        raise ffmpeg.FFmpegError(message, message=message, hint="convert the song to a wav file first")
+        raise _refused(plan)
+
+
+def _refused(plan: SoundPlan) -> ffmpeg.FFmpegError:
+    message = f"as {plan.codec}, it does not play from an mp4 as it does from the file"
+    return ffmpeg.FFmpegError(message, message=message, hint="convert the song to a wav file first")
 
 
 @lru_cache(maxsize=1)
-def _blank_picture(binary: str) -> bytes:  # noqa: ARG001 - another ffmpeg is asked anew
-    """A film of one second without sound.
+def _blank_picture(binary: str) -> bytes:
+    """A film of one second without sound, made by the ffmpeg at `binary`.
 
     Raises:
         VideoError: ffmpeg has no h264 encoder.
