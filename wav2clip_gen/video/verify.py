@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +19,7 @@ COMPARED_SECONDS = 3  # of sound, correlated with the song at each spot
 SPOTS = ("start", "middle", "end")
 MAX_LAG_SECONDS = 0.5  # the largest offset that can be measured
 MIN_SECONDS = 0.1  # of sound, for an offset to be measurable
+SOUND_END = 0.05  # s by which copied sound may end earlier: some containers do not tell how long the last packet is
 CONTAINER_ROUNDING = 0.01  # s, of the duration in the header
 SILENCE = 1e-3  # |sample| below this counts as silence
 MIN_CORRELATION = 0.5  # from which the film's sound counts as the song's
@@ -116,20 +117,17 @@ def verify_film(path: Path, *, frames: int, fps: Fraction, duration: float, soun
         facts.steady and facts.fps == fps,
         f"plays at {float(facts.fps):g} frames per second, not {float(fps):g}",
     )
-    for name, seconds in (("picture", facts.picture_seconds), ("sound", facts.sound_seconds)):
+    slack = max(frame, SOUND_END)
+    for name, seconds, most in (
+        ("picture", facts.picture_seconds, frame),
+        ("sound", facts.sound_seconds, slack),
+        ("container", facts.container_seconds, slack + CONTAINER_ROUNDING),
+    ):
         _expect(
             path,
-            abs(seconds - duration) <= frame,
+            abs(seconds - duration) <= most,
             f"has {seconds:.4f} s of {name} instead of {duration:.4f} s",
         )
-    difference = facts.picture_seconds - facts.sound_seconds
-    _expect(path, abs(difference) <= frame, f"has picture and sound {abs(difference):.4f} s apart at the end")
-    container = facts.container_seconds
-    _expect(
-        path,
-        abs(container - duration) <= frame + CONTAINER_ROUNDING,
-        f"lasts {container:.2f} s by its header instead of {duration:.4f} s",
-    )
     assert facts.sound
     offsets = measure_offsets(facts.sound, sound)
     for spot, late in zip(SPOTS, offsets, strict=True):
@@ -140,8 +138,8 @@ def verify_film(path: Path, *, frames: int, fps: Fraction, duration: float, soun
         fps=float(facts.fps),
         picture_seconds=facts.picture_seconds,
         sound_seconds=facts.sound_seconds,
-        container_seconds=container,
-        difference_seconds=difference,
+        container_seconds=facts.container_seconds,
+        difference_seconds=facts.picture_seconds - facts.sound_seconds,
         offset_seconds=max(measured, key=abs, default=None),
         offsets=offsets,
     )
@@ -195,34 +193,52 @@ def _find_spots(song: Track) -> list[tuple[int, Samples]]:
     length = min(song.samples, round(COMPARED_SECONDS * song.sample_rate))
     anchors = [0, (song.samples - length) // 2, song.samples - length]
     ends = [max(anchors[1], length), max(anchors[2], anchors[1] + length), song.samples]
-    starts: list[int | None] = [None for _ in anchors]
-    kept: list[list[Samples]] = [[] for _ in anchors]
+    found: list[_Excerpt | None] = [None for _ in anchors]
     position = 0
     for block in song.blocks():
         for index, (anchor, end) in enumerate(zip(anchors, ends, strict=True)):
-            begin = starts[index]
-            if begin is None:
-                loud = np.flatnonzero(
-                    np.abs(block[:, max(anchor - position, 0) : max(end - position, 0)]).max(axis=0) > SILENCE
-                )
-                starts[index] = begin = max(anchor, position) + int(loud[0]) if len(loud) else None
-            if begin is not None:
-                kept[index].append(block[:, max(begin - position, 0) : max(begin + length - position, 0)])
+            if found[index] is None:
+                begin, searched = max(anchor, position), _part(block, position, anchor, end)
+                loud = np.flatnonzero(np.abs(searched).max(axis=0) > SILENCE)
+                found[index] = _Excerpt(begin + int(loud[0]), begin + int(loud[0]) + length) if len(loud) else None
+            if spot := found[index]:
+                spot.add(block, position)
         position += block.shape[1]
-    none = np.zeros((song.channels, 0), np.float32)
-    return [(start or 0, np.concatenate([none, *parts], axis=1)) for start, parts in zip(starts, kept, strict=True)]
+    return [(spot.start, spot.samples(song.channels)) for spot in (one or _Excerpt(0, 0) for one in found)]
 
 
 def _read_spans(track: Track, spans: Sequence[tuple[float, float]]) -> list[Samples]:
     """Parts of a track, between times in seconds, or what there is of them."""
-    edges = [(round(start * track.sample_rate), round(stop * track.sample_rate)) for start, stop in spans]
-    kept: list[list[Samples]] = [[np.zeros((track.channels, 0), np.float32)] for _ in edges]
+    rate = track.sample_rate
+    excerpts = [_Excerpt(round(start * rate), round(stop * rate)) for start, stop in spans]
     position = 0
     for block in track.blocks():
-        for parts, (start, stop) in zip(kept, edges, strict=True):
-            parts.append(block[:, max(start - position, 0) : max(stop - position, 0)])
+        for one in excerpts:
+            one.add(block, position)
         position += block.shape[1]
-    return [np.concatenate(parts, axis=1) for parts in kept]
+    return [one.samples(track.channels) for one in excerpts]
+
+
+@dataclass
+class _Excerpt:
+    """Collects samples [start, stop) of a stream of blocks."""
+
+    start: int
+    stop: int
+    _parts: list[Samples] = field(default_factory=list)
+
+    def add(self, block: Samples, position: int) -> None:
+        part = _part(block, position, self.start, self.stop)
+        if part.shape[1]:
+            self._parts.append(part.copy())  # not the whole block
+
+    def samples(self, channels: int) -> Samples:
+        return np.concatenate([np.zeros((channels, 0), np.float32), *self._parts], axis=1)
+
+
+def _part(block: Samples, position: int, start: int, stop: int) -> Samples:
+    """What a block that begins at sample `position` has of samples [start, stop)."""
+    return block[:, max(start - position, 0) : max(stop - position, 0)]
 
 
 def _mono(samples: Samples, channel: int | None, rate: int) -> Mono:
