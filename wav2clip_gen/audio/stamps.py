@@ -24,6 +24,7 @@ from wav2clip_gen.errors import OutputError, SoundError
 Samples = NDArray[np.float32]
 
 TOLERANCE = 0.01  # s; coarse time bases (ms in flv and mkv) and bit rates deviate by less, a lost packet by more
+OGG_TOLERANCE = 0.02  # s; libvorbis counts up to 448 samples too many in a page of short blocks, and not in the next
 RESTART = 0.2  # s; where stamps jump back by more, to no later than this after the first one, they count anew
 DISCONTINUITY = 10.0  # s; where they jump back by more, or ahead in a format that may count anew, they count anew
 LONGEST_HOLE = 3600.0  # s
@@ -145,7 +146,7 @@ class StampReader:
     def _add(self, stamp: int | None, samples: int) -> None:
         """One more frame of decoded samples."""
         gap = self._gap(stamp)
-        small = abs(gap) <= self.tolerance * self.rate
+        small = abs(gap) <= max(self.tolerance, OGG_TOLERANCE if "ogg" in self._formats else 0) * self.rate
         self.contiguous = self.contiguous and small and self.formats == 1
         if small or self._formats & UNTIMED:
             gap = 0
