@@ -18,11 +18,16 @@ RATE = 1000
 
 
 def log_of(
-    frames: list[tuple[int | str, int]], container: str = "mov,mp4", zero: float | None = 0, new: int = 0
+    frames: list[tuple[int | str, int]],
+    container: str = "mov,mp4",
+    zero: float | None = 0,
+    new: int = 0,
+    video: str = "h264",
 ) -> bytes:
     """What ffmpeg logs about frames (stamp, samples); from the frame `new` on, they have another format."""
     lines = [f"[info] Input #0, {container}, from 'song':", "[info]   Metadata:", "[info]     Duration: 1, start: 77"]
     lines += [f"[info]   Duration: 00:00:01.00, start: {zero:.6f}, bitrate: 64 kb/s"] if zero is not None else []
+    lines += ["[info]   Stream #0:1: Audio: aac", f"[info]   Stream #0:0[0x1](und): Video: {video}"] if video else []
     for number, (stamp, samples) in enumerate(frames):
         count = number - new if new and number >= new else number
         facts = f"fmt:fltp channels:1 chlayout:mono rate:{RATE} nb_samples:{samples} checksum:0"
@@ -80,6 +85,13 @@ def test_ordinary_vorbis_is_played_as_it_is() -> None:
     reader, played = read([(0, 100), (120, 100), (200, 100)], container="ogg")
     assert (played, reader.contiguous) == (numbers(1, 300), True)
     assert not read([(0, 100), (121, 100), (200, 100)], container="ogg")[0].contiguous
+
+
+@pytest.mark.parametrize("video", ["", "mjpeg, 64x64 (attached pic)"])
+def test_without_a_picture_the_file_begins_with_its_sound(video: str) -> None:
+    reader, played = read([(70, 100), (170, 100)], video=video)
+    assert (played, reader.contiguous) == (numbers(1, 200), True)
+    assert read([(70, 100), (170, 100)])[1] == [0] * 70 + numbers(1, 200)
 
 
 def test_many_small_deviations_do_not_add_up() -> None:

@@ -35,6 +35,7 @@ _FORMAT = re.compile(rb"^\[info\] Input #0, (\S+), from")
 _ZERO = re.compile(rb"^\[info\] {3}Duration: .*\bstart: (-?[\d.]+)")
 _FRAME = re.compile(rb"\] n: *(\d+) pts: *(-?\w+) .*\bnb_samples: *(\d+)")
 
+_PICTURE = re.compile(rb"^\[info\] +Stream #0:.*: Video: (?!.*\(attached pic\))")
 _BROKEN = re.compile(rb"\[error\] Error during demuxing: (.*)")
 
 
@@ -82,6 +83,8 @@ class StampReader:
     contiguous: bool = True  # every stamp is where the samples before it end, and the first at the file's zero
     _formats: frozenset[str] = frozenset()
     _zero: int | None = None  # stamp, in samples, of the file's zero; since the last join, of that of its part
+    _start: int | None = None  # stamp, in samples, of the first packet of all streams
+    _picture: bool = False  # the file has one; without, its zero is where its decoded sound begins
     _first: int = 0  # the first stamp
     _decoded: int = 0  # samples
     _position: int = 0  # samples that are played before the next
@@ -120,7 +123,9 @@ class StampReader:
         if self.formats == 0 and (named := _FORMAT.match(line)):
             self._formats = frozenset(named[1].decode(errors="replace").split(","))
         elif self.formats == 0 and (begins := _ZERO.match(line)):
-            self._zero = round(Fraction(begins[1].decode()) * self.rate)
+            self._start = round(Fraction(begins[1].decode()) * self.rate)
+        elif self.formats == 0 and _PICTURE.match(line):
+            self._picture = True
         elif failed := _BROKEN.search(line):
             self.broken = failed[1].decode(errors="replace")
 
@@ -167,7 +172,7 @@ class StampReader:
         if stamp is None:
             return 0
         if self._zero is None:
-            self._zero = stamp
+            self._zero = stamp if self._start is None or not self._picture else self._start
         if self._decoded == 0:
             self._first = stamp
         gap = stamp - self._zero - self._position
