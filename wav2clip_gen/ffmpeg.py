@@ -42,11 +42,12 @@ _UNINFORMATIVE = (  # lines that only state that something failed
 
 
 class FFmpegError(VideoError):
-    """ffmpeg failed; `message` holds its last messages."""
+    """ffmpeg failed; `message` holds its last messages, `disk_full` whether a disk took no more."""
 
-    def __init__(self, what: str, *, message: str, hint: str) -> None:
+    def __init__(self, what: str, *, message: str, hint: str, disk_full: bool = False) -> None:
         super().__init__(what, hint=hint)
         self.message = message
+        self.disk_full = disk_full
 
 
 class FFmpegGoneError(Exception):
@@ -90,11 +91,13 @@ def failure(purpose: str, code: int, stderr: bytes) -> FFmpegError:
     lines = (_SEVERE.sub("", line) for line in lines if not line.startswith(_MINOR))
     informative = [line for line in lines if line and not line.startswith(_UNINFORMATIVE)]
     message = "; ".join(dict.fromkeys(informative[-2:])) or "no message"
-    if code == -getattr(signal, "SIGXFSZ", 0) or any(sign in stderr for sign in _DISK_FULL):
+    disk_full = code == -getattr(signal, "SIGXFSZ", 0) or any(sign in stderr for sign in _DISK_FULL)
+    if disk_full:
         hint = "free some disk space, or write to another disk with --out"
     else:
         hint = "see `w2c-gen doctor` for the ffmpeg in use; W2C_FFMPEG chooses another one"
-    return FFmpegError(f"could not {purpose}: ffmpeg {end}: {message}", message=message, hint=hint)
+    what = f"could not {purpose}: ffmpeg {end}: {message}"
+    return FFmpegError(what, message=message, hint=hint, disk_full=disk_full)
 
 
 def run(arguments: Sequence[str], *, purpose: str) -> bytes:

@@ -258,3 +258,11 @@ def test_a_full_disk_is_reported_with_a_hint(save: Save, film: Film, fake_ffmpeg
     with pytest.raises(VideoError, match=r"could not mux .*No space left") as caught:
         mux(picture, track, picture.with_name("out.mp4"), plan=plan, metadata={})
     assert "disk space" in caught.value.hint
+
+
+def test_a_full_temporary_disk_is_not_taken_for_a_codec_that_fails(save: Save, fake_ffmpeg: FakeFFmpeg) -> None:
+    track, real = open_track(save("song.wav", noise(0.5))), ffmpeg.find_ffmpeg()
+    fake_ffmpeg(f'case "$*" in *"-c:a aac"*) echo "No space left on device" >&2; exit 1;; esac; exec {real} "$@"')
+    with pytest.raises(VideoError, match=r"cannot write temporary files to .*No space left") as caught:
+        plan_sound(track)
+    assert "TMPDIR" in caught.value.hint

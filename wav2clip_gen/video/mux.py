@@ -65,6 +65,9 @@ def plan_sound(track: Track, codec: str = "auto", *, trial: bool = True) -> Soun
                 _try(track, plan)
             return plan
         except ffmpeg.FFmpegError as error:
+            if error.disk_full:
+                what = f"cannot write temporary files to {tempfile.gettempdir()}: {error.message}"
+                raise VideoError(what, hint="free some disk space there, or set TMPDIR to another folder") from error
             failed = error
     what = f"the sound of {track.path} cannot be put into an mp4"
     if failed:
