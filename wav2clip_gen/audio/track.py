@@ -188,7 +188,8 @@ def open_track(path: Path, *, start: float = 0.0, duration: float | None = None)
         raise SoundError(f"a track cannot start at {start:g} s", hint="start is 0 s or more")
     if duration is not None and not 0 < duration < float("inf"):
         raise SoundError(f"a track cannot last {duration:g} s", hint="duration is more than 0 s")
-    stream, streams = (0, 1) if ".stem" in path.suffixes else ffmpeg.default_sound(path)  # its others are stems
+    stems = ".stem" in path.name.casefold()  # the others of a .stem.mp4 are no choice
+    stream, streams = (0, 1) if stems else ffmpeg.default_sound(path)
     track = survey(path, start=start, duration=duration, stream=stream)
     if streams > 1:
         which = f"{path} holds {streams} sounds; the {'default' if stream else 'first'} one, {stream + 1}, is used"

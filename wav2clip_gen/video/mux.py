@@ -120,7 +120,7 @@ def _plans(track: Track, codec: str) -> Iterator[SoundPlan]:
     rate, own = track.sample_rate, track.sample_rate in AAC_RATES
     encoded = f"encoded at up to {AAC_BIT_RATE}bit/s"
     aac = SoundPlan(codec="aac", copied=False, sample_rate=rate, why=f"{encoded}, same rate and channels")
-    lossless = f"AAC cannot hold {track.channels} channels at {rate} Hz, so it is lossless"
+    lossless = f"AAC is not possible for {track.channels} channels at {rate} Hz, so it is lossless"
     if codec in ("auto", "aac") and own and _obstacle(track, "aac") is None:
         yield aac
     if codec in ("auto", "alac") and _obstacle(track, "alac") is None:

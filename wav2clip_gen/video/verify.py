@@ -40,7 +40,7 @@ class FilmFacts:
     pixel_format: str
     picture_seconds: float  # frames / fps
     container_seconds: float  # as its header says, to 0.01 s
-    sound: Track | None  # by its time stamps; None in a film without sound
+    sound: Track | None = field(compare=False)  # by its time stamps; None in a film without sound
     sound_codec: str | None  # None in a film without sound
     sample_rate: int  # Hz, 0 without sound
     channels: int  # 0 without sound
