@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -24,6 +24,8 @@ from wav2clip_gen.errors import VideoError
 QUIET = ("-hide_banner", "-nostdin", "-loglevel", "error")
 _DISK_FULL = (b"No space left", b"File too large", b"Disk quota exceeded")
 _ADDRESS = re.compile(r"\[[^\]]*@ 0x[0-9a-f]+\] *")  # "[mov @ 0x55d0c8]" before a message
+_SEVERE = re.compile(r"^\[(fatal|error|warning)\] ")  # the levels, where a log shows them
+_MINOR = ("[info]", "[verbose]")
 _UNINFORMATIVE = (  # lines that only state that something failed
     "Conversion failed!",
     "Error opening input file",
@@ -40,11 +42,12 @@ _UNINFORMATIVE = (  # lines that only state that something failed
 
 
 class FFmpegError(VideoError):
-    """ffmpeg failed; `message` holds its last messages."""
+    """ffmpeg failed; `message` holds its last messages, `disk_full` whether a disk took no more."""
 
-    def __init__(self, what: str, *, message: str, hint: str) -> None:
+    def __init__(self, what: str, *, message: str, hint: str, disk_full: bool = False) -> None:
         super().__init__(what, hint=hint)
         self.message = message
+        self.disk_full = disk_full
 
 
 class FFmpegGoneError(Exception):
@@ -85,13 +88,16 @@ def failure(purpose: str, code: int, stderr: bytes) -> FFmpegError:
     """The error for an ffmpeg that ended with `code` while it should `purpose`; its last two messages are quoted."""
     end = f"was ended by signal {-code}" if code < 0 else f"gave exit code {code}"
     lines = (_ADDRESS.sub("", line).strip() for line in stderr.decode(errors="replace").splitlines())
+    lines = (_SEVERE.sub("", line) for line in lines if not line.startswith(_MINOR))
     informative = [line for line in lines if line and not line.startswith(_UNINFORMATIVE)]
     message = "; ".join(dict.fromkeys(informative[-2:])) or "no message"
-    if code == -getattr(signal, "SIGXFSZ", 0) or any(sign in stderr for sign in _DISK_FULL):
+    disk_full = code == -getattr(signal, "SIGXFSZ", 0) or any(sign in stderr for sign in _DISK_FULL)
+    if disk_full:
         hint = "free some disk space, or write to another disk with --out"
     else:
         hint = "see `w2c-gen doctor` for the ffmpeg in use; W2C_FFMPEG chooses another one"
-    return FFmpegError(f"could not {purpose}: ffmpeg {end}: {message}", message=message, hint=hint)
+    what = f"could not {purpose}: ffmpeg {end}: {message}"
+    return FFmpegError(what, message=message, hint=hint, disk_full=disk_full)
 
 
 def run(arguments: Sequence[str], *, purpose: str) -> bytes:
@@ -109,13 +115,15 @@ def run(arguments: Sequence[str], *, purpose: str) -> bytes:
 
 
 @contextmanager
-def reading(arguments: Sequence[str], *, purpose: str) -> Iterator[IO[bytes]]:
+def reading(arguments: Sequence[str], *, purpose: str, log: IO[bytes] | None = None) -> Iterator[IO[bytes]]:
     """Start ffmpeg and give its standard output, to be read to the end; leaving by an exception kills ffmpeg.
+
+    Its messages go to `log`, if that is given.
 
     Raises:
         VideoError: ffmpeg is missing or failed; its own messages are quoted.
     """
-    with _started(arguments, purpose, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+    with _started(arguments, purpose, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, log=log) as process:
         assert process.stdout is not None
         yield process.stdout
 
@@ -143,10 +151,13 @@ def feeding(arguments: Sequence[str], *, purpose: str) -> Iterator[Callable[[byt
 
 
 @contextmanager
-def _started(arguments: Sequence[str], purpose: str, *, stdin: int, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    arguments: Sequence[str], purpose: str, *, stdin: int, stdout: int, log: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Own one ffmpeg process from start to exit code; it never outlives the block."""
     command = [find_ffmpeg(), *QUIET, *arguments]
-    with tempfile.TemporaryFile() as stderr:  # a file, because a pipe that nobody reads would fill and block
+    # a file, because a pipe that nobody reads would fill and block
+    with nullcontext(log) if log else tempfile.TemporaryFile() as stderr:
         try:
             # a session of its own: Ctrl-C is handled here, and decides what becomes of the file
             process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
@@ -303,6 +314,13 @@ def count_sounds(path: Path) -> int:
     """
     first = ["-map", "0:a", "-c:a", "copy", "-frames:a", "1"]
     return len(read_streams(path, first, purpose=f"read the sound of {path}"))
+
+
+def default_sound(path: Path) -> tuple[int, int]:
+    """Which of a file's audio streams plays by default, and how many it has; 0 and 0 where it cannot be read."""
+    streams = re.findall(r"^ +Stream #0:.*?: Audio: .*", describe(path), re.MULTILINE)
+    default = (number for number, stream in enumerate(streams) if "(default)" in stream)
+    return next(default, 0), len(streams)
 
 
 def read_title(path: Path) -> str | None:

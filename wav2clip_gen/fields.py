@@ -230,6 +230,14 @@ class SoundSettings(SettingsGroup):
         everyday=True,
         flags=("--audio-weight",),
     )
+    codec: str = setting(
+        "auto",
+        "audio codec of the video",
+        choices=("auto", "copy", "aac", "alac"),
+        default_text="auto: copy if mp4 holds the codec of the track and all of it is used, else aac, else lossless",
+        panel="Video",
+        flags=("--audio-codec",),
+    )
     separator: str = setting(
         "auto",
         "method that separates stems",

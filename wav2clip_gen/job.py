@@ -61,7 +61,10 @@ class Job:
         clip, settings = self.selection.components["clip"], self.settings
         unknown = note_unknown((prompt.text for prompt in settings.prompts), clip.path, name=clip.name)
         unguided = settings.sound.weight < SoundSettings.weight and not settings.guidance
-        return (*([unknown] if unknown else []), *([NO_PROMPTS] if unguided else []))
+        sound = None if self.storyboard else self.sound.note
+        tracks = (self.track, *(self.stems.given.values() if self.stems else ()))
+        timing = dict.fromkeys(note for track in tracks for note in track.notes)
+        return (*timing, *filter(None, (sound, unknown, NO_PROMPTS if unguided else None)))
 
 
 def prepare(
@@ -109,7 +112,7 @@ def prepare(
         settings,
         selection,
         (name_sheet if storyboard else name_film)(out, source, settings),
-        plan_sound(track),
+        plan_sound(track, settings.sound.codec),
         frames_dir=fill(frames_dir, source, settings) if frames_dir else None,
         stems=plan,
         keep_stems=fill(keep_stems, source, settings) if keep_stems else None,
@@ -307,4 +310,5 @@ def truncate(job: Job, frames: int) -> Job:
         return job
     timeline = job.timeline.until(frames)
     track = replace(job.track, samples=timeline.samples, whole=False)
-    return replace(job, track=track, timeline=timeline, sound=plan_sound(track))
+    sound = plan_sound(track, trial=False) if job.sound.copied else job.sound
+    return replace(job, track=track, timeline=timeline, sound=sound)

@@ -12,7 +12,7 @@ from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.errors import VideoError
 from wav2clip_gen.video.mux import mux, plan_sound
-from wav2clip_gen.video.verify import probe, verify_film
+from wav2clip_gen.video.verify import measure_offsets, probe, verify_film
 
 
 def mux_unchecked(picture: Path, sound: Path, *options: str) -> Path:
@@ -73,6 +73,54 @@ def test_a_song_shorter_than_the_search_is_measured(seconds: float, save: Save, 
     path, frames = save("song.wav", noise(seconds)), math.ceil(seconds * 12)
     offset = verify(mux_unchecked(film(frames), path), open_track(path), frames, seconds)
     assert offset == pytest.approx(0, abs=0.001)
+
+
+@pytest.mark.parametrize(("spot", "place"), [("middle", 3.6), ("end", 7.2), ("start", 0.0)])
+def test_an_offset_anywhere_is_found(spot: str, place: float, save: Save, film: Film) -> None:
+    song = noise(9.0)
+    gap = np.zeros((round(0.15 * 44_100), 2), np.float32)
+    at = round(place * 44_100)
+    moved = np.concatenate([song[:at], gap, song[at:]])[: len(song)]
+    path = mux_unchecked(film(108), save("moved.wav", moved))
+    with pytest.raises(VideoError, match=rf"has its sound 0\.1500 s late at its {spot}"):
+        verify(path, open_track(save("song.wav", song)), 108, 9.0)
+
+
+def test_a_hole_in_the_stamps_of_a_film_is_found(save: Save, film: Film) -> None:
+    track = open_track(save("song.wav", noise(9.0)))
+    whole = mux_unchecked(film(108), track.path)
+    moved = "if(gte({0}*TB,5),{0}+0.2/TB,{0})"
+    stamps = f"setts=pts='{moved.format('PTS')}':dts='{moved.format('DTS')}'"
+    path = whole.with_name("hole.mp4")
+    ffmpeg.run(
+        ["-i", ffmpeg.file_url(whole), "-c", "copy", "-bsf:a", stamps, ffmpeg.file_url(path)], purpose="make a hole"
+    )
+    with pytest.raises(VideoError, match=r"9\.2000 s of sound instead of 9\.0000 s"):
+        verify(path, track, 108, 9.0)
+    start, _, end = measure_offsets(open_track(path), track)
+    assert start == pytest.approx(0, abs=0.001)
+    assert end == pytest.approx(0.2, abs=0.001)
+
+
+def test_spots_of_silence_are_not_measured(save: Save, film: Film) -> None:
+    song = noise(9.0)
+    song[: 44_100 * 7 // 2], song[44_100 * 6 :] = 0, 0
+    path = save("song.wav", song)
+    report = verify_film(mux_unchecked(film(108), path), frames=108, fps=TWELVE, duration=9.0, sound=open_track(path))
+    start, middle, end = report.offsets
+    assert (start, end) == (None, None)
+    assert middle == report.offset_seconds == pytest.approx(0, abs=0.001)
+
+
+def test_a_container_of_another_length_fails(save: Save, film: Film) -> None:
+    path = save("song.wav", noise(2.0))
+    out = mux_unchecked(film(24), path)
+    longer = out.with_name("longer.mp4")
+    inputs = ["-i", ffmpeg.file_url(out), "-i", ffmpeg.file_url(save("five.wav", noise(5.0)))]
+    both = ["-map", "0", "-map", "1", "-c:v", "copy", "-c:a", "aac", ffmpeg.file_url(longer)]
+    ffmpeg.run([*inputs, *both], purpose="add a longer sound")
+    with pytest.raises(VideoError, match=r"has 5\.0\d* s of container instead of 2\.0000 s"):
+        verify(longer, open_track(path))
 
 
 def test_opposed_channels_and_clipped_sound_are_measured(save: Save, film: Film) -> None:

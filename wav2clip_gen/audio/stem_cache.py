@@ -69,7 +69,8 @@ def load_entry(entry: Path, song: Track) -> dict[str, Track] | None:
 
 def _tracks(entry: Path, song: Track) -> dict[str, Track]:
     layout = f"{song.channels} channels"  # without names, as they were written
-    stored = replace(song, stream=0, layout=layout, decoded=song.samples, start=0.0, whole=False)
+    plain = replace(song, stream=0, layout=layout, decoded=song.samples, start=0.0, whole=False)
+    stored = replace(plain, edits=(), contiguous=True, notes=())
     return {name: replace(stored, path=entry / f"{name}.wav") for name in STEMS}
 
 

@@ -6,18 +6,20 @@ Every format is decoded by ffmpeg. For 4 minutes of stereo that takes 0.2 s (wav
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wav2clip_gen import ffmpeg
+from wav2clip_gen.audio import stamps
 from wav2clip_gen.errors import SoundError
 
-Samples = NDArray[np.float32]
+Samples = stamps.Samples
 
 ENCODER_RATE = 16_000  # Hz, the input of Wav2CLIP
 BLOCK_SECONDS = 10.0
@@ -27,7 +29,11 @@ CHANGED = "the file changed while it was read: leave it unchanged and start agai
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Track:
-    """A span of an audio file that was decoded once from end to end; its samples stay in the file."""
+    """A span of an audio file that was decoded once from end to end; its samples stay in the file.
+
+    Sample `n` of the file is the one played at `n / rate` seconds by the file's presentation time stamps, counted from
+    the file's zero, which in a video is the start of its picture or of its sound, whichever comes first.
+    """
 
     path: Path
     stream: int = 0  # which of the file's audio streams
@@ -40,6 +46,9 @@ class Track:
     start: float  # seconds into the file
     whole: bool  # the span is the whole file
     title: str | None = None
+    edits: tuple[stamps.Edit, ...] = ()  # where the decoded samples are not what is played
+    contiguous: bool = True  # the stamps begin at 0 and have no holes, and the format never changes
+    notes: tuple[str, ...] = ()  # for the user, a line each
 
     @property
     def duration(self) -> float:
@@ -67,22 +76,56 @@ class Track:
 
         The file is always decoded from its beginning, so that spans are exact.
         """
-        # the layout is named, because where ffmpeg has to guess one it mixes the channels to fit
-        filters = f"aformat=sample_rates={self.file_rate}"
-        if " " not in self.layout:  # unlike "9 channels", which have no names
-            filters += f":channel_layouts={self.layout}"
+        filters = self._filters()
         if self.sample_rate != self.file_rate:
-            filters += f",aresample={self.sample_rate}"
-        filters += f",atrim=start_sample={first}" + ("" if stop is None else f":end_sample={stop}")
-        command = ["-i", ffmpeg.file_url(self.path), "-map", f"0:a:{self.stream}", "-af", filters]
+            filters.append(f"aresample={self.sample_rate}")
+        if not self.edits and self.contiguous:
+            filters.append(f"atrim=start_sample={first}" + ("" if stop is None else f":end_sample={stop}"))
+            yield from self._read(filters, size)
+            return
+        edits = [edit.at_rate(self.sample_rate, self.file_rate) for edit in self.edits]
+        yield from stamps.place(self._read(filters, size), edits, first, stop, size)
+
+    def _filters(self) -> list[str]:
+        """The layout is named, because where ffmpeg has to guess one it mixes the channels to fit."""
+        named = "" if " " in self.layout else f":channel_layouts={self.layout}"  # "9 channels" have no names
+        return [f"aformat=sample_rates={self.file_rate}{named}"]
+
+    def _read(self, filters: list[str], size: int, log: IO[bytes] | None = None) -> Generator[Samples, None, None]:
+        """Stream what ffmpeg decodes."""
+        logged = [] if log is None else ["-loglevel", "level+info", "-nostats", "-copyts"]
+        command = [*logged, "-i", ffmpeg.file_url(self.path), "-map", f"0:a:{self.stream}", "-af", ",".join(filters)]
         raw = ["-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"]
         try:
-            with ffmpeg.reading([*command, *raw], purpose=f"decode {self.path}") as pipe:
+            with ffmpeg.reading([*command, *raw], purpose=f"decode {self.path}", log=log) as pipe:
                 while content := pipe.read(size * self.channels * 4):
                     interleaved = np.frombuffer(content, dtype="<f4").reshape(-1, self.channels)
                     yield np.ascontiguousarray(interleaved.T, dtype=np.float32)
         except ffmpeg.FFmpegError as error:
             raise SoundError(error.what, hint="the file seems damaged: copy or export it again") from error
+
+    def scan(self, first: int, stop: int | None, tolerance: float) -> Track:
+        """This track with the time line of its stamps and its samples in [first, stop), by decoding up to there.
+
+        Raises:
+            SoundError: The file is damaged, or holds what is not a number.
+        """
+        size = round(BLOCK_SECONDS * self.file_rate)
+        with stamps.temporary_log() as (written, read):
+            reader = stamps.StampReader(read, self.file_rate, str(self.path), tolerance)
+            with closing(self._read([*self._filters(), stamps.SHOWN], size, written)) as decoded:
+                placed = stamps.place(reader.follow(decoded), reader.edits, first, stop, size)
+                samples = _count(placed, first, self)
+            reader.finish()
+        return replace(
+            self,
+            samples=samples,
+            decoded=samples,
+            whole=first == 0 and (stop is None or samples < stop),
+            edits=tuple(reader.edits),
+            contiguous=reader.contiguous,
+            notes=reader.notes(),
+        )
 
     def mono_blocks(self, rate: int = ENCODER_RATE, *, channel: int | None = None) -> Iterator[Samples]:
         """Stream the channels' mean, or one channel, at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
@@ -145,19 +188,34 @@ def open_track(path: Path, *, start: float = 0.0, duration: float | None = None)
         raise SoundError(f"a track cannot start at {start:g} s", hint="start is 0 s or more")
     if duration is not None and not 0 < duration < float("inf"):
         raise SoundError(f"a track cannot last {duration:g} s", hint="duration is more than 0 s")
-    track = survey(path, start=start, duration=duration)
+    stems = ".stem" in path.name.casefold()  # the others of a .stem.mp4 are no choice
+    stream, streams = (0, 1) if stems else ffmpeg.default_sound(path)
+    track = survey(path, start=start, duration=duration, stream=stream)
+    if streams > 1:
+        which = f"{path} holds {streams} sounds; the {'default' if stream else 'first'} one, {stream + 1}, is used"
+        track = replace(track, notes=(which, *track.notes))
     if track.samples == 0 and start == 0:
         raise _no_samples(path)
     if track.samples == 0:
         raise SoundError(
-            f"{path} lasts {survey(path).duration:.3f} s, so nothing is left after {start:g} s",
+            f"{path} lasts {survey(path, stream=stream).duration:.3f} s, so nothing is left after {start:g} s",
             hint="choose an earlier start",
         )
     return replace(track, title=ffmpeg.read_title(path))
 
 
-def survey(path: Path, *, start: float = 0.0, duration: float | None = None, stream: int = 0) -> Track:
-    """As `open_track`, of any audio stream of the file, without its title, and there may be no samples."""
+def survey(
+    path: Path,
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    stream: int = 0,
+    tolerance: float = stamps.TOLERANCE,
+) -> Track:
+    """As `open_track`, of any audio stream of the file, without its title, and there may be no samples.
+
+    Smaller deviations of the stamps than `tolerance`, in seconds, are left as they are.
+    """
     _check_file(path)
     try:
         sound = ffmpeg.read_sound(path, stream=stream)
@@ -185,8 +243,7 @@ def survey(path: Path, *, start: float = 0.0, duration: float | None = None, str
         start=start,
         whole=False,
     )
-    samples = _count(track, first, stop)
-    return replace(track, samples=samples, decoded=samples, whole=first == 0 and (stop is None or samples < stop))
+    return track.scan(first, stop, tolerance)
 
 
 def _check_file(path: Path) -> None:
@@ -205,10 +262,10 @@ def _check_file(path: Path) -> None:
         raise SoundError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
-def _count(track: Track, first: int, stop: int | None) -> int:
-    """Decode samples [first, stop); count them, refuse what is not a number."""
+def _count(blocks: Iterable[Samples], first: int, track: Track) -> int:
+    """Count samples, the first of which is sample `first` of the file; refuse what is not a number."""
     samples = 0
-    for block in track.decode(first, stop, round(BLOCK_SECONDS * track.file_rate)):
+    for block in blocks:
         if not np.isfinite(block).all():
             column = int(np.argmin(np.isfinite(block).all(axis=0)))
             raise SoundError(

@@ -139,6 +139,8 @@ def _analyze(
     track = open_song(source, settings)
     for path in outputs:
         check_output(path, overwrite=overwrite, option="--out-dir")
+    for note in track.notes:
+        typer.echo(f"note: {note}", err=True)
     listener = console.PlainListener()
     found = analysis.analyze(
         track,

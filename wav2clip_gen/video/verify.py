@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen import ffmpeg
-from wav2clip_gen.audio.track import ENCODER_RATE, Track, open_track
+from wav2clip_gen.audio.track import ENCODER_RATE, Samples, Track, survey
 from wav2clip_gen.errors import VideoError
 
-COMPARED_SECONDS = 10  # of sound, correlated with the song
+COMPARED_SECONDS = 3  # of sound, correlated with the song at each spot
+SPOTS = ("start", "middle", "end")
 MAX_LAG_SECONDS = 0.5  # the largest offset that can be measured
 MIN_SECONDS = 0.1  # of sound, for an offset to be measurable
+SOUND_END = 0.05  # s by which copied sound may end earlier: some containers do not tell how long the last packet is
+CONTAINER_ROUNDING = 0.01  # s, of the duration in the header
 SILENCE = 1e-3  # |sample| below this counts as silence
 MIN_CORRELATION = 0.5  # from which the film's sound counts as the song's
 
@@ -36,10 +39,12 @@ class FilmFacts:
     picture_codec: str
     pixel_format: str
     picture_seconds: float  # frames / fps
+    container_seconds: float  # as its header says, to 0.01 s
+    sound: Track | None = field(compare=False)  # by its time stamps; None in a film without sound
     sound_codec: str | None  # None in a film without sound
     sample_rate: int  # Hz, 0 without sound
     channels: int  # 0 without sound
-    sound_seconds: float  # decoded samples / sample rate, 0 without sound
+    sound_seconds: float  # until the last sample has been played, 0 without sound
     sound_start: float  # seconds from the first frame to the first sample
 
 
@@ -51,8 +56,10 @@ class SyncReport:
     fps: float
     picture_seconds: float
     sound_seconds: float
+    container_seconds: float
     difference_seconds: float  # picture minus sound
-    offset_seconds: float | None  # of the sound, positive if late; None where silence or brevity prevents measuring
+    offset_seconds: float | None  # of the sound, positive if late, the worst of `offsets`; None if all are
+    offsets: tuple[float | None, ...]  # at `SPOTS`; None where silence or brevity prevents measuring
 
 
 def probe(path: Path) -> FilmFacts:
@@ -61,15 +68,15 @@ def probe(path: Path) -> FilmFacts:
     Raises:
         VideoError: It cannot be decoded, or has no picture.
     """
-    both = ["-map", "0:v:0?", "-map", "0:a:0?", "-fps_mode", "passthrough"]
-    decoding = [*both, "-c:v", "rawvideo", "-c:a", "pcm_f32le"]
+    decoding = ["-map", "0:v:0?", "-fps_mode", "passthrough", "-c:v", "rawvideo"]
     decoded = ffmpeg.read_streams(path, decoding, purpose=f"read {path}")
-    kinds = {stream.header["media_type"]: stream for stream in decoded}
-    picture, sound = kinds.get("video"), kinds.get("audio", ffmpeg.Stream())
+    picture = next((stream for stream in decoded if stream.header["media_type"] == "video"), None)
     if picture is None or picture.packets == 0:
         raise VideoError(f"{path} has no picture", hint="it is not a film")
     described = ffmpeg.describe(path)
     width, height = (int(side) for side in picture.header["dimensions"].split("x"))
+    sound = survey(path, tolerance=0.0) if "Audio:" in described else None
+    leading = sum(edit.silence for edit in sound.edits if edit.position == 0) / sound.sample_rate if sound else 0.0
     return FilmFacts(
         frames=picture.packets,
         fps=1 / picture.step,
@@ -79,16 +86,18 @@ def probe(path: Path) -> FilmFacts:
         picture_codec=_word(r"Video: (\w+)", described) or "unknown",
         pixel_format=_word(r"Video: .*?, (\w+)", described) or "unknown",
         picture_seconds=float(picture.packets * picture.step),
+        container_seconds=_seconds(_word(r"Duration: ([\d:.]+)", described) or "0"),
+        sound=sound,
         sound_codec=_word(r"Audio: (\w+)", described),
-        sample_rate=sound.sample_rate,
-        channels=sound.channels,
-        sound_seconds=sound.samples / sound.sample_rate if sound.samples else 0.0,
-        sound_start=float(sound.start - picture.start) if sound.samples else 0.0,
+        sample_rate=sound.sample_rate if sound else 0,
+        channels=sound.channels if sound else 0,
+        sound_seconds=sound.duration if sound else 0.0,
+        sound_start=leading - float(picture.start),
     )
 
 
 def verify_film(path: Path, *, frames: int, fps: Fraction, duration: float, sound: Track) -> SyncReport:
-    """Check a finished film against the request, to within one frame.
+    """Check a finished film against the request, to within one frame, at its start, in its middle and at its end.
 
     Args:
         path: The film.
@@ -108,96 +117,161 @@ def verify_film(path: Path, *, frames: int, fps: Fraction, duration: float, soun
         facts.steady and facts.fps == fps,
         f"plays at {float(facts.fps):g} frames per second, not {float(fps):g}",
     )
-    for name, seconds in (("picture", facts.picture_seconds), ("sound", facts.sound_seconds)):
+    slack = max(frame, SOUND_END)
+    for name, seconds, most in (
+        ("picture", facts.picture_seconds, frame),
+        ("sound", facts.sound_seconds, slack),
+        ("container", facts.container_seconds, slack + CONTAINER_ROUNDING),
+    ):
         _expect(
             path,
-            abs(seconds - duration) <= frame,
+            abs(seconds - duration) <= most,
             f"has {seconds:.4f} s of {name} instead of {duration:.4f} s",
         )
-    difference = facts.picture_seconds - facts.sound_seconds
-    _expect(path, abs(difference) <= frame, f"has picture and sound {abs(difference):.4f} s apart at the end")
-    offset = measure_offset(path, sound)
-    late = None if offset is None else offset + facts.sound_start
-    _expect(path, late is None or abs(late) <= frame, f"has its sound {late or 0:.4f} s late")
+    assert facts.sound
+    offsets = measure_offsets(facts.sound, sound)
+    for spot, late in zip(SPOTS, offsets, strict=True):
+        _expect(path, late is None or abs(late) <= frame, f"has its sound {late or 0:.4f} s late at its {spot}")
+    measured = [late for late in offsets if late is not None]
     return SyncReport(
         frames=facts.frames,
         fps=float(facts.fps),
         picture_seconds=facts.picture_seconds,
         sound_seconds=facts.sound_seconds,
-        difference_seconds=difference,
-        offset_seconds=late,
+        container_seconds=facts.container_seconds,
+        difference_seconds=facts.picture_seconds - facts.sound_seconds,
+        offset_seconds=max(measured, key=abs, default=None),
+        offsets=offsets,
     )
 
 
-def measure_offset(path: Path, sound: Track) -> float | None:
-    """Seconds by which the sound stream of a film is later than the song, by cross-correlation.
+def measure_offsets(film: Track, song: Track) -> tuple[float | None, ...]:
+    """Seconds by which the sound of a film is later than the song, at `SPOTS`, by cross-correlation.
 
-    None when the song is silent or too short.
+    None where the song is silent or too short.
 
     Raises:
-        VideoError: The film has another sound.
+        VideoError: The film has another sound there.
     """
-    correlation = 0.0
-    for channel in (None, *range(sound.channels)):  # the mean may be next to nothing where channels oppose each other
-        first, song = _first_sound(sound.mono_blocks(channel=channel))
-        if len(song) < MIN_SECONDS * ENCODER_RATE:
+    spots = _find_spots(song)
+    margin = MAX_LAG_SECONDS + 1 / song.sample_rate
+    places = [(start / song.sample_rate, samples.shape[1] / song.sample_rate) for start, samples in spots]
+    spans = [(max(0.0, start - margin), start + length + margin) for start, length in places]
+    found = _read_spans(film, spans)
+    return tuple(
+        _offset(spot, film, heard, song, expected=place[0] - span[0])
+        for spot, heard, place, span in zip(spots, found, places, spans, strict=True)
+    )
+
+
+def _offset(spot: tuple[int, Samples], film: Track, heard: Samples, song: Track, *, expected: float) -> float | None:
+    """By how many seconds a spot of the song begins later in `heard` than `expected`."""
+    start, samples = spot
+    if samples.shape[1] < MIN_SECONDS * song.sample_rate:
+        return None
+    reach, correlation = round(MAX_LAG_SECONDS * ENCODER_RATE), 0.0
+    for channel in (None, *range(song.channels)):  # the mean may be next to nothing where channels oppose each other
+        wanted, found = _mono(samples, channel, song.sample_rate), _mono(heard, channel, film.sample_rate)
+        if not (np.abs(wanted) > SILENCE).any():
             continue
-        film = _span(open_track(path).mono_blocks(channel=channel), first, len(song))
-        lag, correlation = _best_lag(np.clip(song, -1, 1), film, round(MAX_LAG_SECONDS * ENCODER_RATE))
+        at = round(expected * ENCODER_RATE)
+        lag, correlation = _best_lag(np.clip(wanted, -1, 1), found, at, reach)
         if correlation >= MIN_CORRELATION:
-            return lag / ENCODER_RATE
-    if correlation:
-        raise VideoError(
-            f"the sound of {path} is not that of {sound.path} (correlation {correlation:.2f})",
-            hint="this is a bug: please report it with the command that made the film",
-        )
-    return None
+            return lag / ENCODER_RATE - (expected - at / ENCODER_RATE)
+    raise VideoError(
+        f"the sound of {film.path} at {start / song.sample_rate:.3f} s is not that of {song.path} "
+        f"(correlation {correlation:.2f})",
+        hint="this is a bug: please report it with the command that made the film",
+    )
 
 
-def _first_sound(blocks: Iterator[Mono]) -> tuple[int, Mono]:
-    """The first `COMPARED_SECONDS` after leading silence: number of their first sample, and the samples."""
+def _find_spots(song: Track) -> list[tuple[int, Samples]]:
+    """At each of `SPOTS`, the first `COMPARED_SECONDS` after silence: number of their first sample, and (C, n) samples.
+
+    A spot that is silent up to the next one has no samples.
+    """
+    length = min(song.samples, round(COMPARED_SECONDS * song.sample_rate))
+    anchors = [0, (song.samples - length) // 2, song.samples - length]
+    ends = [max(anchors[1], length), max(anchors[2], anchors[1] + length), song.samples]
+    found: list[_Excerpt | None] = [None for _ in anchors]
     position = 0
-    for block in blocks:
-        loud = np.flatnonzero(np.abs(block) > SILENCE)
-        if len(loud):
-            kept = [block[loud[0] :]]
-            return position + int(loud[0]), _head(kept, blocks, COMPARED_SECONDS * ENCODER_RATE)
-        position += len(block)
-    return position, np.zeros(0, np.float32)
+    for block in song.blocks():
+        for index, (anchor, end) in enumerate(zip(anchors, ends, strict=True)):
+            if found[index] is None:
+                begin, searched = max(anchor, position), _part(block, position, anchor, end)
+                loud = np.flatnonzero(np.abs(searched).max(axis=0) > SILENCE)
+                found[index] = _Excerpt(begin + int(loud[0]), begin + int(loud[0]) + length) if len(loud) else None
+            if spot := found[index]:
+                spot.add(block, position)
+        position += block.shape[1]
+    return [(spot.start, spot.samples(song.channels)) for spot in (one or _Excerpt(0, 0) for one in found)]
 
 
-def _span(blocks: Iterator[Mono], first: int, length: int) -> Mono:
-    """Samples [first, first + length) of a stream, or what there is of them."""
-    for block in blocks:
-        if first < len(block):
-            return _head([block[first:]], blocks, length)
-        first -= len(block)
-    return np.zeros(0, np.float32)
+def _read_spans(track: Track, spans: Sequence[tuple[float, float]]) -> list[Samples]:
+    """Parts of a track, between times in seconds, or what there is of them."""
+    rate = track.sample_rate
+    excerpts = [_Excerpt(round(start * rate), round(stop * rate)) for start, stop in spans]
+    position = 0
+    for block in track.blocks():
+        for one in excerpts:
+            one.add(block, position)
+        position += block.shape[1]
+    return [one.samples(track.channels) for one in excerpts]
 
 
-def _head(kept: list[Mono], blocks: Iterator[Mono], length: int) -> Mono:
-    """Concatenate `kept` and the blocks that follow, up to `length` samples."""
-    while sum(map(len, kept)) < length and (block := next(blocks, None)) is not None:
-        kept.append(block)
-    return np.concatenate(kept)[:length]
+@dataclass
+class _Excerpt:
+    """Collects samples [start, stop) of a stream of blocks."""
+
+    start: int
+    stop: int
+    _parts: list[Samples] = field(default_factory=list)
+
+    def add(self, block: Samples, position: int) -> None:
+        part = _part(block, position, self.start, self.stop)
+        if part.shape[1]:
+            self._parts.append(part.copy())  # not the whole block
+
+    def samples(self, channels: int) -> Samples:
+        return np.concatenate([np.zeros((channels, 0), np.float32), *self._parts], axis=1)
 
 
-def _best_lag(song: Mono, film: Mono, reach: int) -> tuple[int, float]:
-    """By how many samples `film` is later than `song`, and their correlation there (1 for the same sound).
+def _part(block: Samples, position: int, start: int, stop: int) -> Samples:
+    """What a block that begins at sample `position` has of samples [start, stop)."""
+    return block[:, max(start - position, 0) : max(stop - position, 0)]
+
+
+def _mono(samples: Samples, channel: int | None, rate: int) -> Mono:
+    """The channels' mean, or one channel, at `ENCODER_RATE`."""
+    import soxr
+
+    mono = samples.mean(axis=0, dtype=np.float32) if channel is None else samples[channel]
+    return soxr.resample(mono, rate, ENCODER_RATE)
+
+
+def _best_lag(song: Mono, film: Mono, expected: int, reach: int) -> tuple[int, float]:
+    """By how many samples `song` begins later in `film` than `expected`, and their correlation there (1: the same).
 
     A steady tone correlates at every period: among equally good lags the smallest is taken.
     """
-    size = 1 << max(len(song) + len(film), 2 * reach + 1).bit_length()
+    size = 1 << (len(song) + len(film) + expected + 2 * reach).bit_length()
     spectrum = np.conj(np.fft.rfft(song, size)) * np.fft.rfft(film, size)
     circular = np.fft.irfft(spectrum, size)
     lags = np.arange(-reach, reach + 1)
-    fit = circular[lags]  # a negative lag indexes from the end, as needed
+    fit = circular[lags + expected]  # a negative place indexes from the end, as needed
     peaks = np.flatnonzero(
         (fit >= np.roll(fit, 1)) & (fit >= np.roll(fit, -1)) & (fit >= fit.max() - 1e-3 * abs(fit.max()))
     )
     best = peaks[np.argmin(np.abs(lags[peaks]))]
-    power = float(np.linalg.norm(song) * np.linalg.norm(film))
+    place = int(lags[best]) + expected
+    common = film[max(place, 0) : max(place + len(song), 0)]
+    power = float(np.linalg.norm(song) * np.linalg.norm(common))
     return int(lags[best]), float(fit[best]) / power if power else 0.0
+
+
+def _seconds(clock: str) -> float:
+    """Read `0:01:15.50`."""
+    return sum(float(part) * 60**place for place, part in enumerate(reversed(clock.split(":"))))
 
 
 def _word(pattern: str, description: str) -> str | None:
