@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.fields import (
@@ -20,6 +20,12 @@ from wav2clip_gen.fields import (
     setting,
     suggestion,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 AnyItem = TypeVar("AnyItem", bound="ListItem")
 AnyGuidance = TypeVar("AnyGuidance", bound="Guidance")
@@ -104,6 +110,12 @@ class Guidance(ListItem):
     def content(self) -> str:
         """The text of the prompt, or the file of the image."""
         return str(getattr(self, self.CONTENT))
+
+    def frames(self, times: Floats, crossfade: float) -> slice:
+        """The frames at which it has an effect, of those shown at `times` (F,), in seconds of the track."""
+        start = times.searchsorted(self.start - crossfade / 2, "right" if crossfade else "left") if self.start else 0
+        end = len(times) if self.end is None else times.searchsorted(self.end + crossfade / 2)
+        return slice(int(start), max(int(start), int(end)))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -98,7 +98,7 @@ def optimize_section(
     optimizer = _optimizer(job, models)
     target = mean_target(conditioning, frames).to(models.device)
     step = optimizer.optimize(target, steps=job.settings.painting.first_steps, temporal_weight=0)
-    weights = guidance.weights[:, frames].mean(dim=1).tolist() if guidance else []
+    weights = [float(one.at(frames).mean()) for one in guidance.schedules] if guidance else []
     names = [Path(one.content).name if isinstance(one, StyleImage) else one.content for one in job.settings.guidance]
     panel = Panel(
         section=section,
