@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -35,6 +35,7 @@ WEIGHT = re.compile(r"(?s)(.*):(\s*)([-+−]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\
 NUMBER = re.compile(r"(?<!\w)[\d.,:]*\d$")  # at the end of the content, as in 16:9
 WEIGHT_LIMIT = 100
 LONGEST_SHOWN = 70  # characters of a prompt in a message
+SHOWN = 5  # prompts in a message
 
 
 class PromptNote(UserWarning):
@@ -153,13 +154,13 @@ def _split_times(written: str) -> tuple[str | None, str | None, str, str]:
         return span[1], span[2], span[3], ""
     if span and given:
         start, end = (f"{int(time) // 60}:{int(time) % 60:02d}" if time else "" for time in span.groups()[:2])
-        return None, None, written, _words(written, f"for times write {_shown(f'{start}-{end} {span[3]}')}")
+        return None, None, written, _words(written, f"for times write {shown(f'{start}-{end} {span[3]}')}")
     if clock := re.match(r"\s*(\d+:\d\d(?:\.\d+)?)\s+(?=\S)", written):
         return (
             None,
             None,
             written,
-            _words(written, f"for a start write {_shown(f'{clock[1]}- {written[clock.end() :]}')}"),
+            _words(written, f"for a start write {shown(f'{clock[1]}- {written[clock.end() :]}')}"),
         )
     return None, None, written, ""
 
@@ -173,18 +174,18 @@ def _split_weight(written: str) -> tuple[str, float, str]:
         if whole and float(number) > WEIGHT_LIMIT:
             return written, 1.0, _words(written, f"a weight is at most {WEIGHT_LIMIT}")
         if whole and (space or NUMBER.search(content)):
-            return written, 1.0, _words(written, f"for a weight write {_shown(f'{content}:{float(number)}')}")
+            return written, 1.0, _words(written, f"for a weight write {shown(f'{content}:{float(number)}')}")
         return content, float(number.replace("−", "-")), ""
     if comma := re.fullmatch(r"(?s)(.*):\s*([-+]?\d+),(\d+)\s*", written):
-        return written, 1.0, _words(written, f"for a weight write {_shown(f'{comma[1]}:{comma[2]}.{comma[3]}')}")
+        return written, 1.0, _words(written, f"for a weight write {shown(f'{comma[1]}:{comma[2]}.{comma[3]}')}")
     return written, 1.0, ""
 
 
 def _words(text: str, other: str) -> str:
-    return f"{_shown(text)} is read as words; {other}"
+    return f"{shown(text)} is read as words; {other}"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A text for a message: in quotes, on one line, and its middle left out if it is long."""
     line = " ".join(text.split())
     return f'"{line}"' if len(line) <= LONGEST_SHOWN else f'"{line[:40]}...{line[-20:]}"'
@@ -284,6 +285,38 @@ class AudioMap(ListItem):
                 raise SettingsError(f"{written!r}: {name!r} is not one of offset, attack and decay", hint=hint)
             values[name] = value
         return cls(source=source.strip(), to=to, scale=scale, **values)
+
+
+def notes_on_inactive(
+    guidance: Sequence[Guidance], maps: Sequence[AudioMap], times: Floats, crossfade: float
+) -> list[str]:
+    """Lines about prompts and images that have no weight in any frame, as far as this is known without the audio.
+
+    Args:
+        guidance: Prompts, and then images.
+        maps: May give a prompt a weight.
+        times: Of the film's frames (F,), in seconds of the track.
+        crossfade: Seconds.
+    """
+    numbers = {one.prompt for one in maps if one.modulates_prompts}  # None: of all prompts
+    unweighted, outside = [], []
+    for number, one in enumerate(guidance, 1):
+        frames = one.frames(times, crossfade)
+        if not one.weight and not (isinstance(one, Prompt) and numbers & {number, None}):
+            unweighted.append(one)
+        elif frames.start == frames.stop:
+            outside.append(one)
+    notes = [f"no effect, as the weight is 0: {shown_contents(unweighted)}"] if unweighted else []
+    if outside:
+        span = f"{times[0]:.4g} s to {times[-1]:.4g} s" if len(times) else "no frames"
+        notes.append(f"no effect, as the times are not in the film ({span} of the track): {shown_contents(outside)}")
+    return notes
+
+
+def shown_contents(items: Sequence[Guidance]) -> str:
+    """Prompts and images for a message: the first of them, and how many more."""
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(shown(one.content) for one in items[:SHOWN]) + more
 
 
 def _map_hint(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_folder, check_output
+from wav2clip_gen.guidance import notes_on_inactive
 from wav2clip_gen.images import check_images
 from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
@@ -58,7 +59,9 @@ class Job:
         clip, settings = self.selection.components["clip"], self.settings
         unknown = note_unknown((prompt.text for prompt in settings.prompts), clip.path, name=clip.name)
         unguided = settings.sound.weight < SoundSettings.weight and not settings.guidance
-        return (*([unknown] if unknown else []), *([NO_PROMPTS] if unguided else []))
+        times = self.timeline.frame_times() + self.track.start
+        inactive = notes_on_inactive(settings.guidance, settings.maps, times, settings.motion.crossfade)
+        return (*([unknown] if unknown else []), *inactive, *([NO_PROMPTS] if unguided else []))
 
 
 def prepare(

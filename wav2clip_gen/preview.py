@@ -22,6 +22,7 @@ from wav2clip_gen.pipeline import (
     encode_job_guidance,
     load_job_models,
     load_stems,
+    note_guidance,
     note_silent_stems,
 )
 from wav2clip_gen.progress import Estimate, OnProgress, StageClock, Storyboard, ignore
@@ -59,6 +60,7 @@ def make_storyboard(
     labelled = supports_audio(job.selection.components["clip"])  # else audio and text embeddings are not comparable
     audio = analyze_audio(job, stems, models, label_mix=labelled)
     parameters = modulate(job.settings, audio.features, job.timeline)
+    note_guidance(job, models, parameters, stages)
     guidance = encode_job_guidance(job, models, parameters)
     conditioning = condition(job, audio, guidance, parameters, job.settings.stems)
     note_silent_stems([conditioning], stages)
@@ -148,6 +150,7 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
         stems |= {name: job.stems.given.get(name, job.track) for name in job.stems.names}
     audio = analyze_audio(job, stems, models)
     parameters = modulate(job.settings, audio.features, job.timeline)
+    note_guidance(job, models, parameters, stages)
     guidance = encode_job_guidance(job, models, parameters)
     target = condition(job, audio, guidance, parameters, stems_of_first).targets[0].to(models.device)
     analysis = time.perf_counter() - began
