@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -55,6 +56,29 @@ def test_rolling_captions_say_each_line_once(cues: str, is_converted: bool, tmp_
         cues = "1\n" + cues.partition("Language: en\n\n")[2]
     name = "song.srt" if is_converted else "song.vtt"
     assert read(name, cues, tmp_path) == ([(0.03, 2.73, "red sky"), (2.73, 5.0, "blue sea")], [ROLLING])
+
+
+def test_rolling_captions_go_on_after_a_pause(tmp_path: Path) -> None:
+    cues = rolling("02.720", "02.720 02.730", "02.730")
+    cues += "\n00:00:08.000 --> 00:00:09.000\nblue sea\ngreen<00:00:08.500><c> hill</c>\n"
+    cues += "\n00:00:11.000 --> 00:00:12.000\ngreen hill\n"
+    found = [(8, 9, "green hill"), (11, 12, "green hill")]
+    assert read("song.vtt", cues, tmp_path) == ([(0.03, 2.73, "red sky"), (2.73, 5, "blue sea"), *found], [ROLLING])
+
+
+def test_what_whisper_writes_is_read(tmp_path: Path) -> None:
+    expected = [(0, 2.5, "red sky"), (2.5, 4.02, "blue, sea")]
+    table = "start\tend\ttext\n0\t2500\tred sky\n2500\t4020\tblue, sea\n"
+    note = "whole numbers are read as milliseconds, as Whisper writes them"
+    assert read("song.tsv", table, tmp_path) == (expected, [note])
+    seconds = "start\tend\ttext\n0\t2\tred sky\n2\t4\tblue, sea\n"
+    assert read("song.tsv", seconds, tmp_path) == ([(0, 2, "red sky"), (2, 4, "blue, sea")], [])
+    segments = [
+        {"id": 0, "start": start, "end": end, "text": f" {text}", "tokens": [1]} for start, end, text in expected
+    ]
+    assert read("song.json", json.dumps({"text": "all", "segments": segments}), tmp_path) == (
+        expected, []
+    )  # fmt: skip
 
 
 def test_a_chorus_that_repeats_a_line_is_not_rolling(tmp_path: Path) -> None:

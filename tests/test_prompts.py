@@ -26,6 +26,7 @@ SAME = {
         "WEBVTT - a title\n\nNOTE nobody\nsees this\n\nSTYLE\n::cue { color: red }\n\n"
         "first\n00:01.500 --> 00:04.000 align:start\na stormy sea\n\n00:04.000 --> 01:10.250\n<v Ann>night falls\n"
     ),
+    "song.sbv": "0:00:01.500,0:00:04.000\na stormy\nsea\n\n0:00:04.000,0:01:10.250\nnight falls\n",
     "song.lrc": "[ar:Somebody]\n[offset:0]\n[00:01.50]a stormy sea\n[00:04.00] night falls\n[01:10.25]\n",
     "song.ass": (
         "[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname\nStyle: Default,Arial\n\n[Events]\n"

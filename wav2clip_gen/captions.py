@@ -7,14 +7,16 @@ import re
 import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from wav2clip_gen.config import Prompt, parse_time
 from wav2clip_gen.textfile import Line, TextFile
 
 CLOCK = r"\d+(?::\d+){1,2}(?:[.,]\d+)?"  # 0:12, 01:15,500, 0:01:15.5
-ARROW = re.compile(rf"({CLOCK})\s*-{{1,2}}>\s*({CLOCK})(?:\s.*)?")  # of subtitles; settings of the cue may follow
+ARROW = re.compile(  # of subtitles, and the comma of .sbv; settings of the cue may follow
+    rf"({CLOCK})(?:\s*-{{1,2}}>\s*|,(?=\d+:\d\d:\d\d\.\d{{3}}$))({CLOCK})(?:\s.*)?"
+)
 HALF_ARROW = re.compile(rf"{CLOCK}\s*-->|-->\s*{CLOCK}|-->$")
 ARROW_HINT = "write 00:00:12,000 --> 00:00:30,000"
 BLOCKS = ("NOTE", "STYLE", "REGION")  # of WebVTT, which are no cues
@@ -31,23 +33,22 @@ KNOWN = re.compile(r"(?i)\[(?:ar|al|ti|au|lr|by|re|ve|la|length|offset|tool|id|h
 LYRICS_HINT = "lines look like [mm:ss.xx] text"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cue:
     """A cue of subtitles: the number of its line, times in seconds, lines of text."""
 
     number: int
     start: float
     end: float
-    lines: list[str] = field(default_factory=list)
+    lines: list[str]
 
 
 def read_subtitles(file: TextFile) -> Iterator[Prompt]:
-    """SubRip and WebVTT: a line of two times, and the lines of text up to the next one."""
+    """SubRip, WebVTT and SubViewer: a line of two times, and the lines of text up to the next one."""
     cues = [cue for cue in _cues(file) if cue.lines]
-    unrolled = _unroll(cues)
-    if len(unrolled) < len(cues) and (_holds(cues) or re.search(TIME_TAG, file.text)):
+    if _holds(cues) or (re.search(TIME_TAG, file.text) and any(_repeated(*pair) for pair in pairwise(cues))):
         file.remark("rolling captions, whose repeated lines are used once")
-        cues = unrolled
+        cues = _unroll(cues)
     yield from _prompts(cues, file)
 
 
@@ -108,12 +109,11 @@ def _plain_text(line: str) -> str:
     return " ".join(re.sub(r"&(?:#\w+|\w+);", lambda found: html.unescape(found[0]), text).split())
 
 
-def _repeated(before: Cue | None, cue: Cue) -> int:
-    """How many of the first lines of a cue are the last ones of the cue before, which it follows without a gap."""
-    if before is None or cue.start - before.end > 2 * HOLD:
-        return 0
+def _repeated(before: Cue, cue: Cue) -> int:
+    """How many of the first lines of a cue are the last ones of the cue before."""
     counts = range(min(len(before.lines), len(cue.lines)), 0, -1)
-    return next((count for count in counts if before.lines[-count:] == cue.lines[:count]), 0)
+    count = next((count for count in counts if before.lines[-count:] == cue.lines[:count]), 0)
+    return 0 if count == len(cue.lines) and cue.start - before.end > HOLD else count  # sung again after a pause
 
 
 def _holds(cues: list[Cue]) -> bool:
@@ -125,17 +125,15 @@ def _holds(cues: list[Cue]) -> bool:
 
 def _unroll(cues: list[Cue]) -> list[Cue]:
     """Rolling captions without the lines that each cue repeats of the one before."""
-    unrolled: list[Cue] = []
-    before = None
-    for cue in cues:
+    unrolled = cues[:1]
+    for before, cue in pairwise(cues):
         count = _repeated(before, cue)
         if count == len(cue.lines):
-            unrolled[-1].end = max(unrolled[-1].end, cue.end)
+            unrolled[-1] = replace(unrolled[-1], end=max(unrolled[-1].end, cue.end))
         else:
             if count:
-                unrolled[-1].end = min(unrolled[-1].end, cue.start)
-            unrolled.append(Cue(cue.number, cue.start, cue.end, cue.lines[count:]))
-        before = cue
+                unrolled[-1] = replace(unrolled[-1], end=min(unrolled[-1].end, cue.start))
+            unrolled.append(replace(cue, lines=cue.lines[count:]))
     return unrolled
 
 

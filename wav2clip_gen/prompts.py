@@ -13,6 +13,8 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from wav2clip_gen.captions import CLOCK, read_lyrics, read_substation, read_subtitles, until_next
 from wav2clip_gen.config import Prompt, PromptNote, parse_time
@@ -21,6 +23,7 @@ from wav2clip_gen.textfile import BadLineError, TextFile, read_text
 
 COLUMNS = ("text", "start", "end", "weight")
 SEPARATORS = ",;\t|"
+LONGEST_CUE = 120  # seconds, in the median
 TABLE_HINT = "write the header start,end,text,weight, with commas, semicolons or tabs between the columns"
 TIMED_ROW = re.compile(rf"\s*\"?\s*({CLOCK}|\d+(?:[.,]\d+)?)\s*\"?\s*")  # the first cell of a table without a header
 
@@ -29,9 +32,9 @@ def read_prompts(path: Path, encoding: str | None = None) -> tuple[Prompt, ...]:
     """Read the prompts in a file; lines that are left out, and guesses, are told in one warning, a `PromptNote`.
 
     Args:
-        path: `.srt`, `.vtt` or `.ass` subtitles; `.lrc` lyrics, where each line ends when the next one starts; `.csv`
-            or `.tsv` with the column `text` and any of `start`, `end`, `weight`; `.json` or `.yaml`, a list of texts
-            or of the same fields; `.txt`, one prompt per line, written as for `--prompt`.
+        path: `.srt`, `.vtt`, `.sbv`, `.ass` or `.ssa` subtitles; `.lrc` lyrics, where each line ends when the next one
+            starts; `.csv` or `.tsv` with the column `text` and any of `start`, `end`, `weight`; `.json` or `.yaml`, a
+            list of texts or of the same fields; `.txt`, one prompt per line, written as for `--prompt`.
         encoding: Of the text, if it is known.
 
     Raises:
@@ -119,16 +122,27 @@ def _named_columns(
     unknown = [name for name in names if name and name not in COLUMNS]
     if unknown:
         file.remark(f"not used: column {', '.join(unknown)}")
+    is_whisper = names == ["start", "end", "text"] and separator == "\t" and _has_milliseconds(rows)
+    if is_whisper:
+        file.remark("whole numbers are read as milliseconds, as Whisper writes them")
     for number, row in rows:
-        cells = row
+        cells = [f"{int(row[0]) / 1000}", f"{int(row[1]) / 1000}", *row[2:]] if is_whisper else row
         if len(row) > len(names) and names[-1] == "text":
-            cells = [*row[: len(names) - 1], _joined(row[len(names) - 1 :], separator)]
+            cells = [*cells[: len(names) - 1], _joined(cells[len(names) - 1 :], separator)]
         elif any(row[len(names) :]):
             file.remark("cells without a column are not used", number)
         values = {name: cell for name, cell in zip(names, cells, strict=False) if name in COLUMNS and cell}
         for name in {*values} - {"text"}:
             values[name] = values[name].replace(",", ".")  # decimal comma
         yield from file.attempt(number, Prompt.read, values)
+
+
+def _has_milliseconds(rows: list[tuple[int, list[str]]]) -> bool:
+    """Whether all times are whole numbers, and cues would last for minutes if those were seconds."""
+    times = [row[:2] for _, row in rows]
+    if not all(len(pair) == 2 and all(map(str.isdecimal, pair)) for pair in times):
+        return False
+    return bool(times) and median(int(end) - int(start) for start, end in times) >= LONGEST_CUE
 
 
 def _timed_rows(rows: list[tuple[int, list[str]]], separator: str, file: TextFile) -> Iterator[Prompt]:
@@ -158,7 +172,8 @@ def _list(file: TextFile) -> Iterator[Prompt]:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise BadLineError(mark.line + 1 if mark else 1, problem, "write a list: - a stormy sea") from None
-    content = content.get("prompts") if isinstance(content, dict) else content
+    if isinstance(content, dict):
+        content = content.get("prompts", [*_segments(content)] or None)
     if not isinstance(content, list):
         raise BadLineError(1, "contains no list of prompts", 'write ["a stormy sea", {"text": "night", "start": 12}]')
     for place, item in enumerate(content, 1):
@@ -170,11 +185,22 @@ def _list(file: TextFile) -> Iterator[Prompt]:
             yield from file.attempt(number, Prompt.read, item)
 
 
+def _segments(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The segments that Whisper writes, without the columns of its own."""
+    segments = content.get("segments")
+    for segment in segments if isinstance(segments, list) else ():
+        if isinstance(segment, dict) and isinstance(segment.get("text"), str):
+            yield {name: segment[name] for name in ("start", "end") if name in segment} | {
+                "text": segment["text"].strip()
+            }
+
+
 READERS: dict[str, Callable[[TextFile], Iterator[Prompt]]] = {
     ".ass": read_substation,
     ".csv": _table,
     ".json": _list,
     ".lrc": read_lyrics,
+    ".sbv": read_subtitles,
     ".srt": read_subtitles,
     ".ssa": read_substation,
     ".tsv": _table,
