@@ -1,4 +1,4 @@
-"""Files that others wrote: what is usable is used, and one note tells all the rest with its lines."""
+"""Files that others wrote: what is usable is used, and one note has all the rest with its lines."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ROLLING = "rolling captions, whose repeated lines are used once"
     ],
 )
 @pytest.mark.parametrize("is_converted", [False, True])
-def test_rolling_captions_say_each_line_once(cues: str, is_converted: bool, tmp_path: Path) -> None:
+def test_rolling_captions_give_each_line_once(cues: str, is_converted: bool, tmp_path: Path) -> None:
     if is_converted:  # to SubRip, without tags
         cues = cues.replace("<c>", "").replace("</c>", "").replace("<00:00:00.500>", "").replace("<00:00:03.500>", "")
         cues = "1\n" + cues.partition("Language: en\n\n")[2]
@@ -161,6 +161,7 @@ def test_three_whole_numbers_are_hours_only_in_lyrics_with_hours(tmp_path: Path)
         ("excel.csv", "\ufeffStart;End;Text\r\n1,5;4;a stormy sea\r\n;;\r\n4;5;red, blue\r\n"),
         ("sep.csv", "sep=;\r\nText;Start;End\r\na stormy sea;1,5;0:04\r\nred, blue;4,0;5\r\n"),
         ("tabs.csv", "start\tend\ttext\n1.5\t4\ta stormy sea\n4\t5\tred, blue\n"),
+        ("headless of excel.csv", "1,5;a stormy sea\r\n4;red, blue\r\n5;\r\n"),
         ("unquoted.csv", "start,end,text\n1.5,4,a stormy sea\n4,5,red, blue\n"),
         ("quoted.csv", '"start","end","text"\n"1,5","4","a stormy sea"\n4,5,"red, blue"\n'),
         ("headless.csv", "0:01.5,a stormy sea\n0:04,red, blue\n0:05,\n"),
@@ -172,7 +173,7 @@ def test_tables_of_others_are_read(name: str, table: str, tmp_path: Path) -> Non
     assert read(name, table, tmp_path) == ([(1.5, 4, "a stormy sea"), (4, 5, "red, blue")], [])
 
 
-def test_rows_and_columns_that_are_not_used_are_told(tmp_path: Path) -> None:
+def test_rows_and_columns_that_are_not_used_are_noted(tmp_path: Path) -> None:
     table = "start;text;colour;mood\n1;a sea;blue;calm\nsoon;a sky;;\n3;;;\n4;night;;;more\n"
     assert read("song.csv", table, tmp_path) == (
         [(1, None, "a sea"), (4, None, "night")],
@@ -199,7 +200,7 @@ def test_lists_keep_their_valid_items(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_ambiguous_in_a_list_is_told_with_its_line(tmp_path: Path) -> None:
+def test_what_is_ambiguous_in_a_list_is_noted_with_its_line(tmp_path: Path) -> None:
     lines = "a sea\n3-5 people\n# times\n0:30-0:12 a sky\n0:01-0:02 the sea, 16:9\n"
     texts, notes = read("song.txt", lines, tmp_path)
     assert texts == [(None, None, "a sea"), (None, None, "3-5 people"), (1, 2, "the sea, 16:9")]
@@ -249,7 +250,7 @@ def test_utf_with_a_byte_order_mark_is_read(encoding: str, tmp_path: Path) -> No
         ("utf_16_le", "red sky and blue sea"),
     ],
 )
-def test_another_encoding_is_guessed_and_told_or_set(encoding: str, text: str, tmp_path: Path) -> None:
+def test_another_encoding_is_guessed_and_noted_or_set(encoding: str, text: str, tmp_path: Path) -> None:
     content = f"[00:01.00]{text}\n".encode(encoding)
     expected = [(1.0, None, text)]
     assert read("song.lrc", content, tmp_path) == (

@@ -1,4 +1,4 @@
-"""What a prompt loses on its way into a film is told, before the film is made."""
+"""What a prompt loses on its way into a film is noted before the film is made."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Guidance(ListItem):
         """Read `CONTENT`, `CONTENT:WEIGHT` or `0:12-0:30 CONTENT:WEIGHT`; either time may be left out.
 
         What may be words is words: `3-5 people`, as times have a colon or a point; `16:9` and `Area: 51`, as a weight
-        without sign and point follows a colon that follows a letter. The note says how to write the other.
+        without sign and point follows a colon that follows a letter. The note has the way to write the other.
         """
         start, end, rest, about_times = _split_times(written)
         content, weight, about_weight = _split_weight(rest)

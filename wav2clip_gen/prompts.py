@@ -1,6 +1,6 @@
 """Prompts from files: subtitles, lyrics, tables and lists, with their times.
 
-Every format is read into the same type, `Prompt`, and leniently: what is left out is told in one `PromptNote` a file,
+Every format is read into the same type, `Prompt`, and leniently: what is left out is noted in one `PromptNote` a file,
 with its lines, and only a file with nothing usable is an error.
 """
 
@@ -22,14 +22,14 @@ from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.textfile import BadLineError, TextFile, read_text
 
 COLUMNS = ("text", "start", "end", "weight")
-SEPARATORS = ",;\t|"
+SEPARATORS = "\t;|,"  # the comma last: it may be a decimal one
 LONGEST_CUE = 120  # seconds, in the median
 TABLE_HINT = "write the header start,end,text,weight, with commas, semicolons or tabs between the columns"
 TIMED_ROW = re.compile(rf"\s*\"?\s*({CLOCK}|\d+(?:[.,]\d+)?)\s*\"?\s*")  # the first cell of a table without a header
 
 
-def read_prompts(path: Path, encoding: str | None = None) -> tuple[Prompt, ...]:
-    """Read the prompts in a file; lines that are left out, and guesses, are told in one warning, a `PromptNote`.
+def read_prompts(path: str | Path, encoding: str | None = None) -> tuple[Prompt, ...]:
+    """Read the prompts in a file; lines that are left out, and guesses, are noted in one warning, a `PromptNote`.
 
     Args:
         path: `.srt`, `.vtt`, `.sbv`, `.ass` or `.ssa` subtitles; `.lrc` lyrics, where each line ends when the next one
@@ -79,10 +79,10 @@ def _plain(file: TextFile) -> Iterator[Prompt]:
 def _table(file: TextFile) -> Iterator[Prompt]:
     """A table with a header; or without, of times and texts."""
     head, _, body = file.text.partition("\n")
-    told = re.fullmatch(r"(?i)\s*\"?sep=(.)\"?\s*", head)  # of Excel
-    text, skipped = (body, 1) if told else (file.text, 0)
+    marked = re.fullmatch(r"(?i)\s*\"?sep=(.)\"?\s*", head)  # of Excel
+    text, skipped = (body, 1) if marked else (file.text, 0)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = told[1] if told else _separator(first)
+    separator = marked[1] if marked else _separator(first)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         rows = [
@@ -176,9 +176,10 @@ def _list(file: TextFile) -> Iterator[Prompt]:
         content = content.get("prompts", [*_segments(content)] or None)
     if not isinstance(content, list):
         raise BadLineError(1, "contains no list of prompts", 'write ["a stormy sea", {"text": "night", "start": 12}]')
+    lines = list(file.lines())
     for place, item in enumerate(content, 1):
         shown = str(item.get("text", item) if isinstance(item, dict) else item)
-        number = next((number for number, written in file.lines() if shown in written), place)
+        number = next((number for number, written in lines if shown in written), place)
         if isinstance(item, str):
             yield from _written(number, item, file)
         else:

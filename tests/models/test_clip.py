@@ -45,6 +45,7 @@ def test_texts_go_the_way_of_encode_text(perceptor: Perceptor) -> None:
         (" ".join(["sea"] * 23), "sea"),
         ("Red sky, " * 7 + "a blue sea  at night", "blue sea  at night"),
         ("海" * 40, "海" * 32),
+        ("\x00", "\x00"),
     ],
 )
 def test_what_the_context_of_the_text_tower_leaves_out(perceptor: Perceptor, text: str, end: str) -> None:

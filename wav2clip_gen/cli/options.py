@@ -191,7 +191,7 @@ OTHERS = (
     _other("prompts", list[Path], "Prompts and images", "Prompts with times from a .srt, .vtt, .ass, .lrc, .csv, "
         ".json, .yaml or .txt file; repeatable.", metavar="FILE", everyday=True),
     _other("encoding", str, "Prompts and images", "Encoding of the files of prompts, such as cp1252 [dim](default: "
-        "UTF-8, else guessed, and told)[/]", metavar="NAME"),
+        "UTF-8, else guessed, with a note)[/]", metavar="NAME"),
     _other("style_image", list[str], "Prompts and images", "Image that guides the picture by its CLIP embedding, "
         "with optional times and weight; repeatable.", metavar="[TIME-TIME] FILE[:WEIGHT]", everyday=True),
     _other("size", str, "Video", "Size of the generated frames, a multiple of the size of a latent cell [dim](px; "

@@ -77,9 +77,9 @@ class Perceptor(nn.Module):
 
     def unread(self, texts: list[str]) -> list[str]:
         """The end of each text that does not fit into the tokenizer's context; empty where all of it is read."""
-        padding = self.tokenizer([""])[0, -1]
+        nothing = self.tokenizer([""])[0]
         return [
-            self._beyond(text, row) if row[-1] != padding else ""
+            self._beyond(text, row) if row[-1] != nothing[-1] or torch.equal(row, nothing) else ""
             for text, row in zip(texts, self.tokenizer(texts), strict=True)
         ]
 
