@@ -17,7 +17,7 @@ CLOCK = r"\d+(?::\d+){1,2}(?:[.,]\d+)?"  # 0:12, 01:15,500, 0:01:15.5
 ARROW = re.compile(  # of subtitles, and the comma of .sbv; settings of the cue may follow
     rf"({CLOCK})(?:\s*-{{1,2}}>\s*|,(?=\d+:\d\d:\d\d\.\d{{3}}$))({CLOCK})(?:\s.*)?"
 )
-HALF_ARROW = re.compile(rf"{CLOCK}\s*-->|-->\s*{CLOCK}|-->$")
+HALF_ARROW = re.compile(rf"{CLOCK}\s*-->|-->\s*{CLOCK}")
 ARROW_HINT = "write 00:00:12,000 --> 00:00:30,000"
 BLOCKS = ("NOTE", "STYLE", "REGION")  # of WebVTT, which are no cues
 TIME_TAG = r"<\d+:\d+(?::\d+)?(?:[.,:]\d+)?>"  # before a word, in WebVTT and in lyrics
