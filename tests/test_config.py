@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from wav2clip_gen.config import (
     AudioMap,
     DeprecatedNameWarning,
     Prompt,
+    PromptNote,
     Settings,
     StemWeight,
     StyleImage,
@@ -175,8 +177,13 @@ def test_a_missing_file_or_preset_is_a_usage_error(tmp_path: Path) -> None:
         ("a stormy sea", "a stormy sea", 1.0),
         ("a stormy sea:0.5", "a stormy sea", 0.5),
         ("Dune: part two", "Dune: part two", 1.0),
-        ("Dune: part two: 2", "Dune: part two", 2.0),
-        ("12:30", "12", 30.0),
+        ("Dune: part two:2", "Dune: part two", 2.0),
+        ("a sea: 0.5", "a sea", 0.5),
+        ("blade runner 2049:0.5", "blade runner 2049", 0.5),
+        ("the sea, 16:9.0", "the sea, 16", 9.0),
+        ("GPT4:2", "GPT4", 2.0),
+        ("a crowd:−0.5", "a crowd", -0.5),
+        ("at 7:30 pm", "at 7:30 pm", 1.0),
         ("a crowd:-0.5", "a crowd", -0.5),
         ("jean-luc", "jean-luc", 1.0),
         ("- a sea", "- a sea", 1.0),
@@ -193,10 +200,49 @@ def test_prompts_have_a_weight_after_the_last_colon(written: str, text: str, wei
         ("12.5 - 1:00:30 a burning city:0.7", 12.5, 3630.0),
         ("0:12- a burning city:0.7", 12.0, None),
         ("-.5 a burning city:0.7", None, 0.5),
+        ("0:12–0:30 a burning city:0.7", 12.0, 30.0),
+        ("12-0:30 a burning city:0.7", 12.0, 30.0),
     ],
 )
 def test_prompts_may_have_times(written: str, start: float | None, end: float | None) -> None:
     assert Prompt.parse(written) == Prompt(text="a burning city", weight=0.7, start=start, end=end)
+
+
+@pytest.mark.parametrize(
+    ("written", "other"),
+    [
+        ("the clock strikes 12:00", 'for a weight write "the clock strikes 12:0.0"'),
+        ("the sea, 16:9", 'for a weight write "the sea, 16:9.0"'),
+        ("12:30", 'for a weight write "12:30.0"'),
+        ("a screen of 2.39:1", 'for a weight write "a screen of 2.39:1.0"'),
+        ("Area: 51", 'for a weight write "Area:51.0"'),
+        ("Fahrenheit:451", "a weight is at most 100"),
+        ("a sea:0,5", 'for a weight write "a sea:0.5"'),
+        ("3-5 people walking", 'for times write "0:03-0:05 people walking"'),
+        ("50-60 year old man", 'for times write "0:50-1:00 year old man"'),
+        ("20- to 30-year-olds", 'for times write "0:20- to 30-year-olds"'),
+        ("-5 degrees", 'for times write "-0:05 degrees"'),
+        ("7:30 in the morning", 'for a start write "7:30- in the morning"'),
+    ],
+)
+def test_what_may_be_words_is_words_and_a_note_tells_how_to_write_the_other(written: str, other: str) -> None:
+    note = re.escape(f'"{written}" is read as words; {other}')
+    with pytest.warns(PromptNote, match=f"^{note}$"):
+        assert Prompt.parse(written) == Prompt(text=written)
+    with pytest.warns(PromptNote, match=f"^{note}$"):
+        assert StyleImage.parse(written) == StyleImage(file=written)
+    with pytest.warns(PromptNote, match=f"^{note}$"):
+        assert Settings().merged({"prompts": [written]}).prompts == (Prompt(text=written),)
+    if " write " in other:
+        meant = Prompt.parse(other.partition('"')[2].rstrip('"'))  # without a note
+        assert meant.text != written
+
+
+def test_times_and_weight_are_read_each_for_itself() -> None:
+    with pytest.warns(PromptNote, match=r'^"the sea, 16:9" is read as words'):
+        assert Prompt.parse("0:12-0:30 the sea, 16:9") == Prompt(text="the sea, 16:9", start=12, end=30)
+    with pytest.warns(PromptNote, match=r'^"3-5 people:0.5" is read as words'):
+        assert Prompt.parse("3-5 people:0.5") == Prompt(text="3-5 people", weight=0.5)
 
 
 @pytest.mark.parametrize("written", ["", "  ", ":0.5", "sea:-101", "0:30-0:12 a sea", "0:12-0:12 a sea", "0:12- :2"])
@@ -208,7 +254,7 @@ def test_invalid_prompts_are_refused(written: str) -> None:
 @given(st.text())
 def test_no_prompt_crashes(written: str) -> None:
     with contextlib.suppress(SettingsError):
-        assert Prompt.parse(written).text
+        assert Prompt.interpret(written)[0].text
 
 
 def test_every_setting_describes_its_meaning_and_range() -> None:

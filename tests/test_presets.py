@@ -86,8 +86,9 @@ def test_lyric_follows_prompts_more_than_audio(mini: Models, tmp_path: Path) -> 
     followed = (condition_job(job, mini).targets @ words.T).argmax(dim=1)
     guidance = encode_job_guidance(job, mini, modulate(job.settings, {}, job.timeline))
     assert guidance
-    alone = guidance.weights.max(dim=0).values == 1  # else two lines cross-fade
-    assert torch.equal(followed[alone], guidance.weights.argmax(dim=0)[alone])
+    weights = torch.stack([one.at(slice(0, job.timeline.frames)) for one in guidance.schedules])
+    alone = weights.max(dim=0).values == 1  # else two lines cross-fade
+    assert torch.equal(followed[alone], weights.argmax(dim=0)[alone])
     assert set(followed[alone].tolist()) == {1, 2}
 
 

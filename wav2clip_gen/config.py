@@ -36,6 +36,7 @@ from wav2clip_gen.guidance import (
     AudioMap,
     Guidance,
     Prompt,
+    PromptNote,
     StemWeight,
     StyleImage,
 )
@@ -43,8 +44,9 @@ from wav2clip_gen.guidance import (
 __all__ = [
     "CURVES", "DESTINATIONS", "FEATURES", "LISTS", "MIX", "PITCHES", "PRESETS", "SECTIONS", "SEPARATORS", "AudioMap",
     "DeprecatedNameWarning", "Guidance", "MotionSettings", "PaintingSettings", "PictureSettings", "Prompt",
-    "RunSettings", "Settings", "SettingsGroup", "SoundSettings", "StemWeight", "StyleImage", "View", "all_settings",
-    "describe_range", "family_settings", "parse_time", "preset_names", "read_yaml", "settings_from", "suggestion",
+    "PromptNote", "RunSettings", "Settings", "SettingsGroup", "SoundSettings", "StemWeight", "StyleImage", "View",
+    "all_settings", "describe_range", "family_settings", "parse_time", "preset_names", "read_yaml", "settings_from",
+    "suggestion",
 ]  # fmt: skip
 
 PRESETS = Path(__file__).with_name("presets")

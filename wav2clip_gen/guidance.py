@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.fields import (
@@ -20,8 +21,25 @@ from wav2clip_gen.fields import (
     suggestion,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
 AnyItem = TypeVar("AnyItem", bound="ListItem")
 AnyGuidance = TypeVar("AnyGuidance", bound="Guidance")
+
+SPAN = re.compile(rf"(?s)\s*({TIME})?\s*[-–—]\s*({TIME})?\s+(.*)")  # TIME-TIME before the content
+WEIGHT = re.compile(r"(?s)(.*):(\s*)([-+−]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*")  # :WEIGHT after it
+NUMBER = re.compile(r"(?<!\w)[\d.,:]*\d$")  # at the end of the content, as in 16:9
+WEIGHT_LIMIT = 100
+LONGEST_SHOWN = 70  # characters of a prompt in a message
+SHOWN = 5  # prompts in a message
+
+
+class PromptNote(UserWarning):
+    """A prompt, or a line of a file of prompts, may be meant otherwise than it is read, or is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +92,9 @@ class StemWeight(ListItem):
 class Guidance(ListItem):
     """A prompt or an image that guides the picture towards it, or away from it if its weight is negative."""
 
-    weight: float = setting(1.0, "weight relative to the audio; negative: away from it", limits=(-100, 100))
+    weight: float = setting(
+        1.0, "weight relative to the audio; negative: away from it", limits=(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+    )
     start: float | None = setting(
         None,
         "time in the track at which its effect starts",
@@ -92,6 +112,12 @@ class Guidance(ListItem):
         """The text of the prompt, or the file of the image."""
         return str(getattr(self, self.CONTENT))
 
+    def frames(self, times: Floats, crossfade: float) -> slice:
+        """The frames at which it has an effect, of those shown at `times` (F,), in seconds of the track."""
+        start = times.searchsorted(self.start - crossfade / 2, "right" if crossfade else "left") if self.start else 0
+        end = len(times) if self.end is None else times.searchsorted(self.end + crossfade / 2)
+        return slice(int(start), max(int(start), int(end)))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.end is not None and self.end <= (self.start or 0):
@@ -100,17 +126,69 @@ class Guidance(ListItem):
 
     @classmethod
     def parse(cls: type[AnyGuidance], written: str) -> AnyGuidance:
+        """Read an item as `interpret` does; its note is a `PromptNote`, a warning."""
+        item, note = cls.interpret(written)
+        if note:
+            warnings.warn(note, PromptNote, stacklevel=2)
+        return item
+
+    @classmethod
+    def interpret(cls: type[AnyGuidance], written: str) -> tuple[AnyGuidance, str]:
         """Read `CONTENT`, `CONTENT:WEIGHT` or `0:12-0:30 CONTENT:WEIGHT`; either time may be left out.
 
-        A colon that no number follows is part of the content, and so is text that is not a range of times.
+        What may be words is words: `3-5 people`, as times have a colon or a point; `16:9` and `Area: 51`, as a weight
+        without sign and point follows a colon that follows a letter. The note has the way to write the other.
         """
-        span = re.fullmatch(rf"(?s)\s*({TIME})?\s*-\s*({TIME})?\s+(.*)", written)
-        start, end, rest = (span[1], span[2], span[3]) if span and (span[1] or span[2]) else (None, None, written)
-        match = re.fullmatch(r"(?s)(.*):\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*", rest)
-        content, weight = (match[1], float(match[2])) if match else (rest, 1.0)
+        start, end, rest, about_times = _split_times(written)
+        content, weight, about_weight = _split_weight(rest)
         values: dict[str, Any] = {cls.CONTENT: content.strip(), "weight": weight}
         values |= {"start": parse_time(start) if start else None, "end": parse_time(end) if end else None}
-        return cls(**values)
+        return cls(**values), "; ".join(note for note in (about_times, about_weight) if note)
+
+
+def _split_times(written: str) -> tuple[str | None, str | None, str, str]:
+    """Start, end and the rest of a text, and how to write the times that it does not have but may mean."""
+    span = SPAN.fullmatch(written)
+    given = [time for time in span.groups()[:2] if time] if span else []
+    if span and any(":" in time or "." in time for time in given):
+        return span[1], span[2], span[3], ""
+    if span and given:
+        start, end = (f"{int(time) // 60}:{int(time) % 60:02d}" if time else "" for time in span.groups()[:2])
+        return None, None, written, _words(written, f"for times write {shown(f'{start}-{end} {span[3]}')}")
+    if clock := re.match(r"\s*(\d+:\d\d(?:\.\d+)?)\s+(?=\S)", written):
+        return (
+            None,
+            None,
+            written,
+            _words(written, f"for a start write {shown(f'{clock[1]}- {written[clock.end() :]}')}"),
+        )
+    return None, None, written, ""
+
+
+def _split_weight(written: str) -> tuple[str, float, str]:
+    """Content and weight of a text, and how to write the weight that it does not have but may mean."""
+    found = WEIGHT.fullmatch(written)
+    if found:
+        content, space, number = found.groups()
+        whole = number.isdecimal()
+        if whole and float(number) > WEIGHT_LIMIT:
+            return written, 1.0, _words(written, f"a weight is at most {WEIGHT_LIMIT}")
+        if whole and (space or NUMBER.search(content)):
+            return written, 1.0, _words(written, f"for a weight write {shown(f'{content}:{float(number)}')}")
+        return content, float(number.replace("−", "-")), ""
+    if comma := re.fullmatch(r"(?s)(.*):\s*([-+]?\d+),(\d+)\s*", written):
+        return written, 1.0, _words(written, f"for a weight write {shown(f'{comma[1]}:{comma[2]}.{comma[3]}')}")
+    return written, 1.0, ""
+
+
+def _words(text: str, other: str) -> str:
+    return f"{shown(text)} is read as words; {other}"
+
+
+def shown(text: str) -> str:
+    """A text for a message: in quotes, on one line, and its middle left out if it is long."""
+    line = " ".join(text.split())
+    return f'"{line}"' if len(line) <= LONGEST_SHOWN else f'"{line[:40]}...{line[-20:]}"'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +285,38 @@ class AudioMap(ListItem):
                 raise SettingsError(f"{written!r}: {name!r} is not one of offset, attack and decay", hint=hint)
             values[name] = value
         return cls(source=source.strip(), to=to, scale=scale, **values)
+
+
+def notes_on_inactive(
+    guidance: Sequence[Guidance], maps: Sequence[AudioMap], times: Floats, crossfade: float
+) -> list[str]:
+    """Lines about prompts and images that have no weight in any frame, as far as this is known without the audio.
+
+    Args:
+        guidance: Prompts, and then images.
+        maps: May give a prompt a weight.
+        times: Of the film's frames (F,), in seconds of the track.
+        crossfade: Seconds.
+    """
+    numbers = {one.prompt for one in maps if one.modulates_prompts}  # None: of all prompts
+    unweighted, outside = [], []
+    for number, one in enumerate(guidance, 1):
+        frames = one.frames(times, crossfade)
+        if not one.weight and not (isinstance(one, Prompt) and numbers & {number, None}):
+            unweighted.append(one)
+        elif frames.start == frames.stop:
+            outside.append(one)
+    notes = [f"no effect, as the weight is 0: {shown_contents(unweighted)}"] if unweighted else []
+    if outside:
+        span = f"{times[0]:.4g} s to {times[-1]:.4g} s" if len(times) else "no frames"
+        notes.append(f"no effect, as the times are not in the film ({span} of the track): {shown_contents(outside)}")
+    return notes
+
+
+def shown_contents(items: Sequence[Guidance]) -> str:
+    """Prompts and images for a message: the first of them, and how many more."""
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(shown(one.content) for one in items[:SHOWN]) + more
 
 
 def _map_hint(name: str, known: Iterable[str]) -> str:

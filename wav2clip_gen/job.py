@@ -17,6 +17,7 @@ from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
 from wav2clip_gen.environment import readable, temporary_folder
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_output
+from wav2clip_gen.guidance import notes_on_inactive
 from wav2clip_gen.images import check_images
 from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
@@ -64,7 +65,9 @@ class Job:
         sound = None if self.storyboard else self.sound.note
         tracks = (self.track, *(self.stems.given.values() if self.stems else ()))
         timing = dict.fromkeys(note for track in tracks for note in track.notes)
-        return (*timing, *filter(None, (sound, unknown, NO_PROMPTS if unguided else None)))
+        times = self.timeline.frame_times() + self.track.start
+        inactive = notes_on_inactive(settings.guidance, settings.maps, times, settings.motion.crossfade)
+        return (*timing, *filter(None, (sound, unknown, *inactive, NO_PROMPTS if unguided else None)))
 
 
 def prepare(

@@ -17,8 +17,9 @@ from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import ENCODER_RATE, Track
 from wav2clip_gen.config import MIX, Settings, StemWeight
 from wav2clip_gen.errors import SettingsError, SoundError, W2CError
+from wav2clip_gen.guidance import SHOWN, shown, shown_contents
 from wav2clip_gen.job import Job, check_outputs, films, pictures, prepare, record_path, truncate
-from wav2clip_gen.progress import Film, OnProgress, StageClock, ignore
+from wav2clip_gen.progress import Film, OnProgress, Progress, StageClock, ignore
 from wav2clip_gen.video.claim import Claim, claim, claim_folder
 from wav2clip_gen.video.frames import clear_frames
 from wav2clip_gen.video.grid import Grid
@@ -77,6 +78,8 @@ def render(
     )
     if len(films(job)) > 1:
         raise SettingsError("the layout separate makes several films", hint="render each stem with layout single")
+    for note in job.notes:
+        on_progress(Progress(stage="load", message=f"note: {note}"))
     load = (lambda *_, **__: family) if family else None
     with closing(render_job(job, load=load, on_progress=on_progress)) as made:
         return next(made)
@@ -131,6 +134,7 @@ def condition_films(
     stages.begin("analyze")
     audio = analyze_audio(job, stems, models)
     parameters = modulate(job.settings, audio.features, job.timeline)
+    note_guidance(job, models, parameters, stages)
     guidance = encode_job_guidance(job, models, parameters)
     conditioning = [
         {
@@ -356,6 +360,21 @@ def encode_job_guidance(job: Job, models: Models, parameters: ParameterCurves) -
 
     times = job.timeline.frame_times() + job.track.start
     return encode_guidance(job.settings, models, parameters, times)
+
+
+def note_guidance(job: Job, models: Models, parameters: ParameterCurves, stages: StageClock) -> None:
+    """Report prompts that are too long for the tokenizer, and those to which no map gives a weight in any frame."""
+    prompts, whole = job.settings.prompts, slice(0, job.timeline.frames)
+    unread = models.clip.unread([prompt.text for prompt in prompts]) if prompts else []
+    cut = [(prompt, end) for prompt, end in zip(prompts, unread, strict=True) if end]
+    if cut:
+        more = f"; and {len(cut) - SHOWN} more prompts are cut" if len(cut) > SHOWN else ""
+        ends = "; ".join(f"{shown(end)} at the end of {shown(prompt.text)}" for prompt, end in cut[:SHOWN])
+        stages.report(message=f"note: too long for {models.selection.components['clip'].name}, not read: {ends}{more}")
+    weights = zip(prompts, parameters.prompts, strict=True)
+    still = [prompt for prompt, weight in weights if weight.changes and not weight.at(whole).any()]
+    if still:
+        stages.report(message=f"note: no effect, as the maps give them no weight: {shown_contents(still)}")
 
 
 def condition(

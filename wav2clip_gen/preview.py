@@ -22,6 +22,7 @@ from wav2clip_gen.pipeline import (
     encode_job_guidance,
     load_job_models,
     load_stems,
+    note_guidance,
     note_silent_stems,
 )
 from wav2clip_gen.progress import Estimate, OnProgress, StageClock, Storyboard, ignore
@@ -65,6 +66,7 @@ def _draw_storyboard(job: Job, load: Callable[..., Models] | None, stages: Stage
     labelled = supports_audio(job.selection.components["clip"])  # else audio and text embeddings are not comparable
     audio = analyze_audio(job, stems, models, label_mix=labelled)
     parameters = modulate(job.settings, audio.features, job.timeline)
+    note_guidance(job, models, parameters, stages)
     guidance = encode_job_guidance(job, models, parameters)
     conditioning = condition(job, audio, guidance, parameters, job.settings.stems)
     note_silent_stems([conditioning], stages)
@@ -104,7 +106,7 @@ def optimize_section(
     optimizer = _optimizer(job, models)
     target = mean_target(conditioning, frames).to(models.device)
     step = optimizer.optimize(target, steps=job.settings.painting.first_steps, temporal_weight=0)
-    weights = guidance.weights[:, frames].mean(dim=1).tolist() if guidance else []
+    weights = [float(one.at(frames).mean()) for one in guidance.schedules] if guidance else []
     names = [Path(one.content).name if isinstance(one, StyleImage) else one.content for one in job.settings.guidance]
     panel = Panel(
         section=section,
@@ -154,6 +156,7 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
         stems |= {name: job.stems.given.get(name, job.track) for name in job.stems.names}
     audio = analyze_audio(job, stems, models)
     parameters = modulate(job.settings, audio.features, job.timeline)
+    note_guidance(job, models, parameters, stages)
     guidance = encode_job_guidance(job, models, parameters)
     target = condition(job, audio, guidance, parameters, stems_of_first).targets[0].to(models.device)
     analysis = time.perf_counter() - began

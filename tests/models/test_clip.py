@@ -36,6 +36,24 @@ def test_texts_go_the_way_of_encode_text(perceptor: Perceptor) -> None:
     torch.testing.assert_close(perceptor.encode_text(texts).norm(dim=-1), torch.ones(2))
 
 
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("a stormy sea", ""),
+        ("", ""),
+        (" ".join(["sea"] * 22), ""),
+        (" ".join(["sea"] * 23), "sea"),
+        ("Red sky, " * 7 + "a blue sea  at night", "blue sea  at night"),
+        ("海" * 40, "海" * 32),
+        ("\x00", "\x00"),
+    ],
+)
+def test_what_the_context_of_the_text_tower_leaves_out(perceptor: Perceptor, text: str, end: str) -> None:
+    assert perceptor.unread(["a dog", text, "a cat"]) == ["", end, ""]
+    with torch.no_grad():
+        assert torch.equal(*perceptor.encode_text([text, text.removesuffix(end)]).unbind())
+
+
 def test_the_gradient_reaches_the_picture(perceptor: Perceptor) -> None:
     pictures = torch.rand(2, 3, perceptor.size, perceptor.size, requires_grad=True)
     embeddings = perceptor.encode_images(pictures)

@@ -20,7 +20,17 @@ def note(*texts: str, weights: Path = MINI) -> str:
 
 
 @pytest.mark.parametrize(
-    "text", ["a stormy sea", "A Stormy SEA!", "the city on fire, at night", "1984, 4k, hd", "", "an ox", "rain-forest"]
+    "text",
+    [
+        "a stormy sea",
+        "A Stormy SEA!",
+        "the city on fire, at night",
+        "the sea, 4k, hd",
+        "",
+        "an owl",
+        "rain-forest",
+        "a sea – blue “sky”",
+    ],
 )
 def test_known_words_need_no_note(text: str) -> None:
     assert note(text) == ""
@@ -32,6 +42,12 @@ def test_known_words_need_no_note(text: str) -> None:
         ("xqzw", 'mini-clip has not learned the word "xqzw", and guesses'),
         ("seagulls at sea", 'mini-clip has not learned the word "seagulls", and guesses; it knows "seagull"'),
         ("xqzw and Kubernetes", 'mini-clip has not learned the words "xqzw", "kubernetes", and guesses'),
+        ("an ox", 'mini-clip has not learned the words "an", "ox", and guesses'),
+        ("1984, 4k", 'mini-clip has not learned the words "1984", "4k", and guesses'),
+        ("!!!", 'mini-clip has not learned the word "!!!", and guesses'),
+        ("海", 'mini-clip has not learned the word "海", and guesses'),
+        ("🌊", 'mini-clip has not learned the word "🌊", and guesses'),
+        ("red sky ☔️ at 5 €", 'mini-clip has not learned the words "☔️", "€", and guesses'),
         ("嵐の海", 'mini-clip has not learned the word "嵐の海", and guesses'),
     ],
 )

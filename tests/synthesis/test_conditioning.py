@@ -20,7 +20,7 @@ from torch import Tensor
 from wav2clip_gen.audio.decode import decode
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.config import MIX, StemWeight
+from wav2clip_gen.config import MIX, Prompt, StemWeight
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.conditioning import (
@@ -29,6 +29,7 @@ from wav2clip_gen.synthesis.conditioning import (
     AudioEmbedding,
     Conditioning,
     GuidanceEmbedding,
+    WeightSchedule,
     combine,
     combine_stems,
     encode_audio,
@@ -43,6 +44,7 @@ from wav2clip_gen.synthesis.conditioning import (
     smooth_rows,
     weight_schedule,
 )
+from wav2clip_gen.synthesis.modulation import PromptWeight
 
 Floats = NDArray[np.float64]
 
@@ -139,7 +141,10 @@ def guided(prompts: Tensor, weights: Tensor, windows: Tensor | None = None, audi
     """Targets of ten frames in a second."""
     line = timeline(1, 10)
     audio = AudioEmbedding(None, np.ones(10)) if windows is None else audio_of(windows, line)
-    made = combine(audio, GuidanceEmbedding(prompts, weights), line, half_life=0.0, audio_weight=audio_weight)
+    one, times = Prompt(text="always"), line.frame_times()
+    schedules = (WeightSchedule(one, PromptWeight(0.0, (row.double().numpy(),)), times, 0.0) for row in weights)
+    guidance = GuidanceEmbedding(prompts, tuple(schedules))
+    made = combine(audio, guidance, line, half_life=0.0, audio_weight=audio_weight)
     return made.targets
 
 

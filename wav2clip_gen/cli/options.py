@@ -26,6 +26,7 @@ from wav2clip_gen.config import (
     DeprecatedNameWarning,
     PictureSettings,
     Prompt,
+    PromptNote,
     SettingsGroup,
     StyleImage,
     describe_range,
@@ -189,8 +190,10 @@ OTHERS = (
     _other("prompt", list[str], "Prompts and images", "Text prompt, optionally with times and a weight, as in "
         '"0:12-0:30 a burning city:0.7"; repeatable.', flags=("--prompt", "-p"),
         metavar="[TIME-TIME] TEXT[:WEIGHT]", everyday=True),
-    _other("prompts", list[Path], "Prompts and images", "Prompts with times from a .srt, .vtt, .lrc, .csv, .json, "
-        ".yaml or .txt file; repeatable.", metavar="FILE", everyday=True),
+    _other("prompts", list[Path], "Prompts and images", "Prompts with times from a .srt, .vtt, .ass, .lrc, .csv, "
+        ".json, .yaml or .txt file; repeatable.", metavar="FILE", everyday=True),
+    _other("encoding", str, "Prompts and images", "Encoding of the files of prompts, such as cp1252 [dim](default: "
+        "UTF-8, else guessed, with a note)[/]", metavar="NAME"),
     _other("style_image", list[str], "Prompts and images", "Image that guides the picture by its CLIP embedding, "
         "with optional times and weight; repeatable.", metavar="[TIME-TIME] FILE[:WEIGHT]", everyday=True),
     _other("size", str, "Video", "Size of the generated frames, a multiple of the size of a latent cell [dim](px; "
@@ -292,7 +295,8 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
             changes[section][key] = values[option.name]
     if "size" in values:
         changes["picture"] |= parse_size(values["size"])
-    prompts = [prompt for path in values.get("prompts", ()) for prompt in read_prompts(path)]
+    encoding = values.get("encoding")
+    prompts = [prompt for path in values.get("prompts", ()) for prompt in read_prompts(path, encoding)]
     lists = {
         "prompts": [*prompts, *map(Prompt.parse, values.get("prompt", ()))],
         "style_images": [*map(StyleImage.parse, values.get("style_image", ()))],
@@ -305,9 +309,10 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def deprecations_shown() -> Iterator[None]:
-    """Show each deprecated name that is used once, as a note on stderr."""
+    """Show each deprecated name that is used once, as a note on stderr, and notes on prompts."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DeprecatedNameWarning)
+        warnings.simplefilter("always", PromptNote)
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -73,6 +74,22 @@ class Perceptor(nn.Module):
         """Map texts to unit vectors (len(texts), D)."""
         tokens = self.tokenizer(texts).to(self.device)
         return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+
+    def unread(self, texts: list[str]) -> list[str]:
+        """The end of each text that does not fit into the tokenizer's context; empty where all of it is read."""
+        nothing = self.tokenizer([""])[0]
+        return [
+            self._beyond(text, row) if row[-1] != nothing[-1] or torch.equal(row, nothing) else ""
+            for text, row in zip(texts, self.tokenizer(texts), strict=True)
+        ]
+
+    def _beyond(self, text: str, tokens: Tensor) -> str:
+        """What follows the shortest beginning of a text that has its tokens."""
+
+        def fills(count: int) -> bool:
+            return torch.equal(self.tokenizer([text[:count]])[0], tokens)
+
+        return text[bisect_left(range(len(text) + 1), True, key=fills) :].strip()
 
     def embed_pictures(self, pictures: Tensor) -> Tensor:
         """Deprecated name of `encode_images`."""

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from unicodedata import category
 
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import appear_whole
@@ -19,6 +20,7 @@ from wav2clip_gen.files import appear_whole
 FILE = "words.txt.gz"  # sorted, one per line
 SHORTEST = 3  # letters: shorter words carry little, and were left out of the training
 NAMED = 5  # unknown words in one note
+SYMBOLS = re.compile(r"[^\w\s\x00-\x7f]+")  # emoji, and punctuation beyond ASCII
 
 
 def words_in(texts: Iterable[str]) -> list[str]:
@@ -59,11 +61,11 @@ def note_unknown(texts: Iterable[str], weights: Path, *, name: str) -> str:
     Raises:
         WeightsError: Its vocabulary is damaged.
     """
-    words = [word for word in words_in(texts) if len(word) >= SHORTEST]
-    known = read_words(weights) if words else None
+    texts = [text for text in texts if text.strip()]
+    known = read_words(weights) if texts else None
     if known is None:
         return ""
-    unknown = [word for word in words if word not in known]
+    unknown = list(dict.fromkeys(word for text in texts for word in _unknown_in(text, known)))
     if not unknown:
         return ""
     named = ", ".join(f'"{word}"' for word in unknown[:NAMED])
@@ -71,6 +73,16 @@ def note_unknown(texts: Iterable[str], weights: Path, *, name: str) -> str:
     similar = [like for word in unknown[:NAMED] for like in _similar_word(word, known)]
     hint = f"; it knows {', '.join(similar)}" if similar else ""
     return f"{name} has not learned the word{'s' * (len(unknown) > 1)} {named}{rest}, and guesses{hint}"
+
+
+def _unknown_in(text: str, known: frozenset[str]) -> list[str]:
+    """The words and symbols of a text that are unknown; short words and numbers only if it has nothing else."""
+    words = words_in([text])
+    symbols = [run for run in SYMBOLS.findall(text) if any(category(sign).startswith("S") for sign in run)]
+    unknown = [word for word in words if word not in known and (len(word) >= SHORTEST or not word.isascii())]
+    if unknown or symbols or not known.isdisjoint(words):
+        return unknown + symbols
+    return re.findall(r"[^\W_]+", text.lower()) or [text.strip()]
 
 
 def _similar_word(word: str, known: frozenset[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,18 +14,20 @@ from torch import Tensor
 from wav2clip_gen.audio.decode import DecodedTrack, Floats
 from wav2clip_gen.audio.smoothing import normalize_to_peak, zero_phase_smooth
 from wav2clip_gen.audio.timeline import Timeline, iterate_windows
-from wav2clip_gen.config import MIX, Settings, StemWeight
+from wav2clip_gen.config import MIX, Guidance, Settings, StemWeight
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.images import Picture, read_style
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.models.wav2clip import Wav2CLIP
 from wav2clip_gen.synthesis.cutouts import random_cutouts
-from wav2clip_gen.synthesis.modulation import ParameterCurves
+from wav2clip_gen.synthesis.modulation import ParameterCurves, PromptWeight
 
 LEVEL_SMOOTHING = 0.1  # seconds, half-life of a stem's level: it bridges the gap between two strokes of a drum
 SILENT = 1e-3  # of the mix's peak level (-60 dB): a stem below that has no weight
 STYLE_CUTOUTS = 32
+TEXTS = 64  # embedded at a time
+BLOCK = 1024  # frames whose guidance is summed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,40 @@ class GuidanceEmbedding:
     """Prompts and style images, in the order of `settings.guidance`."""
 
     embeddings: Tensor  # (P, D) unit vectors
-    weights: Tensor  # (P, F); below 0: away from it
+    schedules: tuple[WeightSchedule, ...]  # P of them
+
+    def add_to_(self, targets: Tensor) -> None:
+        """Add the weighted embeddings to the targets (F, D), in place."""
+        starts, ends = np.array([(one.frames.start, one.frames.stop) for one in self.schedules]).T
+        for start in range(0, len(targets), BLOCK):
+            block = slice(start, min(start + BLOCK, len(targets)))
+            active = np.flatnonzero((starts < block.stop) & (ends > block.start))
+            if len(active):
+                weights = torch.stack([self.schedules[one].at(block) for one in active])
+                targets[block] += weights.to(targets).T @ self.embeddings[torch.as_tensor(active)]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightSchedule:
+    """The weight of a prompt or an image over time; below 0: away from it."""
+
+    source: Guidance
+    weight: PromptWeight
+    times: Floats  # (F,) of frames, in seconds of the track
+    crossfade: float  # seconds
+
+    @cached_property
+    def frames(self) -> slice:
+        """The frames outside of which its weight is 0."""
+        frames = self.source.frames(self.times, self.crossfade)
+        return slice(max(frames.start - 1, 0), frames.stop + 1)
+
+    def at(self, frames: slice) -> Tensor:
+        """The weights at some frames, (n,)."""
+        start, end = self.source.start, self.source.end
+        return weight_schedule(
+            self.weight.at(frames), self.times[frames], start=start, end=end, crossfade=self.crossfade
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +98,7 @@ def encode_audio(encoder: Wav2CLIP, signal: DecodedTrack, timeline: Timeline) ->
 def encode_guidance(
     settings: Settings, models: Models, parameters: ParameterCurves, times: Floats
 ) -> GuidanceEmbedding | None:
-    """Embed prompts and style images, and compute their weights; None where there are none.
+    """Embed prompts and style images, and schedule their weights; None where there are none.
 
     Args:
         settings: Prompts, style images, cross-fade.
@@ -73,14 +109,14 @@ def encode_guidance(
     if not settings.guidance:
         return None
     texts = [prompt.text for prompt in settings.prompts]
-    rows = [models.clip.encode_text(texts).cpu()] if texts else []
+    rows = [models.clip.encode_text(texts[at : at + TEXTS]).cpu() for at in range(0, len(texts), TEXTS)]
     rows += [encode_style(read_style(image.file), models.clip).cpu()[None] for image in settings.style_images]
-    weights = [*parameters.prompts, *(image.weight for image in settings.style_images)]
-    curves = [
-        weight_schedule(weight, times, start=one.start, end=one.end, crossfade=settings.motion.crossfade)
+    weights = [*parameters.prompts, *(PromptWeight(image.weight) for image in settings.style_images)]
+    schedules = (
+        WeightSchedule(one, weight, times, settings.motion.crossfade)
         for weight, one in zip(weights, settings.guidance, strict=True)
-    ]
-    return GuidanceEmbedding(torch.cat(rows), torch.stack(curves))
+    )
+    return GuidanceEmbedding(torch.cat(rows), tuple(schedules))
 
 
 def encode_conditioning(
@@ -184,8 +220,9 @@ def combine(
         targets = smooth_rows(targets, half_life * float(timeline.fps), weights=frame_weights(loudness))
         _normalize_(targets)
     if guidance is not None:
-        weighted = guidance.weights.to(guidance.embeddings).T @ guidance.embeddings  # (F, D)
-        targets = weighted if targets is None else targets.mul_(audio_weight).add_(weighted)
+        if targets is None:
+            targets = torch.zeros(timeline.frames, guidance.embeddings.shape[1])
+        guidance.add_to_(targets.mul_(audio_weight))
         _fill_gaps_(targets)
         _normalize_(targets)
     assert targets is not None  # settings without any source are refused by `require_guidance`

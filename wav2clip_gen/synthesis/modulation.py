@@ -19,11 +19,26 @@ SMALLEST = 1e-6  # lower limit of a setting that must be above 0
 
 
 @dataclass(frozen=True, eq=False)
+class PromptWeight:
+    """The weight of a prompt, modulated by maps, which prompts share: a film may have thousands of prompts."""
+
+    weight: float
+    changes: tuple[Floats, ...] = ()  # (F,) each, from maps
+
+    def at(self, frames: slice) -> Floats:
+        """The weights at some frames, (n,)."""
+        curve = np.full(len(range(frames.stop)[frames]), float(self.weight))
+        for change in self.changes:
+            curve += change[frames]
+        return _clip_to_range(curve, "prompt")
+
+
+@dataclass(frozen=True, eq=False)
 class ParameterCurves:
     """The settings that audio can modulate, at each frame; those without a map are constant."""
 
     curves: dict[str, Floats]  # (F,) of each destination but prompts
-    prompts: Floats  # (P, F) weights
+    prompts: tuple[PromptWeight, ...]
     fps: float
     aspect: float  # width / height of the picture
 
@@ -61,17 +76,21 @@ def modulate(settings: Settings, features: Mapping[str, Features], timeline: Tim
     """
     changes = [(one, _change(one, features[one.stem or MIX], timeline)) for one in settings.maps]
 
-    def curve_of(destination: str, value: float, prompt: int = 0) -> Floats:
+    def curve_of(destination: str, value: float) -> Floats:
         curve = np.full(timeline.frames, float(value))
         for one, change in changes:
-            if one.to == destination or (prompt and one.prompt == prompt):
+            if one.to == destination:
                 curve += change
         return _clip_to_range(curve, destination)
 
-    prompts = [curve_of("prompt", prompt.weight, number) for number, prompt in enumerate(settings.prompts, 1)]
     return ParameterCurves(
         {name: curve_of(name, _base_value(settings, name)) for name in DESTINATIONS if name != "prompt"},
-        np.reshape(prompts, (len(prompts), timeline.frames)),
+        tuple(
+            PromptWeight(
+                prompt.weight, tuple(change for one, change in changes if one.to == "prompt" or one.prompt == number)
+            )
+            for number, prompt in enumerate(settings.prompts, 1)
+        ),
         float(timeline.fps),
         settings.picture.width / settings.picture.height,
     )
