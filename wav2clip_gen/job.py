@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+from wav2clip_gen.audio.downmix import describe_weights
 from wav2clip_gen.audio.stem_files import is_stem_file, resolve_input
 from wav2clip_gen.audio.stems import StemPlan, plan_stems
 from wav2clip_gen.audio.timeline import Timeline
@@ -58,7 +59,10 @@ class Job:
         clip, settings = self.selection.components["clip"], self.settings
         unknown = note_unknown((prompt.text for prompt in settings.prompts), clip.path, name=clip.name)
         unguided = settings.sound.weight < SoundSettings.weight and not settings.guidance
-        return (*([unknown] if unknown else []), *([NO_PROMPTS] if unguided else []))
+        tracks = (self.track, *(self.stems.given.values() if self.stems else ()))
+        cancelling = {track.path.name: track.mono_weights for track in tracks}
+        mono = filter(None, (describe_weights(name, weights) for name, weights in cancelling.items()))
+        return (*([unknown] if unknown else []), *([NO_PROMPTS] if unguided else []), *mono)
 
 
 def prepare(

@@ -53,6 +53,7 @@ def describe(job: Job, models: Models, film: Film, frames: list[FrameValues]) ->
             "sha256": _hash(track.path),
             "sample_rate": track.sample_rate,
             "channels": track.channels,
+            "mono_weights": track.mono_weights,
             "start": track.start,
             "samples": track.samples,
         },

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen import ffmpeg
+from wav2clip_gen.audio.downmix import ChannelMeter, Weights, mix_down
 from wav2clip_gen.errors import SoundError
 
 Samples = NDArray[np.float32]
@@ -40,6 +41,7 @@ class Track:
     start: float  # seconds into the file
     whole: bool  # the span is the whole file
     title: str | None = None
+    mono_weights: Weights | None = None  # of the channels in the mono signal; None for their mean
 
     @property
     def duration(self) -> float:
@@ -85,13 +87,13 @@ class Track:
             raise SoundError(error.what, hint="the file seems damaged: copy or export it again") from error
 
     def mono_blocks(self, rate: int = ENCODER_RATE, *, channel: int | None = None) -> Iterator[Samples]:
-        """Stream the channels' mean, or one channel, at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
+        """Stream the mono signal, or one channel, at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
 
         Sample-aligned: the sound at t seconds in the file is at sample `t * rate`.
         """
         resampler = Resampler(self, rate)
         for block in self.blocks():
-            yield resampler.push(block.mean(axis=0, dtype=np.float32) if channel is None else block[channel])
+            yield resampler.push(mix_down(block, self.mono_weights) if channel is None else block[channel])
         yield resampler.finish()
 
     def length_at(self, rate: int) -> int:
@@ -185,8 +187,10 @@ def survey(path: Path, *, start: float = 0.0, duration: float | None = None, str
         start=start,
         whole=False,
     )
-    samples = _count(track, first, stop)
-    return replace(track, samples=samples, decoded=samples, whole=first == 0 and (stop is None or samples < stop))
+    meter = ChannelMeter(rate)
+    samples = _count(track, first, stop, meter)
+    whole = first == 0 and (stop is None or samples < stop)
+    return replace(track, samples=samples, decoded=samples, whole=whole, mono_weights=meter.weights())
 
 
 def _check_file(path: Path) -> None:
@@ -205,8 +209,8 @@ def _check_file(path: Path) -> None:
         raise SoundError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
-def _count(track: Track, first: int, stop: int | None) -> int:
-    """Decode samples [first, stop); count them, refuse what is not a number."""
+def _count(track: Track, first: int, stop: int | None, meter: ChannelMeter) -> int:
+    """Decode samples [first, stop); count and measure them, refuse what is not a number."""
     samples = 0
     for block in track.decode(first, stop, round(BLOCK_SECONDS * track.file_rate)):
         if not np.isfinite(block).all():
@@ -216,6 +220,7 @@ def _count(track: Track, first: int, stop: int | None) -> int:
                 f"the first at {(first + samples + column) / track.file_rate:.3f} s",
                 hint="export the sound again, as 16- or 24-bit if need be",
             )
+        meter.add(block)
         samples += block.shape[1]
     return samples
 
