@@ -59,10 +59,8 @@ class Job:
         clip, settings = self.selection.components["clip"], self.settings
         unknown = note_unknown((prompt.text for prompt in settings.prompts), clip.path, name=clip.name)
         unguided = settings.sound.weight < SoundSettings.weight and not settings.guidance
-        tracks = (self.track, *(self.stems.given.values() if self.stems else ()))
-        cancelling = {track.path.name: track.mono_weights for track in tracks}
-        mono = filter(None, (describe_weights(name, weights) for name, weights in cancelling.items()))
-        return (*([unknown] if unknown else []), *([NO_PROMPTS] if unguided else []), *mono)
+        sound = describe_tracks(self.track, self.stems)
+        return (*([unknown] if unknown else []), *([NO_PROMPTS] if unguided else []), *sound)
 
 
 def prepare(
@@ -147,6 +145,14 @@ def plan_song_stems(track: Track, settings: Settings, demucs_repo: Path | None) 
         return None
     given, separator = settings.stem_files, settings.sound.separator
     return plan_stems(track, settings.required_stems, given=given, separator=separator, demucs_repo=demucs_repo)
+
+
+def describe_tracks(track: Track, stems: StemPlan | None) -> tuple[str, ...]:
+    """Notes about a song and its stems, a line each: lengths that differ, channels that cancel each other."""
+    tracks = (track, *(stems.given.values() if stems else ()))
+    weights = {one.path.name: one.mono_weights for one in tracks}
+    mono = filter(None, (describe_weights(name, one) for name, one in weights.items()))
+    return (*(stems.notes if stems else ()), *mono)
 
 
 def _check_outputs(job: Job) -> None:
