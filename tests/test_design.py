@@ -16,7 +16,19 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "wav2clip_gen"
 LAYERS = (  # each may import from its own layer and those before it
-    {"environment", "errors", "files", "fields", "guidance", "config", "prompts", "images", "drawing", "__init__"},
+    {
+        "environment",
+        "errors",
+        "files",
+        "fields",
+        "guidance",
+        "config",
+        "prompts",
+        "images",
+        "drawing",
+        "devices",
+        "__init__",
+    },
     {"ffmpeg"},
     {"audio"},
     {"models", "video"},

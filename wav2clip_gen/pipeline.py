@@ -208,11 +208,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageClock) -> Models:
     """Load the networks of a job onto their device, and check that they can make pictures of its size."""
-    from wav2clip_gen.models.registry import choose_device, load_models
+    from wav2clip_gen.devices import choose_device
+    from wav2clip_gen.models.registry import load_models
     from wav2clip_gen.synthesis.optimizer import check_size
 
     stages.begin("load")
-    models = (load or load_models)(job.selection, device=choose_device(job.settings.run.device))
+    device = choose_device(job.settings.run.device, on_note=lambda note: stages.report(message=note))
+    models = (load or load_models)(job.selection, device=device)
     check_size(job.settings.picture.width, job.settings.picture.height, models.vqgan.stride)
     stages.report(message=f"models {models.name} on {models.device}")
     return models

@@ -58,8 +58,9 @@ def analyze(
     """
     from wav2clip_gen.analysis import LABELS, read_labels
     from wav2clip_gen.cli import console
+    from wav2clip_gen.devices import choose_device
     from wav2clip_gen.job import fill
-    from wav2clip_gen.models.registry import choose_device, load_models, select_models
+    from wav2clip_gen.models.registry import load_models, select_models
 
     inputs: list[Path] = shared["inputs"] or []
     with console.errors_shown(debug=shared["debug"]):
@@ -82,7 +83,10 @@ def analyze(
 
     @cache
     def models() -> Models | None:
-        return load_models(selection, device=choose_device(settings.run.device)) if selection else None
+        if selection is None:
+            return None
+        device = choose_device(settings.run.device, on_note=partial(typer.echo, err=True))
+        return load_models(selection, device=device)
 
     run = partial(
         _analyze,
