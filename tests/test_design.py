@@ -33,7 +33,7 @@ LAYERS = (  # each may import from its own layer and those before it
     {"audio"},
     {"models", "video"},
     {"synthesis"},
-    {"analysis", "plot", "progress", "job", "record", "pipeline", "contact_sheet", "preview"},
+    {"analysis", "plot", "progress", "memory", "job", "record", "pipeline", "contact_sheet", "preview"},
     {"training", "evaluation"},
     {"cli", "__main__"},
 )

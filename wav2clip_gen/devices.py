@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,6 +13,16 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE_ERRORS = (RuntimeError, AssertionError, NotImplementedError, TypeError)  # of PyTorch, if a device does not work
+FULL_MEMORY = re.compile(  # in messages of PyTorch, CUDA, numpy and the system
+    r"(can't|cannot|unable to|failed to) allocate|not enough memory|out of memory|alloc_failed|bad_alloc", re.IGNORECASE
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; on a CPU, PyTorch says so in the message of a RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and FULL_MEMORY.search(str(error)) is not None
 
 
 def choose_device(name: str = "auto", *, on_note: Callable[[str], None] = lambda note: None) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_folder, check_output
 from wav2clip_gen.images import check_images
+from wav2clip_gen.memory import check_memory
 from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
@@ -42,6 +44,7 @@ class Job:
     demucs_repo: Path | None = None  # where Demucs' weights were looked for
     overwrite: bool = False
     storyboard: bool = False  # make a storyboard instead of a film
+    seconds: float = 0.0  # that its checks took
 
     @property
     def seed(self) -> int:
@@ -82,7 +85,7 @@ def prepare(
     Arguments and errors are those of `pipeline.render`. `selection`: networks that are loaded already;
     `allow_missing_weights`: the weights may be fetched later; `storyboard`: prepare that instead of a film.
     """
-    source, settings = Path(source), settings or Settings()
+    source, settings, began = Path(source), settings or Settings(), time.perf_counter()
     settings.require_guidance()
     settings.require_prompts()
     selection = selection or select_models(settings.run, weights_dir)
@@ -96,6 +99,7 @@ def prepare(
             hint="leave out --storyboard, or --layout and --frames-dir",
         )
     check_images(settings)
+    check_memory(settings, selection)
     track = open_song(source, settings)
     plan = plan_song_stems(track, settings, demucs_repo)
     if plan and plan.separator:  # the record names the one that was chosen
@@ -118,7 +122,7 @@ def prepare(
     for film in films(job):
         _check_outputs(film)
     _check_keep_stems(job)
-    return job
+    return replace(job, seconds=time.perf_counter() - began)
 
 
 def _resolved(settings: Settings, selection: ModelSelection) -> Settings:

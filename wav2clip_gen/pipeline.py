@@ -18,11 +18,15 @@ from wav2clip_gen.config import MIX, Settings, StemWeight
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.files import appear_whole, empty_folder, scratch_path
 from wav2clip_gen.job import PICTURES, Job, films, pictures, prepare, record_path, truncate
+from wav2clip_gen.memory import check_memory, shortage_explained
 from wav2clip_gen.progress import Film, OnProgress, StageClock, ignore
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.verify import verify_film
 from wav2clip_gen.video.writer import FilmWriter
+
+SILENT_LEVEL = 1e-4  # RMS of a frame, -80 dB of full scale
+MOSTLY = 0.5  # share of silent frames that is reported
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,6 +119,7 @@ def condition_films(
 
     stages.begin("analyze")
     audio = analyze_audio(job, stems, models)
+    note_silence(audio, stages)
     parameters = modulate(job.settings, audio.features, job.timeline)
     guidance = encode_job_guidance(job, models, parameters)
     conditioning = [
@@ -187,13 +192,17 @@ def _optimize(
     """Optimise frame after frame and write each: one picture, or a grid of several with the same seed."""
     from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
 
-    optimizers = {
-        caption: FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
-        for caption in conditioning
-    }
+    with shortage_explained(job.settings, models.selection):
+        optimizers = {
+            caption: FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
+            for caption in conditioning
+        }
     targets = {caption: one.targets.to(models.device) for caption, one in conditioning.items()}
     for index in range(job.timeline.frames):
-        frames = {caption: one.frame(index, targets[caption][index], parameters) for caption, one in optimizers.items()}
+        with shortage_explained(job.settings, models.selection):
+            frames = {
+                caption: one.frame(index, targets[caption][index], parameters) for caption, one in optimizers.items()
+            }
         made = [frame.picture for frame in frames.values()]
         writer.write(grid.join(made) if grid else made[0])
         values = {caption: (frame.loss, frame.similarity) for caption, frame in frames.items()}
@@ -214,6 +223,7 @@ def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageC
 
     stages.begin("load")
     device = choose_device(job.settings.run.device, on_note=lambda note: stages.report(message=note))
+    check_memory(job.settings, job.selection, device)
     models = (load or load_models)(job.selection, device=device)
     check_size(job.settings.picture.width, job.settings.picture.height, models.vqgan.stride)
     stages.report(message=f"models {models.name} on {models.device}")
@@ -339,3 +349,12 @@ def note_silent_stems(conditioning: Iterable[Conditioning], stages: StageClock) 
     silent = sorted({stem for one in conditioning for stem in one.silent})
     if silent:
         stages.report(message=f"note: silent from start to end: {', '.join(silent)}")
+
+
+def note_silence(audio: AudioAnalysis, stages: StageClock) -> None:
+    """Report a song that is silent, or silent for most of the film."""
+    silent = float((audio.levels[MIX] < SILENT_LEVEL).mean())
+    if silent == 1:
+        stages.report(message="note: the song is silent from start to end, so its sound cannot guide the film")
+    elif silent > MOSTLY:
+        stages.report(message=f"note: the song is silent in {silent:.0%} of the film")
