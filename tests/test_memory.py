@@ -143,9 +143,9 @@ FAILURES = [
 def test_a_failed_allocation_is_explained(error: Exception, small: Settings, mini: Models) -> None:
     assert _explain(error) == ("out of memory", "lower --size or --cuts, or close other programs", 1)
     settings = small.merged({"picture": {"width": 64, "height": 64}})
-    with pytest.raises(OutOfMemoryError, match="a picture of 64x64 with 2 cuts is too large") as caught:
-        with memory.shortage_explained(settings, mini.selection):
-            raise error
+    expected = pytest.raises(OutOfMemoryError, match="a picture of 64x64 with 2 cuts is too large")
+    with expected as caught, memory.shortage_explained(settings, mini.selection):
+        raise error
     assert caught.value.hint.startswith("--size 32x32 fits")
 
 

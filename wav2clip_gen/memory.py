@@ -28,7 +28,7 @@ TENSORS = 10  # that a residual block of the decoder keeps for the backward pass
 IN_HALF = 0.55  # share of the memory that is left where most of it is bfloat16
 ATTENTION = 1.3  # matrices of all pairs of latent cells that are held at a time
 CUTOUT = 40  # bytes per pixel of the picture, for each cutout
-FITS = 0.8  # of the available memory, for a size that is proposed
+FITS = 0.75  # of the available memory, for a size that is proposed
 CELL, SMALLEST = 32, 32  # pixels; sizes that are proposed are multiples of the first
 
 
