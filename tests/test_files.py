@@ -26,7 +26,8 @@ def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
     assert "is a file, not a folder" in refused(tmp_path / "file" / "film.mp4")
     assert "is a folder" in refused(tmp_path)
     assert "cannot write into the folder /proc" in refused(Path("/proc/film.mp4"))
-    assert "cannot write" in refused(tmp_path / f"{'long' * 63}.mp4")
+    assert "is too long" in refused(tmp_path / f"{'long' * 63}.mp4")
+    assert "is too long" in refused(tmp_path / f"{'ü' * 126}.mp4")
 
 
 def test_an_old_film_is_only_replaced_on_request(tmp_path: Path) -> None:
@@ -65,6 +66,19 @@ def test_a_film_that_cannot_be_renamed_is_an_error(tmp_path: Path) -> None:
         part.touch()
     assert caught.value.hint == "choose another --keep-stems"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def write_while_it_appears(path: Path) -> None:
+    with written(path, overwrite=False) as part:
+        part.write_text("new")
+        path.write_text("foreign")
+
+
+def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    with pytest.raises(OutputError, match=r"sheet\.png appeared meanwhile"):
+        write_while_it_appears(sheet)
+    assert (sheet.read_text(), list(tmp_path.iterdir())) == ("foreign", [sheet])
 
 
 def test_a_scratch_path_is_hidden_unique_and_removed(tmp_path: Path) -> None:

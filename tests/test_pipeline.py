@@ -354,43 +354,6 @@ def test_a_film_never_replaces_its_own_track(made: Made, quick: Settings) -> Non
         prepare(made.film.path, made.film.path, quick, overwrite=True)
 
 
-@pytest.mark.parametrize("stage", ["rawvideo*rgb24", "f32le*aac"], ids=["writing", "muxing"])
-def test_a_full_disk_leaves_the_old_film_and_no_partial_file(
-    stage: str, mini: Models, quick: Settings, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    song, path = made.copied(tmp_path)
-    old, before = path.read_bytes(), set(tmp_path.iterdir())
-    broken = tmp_path.parent / f"{tmp_path.name}-ffmpeg"
-    broken.write_text(
-        f'#!/bin/sh\ncase "$*" in *{stage}*) for last; do :; done; echo half > "${{last#file:}}"; '
-        'head -c 1000 >/dev/null; echo "No space left on device" >&2; exit 1;; esac\n'
-        f'exec "{ffmpeg.find_ffmpeg()}" "$@"\n'
-    )
-    broken.chmod(0o755)
-    monkeypatch.setenv("W2C_FFMPEG", str(broken))
-    with pytest.raises(VideoError, match="No space left") as caught:
-        render(song, path, quick, family=mini, overwrite=True)
-    assert "disk" in caught.value.hint
-    assert path.read_bytes() == old
-    assert set(tmp_path.iterdir()) == before
-
-
-def test_an_interrupted_film_leaves_the_old_one_and_no_partial_file(
-    mini: Models, quick: Settings, made: Made, tmp_path: Path
-) -> None:
-    song, path = made.copied(tmp_path)
-    old, before = path.read_bytes(), set(tmp_path.iterdir())
-
-    def interrupt(progress: Progress) -> None:
-        if progress.done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        render(song, path, quick, family=mini, overwrite=True, on_progress=interrupt)
-    assert path.read_bytes() == old
-    assert set(tmp_path.iterdir()) == before
-
-
 # Memory
 
 

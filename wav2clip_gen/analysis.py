@@ -272,17 +272,17 @@ def _rounded(values: Floats) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def write_json(analysis: Analysis, path: Path) -> None:
+def write_json(analysis: Analysis, path: Path, *, overwrite: bool = True) -> None:
     """Write the report as JSON, atomically.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    with written(path, option="--out-dir") as temporary:
+    with written(path, option="--out-dir", overwrite=overwrite) as temporary:
         temporary.write_text(json.dumps(report(analysis), ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_csv(analysis: Analysis, path: Path) -> None:
+def write_csv(analysis: Analysis, path: Path, *, overwrite: bool = True) -> None:
     """Write a row per frame, atomically: time, features of the song and of each stem, number of the section.
 
     Raises:
@@ -293,7 +293,8 @@ def write_csv(analysis: Analysis, path: Path) -> None:
     columns = _csv_columns(analysis.mix.features, times)
     for stem, found in analysis.stems.items():
         columns |= {f"{stem}.{name}": values for name, values in _csv_columns(found.features, times).items()}
-    with written(path, option="--out-dir") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    whole = written(path, option="--out-dir", overwrite=overwrite)
+    with whole as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["frame", "time", *columns, "section"])
         for frame, time in enumerate(times):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from wav2clip_gen.errors import OutputError
@@ -15,10 +18,15 @@ def check_output(path: Path, *, overwrite: bool = False, option: str = "--out") 
     """Check that a file can be written; `option` is the command-line option that chose it.
 
     Raises:
-        OutputError: Its folder is missing or not writable, or the file exists and may not be overwritten.
+        OutputError: Its folder is missing or not writable, its name is too long, or the file exists and may not be
+            overwritten.
     """
     folder = path.parent
     try:
+        if len(os.fsencode(path.name)) > (limit := longest_name(folder)):
+            raise OutputError(
+                f"the name {path.name} is too long: at most {limit} bytes", hint=f"shorten it with {option}"
+            )
         if path.is_dir():
             raise OutputError(f"{path} is a folder", hint=f"name a file in it, such as {path / 'film.mp4'}")
         if folder.exists() and not folder.is_dir():
@@ -35,40 +43,6 @@ def check_output(path: Path, *, overwrite: bool = False, option: str = "--out") 
         ) from error
 
 
-def check_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None:
-    """Make a folder, and check that its files that match `pattern` may be removed; none is removed yet.
-
-    Raises:
-        OutputError: It has such files and they may not be overwritten, or it cannot be made or written to.
-    """
-    with _translate_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        old = next(folder.glob(pattern), None)
-        if old and not overwrite:
-            raise OutputError(f"{folder} holds {old.name}", hint="use --overwrite to replace it, or another folder")
-        with scratch_path(folder / "trial") as trial:
-            trial.touch()
-
-
-def empty_folder(folder: Path, pattern: str, *, overwrite: bool = False) -> None:
-    """Remove the files of a folder that match `pattern`. Errors are those of `check_folder`."""
-    check_folder(folder, pattern, overwrite=overwrite)
-    with _translate_errors(folder):
-        for path in list(folder.glob(pattern)):
-            path.unlink()
-
-
-@contextmanager
-def _translate_errors(folder: Path) -> Iterator[None]:
-    """Raise failures to write into a folder as an OutputError."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"cannot write into the folder {folder}: {error.strerror}", hint="choose another one"
-        ) from error
-
-
 @contextmanager
 def scratch_path(path: Path) -> Iterator[Path]:
     """Give the path of a hidden file next to `path`, on the same disk; it is removed at the end."""
@@ -79,17 +53,79 @@ def scratch_path(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def longest_name(folder: Path) -> int:
+    """Bytes that the name of a file in this folder may have."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows; a folder that is missing
+        return 255
+
+
+def free_names(path: Path, mark: str, *, others: tuple[str, ...] = ()) -> Iterator[Path]:
+    """`NAME.MARK.SUFFIX`, `NAME.MARK1.SUFFIX` and so on, without those that exist; cut where the disk needs it shorter.
+
+    `others`: suffixes of files that come with it; a name for which one of them exists is left out too.
+    """
+    suffixes = (path.suffix, *others)
+    room = longest_name(path.parent) - max(len(os.fsencode(suffix)) for suffix in suffixes)
+    for number in count():
+        stem, end = path.stem, f".{mark}{number or ''}"
+        while len(os.fsencode(stem + end)) > room:
+            stem = stem[:-1]
+        if not any(os.path.lexists(path.with_name(stem + end + suffix)) for suffix in suffixes):
+            yield path.with_name(stem + end + path.suffix)
+
+
+def publish(part: Path, path: Path, *, overwrite: bool) -> None:
+    """Rename a finished file, never over another one unless `overwrite`.
+
+    Raises:
+        FileExistsError: There is one.
+        OSError: It cannot be renamed.
+    """
+    if overwrite:
+        part.replace(path)
+        return
+    try:
+        os.link(part, path)  # unlike a rename, it fails where there is a file
+    except FileExistsError:
+        raise
+    except OSError:  # a disk without hard links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        part.rename(path)
+    else:
+        part.unlink()
+
+
+def lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed, or this process ends; false if another process holds the lock."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # a system or a network disk without locks: the last check is `publish`
+        pass
+    return True
+
+
 @contextmanager
-def appear_whole(path: Path, *, option: str = "--out") -> Iterator[Path]:
+def appear_whole(path: Path, *, option: str = "--out", overwrite: bool = True) -> Iterator[Path]:
     """Give a temporary path next to `path`, renamed to it only on success; until then an old file stays.
 
     Raises:
-        OutputError: The new file cannot be renamed; `option` is the command-line option that chose it.
+        OutputError: The new file cannot be renamed, or there is another one and `overwrite` is false; `option` is the
+            command-line option that chose it.
     """
     with scratch_path(path) as part:
         yield part
         try:
-            part.replace(path)
+            publish(part, path, overwrite=overwrite)
+        except FileExistsError:
+            what = f"{path} appeared meanwhile, and is not replaced"
+            raise OutputError(what, hint=f"use --overwrite to replace it, or another {option}") from None
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}", hint=f"choose another {option}") from error
 
@@ -104,14 +140,14 @@ def hash_file(path: Path) -> str:
 
 
 @contextmanager
-def written(path: Path, *, option: str = "--out") -> Iterator[Path]:
+def written(path: Path, *, option: str = "--out", overwrite: bool = True) -> Iterator[Path]:
     """As `appear_whole`, for a file written inside the block: failures to write are raised as an OutputError too.
 
     Raises:
         OutputError: The file cannot be written; `option` is the command-line option that chose it.
     """
     try:
-        with appear_whole(path, option=option) as part:
+        with appear_whole(path, option=option, overwrite=overwrite) as part:
             yield part
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}", hint=f"choose another {option}") from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 from wav2clip_gen.audio.downmix import describe_weights
@@ -15,15 +15,15 @@ from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
-from wav2clip_gen.files import check_folder, check_output
+from wav2clip_gen.files import check_output
 from wav2clip_gen.images import check_images
 from wav2clip_gen.memory import check_memory
 from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
+from wav2clip_gen.video.frames import check_frames
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
 FILM, SHEET = "{stem}.mp4", "{stem}.storyboard.png"
-PICTURES = "[0-9]*.png"  # of a film, in its folder
 NO_PROMPTS = "the audio weight is below 1 but there are no prompts, so it has no effect; add -p or --prompts"
 
 
@@ -120,7 +120,7 @@ def prepare(
         storyboard=storyboard,
     )
     for film in films(job):
-        _check_outputs(film)
+        check_outputs(film)
     _check_keep_stems(job)
     return replace(job, seconds=time.perf_counter() - began)
 
@@ -159,22 +159,32 @@ def describe_tracks(track: Track, stems: StemPlan | None) -> tuple[str, ...]:
     return (*(stems.notes if stems else ()), *mono)
 
 
-def _check_outputs(job: Job) -> None:
-    """Check that film, record and frames can be written where they should, and overwrite no input."""
+def check_outputs(job: Job) -> None:
+    """Check that film, record and frames can be written where they should, and overwrite no input.
+
+    Raises:
+        W2CError: They cannot.
+    """
     inputs = {"the track itself": [job.track]}
     if job.stems:
         inputs["a stem of the track"] = [*job.stems.given.values()]
+    check_output(job.out, overwrite=True)
     for what, tracks in inputs.items():
         if job.out.exists() and any(job.out.samefile(track.path) for track in tracks):
             raise VideoError(f"{job.out} is {what}", hint="choose another --out")
     check_output(job.out, overwrite=job.overwrite)
     if not job.storyboard:
-        check_output(record_path(job.out), overwrite=job.overwrite)
+        record = record_path(job.out)
+        check_output(record, overwrite=job.overwrite)
+        if record.exists() and not is_record(record):
+            raise OutputError(
+                f"{record} is not a run record of w2c-gen, and is not replaced", hint="choose another --out"
+            )
     if job.frames_dir:
         for file in job.settings.image_files:
             if Path(file).resolve().parent == job.frames_dir.resolve():
                 raise SettingsError(f"{file} is in the folder for the frames", hint="choose another --frames-dir")
-        check_folder(job.frames_dir, PICTURES, overwrite=job.overwrite)
+        check_frames(job.frames_dir, job.timeline.frames, overwrite=job.overwrite)
 
 
 def _check_keep_stems(job: Job) -> None:
@@ -262,12 +272,19 @@ def record_path(film: Path) -> Path:
     return film.with_suffix(".json")
 
 
+def is_record(path: Path) -> bool:
+    """Whether a file is a run record, of any version."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "w2c-gen" in content
+
+
 def truncate(job: Job, frames: int) -> Job:
-    """The job restricted to its first frames, as `NAME.partial.mp4`; the job itself if that is all of them."""
+    """The job restricted to its first frames; the job itself if that is all of them."""
     if frames == job.timeline.frames:
         return job
     timeline = job.timeline.until(frames)
     track = replace(job.track, samples=timeline.samples, whole=False)
-    names = (job.out.with_suffix(f".partial{number or ''}.mp4") for number in count())
-    out = next(name for name in names if not name.exists())  # an earlier partial film is kept
-    return replace(job, track=track, timeline=timeline, out=out, sound=plan_sound(track))
+    return replace(job, track=track, timeline=timeline, sound=plan_sound(track))

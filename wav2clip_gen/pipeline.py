@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -15,11 +16,12 @@ from wav2clip_gen.audio.features import Features, measure, silenced
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import ENCODER_RATE, Track
 from wav2clip_gen.config import MIX, Settings, StemWeight
-from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.files import appear_whole, empty_folder, scratch_path
-from wav2clip_gen.job import PICTURES, Job, films, pictures, prepare, record_path, truncate
+from wav2clip_gen.errors import SettingsError, SoundError, W2CError
+from wav2clip_gen.job import Job, check_outputs, films, pictures, prepare, record_path, truncate
 from wav2clip_gen.memory import check_memory, shortage_explained
 from wav2clip_gen.progress import Film, OnProgress, StageClock, ignore
+from wav2clip_gen.video.claim import Claim, claim, claim_folder
+from wav2clip_gen.video.frames import clear_frames
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.verify import verify_film
@@ -80,7 +82,8 @@ def render(
     if len(films(job)) > 1:
         raise SettingsError("the layout separate makes several films", hint="render each stem with layout single")
     load = (lambda *_, **__: family) if family else None
-    return next(render_job(job, load=load, on_progress=on_progress))
+    with closing(render_job(job, load=load, on_progress=on_progress)) as made:
+        return next(made)
 
 
 def render_job(
@@ -89,7 +92,7 @@ def render_job(
     load: Callable[..., Models] | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = ignore,
-) -> Iterator[Film]:
+) -> Generator[Film, None, None]:
     """Make the films of a job: one, or with the layout "separate" one per stem.
 
     Args:
@@ -97,15 +100,27 @@ def render_job(
         load: Loads the networks, as `load_models` does.
         stop: Called after each frame; when it returns true the film ends there, as `NAME.partial.mp4`.
         on_progress: Called with the state of the run.
+
+    Raises:
+        W2CError: As `render`. Once frames are finished, no error loses them: the message names where they are.
     """
-    stages = StageClock(on_progress)
-    models = load_job_models(job, load, stages)
-    stems = load_stems(job, stages)
-    parameters, conditioning = condition_films(job, stems, models, stages)
-    for film, pictures_of_film in zip(films(job), conditioning, strict=True):
-        yield _render_film(film, models, pictures_of_film, parameters, stop=stop, stages=stages)
-        if stop():
-            return
+    stages, made = StageClock(on_progress), films(job)
+    with ExitStack() as stack:
+        claims = [stack.enter_context(claim(film.out)) for film in made]
+        for film in made:
+            if film.frames_dir:
+                stack.enter_context(claim_folder(film.frames_dir))
+            check_outputs(film)  # again: until now another run may have made them
+        models = load_job_models(job, load, stages)
+        for claimed in claims:
+            if claimed.leftover:
+                stages.report(message=f"note: {claimed.leftover}")
+        stems = load_stems(job, stages)
+        parameters, conditioning = condition_films(job, stems, models, stages)
+        for film, claimed, pictures_of_film in zip(made, claims, conditioning, strict=True):
+            yield _render_film(film, claimed, models, pictures_of_film, parameters, stop=stop, stages=stages)
+            if stop():
+                return
 
 
 def condition_films(
@@ -135,6 +150,7 @@ def condition_films(
 
 def _render_film(
     job: Job,
+    claimed: Claim,
     models: Models,
     conditioning: Mapping[str, Conditioning],
     parameters: ParameterCurves,
@@ -145,11 +161,12 @@ def _render_film(
     """Optimise all frames, mux them with the sound, verify the film and write its record."""
     stages.begin("optimize")
     if job.frames_dir:
-        empty_folder(job.frames_dir, PICTURES, overwrite=job.overwrite)
+        clear_frames(job.frames_dir, job.timeline.frames, overwrite=job.overwrite)
+    hashes = record.hash_inputs(job, models)  # of what is used, whatever becomes of the files meanwhile
     frames: list[record.FrameValues] = []
     grid = grid_of(job.settings)
-    with scratch_path(job.out) as silent_film:
-        with _film_writer(silent_film, job, grid) as writer:
+    with _picture_kept(claimed, stages):
+        with _film_writer(claimed.picture, job, grid) as writer:
             for values in _optimize(job, models, conditioning, parameters, writer, grid=grid):
                 frames.append(values)
                 stages.report(
@@ -158,26 +175,75 @@ def _render_film(
                 if stop():
                     break
         done = truncate(job, len(frames))
-        with appear_whole(done.out) as part:
+        with _song_unchanged(done.track, hashes[done.track.path]):
             stages.begin("mux")
             tags = {"title": done.track.title or done.track.path.stem, "comment": record.summary(done, models)}
-            mux(silent_film, done.track, part, metadata=tags, plan=done.sound)
+            mux(claimed.picture, done.track, claimed.film, metadata=tags, plan=done.sound)
             stages.begin("verify")
             sync = verify_film(
-                part, frames=len(frames), fps=done.timeline.fps, duration=done.track.duration, sound=done.track
+                claimed.film, frames=len(frames), fps=done.timeline.fps, duration=done.track.duration, sound=done.track
             )
-    film = Film(
-        path=done.out,
-        record=record_path(done.out),
-        frames=len(frames),
-        seconds=sync.picture_seconds,
-        seed=job.seed,
-        sync=sync,
-        timings=stages.finish(),
-        partial=len(frames) < job.timeline.frames,
-    )
-    record.write(record.describe(done, models, film, frames), film.record)
-    return film
+        film = Film(
+            path=done.out,
+            record=record_path(done.out),
+            frames=len(frames),
+            seconds=sync.picture_seconds,
+            seed=job.seed,
+            sync=sync,
+            timings=stages.finish(),
+            partial=len(frames) < job.timeline.frames,
+        )
+
+        def named(path: Path) -> Film:
+            return replace(film, path=path, record=record_path(path))
+
+        path = claimed.publish(
+            lambda path: record.describe(done, models, named(path), frames, hashes),
+            partial=film.partial,
+            overwrite=job.overwrite,
+        )
+    return named(path)
+
+
+@contextmanager
+def _picture_kept(claimed: Claim, stages: StageClock) -> Iterator[None]:
+    """Whatever goes wrong inside, the finished frames are kept, and the error tells where."""
+    try:
+        yield
+    except BaseException as error:
+        kept = claimed.keep()
+        if isinstance(error, W2CError):
+            error.what = claimed.with_visible_names(error.what) + (f"; {kept}" if kept else "")
+            error.args = (error.what,)
+        elif kept and isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(kept) from error
+        elif kept:
+            with suppress(Exception):  # it may be the listener that failed
+                stages.report(message=kept)
+        raise
+
+
+@contextmanager
+def _song_unchanged(track: Track, sha256: str | None) -> Iterator[None]:
+    """The song is the one that was analyzed, before and after the block.
+
+    Raises:
+        SoundError: It was moved or changed.
+    """
+
+    def check(cause: BaseException | None = None) -> None:
+        found = record.hash_input(track.path)
+        if found is None or found != sha256:
+            what = f"{track.path} was {'changed' if found else 'moved'} while its film was made"
+            raise SoundError(what, hint="leave the song in its place, and start again") from cause
+
+    check()
+    try:
+        yield
+    except Exception as error:
+        check(error)
+        raise
+    check()
 
 
 def _optimize(

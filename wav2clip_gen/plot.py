@@ -45,7 +45,7 @@ def require_matplotlib() -> None:
         raise W2CError("matplotlib, which draws the plot, is not installed", hint="pip install 'wav2clip-gen[plot]'")
 
 
-def write_plot(analysis: Analysis, path: Path) -> None:
+def write_plot(analysis: Analysis, path: Path, *, overwrite: bool = True) -> None:
     """Plot an analysis into a PNG file, atomically.
 
     Raises:
@@ -53,7 +53,7 @@ def write_plot(analysis: Analysis, path: Path) -> None:
         W2CError: matplotlib is not installed.
     """
     require_matplotlib()
-    with written(path, option="--out-dir") as temporary, warnings.catch_warnings():
+    with written(path, option="--out-dir", overwrite=overwrite) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a title may be in any script
         plot(analysis).savefig(temporary, format="png", facecolor=BACKGROUND)
 

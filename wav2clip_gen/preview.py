@@ -18,7 +18,7 @@ from wav2clip_gen.config import MIX, StyleImage
 from wav2clip_gen.contact_sheet import Panel, draw
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.files import written
-from wav2clip_gen.job import Job, films, pictures
+from wav2clip_gen.job import Job, check_outputs, films, pictures
 from wav2clip_gen.memory import peak_bytes, shortage_explained
 from wav2clip_gen.models.registry import supports_audio
 from wav2clip_gen.pipeline import (
@@ -33,6 +33,7 @@ from wav2clip_gen.pipeline import (
     note_silent_stems,
 )
 from wav2clip_gen.progress import Estimate, OnProgress, StageClock, Storyboard, ignore
+from wav2clip_gen.video.claim import claim
 from wav2clip_gen.video.mux import mux, plan_sound
 from wav2clip_gen.video.verify import verify_film
 from wav2clip_gen.video.writer import FilmWriter
@@ -67,9 +68,14 @@ def make_storyboard(
     Raises:
         W2CError: The track, a setting, the weights or the output cannot be used.
     """
+    with claim(job.out):
+        check_outputs(job)  # again: until now another run may have made it
+        return _draw_storyboard(job, load, StageClock(on_progress))
+
+
+def _draw_storyboard(job: Job, load: Callable[..., Models] | None, stages: StageClock) -> Storyboard:
     from wav2clip_gen.synthesis.modulation import modulate
 
-    stages = StageClock(on_progress)
     models = load_job_models(job, load, stages)
     stems = load_stems(job, stages)
     stages.begin("analyze")
@@ -90,7 +96,7 @@ def make_storyboard(
         message = f"section {len(panels)}/{len(sections)}  {_describe(panel)}"
         stages.report(done=len(panels), total=len(sections), similarity=similarity, message=message)
 
-    with written(job.out) as part:
+    with written(job.out, overwrite=job.overwrite) as part:
         facts = _facts(job, len(panels), models.name if labelled else None)
         draw(panels, title=job.track.title or job.track.path.stem, facts=facts).save(part)
     return Storyboard(path=job.out, sections=len(panels))

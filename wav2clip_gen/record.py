@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wav2clip_gen import __version__, ffmpeg
 from wav2clip_gen.audio.stems import separator_version
 from wav2clip_gen.config import Settings
-from wav2clip_gen.errors import OutputError, SettingsError
-from wav2clip_gen.files import appear_whole
+from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.job import Job
 from wav2clip_gen.models.registry import select_models
 from wav2clip_gen.models.store import weights_sha256
@@ -39,8 +38,17 @@ class FrameValues:
     pictures: dict[str, tuple[float | None, float | None]]  # of each picture of a grid, the same
 
 
-def describe(job: Job, models: Models, film: Film, frames: list[FrameValues]) -> dict[str, Any]:
-    """The record of a finished film as plain values."""
+def hash_inputs(job: Job, models: Models) -> dict[Path, str | None]:
+    """The hashes of all files that a film is made from; call it before the frames are made, which takes long."""
+    stems = [track.path for track in job.stems.given.values()] if job.stems else []
+    images = map(Path, job.settings.image_files)
+    return {path: hash_input(path) for path in (job.track.path, *stems, *images, *models.files.values())}
+
+
+def describe(
+    job: Job, models: Models, film: Film, frames: list[FrameValues], hashes: dict[Path, str | None]
+) -> dict[str, Any]:
+    """The record of a finished film as plain values; `hashes` are from `hash_inputs`."""
     track, folder = job.track, film.path.parent
     settings = job.settings.with_image_files(lambda file: _relative(Path(file), folder))
     return {
@@ -50,7 +58,7 @@ def describe(job: Job, models: Models, film: Film, frames: list[FrameValues]) ->
         "track": {
             "path": _relative(track.path, folder),
             "input": _relative(job.source, folder),
-            "sha256": _hash(track.path),
+            "sha256": hashes[track.path],
             "sample_rate": track.sample_rate,
             "channels": track.channels,
             "mono_weights": track.mono_weights,
@@ -58,14 +66,14 @@ def describe(job: Job, models: Models, film: Film, frames: list[FrameValues]) ->
             "samples": track.samples,
         },
         "settings": settings.to_dict(),
-        "stems": {name: _stem(job, name, folder) for name in settings.required_stems},
+        "stems": {name: _stem(job, name, folder, hashes) for name in settings.required_stems},
         "demucs_repo": job.demucs_repo and _relative(job.demucs_repo, folder),
-        "pictures": {file: _hash(folder / file) for file in settings.image_files},
+        "pictures": {_relative(Path(file), folder): hashes[Path(file)] for file in job.settings.image_files},
         "family": {
             "name": models.selection.family,
             "random": models.random,
             "device": str(models.device),
-            "sha256": {role: weights_sha256(path) for role, path in models.files.items()},
+            "sha256": {role: hashes[path] for role, path in models.files.items()},
         },
         "versions": versions(),
         "sound": asdict(job.sound),
@@ -79,14 +87,14 @@ def describe(job: Job, models: Models, film: Film, frames: list[FrameValues]) ->
     }
 
 
-def _stem(job: Job, name: str, folder: Path) -> dict[str, Any]:
+def _stem(job: Job, name: str, folder: Path, hashes: dict[Path, str | None]) -> dict[str, Any]:
     """The origin of a stem."""
     assert job.stems
     given, separator = job.stems.given.get(name), job.stems.maker
     if given is None and separator:
         return {"from": separator.name, "version": separator.version, "path": None, "sha256": None}
     assert given
-    return {"from": "given", "path": _relative(given.path, folder), "sha256": _hash(given.path)}
+    return {"from": "given", "path": _relative(given.path, folder), "sha256": hashes[given.path]}
 
 
 def _picture(name: str, frames: list[FrameValues]) -> dict[str, list[float | None]]:
@@ -102,19 +110,6 @@ def summary(job: Job, models: Models) -> str:
         f"w2c-gen {__version__}, models {models.name}, seed {job.seed}, {picture.width}x{picture.height}, "
         f"{picture.fps:g} fps, {painting.steps} steps, {painting.cuts} cuts"
     )
-
-
-def write(content: dict[str, Any], path: Path) -> None:
-    """Write a record, whole or not at all.
-
-    Raises:
-        OutputError: The disk does not take it.
-    """
-    try:
-        with appear_whole(path) as part:
-            part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}", hint="the film itself is complete") from error
 
 
 @dataclass(frozen=True)
@@ -195,7 +190,7 @@ class _Input:
         """How it differs from the recorded file, if it does."""
         if not self.path.exists():
             return f"{self.path} is missing; {self.hint}"
-        return f"{self.path} has changed since {record}" if self.sha256 not in (None, _hash(self.path)) else None
+        return f"{self.path} has changed since {record}" if self.sha256 not in (None, hash_input(self.path)) else None
 
 
 def versions() -> dict[str, str]:
@@ -223,8 +218,8 @@ def _relative(path: Path, folder: Path) -> str:
         return str(path.resolve())
 
 
-def _hash(path: Path) -> str | None:
-    """The hash of a file; None if it was moved away."""
+def hash_input(path: Path) -> str | None:
+    """The hash of a file; None if it cannot be read."""
     try:
         return weights_sha256(path)
     except OSError:

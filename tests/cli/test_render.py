@@ -18,7 +18,6 @@ from typer.testing import CliRunner, Result
 
 from tests.cli.refusals import assert_refused
 from tests.conftest import ROOT, SAMPLES, Write
-from tests.interruption import interrupted
 from wav2clip_gen import __version__
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS
@@ -391,23 +390,3 @@ def test_version() -> None:
         [sys.executable, "-m", "wav2clip_gen", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout == f"w2c-gen {__version__}\n"
-
-
-def test_ctrl_c_keeps_the_finished_frames_as_a_playable_video(song: Path, tmp_path: Path) -> None:
-    slow = ("--size", "64x64", "--fps", "60", "--first-steps", "1", "--steps", "20")
-    code, stdout, stderr = interrupted(
-        song, "-o", tmp_path / "film.mp4", *slow, when=lambda line: line.get("stage") == "optimize" and line["done"] > 0
-    )
-    assert code == 130, stderr
-    partial = tmp_path / "film.partial.mp4"
-    assert stdout == f"{partial}\n"
-    assert 1 <= probe(partial).frames < 90
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.partial.json", "film.partial.mp4", "song.wav"]
-
-
-def test_ctrl_c_before_the_first_frame_leaves_nothing(song: Path, tmp_path: Path) -> None:
-    slow = ("-o", tmp_path / "film.mp4", "--first-steps", "9999")
-    code, stdout, stderr = interrupted(song, *slow, when=lambda line: line.get("stage") == "optimize", after=0.3)
-    assert (code, stdout) == (130, "")
-    assert "interrupted" in stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]

@@ -158,7 +158,7 @@ def _analyze(
     )
     writers = {".json": analysis.write_json, ".csv": analysis.write_csv, ".png": write_plot}
     for path in outputs:
-        writers[path.suffix](found, path)
+        writers[path.suffix](found, path, overwrite=overwrite)
     console.tell_analysis(found)
     for path in outputs:
         typer.echo(path)

@@ -23,6 +23,10 @@ COMPLETE = "_W2C_GEN_COMPLETE"  # set by the shell while it completes a line
 
 def main() -> None:
     """Run `w2c-gen` with the arguments of this process."""
+    from wav2clip_gen.cli import interrupt, streams
+
+    interrupt.death.arm()
+    streams.keep_streams_open()
     arguments = sys.argv[1:]
     word = _command_to_complete() if COMPLETE in os.environ else arguments[0] if arguments else ""
     if word in COMMANDS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 import traceback
@@ -21,6 +20,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table as RichTable
 
 from wav2clip_gen.cli.app import INTERRUPTED
+from wav2clip_gen.cli.streams import mute
 from wav2clip_gen.config import MIX
 from wav2clip_gen.devices import is_out_of_memory
 from wav2clip_gen.drawing import clock
@@ -55,7 +55,7 @@ def errors_shown(*, debug: bool = False) -> Iterator[None]:
     except typer.Exit:
         raise
     except BrokenPipeError:  # the reader of stdout is gone; Python's last flush would fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout)
         raise typer.Exit(1) from None
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -70,7 +70,7 @@ def errors_shown(*, debug: bool = False) -> Iterator[None]:
 def _explain(error: BaseException) -> tuple[str, str, int]:
     """What happened, what to do, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted: nothing half-finished was left behind", "", INTERRUPTED
+        return f"interrupted: {str(error) or 'nothing half-finished was left behind'}", "", INTERRUPTED
     if isinstance(error, W2CError):
         return error.what, error.hint, error.exit_code
     if is_out_of_memory(error):
@@ -163,6 +163,9 @@ class Listener:
     def show(self, progress: Progress) -> None:
         """Show the state of the run."""
 
+    def note(self, text: str) -> None:
+        """Show a note."""
+
     def show_film(self, film: Film) -> None:
         """Show a finished film."""
 
@@ -173,8 +176,12 @@ class Listener:
         """Show the cost of a film."""
 
     def print_path(self, path: Path) -> None:
-        """Print the path of a finished file to stdout."""
-        typer.echo(path)
+        """Print the path of a finished file to stdout; where that fails, the run goes on."""
+        try:
+            typer.echo(path)
+        except OSError as error:
+            mute(sys.stdout)
+            self.note(f"{path} is finished, but stdout does not take its name: {error.strerror}")
 
 
 class PlainListener(Listener):
@@ -186,9 +193,14 @@ class PlainListener(Listener):
     @contextmanager
     def following(self, job: Job) -> Iterator[None]:
         self._speed, self._shown, self._stage = Speed(job), 0.0, ""
-        for line in [*describe_job(job), *(f"note: {note}" for note in job.notes)]:
+        for line in describe_job(job):
             self._print(line)
+        for note in job.notes:
+            self.note(note)
         yield
+
+    def note(self, text: str) -> None:
+        self._print(f"note: {text}")
 
     def show(self, progress: Progress) -> None:
         if progress.stage != self._stage:
@@ -243,8 +255,11 @@ class JsonListener(Listener):
             out = str(film.out)
             self._print("job", track=track, film=out, frames=frames, seconds=seconds, seed=job.seed, stems=stems)
         for note in job.notes:
-            self._print("note", text=note)
+            self.note(note)
         yield
+
+    def note(self, text: str) -> None:
+        self._print("note", text=text)
 
     def show(self, progress: Progress) -> None:
         self._print("progress", **asdict(progress))

@@ -159,7 +159,7 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, *, dry_run: bool) -
     from wav2clip_gen.pipeline import render_job
     from wav2clip_gen.progress import Progress
 
-    with listener.following(job), GentleStop() as stop:
+    with listener.following(job), GentleStop(listener.show) as stop:
 
         def show(progress: Progress) -> None:
             stop.follow(progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.errors import SettingsError, VideoError
+from wav2clip_gen.video.frames import save_frame
 
 Picture = NDArray[np.uint8]  # (H, W, 3) red, green, blue
 
@@ -21,11 +23,12 @@ class FilmWriter:
     """Writes h264, yuv420p, bt709, at a constant frame rate; a context manager.
 
     Args:
-        path: The film; it is complete when the block is left without an exception.
+        path: The film, as a fragmented mp4: what is written can be played while the rest is missing. When the block is
+            left, by an exception too, it holds all frames so far.
         size: Width and height of the frames in pixels, both even.
         fps: Frames per second.
         upscale: Factor of enlargement (Lanczos).
-        frames_dir: A folder for the frames themselves, as 000000.png, 000001.png, ...
+        frames_dir: A folder for the frames themselves; see `check_frames`.
 
     Raises:
         SettingsError: The size is not possible.
@@ -55,8 +58,6 @@ class FilmWriter:
                 f"{ffmpeg.find_ffmpeg()} has no h264 encoder (libx264)",
                 hint="unset W2C_FFMPEG to use the bundled ffmpeg, which has it",
             )
-        if self._frames_dir:
-            _make_folder(self._frames_dir)
         self._ffmpeg = ffmpeg.feeding(self._command(), purpose=f"write {self.path}")
         self._feed = self._ffmpeg.__enter__()
         return self
@@ -66,21 +67,25 @@ class FilmWriter:
 
         Raises:
             ValueError: It has another type or size.
-            VideoError: It cannot be saved in the folder for frames.
+            OutputError: It cannot be saved in the folder for frames.
             FFmpegGoneError: ffmpeg has exited; let it pass, the end of the block raises a VideoError.
         """
         width, height = self.size
         if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
             raise ValueError(f"a {width}x{height} film cannot take {picture.dtype} of shape {picture.shape}")
         if self._frames_dir:
-            _save(picture, self._frames_dir / f"{self.written:06d}.png")
+            save_frame(picture, self._frames_dir, self.written)
         self._feed(np.ascontiguousarray(picture).data)
         self.written += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ffmpeg.__exit__(kind, error, trace)
+        if error is None or isinstance(error, ffmpeg.FFmpegGoneError):
+            self._ffmpeg.__exit__(kind, error, trace)
+            return
+        with suppress(VideoError):  # the frames so far are kept; what raised the error is more to the point
+            self._ffmpeg.__exit__(None, None, None)
 
     def _command(self) -> list[str]:
         """Colours need both: `scale` converts to bt709, the options tag the stream as bt709."""
@@ -92,7 +97,8 @@ class FilmWriter:
         frames = f"-f rawvideo -pix_fmt rgb24 -s:v {width}x{height} -framerate {self._fps} -i pipe:0".split()
         colors = ["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"]
         codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(CRF), "-fps_mode", "cfr", "-an"]
-        target = ["-movflags", "+faststart", "-f", "mp4", "-y", ffmpeg.file_url(self.path)]
+        fragments = "+frag_every_frame+empty_moov+default_base_moof"
+        target = ["-movflags", fragments, "-flush_packets", "1", "-f", "mp4", "-y", ffmpeg.file_url(self.path)]
         return [*frames, "-vf", f"{scale},format=yuv420p", *codec, *colors, *target]
 
 
@@ -103,19 +109,3 @@ def _check(size: tuple[int, int]) -> None:
             f"a film cannot be {width}x{height} pixels",
             hint="width and height are even numbers, as h264 wants them",
         )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VideoError(f"cannot make the folder {folder}: {error.strerror}", hint="choose another one") from error
-
-
-def _save(picture: Picture, path: Path) -> None:
-    from PIL import Image
-
-    try:
-        Image.fromarray(picture).save(path)
-    except OSError as error:
-        raise VideoError(f"cannot write {path}: {error.strerror}", hint="free some disk space") from error
