@@ -16,13 +16,13 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "wav2clip_gen"
 LAYERS = (  # each may import from its own layer and those before it
-    {"environment", "errors", "files", "fields", "guidance", "config", "images", "drawing", "__init__"},
+    {"environment", "errors", "files", "fields", "guidance", "config", "images", "drawing", "devices", "__init__"},
     {"textfile", "captions", "prompts"},
     {"ffmpeg"},
     {"audio"},
     {"models", "video"},
     {"synthesis"},
-    {"analysis", "plot", "progress", "job", "record", "pipeline", "contact_sheet", "preview"},
+    {"analysis", "plot", "progress", "memory", "job", "record", "pipeline", "contact_sheet", "preview"},
     {"training", "evaluation"},
     {"cli", "__main__"},
 )

@@ -28,6 +28,7 @@ from wav2clip_gen.pipeline import analyze_audio, encode_job_guidance, load_stems
 from wav2clip_gen.preview import estimate, make_storyboard, optimize_section
 from wav2clip_gen.progress import Estimate, Progress, StageClock, Storyboard, ignore
 from wav2clip_gen.synthesis.modulation import modulate
+from wav2clip_gen.video.writer import FilmWriter
 
 Make = Callable[..., Job]
 SONG = SAMPLES / "song"
@@ -214,7 +215,7 @@ def test_a_full_disk_leaves_the_old_sheet(
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    prepared = prepare(write_sound(tone), tmp_path / "{stem}.png", coarse, storyboard=True)
+    prepared = prepare(write_sound(tone), tmp_path / "{stem}.png", coarse, storyboard=True, overwrite=True)
     prepared.out.write_text("an old sheet")
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OutputError, match="No space left on device"):
@@ -239,9 +240,10 @@ def test_ctrl_c_leaves_no_sheet(song: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def timed(mini: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An optimiser step takes 10 s, a frame 100 s."""
+    """An optimiser step takes 10 s, a frame 100 s, to write and join a film 7 s."""
     monkeypatch.setattr(preview, "load_job_models", lambda *_: mini)
-    monkeypatch.setattr(preview, "_time_frames", lambda *_: (10.0, 100.0))
+    monkeypatch.setattr(preview, "_time_frames", lambda *_: (10.0, 100.0, np.zeros((32, 32, 3), np.uint8)))
+    monkeypatch.setattr(preview, "_time_film", lambda *_: 7.0)
 
 
 @pytest.fixture
@@ -261,6 +263,8 @@ def test_an_estimate_makes_nothing(mini: Models, coarse: Settings, song: Path, t
     assert (cost.family, cost.device) == (mini.name, str(mini.device))
     assert cost.seconds > 0
     assert cost.per_song_second > 0
+    assert cost.memory
+    assert 2e8 < cost.memory < 2e10
     assert list(tmp_path.iterdir()) == []
 
 
@@ -286,7 +290,9 @@ def test_an_estimate_counts_pictures_and_films_and_separates_nothing(
     for layout, count in (("single", 1), ("grid", 3), ("separate", 2)):
         found = cost(layout)
         assert found.per_song_second == pytest.approx(count * 100 * 4)  # at 4 frames per second
-        assert found.seconds == pytest.approx(count * (3 * 10 + 6 * 100), rel=0.05)  # 3 first steps, 6 frames
+        films = 2 if layout == "separate" else 1
+        seconds = count * (3 * 10 + 5 * 100) + films * 7  # 3 first steps, 5 more frames
+        assert found.seconds == pytest.approx(seconds, rel=0.05)
     assert not (tmp_path / "cache").exists()
 
 
@@ -295,11 +301,98 @@ def test_an_estimate_counts_preparation_once_and_knows_cached_stems(
     tune: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(np.arange(0, 1e6, 500))  # each reading is 500 s after the one before
-    monkeypatch.setattr(preview, "_time_frames", lambda *_: (0.0, 0.0))
+    monkeypatch.setattr(preview, "_time_frames", lambda *_: (0.0, 0.0, None))
+    monkeypatch.setattr(preview, "_time_film", lambda *_: 0.0)
     monkeypatch.setattr(preview, "SEPARATION_COST", {"dsp": 1000.0})
     monkeypatch.setattr(preview, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     prepared = tune(picture={"layout": "grid"}, sound={"start": 7, "duration": 1.5, "separator": "dsp"})
+    prepared = replace(prepared, seconds=0.0)
     analysis = 500 * len(pictures(prepared.settings))  # of each picture's audio
     assert estimate(prepared).seconds == pytest.approx(1500 + 500 + analysis)
     load_stems(prepared, StageClock(ignore))
     assert estimate(prepared).seconds == pytest.approx(500 + analysis)
+
+
+class Clock:
+    """Time that passes only where a test lets it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """In place of the time that is measured."""
+    clock = Clock()
+    monkeypatch.setattr(preview, "time", clock)
+    return clock
+
+
+class TimedOptimizer:
+    """Takes a time of its own for a step and for a frame, instead of optimising."""
+
+    def __init__(self, clock: Clock, step: float, decode: float) -> None:
+        self.clock, self.step, self.decode = clock, step, decode
+        self.settings, self.frames, self.steps = Settings(), list[int](), 0
+
+    def optimize(self, target: object, *, steps: int, temporal_weight: float) -> None:
+        self.steps += steps
+        self.clock.now += steps * self.step
+
+    def decode_bytes(self) -> np.ndarray[Any, Any]:
+        self.clock.now += self.decode
+        return np.zeros((4, 4, 3), np.uint8)
+
+    def frame(self, index: int, target: object, parameters: Any) -> None:
+        self.frames.append(index)
+        self.optimize(target, steps=parameters.steps(index), temporal_weight=1)
+        self.decode_bytes()
+
+
+@pytest.mark.parametrize(("step", "decode"), [(0.001, 0.02), (0.1, 0.1), (3.0, 0.5)])
+@pytest.mark.parametrize("frames", [1, 2, 400])
+def test_steps_and_frames_are_timed(step: float, decode: float, frames: int, clock: Clock) -> None:
+    optimizer = TimedOptimizer(clock, step, decode)
+    count = [3 + index % 5 for index in range(frames)]  # steps of each frame
+    parameters = SimpleNamespace(mean_steps=float(np.mean(count)), steps=lambda index: count[index])
+    targets = [np.zeros(2)] * frames
+    per_step, per_frame, picture = preview._time_frames(optimizer, targets, parameters)  # type: ignore[arg-type]
+    assert per_step == pytest.approx(step)
+    assert per_frame == pytest.approx(step * np.mean(count) + decode)
+    assert picture.shape == (4, 4, 3)
+    assert clock.now < 30
+    assert 0 not in optimizer.frames  # the first has more steps
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_film_is_timed_by_two_short_ones(
+    copied: bool, song: Path, small: Settings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = []
+
+    def write(self: object, picture: np.ndarray[Any, Any]) -> None:
+        clock.now += 0.01
+
+    def join(*_: object, **options: Any) -> None:
+        clock.now += 5 if "metadata" in options else 0.02 * options["frames"] + 0.5
+        lengths.append(options.get("frames"))
+
+    for name in ("mux", "verify_film"):
+        monkeypatch.setattr(preview, name, join)
+    monkeypatch.setattr(FilmWriter, "write", write)
+    monkeypatch.setattr(FilmWriter, "__exit__", lambda *_: None)
+    monkeypatch.setattr(preview, "TIMED_FILM", 5.0)
+    job = prepare(song, tmp_path / "film.mp4", small)
+    job = replace(job, sound=replace(job.sound, copied=copied))
+    taken = preview._time_film(job, np.zeros((32, 32, 3), np.uint8))
+    assert [length for length in lengths if length] == [5, 20]  # at 4 frames per second
+    assert taken == pytest.approx(64 * 0.03 + 0.5 + (0 if copied else 5))
+
+
+def test_a_short_film_is_written_whole(song: Path, small: Settings, tmp_path: Path) -> None:
+    job = prepare(song, tmp_path / "film.mp4", small.merged({"sound": {"duration": 1}}))
+    assert 0 < preview._time_film(job, np.zeros((32, 32, 3), np.uint8)) < 60
+    assert list(tmp_path.iterdir()) == []

@@ -41,5 +41,9 @@ class VideoError(W2CError):
     """The video cannot be written, muxed or verified."""
 
 
+class OutOfMemoryError(W2CError):
+    """A picture does not fit into the memory of its device."""
+
+
 class TrainingError(W2CError):
     """A training run cannot start or continue."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
+from wav2clip_gen.audio.downmix import describe_weights
 from wav2clip_gen.audio.stem_files import is_stem_file, resolve_input
 from wav2clip_gen.audio.stems import StemPlan, plan_stems
 from wav2clip_gen.audio.timeline import Timeline
@@ -19,6 +21,7 @@ from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_output
 from wav2clip_gen.guidance import notes_on_inactive
 from wav2clip_gen.images import check_images
+from wav2clip_gen.memory import check_memory
 from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.video.frames import check_frames
@@ -45,6 +48,7 @@ class Job:
     demucs_repo: Path | None = None  # where Demucs' weights were looked for
     overwrite: bool = False
     storyboard: bool = False  # make a storyboard instead of a film
+    seconds: float = 0.0  # that its checks took
 
     @property
     def seed(self) -> int:
@@ -62,12 +66,10 @@ class Job:
         clip, settings = self.selection.components["clip"], self.settings
         unknown = note_unknown((prompt.text for prompt in settings.prompts), clip.path, name=clip.name)
         unguided = settings.sound.weight < SoundSettings.weight and not settings.guidance
-        sound = None if self.storyboard else self.sound.note
-        tracks = (self.track, *(self.stems.given.values() if self.stems else ()))
-        timing = dict.fromkeys(note for track in tracks for note in track.notes)
         times = self.timeline.frame_times() + self.track.start
         inactive = notes_on_inactive(settings.guidance, settings.maps, times, settings.motion.crossfade)
-        return (*timing, *filter(None, (sound, unknown, *inactive, NO_PROMPTS if unguided else None)))
+        sound = (None if self.storyboard else self.sound.note, *describe_tracks(self.track, self.stems))
+        return tuple(filter(None, (*sound, unknown, *inactive, NO_PROMPTS if unguided else None)))
 
 
 def prepare(
@@ -89,7 +91,7 @@ def prepare(
     Arguments and errors are those of `pipeline.render`. `selection`: networks that are loaded already;
     `allow_missing_weights`: the weights may be fetched later; `storyboard`: prepare that instead of a film.
     """
-    source, settings = Path(source), settings or Settings()
+    source, settings, began = Path(source), settings or Settings(), time.perf_counter()
     settings.require_guidance()
     settings.require_prompts()
     temporary_folder()
@@ -104,6 +106,7 @@ def prepare(
             hint="leave out --storyboard, or --layout and --frames-dir",
         )
     check_images(settings)
+    check_memory(settings, selection)
     track = open_song(source, settings)
     plan = plan_song_stems(track, settings, demucs_repo)
     if plan and plan.separator:  # the record names the one that was chosen
@@ -126,7 +129,7 @@ def prepare(
     for film in films(job):
         check_outputs(film)
     _check_keep_stems(job)
-    return job
+    return replace(job, seconds=time.perf_counter() - began)
 
 
 def _resolved(settings: Settings, selection: ModelSelection) -> Settings:
@@ -153,6 +156,15 @@ def plan_song_stems(track: Track, settings: Settings, demucs_repo: Path | None) 
         return None
     given, separator = settings.stem_files, settings.sound.separator
     return plan_stems(track, settings.required_stems, given=given, separator=separator, demucs_repo=demucs_repo)
+
+
+def describe_tracks(track: Track, stems: StemPlan | None) -> tuple[str, ...]:
+    """Notes about a song and its stems, a line each: time stamps, other lengths, channels that cancel each other."""
+    tracks = (track, *(stems.given.values() if stems else ()))
+    weights = {one.path.name: one.mono_weights for one in tracks}
+    mono = filter(None, (describe_weights(name, one) for name, one in weights.items()))
+    timing = dict.fromkeys(note for one in tracks for note in one.notes)
+    return (*timing, *(stems.notes if stems else ()), *mono)
 
 
 def check_outputs(job: Job) -> None:

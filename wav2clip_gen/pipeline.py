@@ -19,6 +19,7 @@ from wav2clip_gen.config import MIX, Settings, StemWeight
 from wav2clip_gen.errors import SettingsError, SoundError, W2CError
 from wav2clip_gen.guidance import SHOWN, shown, shown_contents
 from wav2clip_gen.job import Job, check_outputs, films, pictures, prepare, record_path, truncate
+from wav2clip_gen.memory import check_memory, shortage_explained
 from wav2clip_gen.progress import Film, OnProgress, Progress, StageClock, ignore
 from wav2clip_gen.video.claim import Claim, claim, claim_folder
 from wav2clip_gen.video.frames import clear_frames
@@ -26,6 +27,9 @@ from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.verify import verify_film
 from wav2clip_gen.video.writer import FilmWriter
+
+SILENT_LEVEL = 1e-4  # RMS of a frame, -80 dB of full scale
+MOSTLY = 0.5  # share of silent frames that is reported
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,6 +137,7 @@ def condition_films(
 
     stages.begin("analyze")
     audio = analyze_audio(job, stems, models)
+    note_silence(audio, stages)
     parameters = modulate(job.settings, audio.features, job.timeline)
     note_guidance(job, models, parameters, stages)
     guidance = encode_job_guidance(job, models, parameters)
@@ -257,13 +262,17 @@ def _optimize(
     """Optimise frame after frame and write each: one picture, or a grid of several with the same seed."""
     from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
 
-    optimizers = {
-        caption: FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
-        for caption in conditioning
-    }
+    with shortage_explained(job.settings, models.selection):
+        optimizers = {
+            caption: FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
+            for caption in conditioning
+        }
     targets = {caption: one.targets.to(models.device) for caption, one in conditioning.items()}
     for index in range(job.timeline.frames):
-        frames = {caption: one.frame(index, targets[caption][index], parameters) for caption, one in optimizers.items()}
+        with shortage_explained(job.settings, models.selection):
+            frames = {
+                caption: one.frame(index, targets[caption][index], parameters) for caption, one in optimizers.items()
+            }
         made = [frame.picture for frame in frames.values()]
         writer.write(grid.join(made) if grid else made[0])
         values = {caption: (frame.loss, frame.similarity) for caption, frame in frames.items()}
@@ -278,11 +287,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageClock) -> Models:
     """Load the networks of a job onto their device, and check that they can make pictures of its size."""
-    from wav2clip_gen.models.registry import choose_device, load_models
+    from wav2clip_gen.devices import choose_device
+    from wav2clip_gen.models.registry import load_models
     from wav2clip_gen.synthesis.optimizer import check_size
 
     stages.begin("load")
-    models = (load or load_models)(job.selection, device=choose_device(job.settings.run.device))
+    device = choose_device(job.settings.run.device, on_note=lambda note: stages.report(message=note))
+    check_memory(job.settings, job.selection, device)
+    models = (load or load_models)(job.selection, device=device)
     check_size(job.settings.picture.width, job.settings.picture.height, models.vqgan.stride)
     stages.report(message=f"models {models.name} on {models.device}")
     return models
@@ -422,3 +434,12 @@ def note_silent_stems(conditioning: Iterable[Conditioning], stages: StageClock) 
     silent = sorted({stem for one in conditioning for stem in one.silent})
     if silent:
         stages.report(message=f"note: silent from start to end: {', '.join(silent)}")
+
+
+def note_silence(audio: AudioAnalysis, stages: StageClock) -> None:
+    """Report a song that is silent, or silent for most of the film."""
+    silent = float((audio.levels[MIX] < SILENT_LEVEL).mean())
+    if silent == 1:
+        stages.report(message="note: the song is silent from start to end, so its sound cannot guide the film")
+    elif silent > MOSTLY:
+        stages.report(message=f"note: the song is silent in {silent:.0%} of the film")

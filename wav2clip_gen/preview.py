@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wav2clip_gen.analysis import Section, Vocabulary, find_sections, label_sections, read_labels, relative_level
 from wav2clip_gen.config import MIX, StyleImage
@@ -14,29 +19,41 @@ from wav2clip_gen.contact_sheet import Panel, draw
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.files import written
 from wav2clip_gen.job import Job, check_outputs, films, pictures
+from wav2clip_gen.memory import peak_bytes, shortage_explained
 from wav2clip_gen.models.registry import supports_audio
 from wav2clip_gen.pipeline import (
     AudioAnalysis,
     analyze_audio,
     condition,
     encode_job_guidance,
+    grid_of,
     load_job_models,
     load_stems,
     note_guidance,
+    note_silence,
     note_silent_stems,
 )
 from wav2clip_gen.progress import Estimate, OnProgress, StageClock, Storyboard, ignore
 from wav2clip_gen.video.claim import claim
+from wav2clip_gen.video.mux import mux, plan_sound
+from wav2clip_gen.video.verify import verify_film
+from wav2clip_gen.video.writer import FilmWriter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wav2clip_gen.models.registry import Models
     from wav2clip_gen.synthesis.conditioning import Conditioning, GuidanceEmbedding
+    from wav2clip_gen.synthesis.modulation import ParameterCurves
     from wav2clip_gen.synthesis.optimizer import FrameOptimizer
 
 SMALLEST_WEIGHT = 0.005  # mean weight in a section from which a prompt or image is named below its picture
-SEPARATION_COST = {"dsp": 0.1, "demucs": 1.5}  # seconds of work per second of song, on two cores
+SEPARATION_COST = {"dsp": 0.03, "demucs": 1.5}  # seconds of work per second of song, on two cores
+TIMED_SECONDS = 2.0  # that steps, and frames, are timed
+MOST_TIMED = 64  # steps, and frames
+LONG_FRAMES = 8.0  # seconds of two frames, from which on only steps are timed
+TIMED_FILM = 20.0  # seconds of a film that is written to time that, ...
+TIMED_PIXELS = 5e7  # ... or, if that is less, this number of values in its pictures
 
 
 def make_storyboard(
@@ -65,6 +82,7 @@ def _draw_storyboard(job: Job, load: Callable[..., Models] | None, stages: Stage
     stages.begin("analyze")
     labelled = supports_audio(job.selection.components["clip"])  # else audio and text embeddings are not comparable
     audio = analyze_audio(job, stems, models, label_mix=labelled)
+    note_silence(audio, stages)
     parameters = modulate(job.settings, audio.features, job.timeline)
     note_guidance(job, models, parameters, stages)
     guidance = encode_job_guidance(job, models, parameters)
@@ -103,9 +121,10 @@ def optimize_section(
     from wav2clip_gen.synthesis.conditioning import mean_target
 
     frames = job.timeline.frames_between(section.start, section.stop)
-    optimizer = _optimizer(job, models)
     target = mean_target(conditioning, frames).to(models.device)
-    step = optimizer.optimize(target, steps=job.settings.painting.first_steps, temporal_weight=0)
+    with shortage_explained(job.settings, job.selection):
+        optimizer = _optimizer(job, models)
+        step = optimizer.optimize(target, steps=job.settings.painting.first_steps, temporal_weight=0)
     weights = [float(one.at(frames).mean()) for one in guidance.schedules] if guidance else []
     names = [Path(one.content).name if isinstance(one, StyleImage) else one.content for one in job.settings.guidance]
     panel = Panel(
@@ -135,7 +154,7 @@ def _facts(job: Job, count: int, labeller: str | None) -> str:
 
 
 def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
-    """Time a few steps and frames of a film or storyboard, and extrapolate the cost of all of it.
+    """Make a few frames of a film or storyboard, write them as a film, and extrapolate the cost of all of it.
 
     Several films of one song and several pictures in one film are counted together; the first of them is analysed.
     Nothing is separated: stems that would have to be are replaced by the mix, which costs the same to analyse.
@@ -144,33 +163,43 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
 
     stages, began = StageClock(on_progress), time.perf_counter()
     models = load_job_models(job, None, stages)
-    preparation = time.perf_counter() - began + _separation_cost(job)
+    preparation = job.seconds + time.perf_counter() - began + _separation_cost(job)
 
     stages.begin("analyze")
     began, made = time.perf_counter(), films(job)
-    scenes = pictures(made[0].settings)
-    count, stems_of_first = len(made) * len(scenes), next(iter(scenes.values()))
+    scenes, whole = pictures(made[0].settings), made[0]
+    stems_of_first = next(iter(scenes.values()))
     job = replace(job, settings=made[0].settings.merged({"picture": {"layout": "single"}, "stems": stems_of_first}))
     stems = {MIX: job.track}
     if job.stems:
         stems |= {name: job.stems.given.get(name, job.track) for name in job.stems.names}
     audio = analyze_audio(job, stems, models)
+    note_silence(audio, stages)
     parameters = modulate(job.settings, audio.features, job.timeline)
     note_guidance(job, models, parameters, stages)
     guidance = encode_job_guidance(job, models, parameters)
-    target = condition(job, audio, guidance, parameters, stems_of_first).targets[0].to(models.device)
-    analysis = time.perf_counter() - began
+    targets = condition(job, audio, guidance, parameters, stems_of_first).targets.to(models.device)
+    analysis = (time.perf_counter() - began) * len(made) * len(scenes)
 
     stages.begin("optimize")
-    per_step, per_frame = _time_frames(_optimizer(job, models), target, parameters.mean_steps)
+    with shortage_explained(job.settings, job.selection):
+        per_step, per_frame, picture = _time_frames(_optimizer(job, models), targets, parameters)
     first = per_step * job.settings.painting.first_steps
     if job.storyboard:
         sections = len(audio.features[MIX].sections) - 1
         seconds, per_song_second = preparation + analysis + first * sections, first * sections / job.track.duration
     else:
-        seconds = preparation + count * (analysis + first + per_frame * job.timeline.frames)
-        per_song_second = count * per_frame * float(job.timeline.fps)
-    return Estimate(family=models.name, device=str(models.device), seconds=seconds, per_song_second=per_song_second)
+        joining = len(made) * _time_film(whole, picture)
+        optimizing = len(made) * len(scenes) * (first + per_frame * (job.timeline.frames - 1))
+        seconds = preparation + analysis + optimizing + joining
+        per_song_second = (len(made) * len(scenes) * per_frame) * float(job.timeline.fps)
+    return Estimate(
+        family=models.name,
+        device=str(models.device),
+        seconds=seconds,
+        per_song_second=per_song_second,
+        memory=peak_bytes(models.device),
+    )
 
 
 def _optimizer(job: Job, models: Models) -> FrameOptimizer:
@@ -179,20 +208,69 @@ def _optimizer(job: Job, models: Models) -> FrameOptimizer:
     return FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
 
 
-def _time_frames(optimizer: FrameOptimizer, target: Tensor, steps: float) -> tuple[float, float]:
-    """Seconds per step, and per frame of `steps` steps."""
+def _time_frames(
+    optimizer: FrameOptimizer, targets: Tensor, parameters: ParameterCurves
+) -> tuple[float, float, NDArray[np.uint8]]:
+    """Seconds per step and per frame, and the last picture (H, W, 3).
 
-    def timed_frame(steps: int) -> float:
+    Whole frames from the middle of the film are timed, unless they take long: then steps.
+    """
+    weight = optimizer.settings.motion.temporal_weight
+
+    def timed_steps(count: int) -> float:
         began = time.perf_counter()
-        weight = optimizer.settings.motion.temporal_weight
-        optimizer.optimize(target, steps=steps, temporal_weight=weight)
-        optimizer.decode_bytes()
+        step = optimizer.optimize(targets[0], steps=count, temporal_weight=weight)
+        _ = float(step.loss) if step else 0.0  # waits for the device
         return time.perf_counter() - began
 
-    timed_frame(2)  # warm-up: the first steps choose their algorithms
-    few, more = timed_frame(2), timed_frame(6)
-    per_step = max(more - few, 0) / 4
-    return per_step, max(few - 2 * per_step, 0) + per_step * steps
+    timed_steps(2)  # warm-up: the first steps choose their algorithms
+    spent, steps = 0.0, 0
+    while steps == 0 or (spent < TIMED_SECONDS and steps < MOST_TIMED):
+        spent, steps = spent + timed_steps(4), steps + 4
+    per_step, mean_steps = spent / steps, parameters.mean_steps
+    count = len(targets) if 2 * per_step * mean_steps < LONG_FRAMES else 0
+    began, taken, index = time.perf_counter(), [], 0
+    for index in np.unique(np.linspace(1, count - 1, MOST_TIMED).round().astype(int)).tolist() if count > 1 else []:
+        optimizer.frame(index, targets[index], parameters)
+        taken.append(parameters.steps(index))
+        if (spent := time.perf_counter() - began) > TIMED_SECONDS and len(taken) > 1:
+            break
+    if taken:
+        return per_step, spent / len(taken) + per_step * (mean_steps - fmean(taken)), optimizer.decode_bytes()
+    began = time.perf_counter()
+    picture = optimizer.decode_bytes()
+    return per_step, per_step * mean_steps + time.perf_counter() - began, picture
+
+
+def _time_film(job: Job, picture: NDArray[np.uint8]) -> float:
+    """Seconds to write, mux and verify a film, extrapolated from two short ones of one moving picture."""
+    grid = grid_of(job.settings)
+    picture = grid.join([picture] * len(pictures(job.settings))) if grid else picture
+    total, scale = job.timeline.frames, job.settings.picture.upscale
+    most = min(round(TIMED_FILM * float(job.timeline.fps)), int(TIMED_PIXELS / (picture.size * scale**2)))
+    count = min(total, max(most, 8))
+
+    def timed(frames: int) -> float:
+        timeline = job.timeline.until(frames)
+        track = replace(job.track, samples=timeline.samples, whole=False)
+        height, width, _ = picture.shape
+        with tempfile.TemporaryDirectory(prefix="w2c-") as folder:
+            silent, film = Path(folder, "silent.mp4"), Path(folder, "film.mp4")
+            began = time.perf_counter()
+            with FilmWriter(silent, size=(width, height), fps=timeline.fps, upscale=scale) as writer:
+                for number in range(frames):
+                    writer.write(np.roll(picture, number, axis=1))
+            written = time.perf_counter() - began
+            mux(silent, track, film, metadata={}, plan=plan_sound(track))
+            began = time.perf_counter() if job.sound.copied else began + written  # copying takes no time
+            verify_film(film, frames=frames, fps=timeline.fps, duration=track.duration, sound=track)
+            return written + time.perf_counter() - began
+
+    if count == total:
+        return timed(count)
+    few = max(1, count // 4)
+    less, more = timed(few), timed(count)
+    return more + max(0.0, more - less) / (count - few) * (total - count)
 
 
 def _separation_cost(job: Job) -> float:

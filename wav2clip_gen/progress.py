@@ -87,9 +87,10 @@ class Storyboard:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The cost of a film, extrapolated from a few timed steps."""
+    """The cost of a film, extrapolated from a few frames."""
 
     family: str
     device: str
     seconds: float  # for the whole film
     per_song_second: float  # seconds of work per second of song, after the first frame
+    memory: int | None = None  # bytes at most: of the GPU, else of this machine; None where that is not known

@@ -61,6 +61,7 @@ def describe(
             "sha256": hashes[track.path],
             "sample_rate": track.sample_rate,
             "channels": track.channels,
+            "mono_weights": track.mono_weights,
             "start": track.start,
             "samples": track.samples,
         },

@@ -220,11 +220,13 @@ def test_a_stem_that_shrinks_meanwhile_is_noticed(song: Track, save: Save) -> No
         (["drums"], ["drums=empty.wav"], "empty.wav is empty"),
         (["drums"], ["drums=empty"], "empty is a folder"),
         (["drums"], ["empty"], "empty holds no drums"),
-        (["drums", "bass"], ["twice"], "twice holds both drums.flac and drums.wav"),
+        (
+            ["drums", "bass"],
+            ["twice"],
+            "may be the stem drums: .*drums.flac, .*drums.wav.*--stem-file drums=.*drums.flac",
+        ),
         (["drums"], ["drums=drums.wav", "drums=twice/drums.wav"], "drums is given twice"),
         (["vocals"], ["drums=drums.wav"], "given for the stem drums, which is not used.*--stems vocals,drums"),
-        (["drums"], ["drums=long.wav"], "long.wav lasts 4.500 s, but the song .* up to 3.000 s"),
-        (["drums"], ["drums=short.wav"], "short.wav lasts 1.500 s, but the song .* up to 3.000 s"),
         (["drums"], ["two.stem.mp4"], "2 sound streams instead of 5"),
         (["drums"], ["text.stem.mp4"], "text.stem.mp4"),
     ],
@@ -236,7 +238,7 @@ def test_bad_stems_are_clear_errors(
     monkeypatch.chdir(tmp_path)
     for folder in ("empty", "twice"):
         (tmp_path / folder).mkdir()
-    for name, seconds in {"drums": 3, "long": 4.5, "short": 1.5, "twice/drums": 3}.items():
+    for name, seconds in {"drums": 3, "twice/drums": 3}.items():
         save(f"{name}.wav", stem("drums", seconds), RATE)
     save("twice/drums.flac", stem("drums"), RATE)
     Path("text.wav").write_text("no music, only text\n")
@@ -274,27 +276,169 @@ def test_a_stem_that_ends_before_the_span_is_no_silence(start: float, duration: 
 def test_what_a_stem_misses_is_measured_against_the_span(save: Save) -> None:
     span = open_track(save("song.wav", stem("other", 250.0), RATE), start=240.0)
     path = save("drums.wav", stem("drums", 248.0), RATE)  # a hundredth of the song, and a fifth of the span
-    with pytest.raises(W2CError, match=r"drums.wav lasts 248.000 s"):
-        plan_stems(span, ["drums"], given=[f"drums={path}"])
+    (note,) = plan_stems(span, ["drums"], given=[f"drums={path}"]).notes
+    assert note == f"{path} lasts 248.000 s, but the song {span.path} is used up to 250.000 s: silence follows"
 
 
-def test_stems_of_a_span_next_to_the_song_are_not_used_for_the_whole(album: Album, save: Save) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "note"),
+    [
+        (1.5, "lasts 1.500 s, but the song .*song.wav is used up to 3.000 s: silence follows"),
+        (0.1, "lasts 0.100 s, .* silence follows"),
+        (4.5, "lasts 4.500 s, but the song .*song.wav is used up to 3.000 s: the rest is left out"),
+        (2.5, None),
+        (3.0, None),
+        (3.5, None),
+    ],
+)
+@pytest.mark.parametrize("rate", [RATE, 16_000])
+def test_a_stem_of_another_length_is_padded_or_cut_and_told(
+    seconds: float, note: str | None, rate: int, song: Track, save: Save
+) -> None:
+    path = save("drums.wav", stem("drums", seconds, rate=rate), rate)
+    plan = plan_stems(song, ["drums"], given=[f"drums={path}"])
+    assert len(plan.notes) == (note is not None)
+    assert all(re.search(note or "", found) for found in plan.notes)
+    samples, end = sound(plan.load()["drums"]), min(song.samples, round(seconds * RATE))
+    assert len(samples) == song.samples
+    assert samples[:end].std() == pytest.approx(stem("drums", seconds, rate=rate).std(), rel=0.2)
+    assert not samples[end + 1 :].any()
+
+
+def test_stems_of_another_length_next_to_a_mix_are_used_and_told(album: Album, save: Save) -> None:
+    folder = album("bass", mix="mix.wav")
+    drums = save("album/drums.wav", stem("drums")[RATE:], RATE)  # without the first second
+    mix = save("album/mix.wav", stem("other", 5.0), RATE)
+    plan = plan_stems(open_track(folder / "mix.wav", duration=1.0), ["drums"])
+    lengths = f"{drums} lasts 2.000 s, but the song {mix} lasts 5.000 s"
+    assert plan.notes == (f"{lengths}: both are used as if they began together",)
+    assert same(plan.load()["drums"], "drums") is False
+    plan = plan_stems(open_track(folder / "mix.wav"), ["bass", "drums"])
+    assert [note.partition(" ")[0] for note in plan.notes] == [str(folder / "bass.wav"), str(drums)]
+    assert plan_stems(open_track(folder / "mix.wav"), ["drums"], separator="dsp").separator == "dsp"
+
+
+def test_a_damaged_stem_next_to_the_song_can_be_ignored(album: Album) -> None:
     folder = album(mix="mix.wav")
-    save("album/drums.wav", stem("drums")[RATE:], RATE)  # without the first second
-    save("album/mix.wav", stem("other", 5.0), RATE)
-    with pytest.raises(W2CError, match=r"drums.wav lasts 2.000 s, but the song .*mix.wav lasts 5.000 s") as caught:
-        plan_stems(open_track(folder / "mix.wav", duration=1.0), ["drums"])
-    assert "--separator dsp" in caught.value.hint
-
-
-def test_a_wrong_stem_next_to_the_song_can_be_ignored(album: Album, save: Save) -> None:
-    folder = album("drums", mix="mix.wav")
-    save("album/drums.wav", stem("drums", 9.0), RATE)
+    (folder / "drums.wav").write_text("no music, only text\n")
     track = open_track(folder / "mix.wav")
-    with pytest.raises(W2CError, match=r"drums.wav lasts 9.000 s") as caught:
+    with pytest.raises(W2CError, match=r"drums.wav is not a sound file") as caught:
         plan_stems(track, ["drums"])
     assert "--separator dsp" in caught.value.hint
     assert plan_stems(track, ["drums"], separator="dsp").separator == "dsp"
+
+
+# As separators name them
+
+DEMUCS, SPLEETER = "separated/htdemucs/My Song (live)/{}.wav", "My Song (live)/{}.wav"
+LAYOUTS = [
+    DEMUCS, "separated/htdemucs/My Song (live)/{}.mp3", SPLEETER, "output/My Song (live)/{}.wav",
+    "My Song (live)_({:T}).wav", "1_My Song (live)_({:T}).wav", "My Song (live)_({:T})_UVR-MDX-NET.flac",
+    "My Song (live)-{}.mp3", "My Song (live)_{}.wav", "My Song (live).{}.wav", "My Song (live) - {:T}.wav",
+]  # fmt: skip
+
+
+@pytest.fixture
+def live(save: Save, tmp_path: Path) -> Callable[..., Path]:
+    """Write a song and its stems, as files of these names."""
+
+    def write(layout: str, *names: str, seconds: float = 3.0) -> Path:
+        for name in names:
+            path = layout.replace("{:T}", name.capitalize()).replace("{}", name)
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            save(path, stem(name if name in STEMS else "guitar", seconds), RATE)
+        return save("My Song (live).wav", np.sum([stem(name) for name in STEMS], axis=0), RATE)
+
+    return write
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_stems_as_separators_write_them_are_found_next_to_the_song(layout: str, live: Callable[..., Path]) -> None:
+    path = live(layout, "drums", "vocals")
+    plan = plan_stems(open_track(path), ["vocals", "drums"])
+    assert (plan.separator, plan.notes) == (None, ())
+    for name, origin in plan.origins.items():
+        expected = layout.replace("{:T}", name.capitalize()).replace("{}", name)
+        assert Path(origin) == path.parent / expected
+        assert ".mp3" in layout or same(plan.load()[name], name)
+    assert plan_stems(open_track(path), ["vocals"], separator="dsp").given == {}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_stems_as_separators_write_them_are_found_in_a_given_folder(
+    layout: str, live: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = live(layout, "drums", "vocals")
+    song = open_track(path.rename(path.parent / "separated.wav"))  # the song lies elsewhere, under its name
+    (tmp_path / "elsewhere").mkdir()
+    song = open_track(song.path.rename(tmp_path / "elsewhere" / path.name))
+    for folder in [*(tmp_path / layout).parents][: layout.count("/") + 1][:3]:
+        if layout.count("/") == 2 and folder == tmp_path:
+            continue  # three levels up
+        plan = plan_stems(song, ["vocals", "drums"], given=[folder])
+        assert plan.separator is None
+        assert ".mp3" in layout or same(plan.load()["vocals"], "vocals")
+
+
+def test_the_instrumental_of_a_separator_is_a_stem_of_its_name(live: Callable[..., Path], tmp_path: Path) -> None:
+    path = live("1_My Song (live)_({:T}).wav", "vocals", "instrumental")
+    plan = plan_stems(open_track(path), ["vocals", "instrumental"])
+    assert plan.origins["instrumental"] == str(tmp_path / "1_My Song (live)_(Instrumental).wav")
+    live(SPLEETER, "accompaniment")
+    assert "accompaniment" in plan_stems(open_track(path), ["accompaniment"]).given
+    with pytest.raises(W2CError, match=r"several files may be the stem vocals: .*\(Vocals\).wav, .*/vocals.wav"):
+        plan_stems(open_track(live(SPLEETER, "vocals")), ["vocals"])
+
+
+def test_two_models_are_ambiguous(live: Callable[..., Path], tmp_path: Path) -> None:
+    live("separated/mdx_extra/My Song (live)/{}.wav", "drums")
+    song = open_track(live(DEMUCS, "drums"))
+    for given in [], [tmp_path / "separated"]:
+        with pytest.raises(W2CError, match=r"drums: .*htdemucs.*drums.wav, .*mdx_extra.*drums.wav") as caught:
+            plan_stems(song, ["drums"], given=given)
+        assert f"--stem-file 'drums={tmp_path}/separated/htdemucs/My Song (live)/drums.wav'" in caught.value.hint
+    assert "drums" in plan_stems(song, ["drums"], given=[tmp_path / "separated" / "htdemucs"]).given
+
+
+def test_other_songs_and_our_own_films_are_no_stems(live: Callable[..., Path], save: Save) -> None:
+    song = open_track(live("My Song_{}.wav", "drums"))
+    for name in ("My Song (live) 2_drums.wav", "xMy Song (live)_drums.wav", "My Song (live)_drumset.wav", "drums.wav"):
+        save(name, stem("drums"), RATE)
+    save("My Song (live).drums.mp4", stem("drums"), RATE)
+    plan = plan_stems(song, ["drums"])
+    assert (plan.given, plan.notes) == ({}, ())
+
+
+def test_a_found_stem_of_another_length_is_told_and_not_used(live: Callable[..., Path], tmp_path: Path) -> None:
+    song = live("My Song (live)/{}.wav", "drums", seconds=1.0)  # kept of a span, perhaps
+    for track in open_track(song), open_track(song, duration=0.5):
+        plan = plan_stems(track, ["drums"])
+        assert plan.given == {}
+        (note,) = plan.notes
+        assert "drums.wav lasts 1.000 s" in note
+        assert "lasts 3.000 s: it is not used; to use it, --stem-file drums=" in note
+
+
+def test_a_folder_without_the_stems_is_listed(song: Track, save: Save, tmp_path: Path) -> None:
+    (tmp_path / "stems" / "take 1").mkdir(parents=True)
+    for name in ("take 1/My Drums.wav", "bass gtr.flac", "voc.wav"):
+        save(f"stems/{name}", stem("drums"), RATE)
+    with pytest.raises(W2CError) as caught:
+        plan_stems(song, ["drums", "bass", "vocals"], given=[tmp_path / "stems"])
+    there = "there are take 1/My Drums.wav, bass gtr.flac, voc.wav"
+    assert caught.value.what == f"{tmp_path}/stems holds no drums or bass or vocals of song.wav; {there}"
+    files = {"drums": "take 1/My Drums.wav", "bass": "bass gtr.flac"}
+    options = (f"--stem-file '{name}={tmp_path}/stems/{file}'" for name, file in files.items())
+    assert caught.value.hint == f"name them: {' '.join(options)}"
+
+
+def test_a_long_list_is_cut(song: Track, save: Save, tmp_path: Path) -> None:
+    (tmp_path / "stems").mkdir()
+    for number in range(12):
+        save(f"stems/{number:02}.wav", stem("drums", 0.1), RATE)
+    with pytest.raises(W2CError, match=r"07.wav and 4 more") as caught:
+        plan_stems(song, ["drums"], given=[tmp_path / "stems"])
+    assert caught.value.hint == "name them: --stem-file drums=FILE"
 
 
 def test_a_folder_stands_for_its_mix(album: Album) -> None:

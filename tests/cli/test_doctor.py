@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from wav2clip_gen.cli.doctor import app
@@ -35,3 +36,22 @@ def test_what_is_missing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "!!  W2C_FFMPEG points to" in done.stdout
     assert done.stdout.count("no such weights file") == 3
     assert "ok  mini prior: none" in done.stdout
+
+
+def test_a_gpu_that_does_not_work_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    ones = torch.ones
+
+    def failing(*size: int, device: str) -> torch.Tensor:
+        if device == "cpu":
+            return ones(*size)
+        raise RuntimeError("CUDA error: no kernel image is available")
+
+    monkeypatch.setattr(torch, "ones", failing)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    done = CliRunner().invoke(app)
+    assert done.exit_code == 1
+    assert "ok  device cpu (" in done.stdout
+    reason = "CUDA error: no kernel image is available"
+    assert f"!!  note: the GPU does not work, so the CPU is used: {reason}" in done.stdout
+    assert f"!!  there is no device 'cuda:0' here that works: {reason}" in done.stdout

@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from wav2clip_gen.audio.downmix import mix_down
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import ENCODER_RATE, Resampler, Samples, Track
 from wav2clip_gen.errors import OutputError
@@ -32,7 +33,7 @@ class DecodedTrack:
     signals: dict[int, _Signal]  # by sample rate
 
     def mono_blocks(self, rate: int = ENCODER_RATE) -> Iterator[Samples]:
-        """Stream the mean of the channels at one of the decoded rates as (n,) float32; any number of times."""
+        """Stream the mono signal at one of the decoded rates as (n,) float32; any number of times."""
         return self.signals[rate].blocks()
 
 
@@ -57,7 +58,7 @@ def decode(track: Track, timeline: Timeline, rates: Collection[int] = (ENCODER_R
             sums = np.bincount(owners - owners[0], weights=squares)
             energies[owners[0] : owners[0] + len(sums)] += sums
             position += len(squares)
-            mono = block.mean(axis=0, dtype=np.float32)
+            mono = mix_down(block, track.mono_weights)
             for signal in signals.values():
                 signal.append(signal.resampler.push(mono))
         for signal in signals.values():

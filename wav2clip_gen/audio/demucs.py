@@ -18,6 +18,7 @@ import numpy as np
 
 from wav2clip_gen.audio.separation import STEMS
 from wav2clip_gen.audio.track import Samples
+from wav2clip_gen.devices import choose_device
 from wav2clip_gen.environment import asked_to_stay_offline
 from wav2clip_gen.errors import SettingsError, W2CError, WeightsError
 from wav2clip_gen.files import hash_file
@@ -60,7 +61,7 @@ class DemucsSeparator:
         import torch
         from demucs.apply import apply_model
 
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device()
         model = self._model
         mix = torch.from_numpy(np.repeat(_resampled(block, rate, model.samplerate), CHANNELS // len(block), axis=0))
         mean, scale = mix.mean(), mix.mean(dim=0).std(correction=0) + 1e-8  # as in its training

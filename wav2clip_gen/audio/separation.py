@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wav2clip_gen.audio.downmix import invert_opposed
 from wav2clip_gen.audio.track import Samples, Track
 
 Spectra = NDArray[np.complex64]
@@ -68,7 +69,9 @@ def separated(song: Track, separator: Separator) -> Iterator[Samples]:
     rise = np.linspace(0, 1, shared, dtype=np.float32)
     fading: Samples | None = None
     for block, is_last in _overlapping(song, length, shared):
-        stems = separator.separate(block, rate)
+        # separators take an inverted channel for sound at the sides
+        stems = separator.separate(invert_opposed(block, song.mono_weights), rate)
+        stems = invert_opposed(stems, song.mono_weights)
         if fading is not None:
             stems[..., :shared] = fading * (1 - rise) + stems[..., :shared] * rise
         end = stems.shape[2] if is_last else stems.shape[2] - shared

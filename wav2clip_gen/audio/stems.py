@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class StemPlan:
     given: dict[str, Track]  # each with the song's span, sample rate and number of samples
     origins: dict[str, str]  # of every name: a file, or the separator
     maker: Separator | None  # of the others; None where all stems are given
+    notes: tuple[str, ...] = ()  # about lengths that differ from the song's, a line each
 
     @property
     def separator(self) -> str | None:
@@ -138,8 +140,8 @@ def plan_stems(
 ) -> StemPlan:
     """Find out where the stems of a track come from, without separating anything.
 
-    In this order: what is `given`; what comes with the track (it is a .stem.mp4, or a file called mix or mixture next
-    to its stems), unless a separator is chosen by name; what a separator makes.
+    In this order: what is `given`; what comes with the track (see `find_with_song`), unless a separator is chosen by
+    name; what a separator makes.
 
     Args:
         track: The song.
@@ -161,8 +163,10 @@ def plan_stems(
             raise SettingsError(f"{name} is the song, not a stem", hint=f"separated stems are {', '.join(STEMS)}")
         if not re.fullmatch(stem_files.NAME, name):
             raise SettingsError(f"{name!r} is no name of a stem", hint=f"such as {', '.join(STEMS)}")
-    chosen = stem_files.find_given(names, given)
-    files = (stem_files.find_with_song(names, track.path) if separator == "auto" else {}) | chosen
+    chosen = stem_files.find_given(names, given, track.path)
+    notes: list[str] = []
+    others = [name for name in names if name not in chosen]
+    files = (_find_implicit(others, track, notes) if separator == "auto" else {}) | chosen
     missing = [name for name in names if name not in files]
     for name in missing:
         if name not in STEMS:
@@ -172,10 +176,41 @@ def plan_stems(
                 f"no stem is called {name!r}",
                 hint=f"{meant}choose from: {', '.join(STEMS)}, or give its file: --stem-file {name}=FILE",
             )
-    found = {name: _open_stem(file, track, implicit=name not in chosen) for name, file in files.items()}
+    found = {}
+    for name, file in files.items():
+        with nullcontext() if name in chosen else _hint_to_ignore():
+            found[name], note = stem_files.align_stem(file, track)
+        notes += [note] if note else []
     maker = _choose_separator(separator, track, demucs_repo) if missing else None
     origins = {name: str(files[name]) if name in files or maker is None else maker.name for name in names}
-    return StemPlan(track, names, found, origins, maker)
+    return StemPlan(track, names, found, origins, maker, tuple(notes))
+
+
+def _find_implicit(names: Sequence[str], song: Track, notes: list[str]) -> dict[str, StemFile]:
+    """The stems that come with the song; those of another length are told, and only used next to a mix."""
+    found = stem_files.find_with_song(names, song.path)
+    named_mix = stem_files.is_in_stem_folder(song.path)
+    for name, file in list(found.items()):
+        if file.path == song.path or (named_mix and song.whole):  # then alignment tells it
+            continue
+        with _hint_to_ignore():
+            difference = stem_files.differing_length(file.path, song.path)
+        if difference and named_mix:
+            notes.append(f"{difference}: both are used as if they began together")
+        elif difference:
+            del found[name]
+            notes.append(f"{difference}: it is not used; to use it, --stem-file {name}={file}")
+    return found
+
+
+@contextmanager
+def _hint_to_ignore() -> Iterator[None]:
+    """Tell how to do without a stem that comes with the song, if it cannot be read."""
+    try:
+        yield
+    except SoundError as error:
+        hint = "it is stored with the song: --separator dsp uses no stems from there"
+        raise SoundError(error.what, hint=hint) from error
 
 
 def separator_version(name: str, demucs_repo: Path | None = None) -> str | None:
@@ -189,17 +224,6 @@ def separator_version(name: str, demucs_repo: Path | None = None) -> str | None:
     except W2CError:
         return None
     return found.version if found else None
-
-
-def _open_stem(file: StemFile, song: Track, *, implicit: bool) -> Track:
-    """Align a stem; one that nobody asked for must be as long as the whole song."""
-    try:
-        if implicit and file.path != song.path and not song.whole:
-            stem_files.check_whole_length(file.path, song.path)
-        return stem_files.align_stem(file, song)
-    except SoundError as error:
-        hint = "it is stored with the song: --separator dsp uses no stems from there" if implicit else error.hint
-        raise SoundError(error.what, hint=hint) from error
 
 
 def _choose_separator(name: str, song: Track, demucs_repo: Path | None) -> Separator:

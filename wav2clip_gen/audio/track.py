@@ -17,6 +17,7 @@ import numpy as np
 
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio import stamps
+from wav2clip_gen.audio.downmix import ChannelMeter, Weights, mix_down
 from wav2clip_gen.errors import SoundError
 
 Samples = stamps.Samples
@@ -49,6 +50,7 @@ class Track:
     edits: tuple[stamps.Edit, ...] = ()  # where the decoded samples are not what is played
     contiguous: bool = True  # the stamps begin at 0 and have no holes, and the format never changes
     notes: tuple[str, ...] = ()  # for the user, a line each
+    mono_weights: Weights | None = None  # of the channels in the mono signal; None for their mean
 
     @property
     def duration(self) -> float:
@@ -110,12 +112,12 @@ class Track:
         Raises:
             SoundError: The file is damaged, or holds what is not a number.
         """
-        size = round(BLOCK_SECONDS * self.file_rate)
+        size, meter = round(BLOCK_SECONDS * self.file_rate), ChannelMeter(self.file_rate)
         with stamps.temporary_log() as (written, read):
             reader = stamps.StampReader(read, self.file_rate, str(self.path), tolerance)
             with closing(self._read([*self._filters(), stamps.SHOWN], size, written)) as decoded:
                 placed = stamps.place(reader.follow(decoded), reader.edits, first, stop, size)
-                samples = _count(placed, first, self)
+                samples = _count(placed, first, self, meter)
             reader.finish()
         return replace(
             self,
@@ -125,16 +127,17 @@ class Track:
             edits=tuple(reader.edits),
             contiguous=reader.contiguous,
             notes=reader.notes(),
+            mono_weights=meter.weights(),
         )
 
     def mono_blocks(self, rate: int = ENCODER_RATE, *, channel: int | None = None) -> Iterator[Samples]:
-        """Stream the channels' mean, or one channel, at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
+        """Stream the mono signal, or one channel, at `rate` Hz as (n,) arrays, `length_at(rate)` samples in all.
 
         Sample-aligned: the sound at t seconds in the file is at sample `t * rate`.
         """
         resampler = Resampler(self, rate)
         for block in self.blocks():
-            yield resampler.push(block.mean(axis=0, dtype=np.float32) if channel is None else block[channel])
+            yield resampler.push(mix_down(block, self.mono_weights) if channel is None else block[channel])
         yield resampler.finish()
 
     def length_at(self, rate: int) -> int:
@@ -262,8 +265,8 @@ def _check_file(path: Path) -> None:
         raise SoundError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
 
-def _count(blocks: Iterable[Samples], first: int, track: Track) -> int:
-    """Count samples, the first of which is sample `first` of the file; refuse what is not a number."""
+def _count(blocks: Iterable[Samples], first: int, track: Track, meter: ChannelMeter) -> int:
+    """Count and measure samples, the first of which is sample `first` of the file; refuse what is not a number."""
     samples = 0
     for block in blocks:
         if not np.isfinite(block).all():
@@ -273,6 +276,7 @@ def _count(blocks: Iterable[Samples], first: int, track: Track) -> int:
                 f"the first at {(first + samples + column) / track.file_rate:.3f} s",
                 hint="export the sound again, as 16- or 24-bit if need be",
             )
+        meter.add(block)
         samples += block.shape[1]
     return samples
 

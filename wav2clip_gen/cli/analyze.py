@@ -58,8 +58,9 @@ def analyze(
     """
     from wav2clip_gen.analysis import LABELS, read_labels
     from wav2clip_gen.cli import console
+    from wav2clip_gen.devices import choose_device
     from wav2clip_gen.job import fill
-    from wav2clip_gen.models.registry import choose_device, load_models, select_models
+    from wav2clip_gen.models.registry import load_models, select_models
 
     inputs: list[Path] = shared["inputs"] or []
     with console.errors_shown(debug=shared["debug"]):
@@ -82,7 +83,10 @@ def analyze(
 
     @cache
     def models() -> Models | None:
-        return load_models(selection, device=choose_device(settings.run.device)) if selection else None
+        if selection is None:
+            return None
+        device = choose_device(settings.run.device, on_note=partial(typer.echo, err=True))
+        return load_models(selection, device=device)
 
     run = partial(
         _analyze,
@@ -132,20 +136,21 @@ def _analyze(
     from wav2clip_gen.audio.timeline import Timeline
     from wav2clip_gen.cli import console
     from wav2clip_gen.files import check_output
-    from wav2clip_gen.job import open_song, plan_song_stems
+    from wav2clip_gen.job import describe_tracks, open_song, plan_song_stems
     from wav2clip_gen.plot import write_plot
     from wav2clip_gen.progress import Progress
 
     track = open_song(source, settings)
     for path in outputs:
         check_output(path, overwrite=overwrite, option="--out-dir")
-    for note in track.notes:
+    plan = plan_song_stems(track, settings, demucs_repo)
+    for note in describe_tracks(track, plan):
         typer.echo(f"note: {note}", err=True)
     listener = console.PlainListener()
     found = analysis.analyze(
         track,
         Timeline.of(track, fps=settings.picture.fps, window=settings.sound.window, hop=settings.sound.hop),
-        stems=plan_song_stems(track, settings, demucs_repo),
+        stems=plan,
         models=models(),
         labels=labels,
         on_separation=lambda share: listener.show(Progress(stage="separate", done=round(100 * share), total=100)),

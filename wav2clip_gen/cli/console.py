@@ -23,10 +23,12 @@ from rich.table import Table as RichTable
 from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.cli.streams import mute
 from wav2clip_gen.config import MIX
+from wav2clip_gen.devices import is_out_of_memory
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.suite import Table, markdown
 from wav2clip_gen.job import Job, films, pictures
+from wav2clip_gen.memory import gigabytes
 from wav2clip_gen.progress import Estimate, Film, Progress, Storyboard
 
 INTERVAL = 5.0  # seconds between two lines of plain progress
@@ -80,8 +82,8 @@ def _explain(error: BaseException) -> tuple[str, str, int]:
         return f"interrupted: {str(error) or 'nothing half-finished was left behind'}", "", INTERRUPTED
     if isinstance(error, W2CError):
         return error.what, error.hint, error.exit_code
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out of memory", "lower --size or --cuts", 1
+    if is_out_of_memory(error):
+        return "out of memory", "lower --size or --cuts, or close other programs", 1
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"this should not happen: {what}", "run it again with --debug, and report what it shows", 1
 
@@ -234,9 +236,10 @@ class PlainListener(Listener):
             self._print(line)
 
     def show_estimate(self, estimate: Estimate) -> None:
+        memory = f", {gigabytes(estimate.memory)} of memory" if estimate.memory else ""
         self._print(
             f"about {clock(estimate.seconds)} with models {estimate.family} on {estimate.device} "
-            f"({estimate.per_song_second:.1f} s per second of song); nothing was made"
+            f"({estimate.per_song_second:.1f} s per second of song){memory}; nothing was made"
         )
 
     def show_batch(self, batch: Batch) -> None:

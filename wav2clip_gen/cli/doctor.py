@@ -9,7 +9,8 @@ import typer
 
 from wav2clip_gen import __version__, ffmpeg, record
 from wav2clip_gen.cli import console
-from wav2clip_gen.errors import VideoError, WeightsError
+from wav2clip_gen.devices import choose_device
+from wav2clip_gen.errors import SettingsError, VideoError, WeightsError
 from wav2clip_gen.models import manifest, registry, store
 
 app = typer.Typer(
@@ -50,11 +51,17 @@ def _ffmpeg() -> list[tuple[bool, str]]:
 def _devices() -> list[tuple[bool, str]]:
     import torch
 
-    best = registry.choose_device("auto")
+    notes: list[str] = []
+    best = choose_device("auto", on_note=notes.append)
     precision = "bf16" if registry.computes_in_bf16(best) else "fp32"
     found = [(True, f"device {best} ({precision}) is what auto selects")]
+    found += [(False, note) for note in notes]
     for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
+        try:
+            properties = torch.cuda.get_device_properties(choose_device(f"cuda:{index}"))
+        except SettingsError as error:
+            found.append((False, error.what))
+            continue
         found.append((True, f"device cuda:{index}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
     return [*found, (True, f"device cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads")]
 

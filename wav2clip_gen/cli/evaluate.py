@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -60,9 +61,11 @@ def evaluate(
 
         import torch
 
+        from wav2clip_gen.devices import choose_device
+
         if threads:
             torch.set_num_threads(threads)
-        networks = registry.load_family(family, device=registry.choose_device(device))
+        networks = registry.load_family(family, device=choose_device(device, on_note=partial(typer.echo, err=True)))
         progress, found = _Progress(), {}
         for name, table in suite.evaluate(
             networks, data, measures=measures, limit=limit, seed=seed, on_progress=progress

@@ -182,7 +182,7 @@ OTHERS = (
     _other("stem_weight", list[str], "Stems", "Weight of a stem relative to the others; repeatable. "
         "[dim](from 0 to 100; default: 1)[/]", metavar="NAME=WEIGHT"),
     _other("stem_file", list[str], "Stems", "File of a stem; or a folder with vocals.wav and so on, or a .stem.mp4; "
-        "repeatable. [dim](default: next to a file called mix; otherwise stems are separated)[/]",
+        "repeatable. [dim](default: next to the song; otherwise stems are separated)[/]",
         metavar="NAME=FILE"),
     _other("demucs_repo", Path, "Stems", "Folder of Demucs weights [dim](default: W2C_DEMUCS_REPO, else the published "
         "weights)[/]", metavar="DIR"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import Field, fields
+from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,11 +121,11 @@ class Options(SimpleNamespace):
         """The device; also sets PyTorch's number of threads."""
         import torch
 
-        from wav2clip_gen.models.registry import choose_device
+        from wav2clip_gen.devices import choose_device
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        return choose_device(self.device)
+        return choose_device(self.device, on_note=partial(typer.echo, err=True))
 
     def loader(self, **more: Any) -> Loader:
         """How the data is decoded and kept."""

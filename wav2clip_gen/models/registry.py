@@ -269,23 +269,6 @@ def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu"
     return Models(selection=selection, random=random, **networks)
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device called `name`; "auto" is the best there is.
-
-    Raises:
-        SettingsError: There is no such device on this machine.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device  # with its number: "cuda" is cuda:0
-    except (RuntimeError, AssertionError, NotImplementedError):
-        hint = "run `w2c-gen doctor` to see what there is"
-        raise SettingsError(f"there is no device {name!r} here", hint=hint) from None
-
-
 def computes_in_bf16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 natively, and so faster than in float32."""
     import torch

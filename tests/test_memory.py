@@ -1,0 +1,174 @@
+"""Pictures that do not fit into memory are refused before anything is read, or explained where an allocation fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import Write
+from wav2clip_gen import memory
+from wav2clip_gen.cli.console import _explain
+from wav2clip_gen.config import Settings
+from wav2clip_gen.errors import OutOfMemoryError
+from wav2clip_gen.job import prepare
+from wav2clip_gen.memory import available_ram, check_memory, step_bytes
+from wav2clip_gen.models import manifest
+from wav2clip_gen.models.registry import Models
+from wav2clip_gen.pipeline import render
+from wav2clip_gen.preview import estimate, make_storyboard
+from wav2clip_gen.synthesis.optimizer import FrameOptimizer
+
+MIB, GIB = 2**20, 2**30
+MINI = {"ch": 32, "ch_mult": [1, 2, 2, 4], "num_res_blocks": 1}
+FULL = {"ch": 128, "ch_mult": [1, 1, 2, 2, 4], "num_res_blocks": 2}
+
+
+@pytest.mark.parametrize(
+    ("vqgan", "side", "cuts", "half", "measured"),
+    [  # MiB, by the peak memory of a process that takes one step
+        (MINI, 256, 8, False, 458),
+        (MINI, 256, 8, True, 266),
+        (MINI, 512, 8, False, 1503),
+        (MINI, 512, 8, True, 891),
+        (MINI, 1024, 8, False, 6664),
+        (MINI, 1024, 8, True, 3553),
+        (MINI, 512, 128, False, 2996),
+        (FULL, 256, 4, False, 1631),
+        (FULL, 512, 4, False, 5869),
+    ],
+)
+def test_the_estimate_is_a_little_below_what_was_measured(
+    vqgan: dict[str, Any], side: int, cuts: int, half: bool, measured: int
+) -> None:
+    found = step_bytes((side, side), cuts, vqgan, half=half) / MIB
+    assert 0.6 * measured < found < 1.02 * measured
+
+
+def large(width: int = 4096, height: int = 4096, **run: Any) -> Settings:
+    return Settings().merged({"picture": {"width": width, "height": height}, "run": {"device": "cpu", **run}})
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give the machine some memory."""
+    return lambda size: monkeypatch.setattr(memory, "available_ram", lambda: size)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_a_picture_that_is_too_large_is_refused_before_the_song_is_read(
+    device: str, machine: Any, mini: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    machine(8 * GIB)
+    with pytest.raises(OutOfMemoryError) as caught:
+        prepare("no-song.wav", None, large(device=device), selection=mini.selection)
+    assert caught.value.what == (
+        "out of memory: a picture of 4096x4096 with 8 cuts is too large: it needs 225.2 GiB, and 8.0 GiB are free"
+    )
+    assert caught.value.hint == "--size 1024x1024 fits, and --upscale enlarges finished pictures; or lower --cuts"
+    for settings in large(1024, 1024, device=device), Settings():
+        check_memory(settings, mini.selection)
+
+
+@pytest.mark.parametrize("size", [(4096, 1024), (1024, 4096), (2048, 2048)])
+def test_the_proposed_size_has_the_same_shape_and_fits(size: tuple[int, int], machine: Any, mini: Models) -> None:
+    machine(4 * GIB)
+    with pytest.raises(OutOfMemoryError) as caught:
+        check_memory(large(*size), mini.selection)
+    width, height = map(int, caught.value.hint.split()[1].split("x"))
+    assert width / height == pytest.approx(size[0] / size[1], rel=0.1)
+    assert 1 * GIB < step_bytes((width, height), 8, MINI, half=False) < 4 * GIB
+    check_memory(large(width, height), mini.selection)
+
+
+def test_a_machine_with_next_to_nothing_gets_no_proposal(machine: Any, mini: Models) -> None:
+    machine(1 * MIB)
+    with pytest.raises(OutOfMemoryError) as caught:
+        check_memory(large(64, 64), mini.selection)
+    assert caught.value.hint == "lower --size or --cuts, or close other programs"
+
+
+def test_the_memory_of_a_gpu_counts_where_it_is_used(
+    machine: Any, mini: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = SimpleNamespace(type="cuda")
+    monkeypatch.setattr(memory, "choose_device", lambda name: gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 * GIB, 80 * GIB))
+    machine(2 * GIB)
+    check_memory(large(1280, 1280, device="cuda"), mini.selection)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * GIB, 80 * GIB))
+    machine(64 * GIB)
+    with pytest.raises(OutOfMemoryError, match=r"and 3.0 GiB are free"):
+        check_memory(large(1280, 1280, device="cuda"), mini.selection, gpu)  # type: ignore[arg-type]
+
+
+def test_where_memory_or_network_are_unknown_nothing_is_refused(machine: Any, mini: Models, tmp_path: Path) -> None:
+    machine(None)
+    check_memory(large(), mini.selection)
+    machine(GIB)
+    missing = replace(mini.selection.components["vqgan"], path=tmp_path / "none.safetensors")
+    check_memory(large(), replace(mini.selection, components={**mini.selection.components, "vqgan": missing}))
+
+
+def test_this_machine_has_memory() -> None:
+    assert (available_ram() or GIB) > 100 * MIB
+
+
+def test_the_sizes_are_those_of_the_families(mini: Models) -> None:
+    (full,) = (part.config for part in manifest.expand("full") if part.role == "vqgan")
+    config = vars(mini.vqgan.config)
+    for sizes, network in ((FULL, full), (MINI, config | {"ch_mult": list(config["ch_mult"])})):
+        assert {name: network[name] for name in sizes} == sizes
+
+
+FAILURES = [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1234 bytes."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    MemoryError(),
+    np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype(float)),  # type: ignore[attr-defined]
+    OSError(12, "Cannot allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: str(error)[:30])
+def test_a_failed_allocation_is_explained(error: Exception, small: Settings, mini: Models) -> None:
+    assert _explain(error) == ("out of memory", "lower --size or --cuts, or close other programs", 1)
+    settings = small.merged({"picture": {"width": 64, "height": 64}})
+    expected = pytest.raises(OutOfMemoryError, match="a picture of 64x64 with 2 cuts is too large")
+    with expected as caught, memory.shortage_explained(settings, mini.selection):
+        raise error
+    assert caught.value.hint.startswith("--size 32x32 fits")
+
+
+def test_films_storyboards_and_estimates_explain_it(
+    write_sound: Write, tone: Any, small: Settings, mini: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise FAILURES[0]
+
+    monkeypatch.setattr(FrameOptimizer, "optimize", failing)
+    song = write_sound(tone[:8_000])
+    sheet = prepare(song, tmp_path / "a.png", small, selection=mini.selection, storyboard=True)
+    for run in (
+        lambda: render(song, tmp_path / "film.mp4", small, family=mini),
+        lambda: make_storyboard(sheet, load=lambda *_, **__: mini),
+        lambda: estimate(sheet),
+    ):
+        with pytest.raises(OutOfMemoryError, match="a picture of 32x32 with 2 cuts is too large"):
+            run()
+    assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
+
+
+def test_other_errors_pass(small: Settings, mini: Models) -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory.shortage_explained(small, mini.selection):
+        raise RuntimeError("shapes do not fit")
+    assert _explain(RuntimeError("shapes do not fit"))[0] == "this should not happen: RuntimeError: shapes do not fit"
