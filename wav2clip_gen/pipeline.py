@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ from wav2clip_gen.audio.features import Features, measure, silenced
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import ENCODER_RATE, Track
 from wav2clip_gen.config import MIX, Settings, StemWeight
-from wav2clip_gen.errors import SettingsError, SoundError, W2CError
+from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.guidance import SHOWN, shown, shown_contents
 from wav2clip_gen.job import Job, check_outputs, films, pictures, prepare, record_path, truncate
 from wav2clip_gen.memory import check_memory, shortage_explained
@@ -169,7 +169,7 @@ def _render_film(
     hashes = record.hash_inputs(job, models)  # of what is used, whatever becomes of the files meanwhile
     frames: list[record.FrameValues] = []
     grid = grid_of(job.settings)
-    with _picture_kept(claimed, stages):
+    with claimed.picture_kept(lambda kept: stages.report(message=kept)):
         with _film_writer(claimed.picture, job, grid) as writer:
             for values in _optimize(job, models, conditioning, parameters, writer, grid=grid):
                 frames.append(values)
@@ -179,7 +179,7 @@ def _render_film(
                 if stop():
                     break
         done = truncate(job, len(frames))
-        with _song_unchanged(done.track, hashes[done.track.path]):
+        with record.song_unchanged(done.track.path, hashes[done.track.path]):
             stages.begin("mux")
             tags = {"title": done.track.title or done.track.path.stem, "comment": record.summary(done, models)}
             mux(claimed.picture, done.track, claimed.film, metadata=tags, plan=done.sound)
@@ -207,47 +207,6 @@ def _render_film(
             overwrite=job.overwrite,
         )
     return named(path)
-
-
-@contextmanager
-def _picture_kept(claimed: Claim, stages: StageClock) -> Iterator[None]:
-    """Whatever goes wrong inside, the finished frames are kept, and the error tells where."""
-    try:
-        yield
-    except BaseException as error:
-        kept = claimed.keep()
-        if isinstance(error, W2CError):
-            error.what = claimed.with_visible_names(error.what) + (f"; {kept}" if kept else "")
-            error.args = (error.what,)
-        elif kept and isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(kept) from error
-        elif kept:
-            with suppress(Exception):  # it may be the listener that failed
-                stages.report(message=kept)
-        raise
-
-
-@contextmanager
-def _song_unchanged(track: Track, sha256: str | None) -> Iterator[None]:
-    """The song is the one that was analyzed, before and after the block.
-
-    Raises:
-        SoundError: It was moved or changed.
-    """
-
-    def check(cause: BaseException | None = None) -> None:
-        found = record.hash_input(track.path)
-        if found is None or found != sha256:
-            what = f"{track.path} was {'changed' if found else 'moved'} while its film was made"
-            raise SoundError(what, hint="leave the song in its place, and start again") from cause
-
-    check()
-    try:
-        yield
-    except Exception as error:
-        check(error)
-        raise
-    check()
 
 
 def _optimize(

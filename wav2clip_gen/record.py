@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wav2clip_gen import __version__, ffmpeg
 from wav2clip_gen.audio.stems import separator_version
 from wav2clip_gen.config import Settings
-from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.errors import SettingsError, SoundError
 from wav2clip_gen.job import Job
 from wav2clip_gen.models.registry import select_models
 from wav2clip_gen.models.store import weights_sha256
@@ -43,6 +45,29 @@ def hash_inputs(job: Job, models: Models) -> dict[Path, str | None]:
     stems = [track.path for track in job.stems.given.values()] if job.stems else []
     images = map(Path, job.settings.image_files)
     return {path: hash_input(path) for path in (job.track.path, *stems, *images, *models.files.values())}
+
+
+@contextmanager
+def song_unchanged(path: Path, sha256: str | None) -> Iterator[None]:
+    """The song is the one that was hashed, before and after the block.
+
+    Raises:
+        SoundError: It was moved or changed.
+    """
+
+    def check(cause: BaseException | None = None) -> None:
+        found = hash_input(path)
+        if found is None or found != sha256:
+            what = f"{path} was {'changed' if found else 'moved'} while its film was made"
+            raise SoundError(what, hint="leave the song in its place, and start again") from cause
+
+    check()
+    try:
+        yield
+    except Exception as error:
+        check(error)
+        raise
+    check()
 
 
 def describe(

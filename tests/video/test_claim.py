@@ -147,6 +147,9 @@ def test_a_partial_film_never_replaces_the_old_one(out: Path) -> None:
 
 
 def test_messages_name_the_film_and_not_its_hidden_files(out: Path) -> None:
-    claimed = Claim(out)
-    text = f"{claimed.film} has 3 frames, {claimed.picture} too"
-    assert claimed.with_visible_names(text) == f"{out} has 3 frames, {out} too"
+    claimed, told = Claim(out), list[str]()
+    error = OutputError(f"{claimed.film} has 3 frames, {claimed.picture} too")
+    with pytest.raises(OutputError) as caught, claimed.picture_kept(told.append):
+        raise error
+    assert (caught.value.what, str(caught.value)) == (f"{out} has 3 frames, {out} too",) * 2
+    assert not told

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wav2clip_gen import ffmpeg
-from wav2clip_gen.errors import OutputError, VideoError
+from wav2clip_gen.errors import OutputError, VideoError, W2CError
 from wav2clip_gen.files import free_names, lock, publish
 
 PARTIAL = "partial"  # a film that ends early is called NAME.partial.mp4
@@ -53,6 +53,23 @@ class Claim:
         self._unsaved = bool(frames) and kept == self.picture
         return f"the picture is kept in {kept}: {frames} frame{'s' * (frames > 1)}, no sound" if frames else ""
 
+    @contextmanager
+    def picture_kept(self, report: Callable[[str], None]) -> Iterator[None]:
+        """Whatever goes wrong inside, the finished frames are kept, and the error or `report` tells where."""
+        try:
+            yield
+        except BaseException as error:
+            kept = self.keep()
+            if isinstance(error, W2CError):
+                error.what = self._with_visible_names(error.what) + (f"; {kept}" if kept else "")
+                error.args = (error.what,)
+            elif kept and isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(kept) from error
+            elif kept:
+                with suppress(Exception):  # it may be the listener that failed
+                    report(kept)
+            raise
+
     def publish(self, describe: Callable[[Path], dict[str, Any]], *, partial: bool, overwrite: bool) -> Path:
         """Give film and record their names: partial ones if it ends early, or if another film has appeared meanwhile.
 
@@ -87,7 +104,7 @@ class Claim:
             return path
         raise AssertionError("there is always another name")
 
-    def with_visible_names(self, text: str) -> str:
+    def _with_visible_names(self, text: str) -> str:
         """A message in which the film's name stands for those of its hidden files."""
         for path in (self.film, self.picture, self.record):
             text = text.replace(str(path), str(self.out))
