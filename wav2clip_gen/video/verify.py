@@ -175,7 +175,7 @@ def _offset(spot: tuple[int, Samples], film: Track, heard: Samples, song: Track,
         if not (np.abs(wanted) > SILENCE).any():
             continue
         at = round(expected * ENCODER_RATE)
-        lag, correlation = _best_lag(np.clip(wanted, -1, 1), found, at, reach)
+        lag, correlation = _best_lag(wanted, found, at, reach)
         if correlation >= MIN_CORRELATION:
             return lag / ENCODER_RATE - (expected - at / ENCODER_RATE)
     raise VideoError(
@@ -242,9 +242,10 @@ def _part(block: Samples, position: int, start: int, stop: int) -> Samples:
 
 
 def _mono(samples: Samples, channel: int | None, rate: int) -> Mono:
-    """The channels' mean, or one channel, at `ENCODER_RATE`."""
+    """The channels' mean, or one channel, at `ENCODER_RATE`; clipped, as damaged files decode to huge peaks."""
     import soxr
 
+    samples = np.clip(samples, -1, 1)
     mono = samples.mean(axis=0, dtype=np.float32) if channel is None else samples[channel]
     return soxr.resample(mono, rate, ENCODER_RATE)
 
