@@ -23,8 +23,8 @@ LENGTH = 6.0  # s
 BURST = 0.15  # s, of each mark
 MARKS = tuple(0.4 + 0.7 * number for number in range(8))  # s; each mark is a noise of its own
 AUDIBLE = 0.1  # correlation from which a mark is found: its neighbors correlate by less
-Heard = dict[int, float]  # the times at which marks are played
-Case = tuple[Path, Heard, float]  # a file, its marks, and where the film starts in it
+Played = dict[int, float]  # the times at which marks are played
+Case = tuple[Path, Played, float]  # a file, its marks, and where the film starts in it
 ANYWHERE = range(2, 6)  # the marks that damage in the middle may silence
 
 CODECS = {
@@ -63,7 +63,7 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return encode
 
 
-def everywhere(delay: float = 0.0) -> Heard:
+def everywhere(delay: float = 0.0) -> Played:
     return {mark: start + delay for mark, start in enumerate(MARKS)}
 
 
@@ -93,8 +93,8 @@ def moved(random: Random, song: Callable[..., Path], folder: Path) -> Case:
     path = folder / f"moved.{target}"
     run("-i", song(kind), "-c", "copy", "-bsf:a", stamps, path)
     edges = (place - BURST - 0.1, place + max(0.0, -jump) + 0.1)  # marks within are cut
-    heard = {m: t + (jump if t > place else 0) for m, t in enumerate(MARKS) if not edges[0] < t < edges[1]}
-    return path, heard, random.choice([0.0, 0.3])
+    played = {m: t + (jump if t > place else 0) for m, t in enumerate(MARKS) if not edges[0] < t < edges[1]}
+    return path, played, random.choice([0.0, 0.3])
 
 
 def lost(random: Random, song: Callable[..., Path], folder: Path) -> Case:
@@ -105,8 +105,8 @@ def lost(random: Random, song: Callable[..., Path], folder: Path) -> Case:
     dropped = f"noise=amount=0:drop='between(pts*tb,{place},{place + length})'"
     run("-i", song(kind), "-c", "copy", "-bsf:a", dropped, path)
     delay = 0.0 if target == "ts" else PRIMING.get(target, 0)
-    heard = {m: t + delay for m, t in enumerate(MARKS) if not place - BURST - 0.1 < t < place + length + 0.1}
-    return path, heard, 0.0
+    played = {m: t + delay for m, t in enumerate(MARKS) if not place - BURST - 0.1 < t < place + length + 0.1}
+    return path, played, 0.0
 
 
 def joined(random: Random, song: Callable[..., Path], folder: Path) -> Case:
@@ -122,9 +122,9 @@ def joined(random: Random, song: Callable[..., Path], folder: Path) -> Case:
         "aac": (packets * 1024 / RATE, 1024 / rate),
         "ts": (packets * 1024 / RATE, 1024 / RATE),
     }.get(kind, (LENGTH, 0.0))
-    heard = everywhere(PRIMING.get(kind, 0))
+    played = everywhere(PRIMING.get(kind, 0))
     again = {mark + len(MARKS): start + first + second for mark, start in enumerate(MARKS)}
-    return path, heard | again, random.choice([0.0, 0.3])
+    return path, played | again, random.choice([0.0, 0.3])
 
 
 def cut(random: Random, song: Callable[..., Path], folder: Path) -> Case:
@@ -189,8 +189,8 @@ def check(seed: int, song: Callable[..., Path], folder: Path) -> None:
     make, fps = KINDS[seed % len(KINDS)], random.choice([12, 23.976, 24, 25])
     case = make(random, song, folder)
     sound = play(film_of(case, fps, folder))
-    _, heard, start = case
-    wanted = {mark: time - start for mark, time in heard.items() if time >= start}
+    _, played, start = case
+    wanted = {mark: time - start for mark, time in played.items() if time >= start}
     assert len(wanted) >= 3
     found = {mark: find(mark, time, sound) for mark, time in wanted.items()}
     if make is damaged:  # whole pages may be lost
