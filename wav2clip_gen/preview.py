@@ -251,7 +251,6 @@ def _time_film(job: Job, picture: NDArray[np.uint8]) -> float:
         timeline = job.timeline.until(frames)
         track = replace(job.track, samples=timeline.samples, whole=False)
         plan = plan_sound(track) if job.sound.copied else job.sound
-        plan = plan_sound(track) if job.sound.copied else job.sound
         height, width, _ = picture.shape
         with tempfile.TemporaryDirectory(prefix="w2c-") as folder:
             silent, film = Path(folder, "silent.mp4"), Path(folder, "film.mp4")
