@@ -253,6 +253,7 @@ def _time_film(job: Job, picture: NDArray[np.uint8]) -> float:
     def timed(frames: int) -> float:
         timeline = job.timeline.until(frames)
         track = replace(job.track, samples=timeline.samples, whole=False)
+        plan = plan_sound(track) if job.sound.copied else job.sound
         height, width, _ = picture.shape
         with tempfile.TemporaryDirectory(prefix="w2c-") as folder:
             silent, film = Path(folder, "silent.mp4"), Path(folder, "film.mp4")
@@ -261,7 +262,7 @@ def _time_film(job: Job, picture: NDArray[np.uint8]) -> float:
                 for number in range(frames):
                     writer.write(np.roll(picture, number, axis=1))
             written = time.perf_counter() - began
-            mux(silent, track, film, metadata={}, plan=plan_sound(track))
+            mux(silent, track, film, metadata={}, plan=plan)
             began = time.perf_counter() if job.sound.copied else began + written  # copying takes no time
             verify_film(film, frames=frames, fps=timeline.fps, duration=track.duration, sound=track)
             return written + time.perf_counter() - began

@@ -54,7 +54,7 @@ def test_a_stereo_track_with_an_inverted_cable_is_mixed_as_it_was_meant(save: Sa
     for seed in range(3):
         wide = stereo(seed)
         meant = open_track(save("meant.wav", wide, RATE))
-        inverted = open_track(save("inverted.wav", wide * np.float32([1, -1]), RATE))
+        inverted = open_track(save("inverted.wav", wide * np.array([1, -1], np.float32), RATE))
         assert (meant.mono_weights, inverted.mono_weights) == (None, (0.5, -0.5))
         np.testing.assert_allclose(mono(inverted), mono(meant), atol=1e-6)
 
@@ -86,13 +86,15 @@ def delayed() -> NDArray[np.float32]:
         unrelated(),
         unrelated(channels=6),
         delayed(),
-        unrelated() * np.float32([1, 0]),
-        np.hstack([unrelated(channels=1)] * 2) * np.float32([1, -0.1]),  # only a little is lost
+        unrelated() * np.array([1, 0], np.float32),
+        np.hstack([unrelated(channels=1)] * 2) * np.array([1, -0.1], np.float32),  # only a little is lost
         np.zeros((RATE, 2), np.float32),
         np.zeros((1, 2), np.float32),
         np.full((RATE, 2), 0.3, np.float32),
         unrelated(channels=1),
-        np.vstack([stereo(), 1e-3 * np.hstack([noise(3.0, RATE, channels=1)] * 2) * np.float32([1, -1])]),  # inaudible
+        np.vstack(
+            [stereo(), 1e-3 * np.hstack([noise(3.0, RATE, channels=1)] * 2) * np.array([1, -1], np.float32)]
+        ),  # inaudible
     ],
     ids=["stereo", "noise", "5.1", "delayed", "one-sided", "leak", "silence", "sample", "constant", "mono", "hiss"],
 )
@@ -120,7 +122,7 @@ def test_opposed_bass_below_common_treble_is_taken_from_one_channel(save: Save) 
 
 
 def test_a_track_of_which_half_is_opposed_is_taken_from_one_channel(save: Save) -> None:
-    wide = np.vstack([stereo(), stereo(3) * np.float32([1, -1])])
+    wide = np.vstack([stereo(), stereo(3) * np.array([1, -1], np.float32)])
     track = open_track(save("song.wav", wide, RATE))
     assert sorted(track.mono_weights or ()) == [0, 1]
     first, second = np.split(mono(track), 2)
@@ -138,13 +140,13 @@ def test_an_inverted_speaker_of_surround_sound_is_found(centre: float, save: Sav
 
 
 def test_a_span_is_judged_by_itself(save: Save) -> None:
-    path = save("song.wav", np.vstack([stereo()] * 5 + [stereo(3) * np.float32([1, -1])]), RATE)
+    path = save("song.wav", np.vstack([stereo()] * 5 + [stereo(3) * np.array([1, -1], np.float32)]), RATE)
     assert open_track(path).mono_weights is None
     assert open_track(path, start=15.0).mono_weights == (0.5, -0.5)
 
 
 def test_the_blocks_do_not_matter() -> None:
-    sound = (stereo() * np.float32([1, -1])).T
+    sound = (stereo() * np.array([1, -1], np.float32)).T
     for size in (RATE, 3 * RATE, 50_000):
         meter = ChannelMeter(RATE)
         for first in range(0, sound.shape[1], size):
@@ -159,7 +161,9 @@ def test_many_channels_cost_no_memory() -> None:
 
 
 def test_opposed_channels_are_separated_as_their_twin(save: Save) -> None:
-    opposed, twin = (open_track(save(f"{sign}.wav", stereo() * np.float32([1, sign]), RATE)) for sign in (-1, 1))
+    opposed, twin = (
+        open_track(save(f"{sign}.wav", stereo() * np.array([1, sign], np.float32), RATE)) for sign in (-1, 1)
+    )
     found, expected = (
         np.concatenate(list(separated(track, DspSeparator())), axis=2) for track in (opposed, twin)
     )  # (4, 2, n)
