@@ -97,7 +97,7 @@ def test_without_a_picture_the_file_begins_with_its_sound(video: str) -> None:
 def test_many_small_deviations_do_not_add_up() -> None:
     drifting = [(number * 103, 100) for number in range(100)]
     _, played = read([*drifting])
-    assert all(abs(played.index(number * 100 + 1) - number * 103) <= 10 for number in range(100))
+    assert all(abs(played.index(number * 100 + 1) - number * 103) <= 15 for number in range(100))
 
 
 def test_stamps_that_count_anew_are_joined_files() -> None:
@@ -245,3 +245,11 @@ def test_the_default_sound_is_taken(save: Save) -> None:
         assert (track.stream, track.duration) == (length - 1, length)
         assert f"{path} holds 2 sounds" in track.notes[0]
     assert open_track(one).notes == ()
+
+
+def test_what_is_converted_from_vorbis_has_no_holes(tmp_path: Path) -> None:
+    """Its stamps are those of libvorbis, up to 448 samples off for a while."""
+    drums, copy = SAMPLES / "song" / "drums.ogg", tmp_path / "drums.m4a"
+    ffmpeg.run(["-i", ffmpeg.file_url(drums), "-c:a", "alac", ffmpeg.file_url(copy)], purpose="convert")
+    assert open_track(copy).edits == ()
+    np.testing.assert_allclose(open_track(copy).read(), open_track(drums).read(), atol=2e-4)
