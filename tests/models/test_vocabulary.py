@@ -79,7 +79,10 @@ def test_a_list_is_written_the_same_for_the_same_words(tmp_path: Path) -> None:
     assert read_words(tmp_path / "clip.safetensors") == frozenset(words)
 
 
-@pytest.mark.parametrize("content", [b"", b"a dog", gzip.compress(b"dog", mtime=0)[:-6], gzip.compress(b"\xff\xfe", mtime=0)])
+SHORT, NO_TEXT = (gzip.compress(content, mtime=0) for content in (b"dog", b"\xff\xfe"))
+
+
+@pytest.mark.parametrize("content", [b"", b"a dog", SHORT[:-6], NO_TEXT])
 def test_a_damaged_list_is_reported(content: bytes, tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(WeightsError, match=r"words\.txt\.gz: not a readable list"):

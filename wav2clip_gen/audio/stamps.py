@@ -23,8 +23,8 @@ from wav2clip_gen.errors import OutputError, SoundError
 
 Samples = NDArray[np.float32]
 
-# s; coarse time bases (ms in flv and mkv) and bit rates deviate by less, a lost packet by more. libvorbis counts up to 448
-# samples too many in a page of short blocks, and not in the next; what ffmpeg converts from such a file has its stamps.
+# s; coarse time bases (ms in flv and mkv) and bit rates deviate by less, a lost packet by more. libvorbis counts up to
+# 448 samples too many in a page of short blocks, and not in the next; what is converted from such a file does too.
 TOLERANCE = 0.015
 OGG_TOLERANCE = 0.02  # s, in such a file itself
 RESTART = 0.2  # s; where stamps jump back by more, to no later than this after the first one, they count anew
