@@ -106,7 +106,7 @@ ONLY_MNT = """set -e
 mount --make-rprivate /
 mount --bind "$1" /mnt
 mount -o remount,ro,bind /
-for place in /tmp /var/tmp; do mount -t tmpfs -o ro none "$place"; done
+for place in /tmp /var/tmp; do mount --bind "$place" "$place"; mount -o remount,ro,bind "$place"; done
 cd "$2"
 shift 2
 exec "$@"
