@@ -187,7 +187,7 @@ def malformed_refused(path: Path) -> Iterator[None]:
 
 
 def recorded_settings(content: dict[str, Any], folder: Path) -> Settings:
-    """The settings in a run record in `folder`, with the files of given stems and images as they are found from here."""
+    """The settings in a run record in `folder`; the paths of stems and images are as seen from here."""
     files = {name: folder / stem["path"] for name, stem in content.get("stems", {}).items() if stem["path"]}
     given = {"stem_files": [f"{name}={file}" for name, file in files.items()]}
     settings = Settings.from_record(content["settings"] | given)

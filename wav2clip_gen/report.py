@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from wav2clip_gen.audio.timeline import Timeline, exact_fps
 from wav2clip_gen.audio.track import ENCODER_RATE, Track, open_track
 from wav2clip_gen.config import DESTINATIONS, MIX, Guidance, Settings
 from wav2clip_gen.environment import readable
-from wav2clip_gen.errors import VideoError, W2CError
+from wav2clip_gen.errors import OutputError, VideoError, W2CError
 from wav2clip_gen.files import check_output, written
 from wav2clip_gen.job import is_record, plan_song_stems, record_path
 from wav2clip_gen.models.registry import select_models, supports_audio
@@ -32,6 +34,7 @@ Load = Callable[..., "Models"]  # as `load_models`
 
 COLUMNS = 2400  # of a curve on the page: more than the pixels of most windows
 MOST_PROMPT_CURVES = 8
+INDEX = "w2c-gen, index of films"  # in the page that leads to several films, so that it is known when it is made again
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +152,40 @@ def write_report(
     return out
 
 
+def index_path(films: Sequence[Path]) -> Path:
+    """Where the index of several films is written: in the folder that holds all of them."""
+    folders = [os.path.relpath(film.parent) for film in films]
+    return Path(
+        os.path.commonpath(map(os.path.abspath, folders)) if len(set(folders)) > 1 else folders[0], "index.html"
+    )
+
+
+def check_index(path: Path, films: Iterable[Path]) -> None:
+    """Check that the index of films can be written; an older one is replaced, another file is not.
+
+    Raises:
+        OutputError: It cannot.
+    """
+    check_output(path, overwrite=True)
+    if path in map(page_path, films):
+        raise OutputError(f"{path} would be the page of a film and the index of all", hint="choose another --out")
+    if path.exists() and INDEX not in path.read_text(encoding="utf-8", errors="replace"):
+        raise OutputError(f"{path} is no index of films, and is not replaced", hint="move it, or choose another --out")
+
+
+def write_index(films: Sequence[Path], path: Path) -> None:
+    """Write a page that leads to the pages of several films.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    from wav2clip_gen.report_page import render_index
+
+    check_index(path, films)
+    with written(path) as part:
+        part.write_text(render_index(films, path), encoding="utf-8", errors="replace", newline="\n")
+
+
 def gather(
     film: Path,
     *,
@@ -162,8 +199,7 @@ def gather(
     Arguments and errors are those of `write_report`.
     """
     notes: list[str] = []
-    found = _of_record(film, notes) or _of_film(film)
-    found = replace(found, title=readable(ffmpeg.read_title(film) or film.stem))
+    found = describe_film(film, notes.append)
     track = _sound(found, notes)
     if track is None:
         return replace(found, notes=tuple(notes))
@@ -190,13 +226,26 @@ def gather(
     )
 
 
-def _of_record(film: Path, notes: list[str]) -> FilmReport | None:
-    """What a film's record tells; None where there is none."""
+def describe_film(film: Path, note: Callable[[str], None] = lambda text: None) -> FilmReport:
+    """What a film's record tells, or else the film itself, without measuring any sound.
+
+    Raises:
+        VideoError: It cannot be decoded.
+        SettingsError: Its record is damaged.
+    """
     path = record_path(film)
-    if not is_record(path):
-        other = f"{path.name} is no run record of w2c-gen" if path.exists() else f"there is no run record {path.name}"
-        notes.append(f"{other}: settings, prompts and similarity are not known")
-        return None
+    if is_record(path):
+        found = _of_record(film, path)
+    else:
+        what = f"{path.name} is no run record of w2c-gen" if path.exists() else f"there is no run record {path.name}"
+        note(f"{readable(what)}: settings, prompts and similarity are not known")
+        facts = probe(film)
+        found = FilmReport(film, "", float(facts.fps), facts.frames, (facts.width, facts.height), Settings(), {})
+    return replace(found, title=readable(ffmpeg.read_title(film) or film.stem))
+
+
+def _of_record(film: Path, path: Path) -> FilmReport:
+    """What a film's record tells."""
     content = record.load(path)
     with record.malformed_refused(path):
         settings, sync = record.recorded_settings(content, film.parent), content["sync"]
@@ -211,15 +260,7 @@ def _of_record(film: Path, notes: list[str]) -> FilmReport | None:
         )  # fmt: skip
 
 
-def _of_film(film: Path) -> FilmReport:
-    """What can be measured of a film without a record."""
-    facts = probe(film)
-    return FilmReport(film, "", float(facts.fps), facts.frames, (facts.width, facts.height), Settings(), {})
-
-
 def _dimensions(film: Path) -> tuple[int, int]:
-    import re
-
     found = re.search(r"Video: .*?\b(\d{2,})x(\d{2,})\b", ffmpeg.describe(film))
     if not found:
         raise VideoError(f"{film} has no picture", hint="it is not a film")
@@ -308,8 +349,8 @@ def _waveform(track: Track) -> tuple[Floats, Floats]:
 
 def _parameters(settings: Settings, analysis: Analysis, notes: list[str]) -> tuple[Curve, ...]:
     """The settings that audio modulates, as the film was made with them."""
-    from wav2clip_gen.synthesis.conditioning import is_silent
     from wav2clip_gen.audio.features import silenced
+    from wav2clip_gen.synthesis.conditioning import is_silent
     from wav2clip_gen.synthesis.modulation import modulate
 
     mix, fps = analysis.mix.features, float(analysis.timeline.fps)
@@ -323,7 +364,10 @@ def _parameters(settings: Settings, analysis: Analysis, notes: list[str]) -> tup
     maps = tuple(one for one in settings.maps if one.to not in unknown)
     if not maps:
         return ()
-    curves, whole = modulate(replace(settings, maps=maps), features, analysis.timeline), slice(0, analysis.timeline.frames)
+    curves, whole = (
+        modulate(replace(settings, maps=maps), features, analysis.timeline),
+        slice(0, analysis.timeline.frames),
+    )
     names = [name for name in dict.fromkeys(one.to for one in maps) if name in DESTINATIONS and name != "prompt"]
     found = [Curve(name, curves.curves[name], _unit(name)) for name in names]
     weights = [(number, one) for number, one in enumerate(curves.prompts, 1) if one.changes]

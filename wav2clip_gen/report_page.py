@@ -8,21 +8,19 @@ import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from wav2clip_gen import __version__
 from wav2clip_gen.analysis import Section
 from wav2clip_gen.config import Settings, all_settings
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.environment import readable
-from wav2clip_gen.report import COLUMNS, Curve, FilmReport, Floats, Shown
+from wav2clip_gen.report import COLUMNS, INDEX, Curve, FilmReport, Floats, Shown, describe_film, page_path
 
 LEVELS = 999  # steps of a value on the page
 MOST_LANES = 12  # of prompts and images that overlap
@@ -47,13 +45,11 @@ class Row:
 def render_page(report: FilmReport, out: Path, *, embed: bool = False) -> str:
     """The page of a film, to be written to `out`."""
     environment = _environment()
-    script = Markup(environment.get_template("report.js").render())
+    script = environment.get_template("report.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rows = _rows(report)
     return environment.get_template("report.html").render(
         title=report.title,
-        script=script,
-        style=Markup(environment.get_template("report.css").render()),
         policy=f"default-src 'none'; media-src 'self' file: data:; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         video=embedded(report.film) if embed else relative_url(report.film, out.parent),
@@ -70,9 +66,27 @@ def render_page(report: FilmReport, out: Path, *, embed: bool = False) -> str:
         command=command(report, out.parent),
         version=__version__,
         clock=clock,
-        share=lambda seconds: f"{100 * min(max(seconds / report.duration, 0), 1):.4f}%",
+        share=lambda seconds: f"{100 * min(max(seconds / report.duration, 0), 1):.3f}%",
         short=lambda text: text if len(text) <= LONGEST else f"{text[:LONGEST]}...",
     )
+
+
+def render_index(films: Sequence[Path], out: Path) -> str:
+    """A page that leads to the pages of several films, to be written to `out`."""
+    entries, total = [], 0.0
+    for film in films:
+        report = describe_film(film)
+        total += report.duration
+        entries.append(
+            {
+                "title": report.title,
+                "facts": ", ".join(_facts(report)),
+                "film": relative_url(film, out.parent),
+                "page": relative_url(page_path(film), out.parent),
+            }
+        )
+    template = _environment().get_template("index.html")
+    return template.render(entries=entries, total=total, mark=INDEX, version=__version__, clock=clock)
 
 
 def _environment() -> Environment:
@@ -224,7 +238,11 @@ def _tables(report: FilmReport) -> list[tuple[str, Table, bool]]:
     spent = [(stage, f"{seconds} s") for stage, seconds in _dict(content.get("seconds")).items() if stage != "film"]
     versions = [(name, str(value)) for name, value in _dict(content.get("versions")).items()]
     tables = [
-        ("Sync and reactivity", [*_sync(_dict(content.get("sync"))), *_reactivity(_dict(content.get("reactivity")))], True),
+        (
+            "Sync and reactivity",
+            [*_sync(_dict(content.get("sync"))), *_reactivity(_dict(content.get("reactivity")))],
+            True,
+        ),
         ("Settings that differ from the defaults", changed, True),
         ("Models", [*about, *((f"{role}, SHA-256", digest) for role, digest in weights)], True),
         ("Time spent", spent, False),

@@ -176,8 +176,8 @@ OTHERS = (
     _other("skip_existing", bool, "Output", "Skip tracks whose film exists.", everyday=True),
     _other("storyboard", bool, "Output", "Instead of a video, write a PNG with one quickly generated picture for each "
         "section of the song.", everyday=True),
-    _other("report", bool, "Output", "Also write a page for each video, NAME.html, that shows sound, prompts and settings "
-        "over time.", everyday=True),
+    _other("report", bool, "Output", "Also write a page for each video, NAME.html: sound, prompts and settings over "
+        "time.", everyday=True),
     _other("embed", bool, "Output", "Put the video into its page, so that the page can be moved alone."),
     _other("frames_dir", Path, "Output", "Also write all frames to this folder, as PNG.", metavar="DIR"),
     _other("stems", str, "Stems", f"Stems that guide the picture instead of the whole song: {STEM_NAMES}.",

@@ -134,17 +134,19 @@
     pen.scale(ratio, ratio);
     const pad = 3, y = (level) => height - pad - level / 999 * (height - 2 * pad);
     const x = (seconds) => seconds / duration * width;
-    if (row.beats) marks(pen, row.beats, x, 0, height, named("--line"), width);
+    if (row.beats) marks(pen, row.beats, x, 0, height, named("--mark"), width, .4);
     pen.fillStyle = pen.strokeStyle = named("--accent");
     if (row.kind === "wave") bars(pen, row, width, y);
     else curve(pen, row, width, y, row.kind === "line" ? null : y(0), named("--soft"));
     if (row.onsets) marks(pen, row.onsets, x, height - 6, height, named("--ink"), width);
   }
 
-  function marks(pen, times, x, top, bottom, color, width) {
+  function marks(pen, times, x, top, bottom, color, width, alpha = 1) {
     if (times.length > width / 3) return;
     pen.fillStyle = color;
+    pen.globalAlpha = alpha;
     for (const time of times) pen.fillRect(Math.round(x(time)), top, 1, bottom - top);
+    pen.globalAlpha = 1;
   }
 
   function bars(pen, row, width, y) {
