@@ -10,6 +10,7 @@
     element, start: Number(element.dataset.start), stop: Number(element.dataset.stop),
     prompt: element.classList.contains("prompt"),
   }));
+  let current = [];
 
   function clock(seconds) {
     const tenths = Math.floor(seconds * 10 + 1e-6), whole = Math.floor(tenths / 10);
@@ -38,12 +39,14 @@
     slider.setAttribute("aria-valuetext", clock(now));
     for (const {element, row} of values)
       if (row.kind !== "wave") element.textContent = rounded(valueAt(row, now), row.unit);
-    const moment = now + 1e-6, current = spans.filter((one) => one.start <= moment && moment < one.stop);
-    for (const one of spans) one.element.classList.toggle("current", current.includes(one));
-    showWords(current);
+    const moment = now + 1e-6, before = current;
+    current = spans.filter((one) => one.start <= moment && moment < one.stop);
+    for (const one of before) one.element.classList.remove("current");
+    for (const one of current) one.element.classList.add("current");
+    showWords();
   }
 
-  function showWords(current) {
+  function showWords() {
     const section = current.find((one) => !one.prompt), label = find("label"), force = find("force");
     if (label && section) {
       const {label: text, guessing} = section.element.dataset;
@@ -75,6 +78,12 @@
 
   for (const event of ["seeked", "timeupdate", "loadedmetadata", "pause"]) video.addEventListener(event, show);
   video.addEventListener("play", follow);
+  function tellMissing() {
+    const missing = find("missing");
+    missing.textContent = `The film ${missing.dataset.name} is not where it was when this page was written.`;
+  }
+  video.addEventListener("error", tellMissing);
+  if (video.error) tellMissing();
 
   // mouse, finger, keyboard
 
@@ -124,13 +133,12 @@
 
   // the curves
 
-  function draw(canvas, row) {
-    const ratio = window.devicePixelRatio || 1, {clientWidth: width, clientHeight: height} = canvas;
+  function draw({canvas, row, width, height}, named) {
+    const ratio = window.devicePixelRatio || 1;
     if (!width) return;
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);
-    const pen = canvas.getContext("2d"), color = getComputedStyle(canvas);
-    const named = (name) => color.getPropertyValue(name).trim();
+    const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
     const pad = 3, y = (level) => height - pad - level / 999 * (height - 2 * pad);
     const x = (seconds) => seconds / duration * width;
@@ -176,10 +184,14 @@
   }
 
   function drawAll() {
-    for (const [key, row] of Object.entries(rows)) draw(find(key), row);
+    const colors = getComputedStyle(tracks), named = (name) => colors.getPropertyValue(name).trim();
+    const sized = Object.entries(rows).map(([key, row]) => {
+      const canvas = find(key);
+      return {canvas, row, width: canvas.clientWidth, height: canvas.clientHeight};
+    });
+    for (const one of sized) draw(one, named);
     show();
   }
-  new ResizeObserver(drawAll).observe(tracks);
+  new ResizeObserver(drawAll).observe(tracks); // also calls it once
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  drawAll();
 })();
