@@ -116,7 +116,7 @@ def page(film: Path, mini: Models) -> Path:
 def test_the_page_opens_and_draws(page: Path, open_page: Open) -> None:
     opened = open_page(page)
     assert opened.text("h1") == "song"
-    assert opened.text(".facts").startswith("0:04·32×32·4 fps")
+    assert opened.text(".facts span:nth-child(2)") == "32×32"
     assert opened.page.evaluate("document.querySelector('video').duration") == pytest.approx(4.0)
     drawn = opened.page.evaluate(
         "[...document.querySelectorAll('canvas')].map(one => "
@@ -258,15 +258,17 @@ def faults(page: Page) -> list[str]:
 
 
 def test_an_hour_opens_in_a_second(open_page: Open, tmp_path: Path) -> None:
-    path, spent = tmp_path / "page.html", list[float]()
+    """Of the browser's work, as other processes may need the cores."""
+    opened, path = open_page(Path(__file__), film=False), tmp_path / "page.html"
     path.write_text(render_page(reports.hour_long(), path))
-    while len(spent) < 3 and min(spent, default=1000) >= 1000:  # other processes may need the cores
-        opened = open_page(path, film=False)
-        opened.wait("document.querySelector('canvas').width > 300")
-        spent.append(opened.page.evaluate("performance.now()"))
-        assert opened.page.locator("canvas").count() == 15
-        opened.errors.clear()  # its film does not exist
-    assert min(spent) < 1000, spent
+    tools = opened.page.context.new_cdp_session(opened.page)
+    tools.send("Performance.enable", {"timeDomain": "threadTicks"})
+    opened.page.goto(path.as_uri())
+    opened.wait("document.querySelector('canvas').width > 300")
+    spent = {one["name"]: one["value"] for one in tools.send("Performance.getMetrics")["metrics"]}
+    assert opened.page.locator("canvas").count() == 15
+    assert 0.01 < spent["TaskDuration"] < 1
+    opened.errors.clear()  # its film does not exist
 
 
 def test_an_index_leads_to_the_pages(page: Path, film: Path, open_page: Open, tmp_path: Path) -> None:

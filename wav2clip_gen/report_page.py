@@ -24,6 +24,7 @@ from wav2clip_gen.report import COLUMNS, INDEX, Curve, FilmReport, Floats, Shown
 
 LEVELS = 999  # steps of a value on the page
 MOST_LANES = 12  # of prompts and images that overlap
+DENSE = 100  # prompts or sections in a lane, from which their texts have no room
 LONGEST = 400  # characters of a prompt on the page
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)  # seconds between times on the axis
 MOST_TICKS = 10
@@ -62,6 +63,7 @@ def render_page(report: FilmReport, out: Path, *, embed: bool = False) -> str:
         sections=[_section(one) for one in report.analysis.mix.sections] if report.analysis else [],
         lanes=(lanes := pack(report.guidance))[:MOST_LANES],
         hidden=sum(map(len, lanes[MOST_LANES:])),
+        dense=DENSE,
         tables=_tables(report),
         command=command(report, out.parent),
         version=__version__,
@@ -198,9 +200,11 @@ def _milliseconds(times: Floats) -> list[float]:
     return [round(float(time), 3) for time in times]
 
 
-def _ticks(duration: float) -> list[float]:
+def _ticks(duration: float) -> list[tuple[float, str]]:
+    """Times on the axis, in seconds and as text."""
     step = next((step for step in TICKS if duration / step <= MOST_TICKS), TICKS[-1])
-    return [number * step for number in range(int(LAST_TICK * duration / step) + 1)]
+    times = [number * step for number in range(int(LAST_TICK * duration / step) + 1)]
+    return [(time, clock(time) if step >= 1 else f"{time:.1f} s") for time in times]
 
 
 def _section(section: Section) -> dict[str, Any]:

@@ -59,9 +59,9 @@
     if (force.dataset.key === key) return;
     force.dataset.key = key;
     force.replaceChildren(...words.map((element) => {
-      const item = document.createElement("li");
-      item.dir = "auto";
-      item.textContent = element.textContent + (element.dataset.weight === "1" ? "" : ` × ${element.dataset.weight}`);
+      const item = document.createElement("li"), text = document.createElement("bdi"), {weight} = element.dataset;
+      text.textContent = element.textContent;
+      item.append(text, weight === "1" ? "" : ` × ${weight}`);
       return item;
     }));
   }
@@ -145,7 +145,7 @@
     if (row.beats) marks(pen, row.beats, x, 0, height, named("--mark"), width, .4);
     pen.fillStyle = pen.strokeStyle = named("--accent");
     if (row.kind === "wave") bars(pen, row, width, y);
-    else curve(pen, row, width, y, row.kind === "line" ? null : y(0), named("--soft"));
+    else curve(pen, row, width, y, named("--soft"));
     if (row.onsets) marks(pen, row.onsets, x, height - 6, height, named("--ink"), width);
   }
 
@@ -165,21 +165,23 @@
     }
   }
 
-  function curve(pen, row, width, y, base, soft) {
-    const {top, bottom} = row, step = width / top.length, at = (place) => (place + .5) * step;
+  function curve(pen, {top, bottom, kind}, width, y, soft) {
+    const step = width / top.length, at = (place) => (place + .5) * step, line = kind === "line";
+    const middle = (place) => y(line && bottom ? (top[place] + bottom[place]) / 2 : top[place]);
     pen.lineWidth = 1.25;
     pen.lineJoin = "round";
-    for (let first = 0, stop; first < top.length; first = stop + 1) {
+    pen.fillStyle = soft;
+    for (let first = 0, stop; first < top.length; first = stop + 1) { // null: a gap
       for (stop = first; stop < top.length && top[stop] !== null; stop++);
       if (stop === first) continue;
-      const line = new Path2D(), area = new Path2D();
-      for (let place = first; place < stop; place++) line.lineTo(at(place), y(top[place]));
-      area.addPath(line);
-      for (let place = stop - 1; place >= first; place--) area.lineTo(at(place), base ?? y((bottom ?? top)[place]));
-      area.closePath();
-      pen.fillStyle = base === null ? pen.strokeStyle : soft;
+      const edge = new Path2D(), area = new Path2D();
+      for (let place = first; place < stop; place++) {
+        edge.lineTo(at(place), middle(place));
+        area.lineTo(at(place), y(top[place]));
+      }
+      for (let place = stop - 1; place >= first; place--) area.lineTo(at(place), y(line ? (bottom ?? top)[place] : 0));
       pen.fill(area);
-      pen.stroke(line);
+      pen.stroke(edge);
     }
   }
 
