@@ -181,6 +181,11 @@ def test_the_command_names_files_from_the_folder_of_the_page(film: Path) -> None
     )
 
 
+def test_the_command_keeps_braces_and_dashes(film: Path, tmp_path: Path) -> None:
+    found = gather(reports.moved(film, tmp_path, "-{seed}.mp4"))
+    assert command(found, tmp_path) == "w2c-gen --from './-{seed}.json' --out './-{{seed}}.again.mp4'"
+
+
 def test_a_film_without_record_shows_what_can_be_measured(film: Path, tmp_path: Path) -> None:
     copy = reports.moved(film, tmp_path)
     copy.with_suffix(".json").unlink()

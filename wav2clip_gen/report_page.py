@@ -102,11 +102,16 @@ def _environment() -> Environment:
 
 def relative_url(path: Path, folder: Path) -> str:
     """The address of a file as seen from a folder; file names are bytes, whatever they are."""
+    seen = _seen_from(folder, path)
+    return seen.as_uri() if seen.is_absolute() else "./" + quote(os.fsencode(seen.as_posix()), safe="/")
+
+
+def _seen_from(folder: Path, path: Path) -> Path:
+    """The path relative to a folder; absolute across drives."""
     try:
-        relative = os.path.relpath(path, folder)
-    except ValueError:  # another drive
-        return path.resolve().as_uri()
-    return "./" + quote(os.fsencode(Path(relative).as_posix()), safe="/")
+        return Path(os.path.relpath(path, folder))
+    except ValueError:
+        return path.resolve()
 
 
 def embedded(film: Path) -> str:
@@ -119,9 +124,10 @@ def command(report: FilmReport, folder: Path) -> str:
     if report.record is None:
         return ""
     again = report.film.with_suffix(f".again{report.film.suffix}")
-    files = [os.path.relpath(path, folder) for path in (report.record, again)]
-    source, target = (shell_word(f"./{file}" if file.startswith("-") else file) for file in files)
-    return f"w2c-gen --from {source} --out {target}"
+    source, target = (str(_seen_from(folder, path)) for path in (report.record, again))
+    target = target.replace("{", "{{").replace("}", "}}")  # which `--out` replaces
+    words = (shell_word(f"./{name}" if name.startswith("-") else name) for name in (source, target))
+    return "w2c-gen --from {} --out {}".format(*words)
 
 
 def shell_word(name: str) -> str:
@@ -224,8 +230,8 @@ def _facts(report: FilmReport) -> list[str]:
     facts = [clock(report.duration), f"{width}×{height}", f"{report.fps:g} fps"]
     if report.analysis and (tempo := report.analysis.mix.features.tempo):
         facts.append(f"{tempo:.0f} beats per minute")
-    if seed := report.settings.run.seed:
-        facts.append(f"seed {seed}")
+    if report.content:
+        facts.append(f"seed {report.settings.run.seed}")
     return facts
 
 

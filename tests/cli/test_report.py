@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from tests import reports
 from tests.cli.refusals import assert_refused
 from tests.conftest import Write
 from wav2clip_gen.cli import render, report
-from wav2clip_gen.models.registry import Models
+from wav2clip_gen.models import registry
+from wav2clip_gen.models.registry import Models, ModelSelection, load_models
 
 QUICK = ["--size", "32x32", "--fps", "4", "--first-steps", "1", "--steps", "1", "--cuts", "2", "--seed", "7"]
 
@@ -81,13 +83,21 @@ def test_without_a_film_nothing_happens() -> None:
     assert_refused(run(), "no film was given", code=2)
 
 
-def test_a_render_writes_the_page_of_its_film(songs: Path) -> None:
+def test_a_render_writes_the_page_of_its_film(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+
+    def load(selection: ModelSelection, **options: Any) -> Models:
+        loaded.append(selection)
+        return load_models(selection, **options)
+
+    monkeypatch.setattr(registry, "load_models", load)
     done = run_render("a.wav", "--report", "--progress", "json")
     assert (done.exit_code, done.stdout) == (0, "a.mp4\n"), done.stderr
     events = [json.loads(line) for line in done.stderr.splitlines()]
     assert [one["path"] for one in events if one["event"] == "page"] == ["a.html"]
     assert 'src="./a.mp4"' in (songs / "a.html").read_text()
     assert not (songs / "index.html").exists()
+    assert len(loaded) == 1
 
 
 def test_several_songs_get_an_index(songs: Path) -> None:
