@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wav2clip_gen import ffmpeg, record
 from wav2clip_gen.analysis import Analysis, analyze, read_labels
+from wav2clip_gen.audio.features import silenced
 from wav2clip_gen.audio.timeline import Timeline, exact_fps
 from wav2clip_gen.audio.track import ENCODER_RATE, Track, open_track
 from wav2clip_gen.config import DESTINATIONS, MIX, Guidance, Settings
@@ -349,7 +350,8 @@ def _waveform(track: Track) -> tuple[Floats, Floats]:
 
 def _parameters(settings: Settings, analysis: Analysis, notes: list[str]) -> tuple[Curve, ...]:
     """The settings that audio modulates, as the film was made with them."""
-    from wav2clip_gen.audio.features import silenced
+    if not settings.maps:
+        return ()
     from wav2clip_gen.synthesis.conditioning import is_silent
     from wav2clip_gen.synthesis.modulation import modulate
 
@@ -362,17 +364,13 @@ def _parameters(settings: Settings, analysis: Analysis, notes: list[str]) -> tup
     if unknown:
         notes.append(f"no curve without its stem: {', '.join(sorted(unknown))}")
     maps = tuple(one for one in settings.maps if one.to not in unknown)
-    if not maps:
-        return ()
-    curves, whole = (
-        modulate(replace(settings, maps=maps), features, analysis.timeline),
-        slice(0, analysis.timeline.frames),
-    )
+    curves = modulate(replace(settings, maps=maps), features, analysis.timeline)
     names = [name for name in dict.fromkeys(one.to for one in maps) if name in DESTINATIONS and name != "prompt"]
     found = [Curve(name, curves.curves[name], _unit(name)) for name in names]
     weights = [(number, one) for number, one in enumerate(curves.prompts, 1) if one.changes]
     if len(weights) > MOST_PROMPT_CURVES:
         notes.append(f"{len(weights) - MOST_PROMPT_CURVES} more prompts have curves")
+    whole = slice(0, analysis.timeline.frames)
     found += [Curve(f"weight of prompt {number}", one.at(whole)) for number, one in weights[:MOST_PROMPT_CURVES]]
     return tuple(found)
 
