@@ -270,6 +270,18 @@ def test_a_film_without_sound_has_a_page(film: Path, tmp_path: Path) -> None:
     assert data_of(page_of(silent)) == {"duration": 4.0, "rows": {}}
 
 
+@pytest.mark.parametrize("seconds", [1.0, 6.0])
+def test_sound_of_another_length_keeps_its_place(seconds: float, film: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "film.mp4"
+    sounds = ["-i", ffmpeg.file_url(film), "-stream_loop", "1", "-t", str(seconds), "-i", ffmpeg.file_url(film)]
+    ffmpeg.run([*sounds, "-map", "0:v", "-map", "1:a", "-c", "copy", ffmpeg.file_url(copy)], purpose="change its sound")
+    wave, onset = data_of(page_of(copy))["rows"].values()
+    assert (len(wave["top"]), len(onset["top"])) == (2400, 16)
+    sound = np.array(wave["top"]) - np.array(wave["bottom"])
+    assert np.flatnonzero(sound > 100)[-1] == pytest.approx(2400 * min(seconds, 4) / 4, abs=60)
+    assert onset["top"].count(None) == pytest.approx(max(0, 4 - seconds) * 4, abs=1)
+
+
 def test_missing_weights_leave_the_labels_out(film: Path, tmp_path: Path) -> None:
     def refuse(*_: Any, **__: Any) -> Models:
         raise WeightsError("clip is missing", hint="")

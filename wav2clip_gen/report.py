@@ -40,10 +40,10 @@ INDEX = "w2c-gen, index of films"  # in the page that leads to several films, so
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Values over time: one for each frame, or evenly spread over the film; NaN where there is none."""
+    """Values over time; NaN where there is none."""
 
     name: str
-    values: Floats
+    values: Floats  # one for each frame; with `lower`, any number, evenly spread over the film
     unit: str = ""
     lower: Floats | None = None  # the other edge of a band; None: a line
     scale: tuple[float, float] | None = None  # of the drawing; None: from the least to the greatest value
@@ -221,7 +221,7 @@ def gather(
     return replace(
         found,
         analysis=analysis,
-        waveform=_waveform(track),
+        waveform=_waveform(track, found.duration),
         parameters=_parameters(settings, analysis, notes),
         notes=tuple(notes),
     )
@@ -332,19 +332,20 @@ def _plan_stems(track: Track, found: FilmReport, notes: list[str]) -> StemPlan |
         return None
 
 
-def _waveform(track: Track) -> tuple[Floats, Floats]:
-    """The least and the greatest sample of the mono signal in each of `COLUMNS` columns, or fewer."""
-    length = track.length_at(ENCODER_RATE)
-    columns = min(COLUMNS, length)
-    low, high, position = np.zeros(columns), np.zeros(columns), 0
+def _waveform(track: Track, duration: float) -> tuple[Floats, Floats]:
+    """The least and the greatest sample of the mono signal in each of `COLUMNS` columns, or fewer, of the film."""
+    length = max(1, round(duration * ENCODER_RATE))
+    columns, position = min(COLUMNS, length), 0
+    low, high = np.zeros(columns), np.zeros(columns)
     for block in track.mono_blocks(ENCODER_RATE):
-        if len(block):
-            owners = (position + np.arange(len(block))) * columns // length
+        shown = block[: max(0, length - position)]
+        if len(shown):
+            owners = (position + np.arange(len(shown))) * columns // length
             starts = np.flatnonzero(np.diff(owners, prepend=-1))
             at = owners[starts]
-            low[at] = np.minimum(low[at], np.minimum.reduceat(block, starts))
-            high[at] = np.maximum(high[at], np.maximum.reduceat(block, starts))
-            position += len(block)
+            low[at] = np.minimum(low[at], np.minimum.reduceat(shown, starts))
+            high[at] = np.maximum(high[at], np.maximum.reduceat(shown, starts))
+        position += len(block)
     return low, high
 
 

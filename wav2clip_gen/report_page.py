@@ -179,12 +179,14 @@ def _rows(report: FilmReport) -> list[Row]:
     for picture, values in report.similarity.items():
         if np.isfinite(values).any():
             curves.append((Curve(f"similarity {picture}".strip(), values), {"kind": "line"}))
-    return [_row(f"row{number}", *one) for number, one in enumerate(curves)]
+    return [_row(f"row{number}", *one, report.frames) for number, one in enumerate(curves)]
 
 
-def _row(key: str, curve: Curve, extra: dict[str, Any]) -> Row:
-    low, high = thin(curve.values)
-    low = low if curve.lower is None else curve.lower
+def _row(key: str, curve: Curve, extra: dict[str, Any], frames: int) -> Row:
+    if curve.lower is None:
+        low, high = thin(np.pad(curve.values[:frames], (0, max(0, frames - len(curve.values))), constant_values=np.nan))
+    else:
+        low, high = curve.lower, curve.values
     least, most = curve.scale or (float(np.nanmin(low)), float(np.nanmax(high)))
     if most - least < 1e-9:
         least, most = least - 0.5, most + 0.5
