@@ -106,7 +106,11 @@ def test_the_page_has_all_curves_over_one_time(film: Path, tmp_path: Path) -> No
 
 def test_the_foot_has_settings_hashes_versions_and_reactivity(film: Path, tmp_path: Path) -> None:
     copy = reports.moved(film, tmp_path)
-    measured = {"correlation": {"value": 0.61, "chance": 0.09, "chance_99": 0.13}, "alignment": {"value": None}}
+    measured = {
+        "correlation": {"value": 0.61, "chance": 0.09, "chance_99": 0.13},
+        "alignment": {"value": None},
+        "reason": "it stands still",
+    }
     reports.change_record(copy, reactivity=measured)
     page = page_of(copy)
     recorded = json.loads(copy.with_suffix(".json").read_text())
@@ -114,7 +118,7 @@ def test_the_foot_has_settings_hashes_versions_and_reactivity(film: Path, tmp_pa
         assert text in page
     assert '<dt>run.seed</dt><dd dir="auto">7</dd>' in page
     assert ">0.61, by chance up to 0.09 (95 %), 0.13 (99 %)<" in page
-    assert ">cannot be measured<" in page
+    assert ">cannot be measured: it stands still<" in page
     assert 'value="w2c-gen --from film.json --out film.again.mp4"' in page
 
 

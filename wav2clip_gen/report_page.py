@@ -299,7 +299,7 @@ def _sync(sync: dict[str, Any]) -> Table:
 def _reactivity(measured: dict[str, Any]) -> Table:
     """How well the picture follows the sound, where that was measured."""
     names = {"correlation": "correlation of change and onsets", "alignment": "peaks of change at onsets (AV-Align)"}
-    rows = []
+    rows, reason = [], measured.get("reason")
     for key, name in names.items():
         found = _dict(measured.get(key))
         value, *chance = (found.get(part) for part in ("value", "chance", "chance_99"))
@@ -308,5 +308,5 @@ def _reactivity(measured: dict[str, Any]) -> Table:
             by_chance = f", by chance up to {' (95 %), '.join(shown)} (99 %)" if len(shown) == 2 else ""
             rows.append((name, f"{value:.2f}{by_chance}"))
         elif found:
-            rows.append((name, "cannot be measured"))
+            rows.append((name, f"cannot be measured: {reason}" if reason else "cannot be measured"))
     return rows
