@@ -56,6 +56,7 @@ bench: $(READY)  ## measure speed and memory; writes tests/benchmarks/results.md
 samples: $(READY)  ## remake the pictures and the film that the README shows; those of held-out sounds if DATA is there
 	$(BIN)/python samples/make_samples.py
 	$(BIN)/python samples/make_presets.py
+	$(BIN)/python samples/make_pages.py
 	$(BIN)/python samples/make_sounds.py $(if $(wildcard $(DATA)),--data $(DATA))
 
 weights: $(READY)  ## train the small family from DATA (hours); resumes where it was stopped

@@ -34,6 +34,9 @@ def test_the_wheel_carries_weights_presets_and_architectures(wheel: Path) -> Non
     assert "wav2clip_gen/weights/mini/words.txt.gz" in names
     assert "wav2clip_gen/weights/manifest.yaml" in names
     assert "wav2clip_gen/presets/draft.yaml" in names
+    assert {
+        f"wav2clip_gen/templates/{name}" for name in ("index.html", "report.css", "report.html", "report.js")
+    } <= names
     assert "wav2clip_gen/models/architectures/w2c-mini.json" in names
     assert not [name for name in names if name.startswith(("tests/", "samples/"))]
 

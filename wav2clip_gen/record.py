@@ -158,15 +158,40 @@ def read(path: Path, weights_dir: Path | None = None, demucs_repo: Path | None =
     Raises:
         SettingsError: It is no run record, or one of a later version.
     """
-    try:
+    with malformed_refused(path):
+        return _replay(load(path), path, weights_dir, demucs_repo)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a run record.
+
+    Raises:
+        SettingsError: It is none, or one of a later version.
+    """
+    with malformed_refused(path):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["w2c-gen"]["format"] != FORMAT:
             raise SettingsError(f"{path}: written by another version of w2c-gen", hint="update w2c-gen")
-        return _replay(content, path, weights_dir, demucs_repo)
+        return dict(content)
+
+
+@contextmanager
+def malformed_refused(path: Path) -> Iterator[None]:
+    """Turn what goes wrong inside, where a run record is read, into a SettingsError."""
+    try:
+        yield
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror})", hint="give the JSON next to a film") from None
     except (AttributeError, KeyError, TypeError, ValueError):
         raise SettingsError(f"{path}: not a run record of w2c-gen", hint="give the JSON next to a film") from None
+
+
+def recorded_settings(content: dict[str, Any], folder: Path) -> Settings:
+    """The settings in a run record in `folder`; the paths of stems and images are as seen from here."""
+    files = {name: folder / stem["path"] for name, stem in content.get("stems", {}).items() if stem["path"]}
+    given = {"stem_files": [f"{name}={file}" for name, file in files.items()]}
+    settings = Settings.from_record(content["settings"] | given)
+    return settings.with_image_files(lambda file: str(folder / file))
 
 
 def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demucs_repo: Path | None) -> Replay:
@@ -174,9 +199,7 @@ def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demuc
     folder, track = path.parent, content["track"]
     stems = content.get("stems", {})
     stem_files = {name: folder / stem["path"] for name, stem in stems.items() if stem["path"]}
-    given = {"stem_files": [f"{name}={file}" for name, file in stem_files.items()]}
-    settings = Settings.from_record(content["settings"] | given)
-    settings = settings.with_image_files(lambda file: str(folder / file))
+    settings = recorded_settings(content, folder)
     repo = content.get("demucs_repo")
     demucs_repo = demucs_repo or (folder / repo if repo else None)
     components = select_models(settings.run, weights_dir).components

@@ -183,6 +183,9 @@ class Listener:
     def show_film(self, film: Film) -> None:
         """Show a finished film."""
 
+    def show_page(self, page: Path) -> None:
+        """Show where the page of a film, or of several, was written."""
+
     def show_storyboard(self, storyboard: Storyboard) -> None:
         """Show a finished storyboard."""
 
@@ -234,6 +237,9 @@ class PlainListener(Listener):
     def show_film(self, film: Film) -> None:
         for line in describe_film(film):
             self._print(line)
+
+    def show_page(self, page: Path) -> None:
+        self._print(f"page {page}")
 
     def show_estimate(self, estimate: Estimate) -> None:
         memory = f", {gigabytes(estimate.memory)} of memory" if estimate.memory else ""
@@ -289,6 +295,9 @@ class JsonListener(Listener):
 
     def show_film(self, film: Film) -> None:
         self._print("film", **asdict(film))
+
+    def show_page(self, page: Path) -> None:
+        self._print("page", path=page)
 
     def show_storyboard(self, storyboard: Storyboard) -> None:
         self._print("storyboard", **asdict(storyboard))

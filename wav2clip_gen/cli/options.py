@@ -176,6 +176,9 @@ OTHERS = (
     _other("skip_existing", bool, "Output", "Skip tracks whose film exists.", everyday=True),
     _other("storyboard", bool, "Output", "Instead of a video, write a PNG with one quickly generated picture for each "
         "section of the song.", everyday=True),
+    _other("report", bool, "Output", "Also write a page for each video, NAME.html: sound, prompts and settings over "
+        "time.", everyday=True),
+    _other("embed", bool, "Output", "Put the video into its page, so that the page can be moved alone."),
     _other("frames_dir", Path, "Output", "Also write all frames to this folder, as PNG.", metavar="DIR"),
     _other("stems", str, "Stems", f"Stems that guide the picture instead of the whole song: {STEM_NAMES}.",
         metavar="NAME,NAME", everyday=True),
@@ -254,15 +257,16 @@ def stems_option(meaning: str) -> Any:
     return typer.Option("--stems", metavar="NAME,NAME", rich_help_panel="Stems", help=f"{meaning}: {STEM_NAMES}.")
 
 
-def with_options(*names: str, everyday: bool = False) -> Callable[[AnyCommand], AnyCommand]:
+def with_options(*names: str, everyday: bool = False, inputs: Any = INPUTS) -> Callable[[AnyCommand], AnyCommand]:
     """Give a command the INPUT argument and these options, which it receives by its `**` parameter.
 
     Args:
         names: Names of `OPTIONS`.
         everyday: Whether its help hides all options that are not everyday, and deprecated names are accepted.
+        inputs: The argument, if it is another one.
     """
     hide = everyday and COMPLETE not in os.environ
-    shared = [_parameter("inputs", Annotated[list[Path] | None, INPUTS], None)]
+    shared = [_parameter("inputs", Annotated[list[Path] | None, inputs], None)]
     shared += [OPTIONS[name].parameter(hidden=hide and not OPTIONS[name].everyday) for name in names]
     if everyday:
         for old, new in DEPRECATED.items():

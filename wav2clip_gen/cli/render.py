@@ -13,6 +13,7 @@ import typer
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import COMMANDS, INTERRUPTED
 from wav2clip_gen.cli.batch import Batch
+from wav2clip_gen.cli.report import Pages
 from wav2clip_gen.config import Settings, family_settings, settings_from
 from wav2clip_gen.errors import SettingsError
 
@@ -60,6 +61,7 @@ def render(**given: Any) -> None:
     Wav2CLIP embeds each moment of the track in CLIP's space, and VQGAN-CLIP optimizes each frame towards the embedding.
     """
     from wav2clip_gen.cli import console
+    from wav2clip_gen.job import name_film
 
     debug, progress = given["debug"], given["progress"]
     with console.errors_shown(debug=debug):
@@ -68,22 +70,27 @@ def render(**given: Any) -> None:
             replay = _read_record(given)
             sources, settings = _merge(given, changes, replay)
         _refuse_contradictions(given, settings)
+        pages = Pages.of(given)
         prepare = _preparation(given, replay)
         _refuse_same_names(sources, (given["out"] or "{stem}.mp4", given["frames_dir"], given["keep_stems"]), settings)
         batch = Batch(sources, _what_is_done(given, settings), debug)
         wanted = _skip_existing(batch, given, settings)
     listener, loader = console.listener(progress.value if progress else None), ModelLoader()
-    jobs = _check(batch, wanted, prepare, fetch=given["fetch"])
+    jobs = _check(batch, wanted, prepare, pages, fetch=given["fetch"])
+    with console.errors_shown(debug=debug):
+        pages.check(jobs.values(), [name_film(given["out"], track, settings) for track in batch.skipped])
     if jobs and given["fetch"]:
         with console.errors_shown(debug=debug):
             jobs = _fetch_models(jobs, settings, given["weights_dir"])
     for number, (source, job) in enumerate(jobs.items(), 1):
         place = f"{number}/{len(jobs)}" if len(sources) > 1 else ""
         with batch.attempt(source):
-            _make(job, listener, loader, place=place, dry_run=given["dry_run"])
+            _make(job, listener, loader, pages, place=place, dry_run=given["dry_run"])
             batch.made.append(source)
         if batch.interrupted:
             break
+    with console.errors_shown(debug=debug):
+        pages.write_index(listener)
     listener.show_batch(batch)
     raise typer.Exit(batch.code)
 
@@ -169,7 +176,9 @@ def _skip_existing(batch: Batch, given: dict[str, Any], settings: Settings) -> d
     return {track: left for track, left in missing.items() if left}
 
 
-def _check(batch: Batch, wanted: dict[Path, Settings], prepare: Callable[..., Job], *, fetch: bool) -> dict[Path, Job]:
+def _check(
+    batch: Batch, wanted: dict[Path, Settings], prepare: Callable[..., Job], pages: Pages, *, fetch: bool
+) -> dict[Path, Job]:
     """Check all tracks before the first is rendered: the jobs of those without an error.
 
     A job holds no sound, and no track is opened again for its film.
@@ -184,6 +193,7 @@ def _check(batch: Batch, wanted: dict[Path, Settings], prepare: Callable[..., Jo
             outs = {film.out for film in films(job)}
             if twice := outs & taken:  # as of song.wav and song.vocals.wav with the layout separate
                 raise SettingsError(f"two films would be {twice.pop()}", hint="use another --out for one of the tracks")
+            pages.check_job(job)
             taken |= outs
             jobs[source] = job
         if batch.interrupted:
@@ -205,8 +215,8 @@ def _fetch_models(jobs: dict[Path, Job], settings: Settings, weights_dir: Path |
     return fetched
 
 
-def _make(job: Job, listener: Listener, loader: ModelLoader, *, place: str, dry_run: bool) -> None:
-    """Make the films or the storyboard of a track, or estimate their cost; paths go to stdout.
+def _make(job: Job, listener: Listener, loader: ModelLoader, pages: Pages, *, place: str, dry_run: bool) -> None:
+    """Make the films, with their pages, or the storyboard of a track, or estimate their cost; paths go to stdout.
 
     `place`: which of several tracks it is, as in 3/30.
     """
@@ -234,5 +244,6 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, *, place: str, dry_
             for film in render_job(job, load=loader, stop=stop, on_progress=show):
                 listener.show_film(film)
                 listener.print_path(film.path)
+                pages.write(film, job, loader, listener, show)
     if stop():
         raise typer.Exit(INTERRUPTED)
