@@ -33,7 +33,7 @@ test: $(READY)  ## the quick suite: no network, a few minutes on two cores
 	$(PYTEST)
 
 test-slow: $(READY)  ## the slow tests: wheel, training, published sizes
-	$(PYTEST) -m slow
+	$(PYTEST) --dist worksteal -m slow
 
 test-all: test test-slow  ## both
 
