@@ -100,7 +100,7 @@ def test_a_disk_that_is_full_when_painting_keeps_what_reached_it(
     if overwrite:
         make()
     before = {path: path.read_bytes() for path in out.parent.iterdir()}
-    break_ffmpeg(out, "rawvideo*rgb24", monkeypatch)
+    break_ffmpeg(out, "rawvideo*rgb24*32x32", monkeypatch)
     with pytest.raises(VideoError, match=r"could not write .*film\.mp4: .* No space left"):
         make(overwrite=overwrite)
     assert {path: path.read_bytes() for path in out.parent.iterdir()} == before

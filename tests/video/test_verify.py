@@ -63,9 +63,12 @@ def test_leading_silence_and_steady_tones_are_measured(save: Save, film: Film) -
     tone = (0.5 * np.sin(2 * np.pi * 220 * time))[:, None].astype(np.float32)
     late = noise(2.0)
     late[:66_150] = 0
-    for song in (tone, late):
-        path = save("song.wav", song)
-        assert verify(mux_unchecked(film(24), path), open_track(path)) == pytest.approx(0, abs=0.001)
+    for song in (tone, late, 0.2 * np.roll(tone, 1000), tone[:22_050]):
+        path = save("song.wav", song.astype(np.float32))
+        frames, seconds = math.ceil(12 * len(song) / 44_100), len(song) / 44_100
+        assert verify(mux_unchecked(film(frames), path), open_track(path), frames, seconds) == pytest.approx(
+            0, abs=0.001
+        )
 
 
 @pytest.mark.parametrize("seconds", [0.11, 0.12, 0.2, 0.3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from wav2clip_gen.errors import VideoError
 
 COMPARED_SECONDS = 3  # of sound, correlated with the song at each spot
 SPOTS = ("start", "middle", "end")
+MAX_RATE = 96_000  # Hz, at which sounds are compared
 MAX_LAG_SECONDS = 0.5  # the largest offset that can be measured
 MIN_SECONDS = 0.1  # of sound, for an offset to be measurable
 SOUND_END = 0.05  # s by which copied sound may end earlier: some containers do not tell how long the last packet is
@@ -154,30 +156,30 @@ def measure_offsets(film: Track, song: Track) -> tuple[float | None, ...]:
         VideoError: The film has another sound there.
     """
     spots = _find_spots(song)
-    margin = MAX_LAG_SECONDS + 1 / song.sample_rate
-    places = [(start / song.sample_rate, samples.shape[1] / song.sample_rate) for start, samples in spots]
-    spans = [(max(0.0, start - margin), start + length + margin) for start, length in places]
-    found = _read_spans(film, spans)
+    margin = math.ceil(MAX_LAG_SECONDS * song.sample_rate)
+    spans = [(max(0, start - margin), start + samples.shape[1] + margin) for start, samples in spots]
+    excerpts = _read_spans(film, [(first / song.sample_rate, stop / song.sample_rate) for first, stop in spans])
     return tuple(
-        _offset(spot, film, heard, song, expected=place[0] - span[0])
-        for spot, heard, place, span in zip(spots, found, places, spans, strict=True)
+        _offset(spot, song, excerpt, film, expected=(spot[0] - first) / song.sample_rate)
+        for spot, excerpt, (first, _) in zip(spots, excerpts, spans, strict=True)
     )
 
 
-def _offset(spot: tuple[int, Samples], film: Track, heard: Samples, song: Track, *, expected: float) -> float | None:
-    """By how many seconds a spot of the song begins later in `heard` than `expected`."""
+def _offset(spot: tuple[int, Samples], song: Track, excerpt: Samples, film: Track, *, expected: float) -> float | None:
+    """By how many seconds a spot of the song begins later in an excerpt of the film than `expected`."""
     start, samples = spot
     if samples.shape[1] < MIN_SECONDS * song.sample_rate:
         return None
-    reach, correlation = round(MAX_LAG_SECONDS * ENCODER_RATE), 0.0
+    # at their own rate where that is moderate, as a fraction of a sample matters to a tone
+    rate = song.sample_rate if song.sample_rate == film.sample_rate <= MAX_RATE else ENCODER_RATE
+    at, reach, correlation = round(expected * rate), round(MAX_LAG_SECONDS * rate), 0.0
     for channel in (None, *range(song.channels)):  # the mean may be next to nothing where channels oppose each other
-        wanted, found = _mono(samples, channel, song.sample_rate), _mono(heard, channel, film.sample_rate)
+        wanted, found = _mono(samples, channel, song, rate), _mono(excerpt, channel, film, rate)
         if not (np.abs(wanted) > SILENCE).any():
             continue
-        at = round(expected * ENCODER_RATE)
-        lag, correlation = _best_lag(np.clip(wanted, -1, 1), found, at, reach)
+        lag, correlation = _best_lag(wanted, found, at, reach)
         if correlation >= MIN_CORRELATION:
-            return lag / ENCODER_RATE - (expected - at / ENCODER_RATE)
+            return lag / rate
     raise VideoError(
         f"the sound of {film.path} at {start / song.sample_rate:.3f} s is not that of {song.path} "
         f"(correlation {correlation:.2f})",
@@ -241,12 +243,13 @@ def _part(block: Samples, position: int, start: int, stop: int) -> Samples:
     return block[:, max(start - position, 0) : max(stop - position, 0)]
 
 
-def _mono(samples: Samples, channel: int | None, rate: int) -> Mono:
-    """The channels' mean, or one channel, at `ENCODER_RATE`."""
+def _mono(samples: Samples, channel: int | None, track: Track, rate: int) -> Mono:
+    """The mean of a track's channels, or one channel, at `rate`; clipped, as damaged files decode to huge peaks."""
     import soxr
 
+    samples = np.clip(samples, -1, 1)
     mono = samples.mean(axis=0, dtype=np.float32) if channel is None else samples[channel]
-    return soxr.resample(mono, rate, ENCODER_RATE)
+    return soxr.resample(mono, track.sample_rate, rate)
 
 
 def _best_lag(song: Mono, film: Mono, expected: int, reach: int) -> tuple[int, float]:
