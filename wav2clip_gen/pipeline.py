@@ -122,7 +122,9 @@ def render_job(
         stems = load_stems(job, stages)
         parameters, conditioning, onsets = condition_films(job, stems, models, stages)
         for film, claimed, pictures_of_film in zip(made, claims, conditioning, strict=True):
-            yield _render_film(film, claimed, models, pictures_of_film, parameters, onsets, stop=stop, stages=stages)
+            yield _render_film(
+                film, claimed, models, pictures_of_film, parameters, onsets=onsets, stop=stop, stages=stages
+            )
             if stop():
                 return
 
@@ -159,8 +161,8 @@ def _render_film(
     models: Models,
     conditioning: Mapping[str, Conditioning],
     parameters: ParameterCurves,
-    onsets: Onsets,
     *,
+    onsets: Onsets,
     stop: Callable[[], bool],
     stages: StageClock,
 ) -> Film:

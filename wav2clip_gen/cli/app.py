@@ -16,6 +16,7 @@ COMMANDS = {
     "analyze": "analyze a track: curves, beats, sections, nearest words",
     "doctor": "check the installation",
     "evaluate": "evaluate a family of models on held-out data",
+    "score": "measure how a film follows its song: sync, beat, flicker",
     "train": "train the models of the small family: vqgan, clip, wav2clip",
     "weights": "list, download, verify and remove published weights",
 }

@@ -99,7 +99,7 @@ def show_table(table: Table) -> None:
     if not stdout.is_terminal:
         typer.echo(f"## {table.title}\n\n{markdown(table)}\n")
         return
-    drawn = RichTable(*table.header, title=table.title, title_justify="left", caption_justify="left")
+    drawn = RichTable(*table.header, title=escape(table.title), title_justify="left", caption_justify="left")
     drawn.caption = "\n".join(escape(note) for note in table.notes)
     for row in table.rows:
         drawn.add_row(*(escape(cell) for cell in row))

@@ -4,13 +4,13 @@ Two measures, each at a tolerance of one frame: the correlation of visual change
 intersection over union of the peaks of visual change and the onsets (G. Yariv et al., "Diverse and Aligned
 Audio-to-Video Generation via Text-to-Video Model Adaptation", 2023).
 
-Visual change is the mean absolute difference of neighbouring frames. AV-Align is published with optical flow; by OpenCV's
-Farneback that misses flashes in a picture that drifts (correlation 0.13, and 0.86 by differences), while differences see
-pulses of zoom and pan as well as flow does (0.82 and 0.86; 0.86 and 0.87).
+Visual change is the mean absolute difference of neighbouring frames. AV-Align is published with optical flow; OpenCV's
+(Farneback) misses flashes in a picture that drifts (correlation 0.13, against 0.86 by differences), and differences see
+pulses of zoom and pan as well as flow does (0.82 against 0.86, and 0.86 against 0.87).
 
-Chance is what the film reaches with its sound shifted in time. Besides the shift of the whole, each second is shifted by
-up to a second of its own: a steady beat that is shifted by whole beats is in sync again, and chance would be as good as
-any film (0.87 of 0.87 for flashes at 120 beats per minute).
+Chance is what the film reaches with its sound shifted in time. Besides the shift of the whole, each second is shifted
+by up to a second of its own: a steady beat that is shifted by whole beats is in sync again, and chance would be as good
+as any film (0.87 of 0.87 for flashes at 120 beats per minute).
 """
 
 from __future__ import annotations
@@ -180,10 +180,16 @@ def find_peaks(change: Floats) -> Indices:
 
 
 def alignment(peaks: Indices, onsets: Indices) -> float:
-    """AV-Align: onsets with a peak within one frame, over all onsets and peaks."""
-    if not len(peaks) or not len(onsets):
-        return 0.0
-    places = np.searchsorted(peaks, onsets)
-    near = [np.abs(peaks[np.clip(places + side, 0, len(peaks) - 1)] - onsets) for side in (-1, 0)]
-    both = int((np.minimum(*near) <= max(LAGS)).sum())
-    return both / (len(peaks) + len(onsets) - both)
+    """AV-Align: pairs of an onset and a peak within `LAGS`, over all onsets and peaks, both ascending.
+
+    Each belongs to one pair at most; the published code counts a peak for each onset near it, and can exceed 1.
+    """
+    some, others, both = peaks.tolist(), onsets.tolist(), 0
+    while some and others:
+        gap = some[-1] - others[-1]
+        both += gap in LAGS
+        if gap >= min(LAGS):
+            some.pop()
+        if gap <= max(LAGS):
+            others.pop()
+    return both / max(len(peaks) + len(onsets) - both, 1)
