@@ -71,8 +71,9 @@ def _sound(film: Path, facts: FilmFacts) -> Track:
 
 
 def _common_seconds(facts: FilmFacts) -> float:
-    """Seconds with both picture and sound; those of the picture where a film has no sound."""
-    return min(facts.picture_seconds, facts.sound_seconds or facts.picture_seconds)
+    """Seconds with both picture and sound; those of the picture where a film has no sound, or all but a frame of it."""
+    short = 0 < facts.sound_seconds < facts.picture_seconds - 1 / facts.fps
+    return facts.sound_seconds if short else facts.picture_seconds
 
 
 def _offsets(sound: Track, song: Track) -> tuple[float | None, ...]:
