@@ -88,9 +88,10 @@ def places() -> Iterator[tuple[Path, Path]]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.slow  # numba compiles for 20 s
 @pytest.mark.parametrize("home", ["", "/"])  # as in `docker run --user 4242`, which sets HOME to /
 def test_a_user_without_a_home_gets_a_film(home: str, places: tuple[Path, Path]) -> None:
-    """Stems are cached among the temporary files. A process each, 4 s: imports, stems and film."""
+    """Stems are cached among the temporary files. A process each: imports, stems and film."""
     films, temporary = places
     song = shutil.copy(SAMPLES / "sounds" / "bell.ogg", films / "bell.ogg")
     stems = ("--stems", "drums", "--separator", "dsp")
@@ -113,9 +114,9 @@ exec "$@"
 """  # a folder becomes /mnt, and nothing else can be written to
 
 
-@pytest.mark.parametrize("here", ["/", "/mnt"])
+@pytest.mark.parametrize("here", ["/", pytest.param("/mnt", marks=pytest.mark.slow)])
 def test_where_only_the_folder_for_films_can_be_written_to(here: str, tmp_path: Path) -> None:
-    """A film if that is the current folder, else one sentence; a process each, 1 and 4 s."""
+    """A film if that is the current folder, else one sentence; 1 s, and 20 s in which numba compiles."""
     isolated = ["unshare", "--mount", "sh", "-c", ONLY_MNT, "sh", str(tmp_path)]
     if not shutil.which("unshare") or subprocess.run([*isolated, "/", "true"], check=False).returncode:
         pytest.skip("only root can make folders read-only, with unshare and mount")

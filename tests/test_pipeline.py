@@ -8,7 +8,7 @@ import shutil
 import weakref
 from collections import Counter
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from PIL import Image
 from tests.conftest import SAMPLES, Write, condition_job
 from wav2clip_gen import ffmpeg, record
 from wav2clip_gen.audio.decode import DecodedTrack, decode
+from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.track import Samples, Track, open_track
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError, W2CError
@@ -111,6 +112,9 @@ def test_the_record_holds_what_was_done_and_measured(made: Made) -> None:
     assert len(content["frames"]["loss"]) == len(content["frames"]["similarity"]) == made.film.frames == 6
     assert content["sync"]["frames"] == 6
     assert abs(content["sync"]["offset_seconds"]) < 0.005
+    nothing = {"value": None, "chance": None, "chance_99": None}
+    reason = "the film is shorter than 8 frames"
+    assert content["reactivity"] == {"correlation": nothing, "alignment": nothing, "reason": reason}
     assert set(content["seconds"]) == {"load", "analyze", "optimize", "mux", "verify", "film"}
     assert content["track"]["path"] == "song.wav"
 
@@ -240,6 +244,29 @@ def test_prompts_change_the_film_and_no_steps_still_make_one(made: Made, render_
     assert frame_values(still)["loss"] == [None] * 6
 
 
+def test_a_film_that_onsets_move_follows_the_beat(mini: Models, small: Settings, tmp_path: Path) -> None:
+    """Also as far as it got when it is stopped."""
+    quick = {"picture": {"fps": 12}, "painting": {"steps": 0}, "sound": {"duration": 6}}
+    films = list[Film]()
+    for maps, frames in ((["onset:zoom=0.5"], 72), (["onset:zoom=0.5"], 40), ([], 72)):
+        job = prepare(SAMPLES / "africa.ogg", tmp_path / f"{len(films)}.mp4", small.merged({**quick, "maps": maps}))
+        done = list[Progress]()
+        films += render_job(
+            job, load=lambda *_, **__: mini, on_progress=done.append,
+            stop=lambda: sum(one.stage == "optimize" for one in done) > frames,  # noqa: B023 - called before the next
+        )  # fmt: skip
+    moved, stopped, still = films
+    assert (moved.frames, stopped.frames, stopped.partial) == (72, 40, True)
+    for film in (moved, stopped):
+        found = film.reactivity.correlation
+        assert found.value
+        assert found.chance_99
+        assert found.value > 0.45
+        assert 0.1 < found.chance_99 < found.value
+        assert json.loads(film.record.read_text())["reactivity"] == asdict(film.reactivity)
+    assert still.reactivity.reason == "the picture stands still"
+
+
 # Decoding
 
 
@@ -361,14 +388,18 @@ def test_a_film_never_replaces_its_own_track(made: Made, quick: Settings) -> Non
 def test_no_decoded_audio_is_held_while_frames_are_optimized(
     mini: Models, quick: Settings, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded: list[weakref.ref[DecodedTrack]] = []
+    decoded: list[weakref.ref[DecodedTrack | Features]] = []
 
-    def remembered(*arguments: Any) -> DecodedTrack:
-        signal = decode(*arguments)
-        decoded.append(weakref.ref(signal))
-        return signal
+    def remembering(function: Callable[..., DecodedTrack | Features]) -> Callable[..., DecodedTrack | Features]:
+        def remembered(*arguments: Any) -> DecodedTrack | Features:
+            found = function(*arguments)
+            decoded.append(weakref.ref(found))
+            return found
 
-    monkeypatch.setattr("wav2clip_gen.pipeline.decode", remembered)
+        return remembered
+
+    monkeypatch.setattr("wav2clip_gen.pipeline.decode", remembering(decode))
+    monkeypatch.setattr("wav2clip_gen.pipeline.measure", remembering(measure))
     alive: list[int] = []
 
     def follow(progress: Progress) -> None:
@@ -378,5 +409,5 @@ def test_no_decoded_audio_is_held_while_frames_are_optimized(
 
     mapped = quick.merged({"maps": ["onset:zoom=0.1"]})
     render(made.song, tmp_path / "film.mp4", mapped, family=mini, on_progress=follow)
-    assert decoded
+    assert len(decoded) == 2
     assert set(alive) == {0}

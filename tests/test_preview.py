@@ -382,6 +382,7 @@ def test_a_film_is_timed_by_two_short_ones(
 
     for name in ("mux", "verify_film"):
         monkeypatch.setattr(preview, name, join)
+    monkeypatch.setattr(preview, "visual_change", lambda _: None)
     monkeypatch.setattr(FilmWriter, "write", write)
     monkeypatch.setattr(FilmWriter, "__exit__", lambda *_: None)
     monkeypatch.setattr(preview, "TIMED_FILM", 5.0)

@@ -240,7 +240,9 @@ class Stream:
 
     @property
     def step(self) -> Fraction:
-        """Seconds from one packet to the next, where that is regular."""
+        """Seconds from one packet to the next; the mean where that is not regular."""
+        if not self.regular:
+            return (self.last - self.first) * self.time_base / (self.packets - 1)
         return (self._step or self.ticks) * self.time_base
 
     @property

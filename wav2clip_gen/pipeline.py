@@ -25,6 +25,7 @@ from wav2clip_gen.video.claim import Claim, claim, claim_folder
 from wav2clip_gen.video.frames import clear_frames
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
+from wav2clip_gen.video.reactivity import Onsets, measure_reactivity, visual_change
 from wav2clip_gen.video.verify import verify_film
 from wav2clip_gen.video.writer import FilmWriter
 
@@ -119,17 +120,19 @@ def render_job(
             if claimed.leftover:
                 stages.report(message=f"note: {claimed.leftover}")
         stems = load_stems(job, stages)
-        parameters, conditioning = condition_films(job, stems, models, stages)
+        parameters, conditioning, onsets = condition_films(job, stems, models, stages)
         for film, claimed, pictures_of_film in zip(made, claims, conditioning, strict=True):
-            yield _render_film(film, claimed, models, pictures_of_film, parameters, stop=stop, stages=stages)
+            yield _render_film(
+                film, claimed, models, pictures_of_film, parameters, onsets=onsets, stop=stop, stages=stages
+            )
             if stop():
                 return
 
 
 def condition_films(
     job: Job, stems: Mapping[str, Track], models: Models, stages: StageClock
-) -> tuple[ParameterCurves, list[dict[str, Conditioning]]]:
-    """The parameter curves of a job, and for each of its films the conditioning of its pictures by caption.
+) -> tuple[ParameterCurves, list[dict[str, Conditioning]], Onsets]:
+    """The parameter curves of a job, for each of its films the conditioning of its pictures by caption, and its onsets.
 
     Nothing else of the audio is kept while frames are optimised: embeddings and decoded signals may be large.
     """
@@ -149,7 +152,7 @@ def condition_films(
         for film in films(job)
     ]
     note_silent_stems((one for film in conditioning for one in film.values()), stages)
-    return parameters, conditioning
+    return parameters, conditioning, Onsets.of(audio.features[MIX], job.timeline.fps)
 
 
 def _render_film(
@@ -159,6 +162,7 @@ def _render_film(
     conditioning: Mapping[str, Conditioning],
     parameters: ParameterCurves,
     *,
+    onsets: Onsets,
     stop: Callable[[], bool],
     stages: StageClock,
 ) -> Film:
@@ -187,6 +191,7 @@ def _render_film(
             sync = verify_film(
                 claimed.film, frames=len(frames), fps=done.timeline.fps, duration=done.track.duration, sound=done.track
             )
+            reactivity = measure_reactivity(visual_change(claimed.film), onsets, done.timeline.fps)
         film = Film(
             path=done.out,
             record=record_path(done.out),
@@ -194,6 +199,7 @@ def _render_film(
             seconds=sync.picture_seconds,
             seed=job.seed,
             sync=sync,
+            reactivity=reactivity,
             timings=stages.finish(),
             partial=len(frames) < job.timeline.frames,
         )
@@ -282,11 +288,11 @@ class AudioAnalysis:
 
     levels: dict[str, Floats]  # (F,) RMS over all channels
     embeddings: dict[str, Tensor]  # (W, D) of the sources that condition the film
-    features: dict[str, Features]  # of the sources that audio maps name, and of the mix where sections are needed
+    features: dict[str, Features]  # of the mix, and of the stems that audio maps name
 
 
 def analyze_audio(job: Job, stems: Mapping[str, Track], models: Models, *, label_mix: bool = False) -> AudioAnalysis:
-    """Decode each source once, embed those that condition the film, measure those that modulate it.
+    """Decode each source once, embed those that condition the film, measure the mix and those that modulate it.
 
     Args:
         job: The settings decide what is needed.
@@ -298,11 +304,11 @@ def analyze_audio(job: Job, stems: Mapping[str, Track], models: Models, *, label
 
     settings, timeline = job.settings, job.timeline
     encoded = conditioning_sources(settings) | ({MIX} if label_mix else set())
-    measured = {one.stem or MIX for one in settings.maps} | ({MIX} if uses_sections(job) else set())
+    measured = {MIX} | {one.stem or MIX for one in settings.maps}
     signals = {
         name: decode(track, timeline, [ENCODER_RATE] * (name in encoded) + [FEATURE_RATE] * (name in measured))
         for name, track in stems.items()
-        if name in {MIX} | encoded | measured
+        if name in encoded | measured
     }
     features = {name: measure(signals[name], timeline) for name in measured}
     fps, mix = float(timeline.fps), signals[MIX].levels
@@ -318,11 +324,6 @@ def conditioning_sources(settings: Settings) -> set[str]:
     if settings.picture.layout == "separate" or (settings.stems and settings.picture.layout == "single"):
         return {stem.name for stem in settings.stems if stem.weight}
     return {MIX, *(stem.name for stem in settings.stems)} if settings.sound.weight else set()
-
-
-def uses_sections(job: Job) -> bool:
-    """Whether the sections of the mix decide something."""
-    return job.storyboard or job.settings.motion.scenes == "sections"
 
 
 def encode_job_guidance(job: Job, models: Models, parameters: ParameterCurves) -> GuidanceEmbedding | None:

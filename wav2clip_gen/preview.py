@@ -36,6 +36,7 @@ from wav2clip_gen.pipeline import (
 from wav2clip_gen.progress import Estimate, OnProgress, StageClock, Storyboard, ignore
 from wav2clip_gen.video.claim import claim
 from wav2clip_gen.video.mux import mux, plan_sound
+from wav2clip_gen.video.reactivity import visual_change
 from wav2clip_gen.video.verify import verify_film
 from wav2clip_gen.video.writer import FilmWriter
 
@@ -265,6 +266,7 @@ def _time_film(job: Job, picture: NDArray[np.uint8]) -> float:
             mux(silent, track, film, metadata={}, plan=plan)
             began = time.perf_counter() if job.sound.copied else began + written  # copying takes no time
             verify_film(film, frames=frames, fps=timeline.fps, duration=track.duration, sound=track)
+            visual_change(film)
             return written + time.perf_counter() - began
 
     if count == total:

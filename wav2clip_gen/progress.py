@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wav2clip_gen.video.reactivity import Reactivity
 from wav2clip_gen.video.verify import SyncReport
 
 STAGES = ("load", "separate", "analyze", "optimize", "mux", "verify", "draw")
@@ -73,6 +74,7 @@ class Film:
     seconds: float  # of film
     seed: int
     sync: SyncReport
+    reactivity: Reactivity
     timings: dict[str, float] = field(default_factory=dict)  # seconds of work per stage
     partial: bool = False  # stopped before its end
 

@@ -103,6 +103,7 @@ def describe(
         "versions": versions(),
         "sound": asdict(job.sound),
         "sync": asdict(film.sync),
+        "reactivity": asdict(film.reactivity),
         "seconds": {**film.timings, "film": film.seconds},
         "frames": {
             "loss": [_short(frame.loss) for frame in frames],

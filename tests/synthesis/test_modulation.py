@@ -121,7 +121,7 @@ def test_a_stem_of_a_map_is_measured_and_does_not_condition(mini: Models, tmp_pa
     job = prepare(SAMPLES / "song" / "mix.ogg", tmp_path / "film.mp4", settings, selection=mini.selection)
     drums, _ = measured(SAMPLES / "song" / "drums.ogg", 4, 3, 12)
     audio = analyze_audio(job, load_stems(job, StageClock(ignore)), mini)
-    assert (set(audio.embeddings), set(audio.features)) == ({MIX}, {"drums"})
+    assert (set(audio.embeddings), set(audio.features)) == ({MIX}, {MIX, "drums"})
     curves = modulate(job.settings, audio.features, job.timeline).curves
     np.testing.assert_allclose(curves["zoom"], 1 + 0.1 * drums.curves["onset"].values, atol=1e-6)
     assert job.settings.stems == ()

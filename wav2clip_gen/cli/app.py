@@ -17,6 +17,7 @@ COMMANDS = {
     "doctor": "check the installation",
     "evaluate": "evaluate a family of models on held-out data",
     "report": "write a page for a finished film: picture, sound and settings over time",
+    "score": "measure how a film follows its song: sync, beat, flicker",
     "train": "train the models of the small family: vqgan, clip, wav2clip",
     "weights": "list, download, verify and remove published weights",
 }

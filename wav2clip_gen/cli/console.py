@@ -99,7 +99,7 @@ def show_table(table: Table) -> None:
     if not stdout.is_terminal:
         typer.echo(f"## {table.title}\n\n{markdown(table)}\n")
         return
-    drawn = RichTable(*table.header, title=table.title, title_justify="left", caption_justify="left")
+    drawn = RichTable(*table.header, title=escape(table.title), title_justify="left", caption_justify="left")
     drawn.caption = "\n".join(escape(note) for note in table.notes)
     for row in table.rows:
         drawn.add_row(*(escape(cell) for cell in row))
@@ -154,13 +154,14 @@ def describe_stems(job: Job) -> list[str]:
 
 
 def describe_film(film: Film) -> list[str]:
-    """A finished film: size, cost, measured sync; seed and record."""
+    """A finished film: size, cost, measured sync and reactivity; seed and record."""
     work = sum(film.timings.values())
     late = film.sync.offset_seconds
     offset = "cannot be measured" if late is None else f"{late * 1000:+.1f} ms"
     lines = [
         f"{film.frames} frames, {film.seconds:.2f} s in {clock(work)}, {work / film.seconds:.1f} s per second of song; "
         f"sound offset {offset}, length difference {film.sync.difference_seconds * 1000:+.1f} ms",
+        f"follows the beat: {film.reactivity}",
         f"seed {film.seed}, record {film.record}",
     ]
     return [f"stopped: the finished frames are in {film.path}", *lines] if film.partial else lines

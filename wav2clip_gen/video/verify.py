@@ -34,7 +34,7 @@ class FilmFacts:
     """The contents of a film, counted by decoding it, not read from its headers."""
 
     frames: int
-    fps: Fraction  # frames per second
+    fps: Fraction  # frames per second, the mean where they are not steady
     steady: bool  # every frame is shown equally long
     width: int  # pixels
     height: int  # pixels
@@ -173,7 +173,10 @@ def _offset(spot: tuple[int, Samples], song: Track, excerpt: Samples, film: Trac
     # at their own rate where that is moderate, as a fraction of a sample matters to a tone
     rate = song.sample_rate if song.sample_rate == film.sample_rate <= MAX_RATE else ENCODER_RATE
     at, reach, correlation = round(expected * rate), round(MAX_LAG_SECONDS * rate), 0.0
-    for channel in (None, *range(song.channels)):  # the mean may be next to nothing where channels oppose each other
+    for channel in (
+        None,
+        *range(min(song.channels, film.channels)),
+    ):  # the mean may be next to nothing where channels oppose each other
         wanted, found = _mono(samples, channel, song, rate), _mono(excerpt, channel, film, rate)
         if not (np.abs(wanted) > SILENCE).any():
             continue
