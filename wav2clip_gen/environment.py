@@ -11,8 +11,8 @@ from pathlib import Path
 from wav2clip_gen.errors import OutputError
 
 SPINNING = {  # how long idle threads wait at full load, for the OpenMP library that torch brings
-    # turns of a loop; GNU, on Linux. On two cores 1000 is a quarter slower than the usual 300,000 while nothing else runs,
-    # 2000 is not, and with 4000 a busy core slows a film by 2.9 instead of 2.1.
+    # turns of a loop; GNU, on Linux. On two cores 1000 is a quarter slower than the usual 300,000 while nothing else
+    # runs, 2000 is not, and with 4000 a busy core slows a film by 2.9 instead of 2.1.
     "GOMP_SPINCOUNT": "2000",
     "KMP_BLOCKTIME": "1",  # ms, by default 200; LLVM on macOS and Intel on Windows
 }
