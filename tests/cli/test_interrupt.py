@@ -102,7 +102,7 @@ def test_ignored_signals_stay_ignored_and_handlers_are_restored() -> None:
 # The whole process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])  # SIGTERM below
 def test_a_signal_keeps_a_playable_film_and_the_process_dies_of_it(number: int, song: Path, tmp_path: Path) -> None:
     code, stdout, stderr = interrupted(song, "-o", tmp_path / "film.mp4", *SLOW, when=has_frames, number=number)
     assert code == -number, stderr
@@ -211,16 +211,15 @@ def test_what_kill_leaves_is_told_by_the_next_run(song: Path, tmp_path: Path) ->
     assert probe(tmp_path / "film.mp4").frames == 18
 
 
-@pytest.mark.parametrize("progress", ["plain", "json"])
-def test_a_film_is_finished_when_stderr_goes_away(progress: str, song: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", tmp_path / "film.mp4", "--progress", progress, *QUICK]
+def test_a_film_is_finished_when_stderr_goes_away(song: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", tmp_path / "film.mp4", "--progress", "json", *QUICK]
     with subprocess.Popen(
         [*map(str, command), "--fps", "30"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
         assert process.stderr is not None
         assert process.stdout is not None
         for line in process.stderr:
-            if "frame 1/" in line or '"done": 10' in line:
+            if '"done": 10' in line:
                 break
         process.stderr.close()
         stdout = process.stdout.read()
@@ -230,7 +229,7 @@ def test_a_film_is_finished_when_stderr_goes_away(progress: str, song: Path, tmp
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
-@pytest.mark.parametrize("redirection", ["2>/dev/full", ">/dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&- 2>&-"])
 def test_a_film_is_finished_without_standard_streams(redirection: str, song: Path, tmp_path: Path) -> None:
     line = f'"$0" -m wav2clip_gen "$1" -o "$2" {" ".join(QUICK)} {redirection}'
     words = ["bash", "-c", line, sys.executable, str(song), str(tmp_path / "film.mp4")]
