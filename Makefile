@@ -7,6 +7,8 @@ READY  := $(VENV)/.ready
 
 # Training data, as described in weights/README.md; needed only for `make weights` and part of `make samples`.
 DATA   ?= ../shared/data
+# The slow tests to run: SLOW="slow and not more" for those that CI has time for.
+SLOW   ?= slow
 # Options for the demo's film, such as DEMO="--duration 2".
 DEMO   ?=
 
@@ -33,7 +35,7 @@ test: $(READY)  ## the quick suite: no network, a few minutes on two cores
 	$(PYTEST)
 
 test-slow: $(READY)  ## the slow tests: wheel, training, published sizes
-	$(PYTEST) --dist worksteal -m slow
+	$(PYTEST) --dist worksteal -m "$(SLOW)"
 
 test-all: test test-slow  ## both
 

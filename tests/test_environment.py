@@ -89,7 +89,7 @@ def places() -> Iterator[tuple[Path, Path]]:
 
 
 @pytest.mark.slow  # numba compiles for 20 s
-@pytest.mark.parametrize("home", ["", "/"])  # as in `docker run --user 4242`, which sets HOME to /
+@pytest.mark.parametrize("home", ["", pytest.param("/", marks=pytest.mark.more)])  # Docker sets HOME to / for a number
 def test_a_user_without_a_home_gets_a_film(home: str, places: tuple[Path, Path]) -> None:
     """Stems are cached among the temporary files. A process each: imports, stems and film."""
     films, temporary = places

@@ -116,6 +116,7 @@ assert len(measure(decode(track, timeline, [FEATURE_RATE]), timeline).onsets) > 
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_processes_that_compile_librosas_code_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEASURE, str(SAMPLES / "africa.ogg")]
