@@ -18,7 +18,7 @@ from wav2clip_gen.config import MIX, StyleImage
 from wav2clip_gen.contact_sheet import Panel, draw
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.files import written
-from wav2clip_gen.job import Job, check_outputs, films, pictures
+from wav2clip_gen.job import Job, check_outputs, films, pictures, truncate
 from wav2clip_gen.memory import peak_bytes, shortage_explained
 from wav2clip_gen.models.registry import supports_audio
 from wav2clip_gen.pipeline import (
@@ -35,7 +35,7 @@ from wav2clip_gen.pipeline import (
 )
 from wav2clip_gen.progress import Estimate, OnProgress, StageClock, Storyboard, ignore
 from wav2clip_gen.video.claim import claim
-from wav2clip_gen.video.mux import mux, plan_sound
+from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.reactivity import visual_change
 from wav2clip_gen.video.verify import verify_film
 from wav2clip_gen.video.writer import FilmWriter
@@ -252,9 +252,8 @@ def _time_film(job: Job, picture: NDArray[np.uint8]) -> float:
     count = min(total, max(most, 8))
 
     def timed(frames: int) -> float:
-        timeline = job.timeline.until(frames)
-        track = replace(job.track, samples=timeline.samples, whole=False)
-        plan = plan_sound(track) if job.sound.copied else job.sound
+        part = truncate(job, frames)
+        timeline, track = part.timeline, part.track
         height, width, _ = picture.shape
         with tempfile.TemporaryDirectory(prefix="w2c-") as folder:
             silent, film = Path(folder, "silent.mp4"), Path(folder, "film.mp4")
@@ -263,7 +262,7 @@ def _time_film(job: Job, picture: NDArray[np.uint8]) -> float:
                 for number in range(frames):
                     writer.write(np.roll(picture, number, axis=1))
             written = time.perf_counter() - began
-            mux(silent, track, film, metadata={}, plan=plan)
+            mux(silent, track, film, metadata={}, plan=part.sound)
             began = time.perf_counter() if job.sound.copied else began + written  # copying takes no time
             verify_film(film, frames=frames, fps=timeline.fps, duration=track.duration, sound=track)
             visual_change(film)
