@@ -130,6 +130,14 @@ def appear_whole(path: Path, *, option: str = "--out", overwrite: bool = True) -
             raise OutputError(f"cannot write {path}: {error.strerror}", hint=f"choose another {option}") from error
 
 
+def relative_path(path: Path, folder: Path) -> Path:
+    """The path as seen from a folder; absolute across drives."""
+    try:
+        return Path(os.path.relpath(path, folder))
+    except ValueError:
+        return path.resolve()
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

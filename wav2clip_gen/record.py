@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from wav2clip_gen import __version__, ffmpeg
 from wav2clip_gen.audio.stems import separator_version
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError, SoundError
+from wav2clip_gen.files import relative_path
 from wav2clip_gen.job import Job
 from wav2clip_gen.models.registry import select_models
 from wav2clip_gen.models.store import weights_sha256
@@ -260,11 +260,8 @@ def package_versions() -> dict[str, str]:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """The path relative to `folder`, so that both can be moved together; absolute across drives."""
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:
-        return str(path.resolve())
+    """The path relative to `folder`, so that both can be moved together."""
+    return relative_path(path, folder).as_posix()
 
 
 def hash_input(path: Path) -> str | None:

@@ -20,6 +20,7 @@ from wav2clip_gen.analysis import Section
 from wav2clip_gen.config import Settings, all_settings
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.environment import readable
+from wav2clip_gen.files import relative_path
 from wav2clip_gen.report import COLUMNS, INDEX, Curve, FilmReport, Floats, Shown, describe_film, page_path
 
 LEVELS = 999  # steps of a value on the page
@@ -102,16 +103,8 @@ def _environment() -> Environment:
 
 def relative_url(path: Path, folder: Path) -> str:
     """The address of a file as seen from a folder; file names are bytes, whatever they are."""
-    seen = _seen_from(folder, path)
+    seen = relative_path(path, folder)
     return seen.as_uri() if seen.is_absolute() else "./" + quote(os.fsencode(seen.as_posix()), safe="/")
-
-
-def _seen_from(folder: Path, path: Path) -> Path:
-    """The path relative to a folder; absolute across drives."""
-    try:
-        return Path(os.path.relpath(path, folder))
-    except ValueError:
-        return path.resolve()
 
 
 def embedded(film: Path) -> str:
@@ -124,7 +117,7 @@ def command(report: FilmReport, folder: Path) -> str:
     if report.record is None:
         return ""
     again = report.film.with_suffix(f".again{report.film.suffix}")
-    source, target = (str(_seen_from(folder, path)) for path in (report.record, again))
+    source, target = (str(relative_path(path, folder)) for path in (report.record, again))
     target = target.replace("{", "{{").replace("}", "}}")  # which `--out` replaces
     words = (shell_word(f"./{name}" if name.startswith("-") else name) for name in (source, target))
     return "w2c-gen --from {} --out {}".format(*words)
