@@ -187,7 +187,7 @@ def plan_stems(
 
 
 def _find_implicit(names: Sequence[str], song: Track, notes: list[str]) -> dict[str, StemFile]:
-    """The stems that come with the song; those of another length are told, and only used next to a mix."""
+    """The stems that come with the song; those of another length are noted, and only used next to a mix."""
     found = stem_files.find_with_song(names, song.path)
     named_mix = stem_files.is_in_stem_folder(song.path)
     for name, file in list(found.items()):

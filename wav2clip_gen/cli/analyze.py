@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wav2clip_gen.cli import options
+from wav2clip_gen.cli.app import TYPER
 from wav2clip_gen.cli.batch import Batch
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
@@ -18,12 +19,7 @@ from wav2clip_gen.errors import SettingsError
 if TYPE_CHECKING:
     from wav2clip_gen.models.registry import Models
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = typer.Typer(**TYPER, rich_markup_mode="rich")
 
 OUTPUT_PANEL, LABELS_PANEL = {"rich_help_panel": "Output"}, {"rich_help_panel": "Labels"}
 JSON_HELP = "Write SONG.analysis.json [dim](default, with --plot)[/]"
@@ -158,6 +154,6 @@ def _analyze(
     writers = {".json": analysis.write_json, ".csv": analysis.write_csv, ".png": write_plot}
     for path in outputs:
         writers[path.suffix](found, path, overwrite=overwrite)
-    console.tell_analysis(found)
+    console.show_analysis(found)
     for path in outputs:
         console.print_path(path)

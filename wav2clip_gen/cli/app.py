@@ -10,8 +10,14 @@ import re
 import sys
 from importlib import import_module
 from io import TextIOWrapper
+from typing import Any
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as in shells
+TYPER: dict[str, Any] = {  # of every command but the bare form
+    "add_completion": False,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
 COMMANDS = {
     "analyze": "analyze a track: curves, beats, sections, nearest words",
     "doctor": "check the installation",

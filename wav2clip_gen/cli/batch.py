@@ -24,7 +24,7 @@ class Batch:
     made: list[Path] = field(default_factory=list)
     interrupted: Path | None = None  # the track that was being worked on
     code: int = 0
-    told: set[str] = field(default_factory=set)  # what went wrong so far
+    reported: set[str] = field(default_factory=set)  # what went wrong so far
 
     @contextmanager
     def attempt(self, track: Path) -> Iterator[None]:
@@ -32,7 +32,7 @@ class Batch:
         from wav2clip_gen.cli import console
 
         try:
-            with console.errors_shown(debug=self.debug, told=self.told):
+            with console.errors_shown(debug=self.debug, reported=self.reported):
                 yield
         except typer.Exit as error:
             self.code = max(self.code, error.exit_code)

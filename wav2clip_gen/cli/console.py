@@ -50,10 +50,10 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def errors_shown(*, debug: bool = False, told: set[str] | None = None) -> Iterator[None]:
+def errors_shown(*, debug: bool = False, reported: set[str] | None = None) -> Iterator[None]:
     """Turn what goes wrong inside into two lines and an exit code; `debug` shows where it came from.
 
-    What is in `told` is not shown again.
+    What is in `reported` is not shown again.
     """
     try:
         yield
@@ -66,10 +66,10 @@ def errors_shown(*, debug: bool = False, told: set[str] | None = None) -> Iterat
         if debug:
             stderr.print(traceback.format_exc(), markup=False)
         what, hint, code = _explain(error)
-        if told is not None:
-            if what in told:
+        if reported is not None:
+            if what in reported:
                 raise typer.Exit(code) from None
-            told.add(what)
+            reported.add(what)
         stderr.print(f"[bold red]error:[/] {escape(what)}" if code != INTERRUPTED else f"[yellow]{what}[/]")
         if hint:
             stderr.print(f"[bold]hint:[/] {escape(hint)}")
@@ -353,7 +353,7 @@ def listener(kind: str | None = None) -> Listener:
     return {"bar": BarListener, "plain": PlainListener, "json": JsonListener, "none": Listener}[kind]()
 
 
-def tell_analysis(analysis: Analysis) -> None:
+def show_analysis(analysis: Analysis) -> None:
     """What was found in a track: a table in a terminal, else lines."""
     features, path, count = analysis.mix.features, analysis.track.path, len(analysis.mix.sections)
     tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"

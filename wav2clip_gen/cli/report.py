@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wav2clip_gen.cli import options
+from wav2clip_gen.cli.app import TYPER
 from wav2clip_gen.cli.batch import Batch
 from wav2clip_gen.errors import SettingsError
 
@@ -18,12 +19,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.job import Job
     from wav2clip_gen.progress import Film, OnProgress
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = typer.Typer(**TYPER, rich_markup_mode="rich")
 
 FILMS = typer.Argument(metavar="FILM", help="Films, or their run records.")
 OUT_HELP = "The page [dim](default: the film's name, as .html)[/]"

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wav2clip_gen.cli import options
+from wav2clip_gen.cli.app import TYPER
 from wav2clip_gen.config import Settings
 
 if TYPE_CHECKING:
     from wav2clip_gen.score import Score
     from wav2clip_gen.video.reactivity import Measure, Reactivity
 
-app = typer.Typer(
-    add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
-)
+app = typer.Typer(**TYPER)
 
 SONG_HELP = "The song that it plays [dim](default: the film's own sound, whose offset is then not measured)[/]"
 CORRELATION = "follows the beat: correlation of visual change and onset strength"

@@ -119,24 +119,24 @@ def measure_reactivity(change: Floats, onsets: Onsets, fps: Fraction) -> Reactiv
         fps: Frames per second.
     """
     frames = min(len(change), len(onsets.strength))
-    change, strength, heard = change[:frames], onsets.strength[:frames], np.zeros(frames, np.bool_)
-    heard[onsets.frames[onsets.frames < frames]] = True
-    if reason := _reason(change, heard):
+    change, strength, has_onset = change[:frames], onsets.strength[:frames], np.zeros(frames, np.bool_)
+    has_onset[onsets.frames[onsets.frames < frames]] = True
+    if reason := _reason(change, has_onset):
         return Reactivity(correlation=Measure(), alignment=Measure(), reason=reason)
     shifted, peaks = _shifted_frames(frames, fps), find_peaks(change)
     return Reactivity(
         correlation=_against_chance(lambda places: correlation(change, strength[places]), shifted),
-        alignment=_against_chance(lambda places: alignment(peaks, np.flatnonzero(heard[places])), shifted),
+        alignment=_against_chance(lambda places: alignment(peaks, np.flatnonzero(has_onset[places])), shifted),
     )
 
 
-def _reason(change: Floats, heard: NDArray[np.bool_]) -> str | None:
+def _reason(change: Floats, has_onset: NDArray[np.bool_]) -> str | None:
     """Why nothing can be measured, if that is so."""
     if len(change) < SHORTEST:
         return f"the film is shorter than {SHORTEST} frames"
     if change[1:].std() < STILL:
         return "the picture stands still"
-    if not heard[1:].any():  # the first frame has no change
+    if not has_onset[1:].any():  # the first frame has no change
         return "the sound has no onsets"
     return None
 
