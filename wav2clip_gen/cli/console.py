@@ -112,14 +112,15 @@ class Speed:
 
     job: Job
     began: float = 0.0
+    first: int = 0  # the first frame, or where the run is resumed
 
     def update(self, progress: Progress) -> str:
         """Speed and time left; empty until there is a second frame."""
         now = time.perf_counter()
-        if progress.done == 1:
-            self.began = now
+        if not self.first or progress.done <= self.first:
+            self.began, self.first = now, progress.done
             return ""
-        per_frame = (now - self.began) / (progress.done - 1)
+        per_frame = (now - self.began) / (progress.done - self.first)
         steps = self.job.settings.painting.steps * len(pictures(self.job.settings)) / per_frame
         left = per_frame * (progress.total - progress.done)
         song = per_frame * float(self.job.timeline.fps)
