@@ -74,10 +74,10 @@ def divide(
     count = max(1, round(len(frames) / length))
     edges = [frames.start]
     for wished in (frames.start + round(index * len(frames) / count) for index in range(1, count)):
-        place = bisect_left(painted, wished - 1)
-        edge = min((frame + 1 for frame in painted[max(place - 1, 0) : place + 1]), key=lambda end: abs(end - wished))
-        if edge - edges[-1] >= FEWEST and frames.stop - edge >= FEWEST:
-            edges.append(edge)
+        first = bisect_left(painted, edges[-1] + FEWEST - 1)
+        place = max(first, bisect_left(painted, wished - 1))
+        near = [frame + 1 for frame in painted[max(first, place - 1) : place + 1] if frame + 1 + FEWEST <= frames.stop]
+        edges += sorted(near, key=lambda end: abs(end - wished))[:1]
     spans = pairwise([*edges, frames.stop])
     return tuple(
         Chunk(number=place, start=start, stop=stop, segment=segment)

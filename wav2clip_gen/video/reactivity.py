@@ -41,9 +41,7 @@ LAGS = (-1, 0, 1)  # frames
 SHORTEST = 8  # frames, for anything to be measured
 PROMINENCE = 0.5  # of a peak of visual change, in standard deviations: noise has peaks everywhere
 STEADY = 1e-4  # standard deviation of visual change, as a share of full scale, below which nothing can follow it
-STILL = (
-    5e-4  # mean of it below which a picture stands still, but for a level or so where a chunk begins; calm films: 7e-3
-)
+STILL = 5e-4  # mean of it below which a picture stands still, but for where chunks begin; calm films have 7e-3
 
 
 @dataclass(frozen=True, eq=False)
