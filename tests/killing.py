@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def main(folder: Path, kills: int, seed: int) -> Found:
 
     from wav2clip_gen.config import RunSettings
     from wav2clip_gen.models.registry import load_models, select_models
+    from wav2clip_gen.video.chunks import half_published
 
     torch.set_num_threads(1)
     began, rng = time.perf_counter(), random.Random(seed)
@@ -72,20 +74,23 @@ def main(folder: Path, kills: int, seed: int) -> Found:
     longest, whole = time.perf_counter() - once, _sha256(folder / "whole.mp4")
     killed = finished = identical = resumed = 0
     film = folder / "film.mp4"
-    while killed < kills or finished == 0:
-        resumed += any(film.with_suffix(".w2c").glob("chunk-*.json"))
+    record, work = film.with_suffix(".json"), film.with_suffix(".w2c")
+    while killed < kills or finished == 0 or work.exists():
+        resumed += any(work.glob("chunk-*.json"))
         process = _render(folder, film.name, models)
         killed += _killed(process, after=rng.uniform(0, longest) if killed < kills else 10 * longest)
-        if film.exists() and film.with_suffix(".json").exists() and not film.with_suffix(".w2c").exists():
+        if film.exists() and record.exists() and not half_published(film):
             finished, identical = finished + 1, identical + (_sha256(film) == whole)
             film.unlink()
-            film.with_suffix(".json").unlink()
+            record.unlink()
+            if killed < kills:  # it may have been killed while it removed the folder
+                shutil.rmtree(work, ignore_errors=True)
     left = sorted(path.name for path in folder.iterdir())
     return Found(killed, finished, identical, resumed, left, round(time.perf_counter() - began, 1))
 
 
 def _render(folder: Path, name: str, models: Models) -> int:
-    """Start a render in another process; overwriting, so that a kill as the film gets its name is not its end."""
+    """Start a render in another process."""
     from wav2clip_gen.config import Settings
     from wav2clip_gen.pipeline import render
 
@@ -96,7 +101,7 @@ def _render(folder: Path, name: str, models: Models) -> int:
         render(folder / "song.wav", folder / name, Settings().merged(SETTINGS), family=models)
         os._exit(0)
     except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
         os._exit(1)
 
 
@@ -122,4 +127,4 @@ def _sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))))
+    sys.stdout.write(json.dumps(asdict(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))))
