@@ -17,7 +17,7 @@ from wav2clip_gen.analysis import Analysis, analyze, read_labels
 from wav2clip_gen.audio.features import silenced
 from wav2clip_gen.audio.timeline import Timeline, exact_fps
 from wav2clip_gen.audio.track import ENCODER_RATE, Track, open_track
-from wav2clip_gen.config import DESTINATIONS, MIX, Guidance, Settings
+from wav2clip_gen.config import DESTINATIONS, MIX, Guidance, Settings, settings_from
 from wav2clip_gen.environment import readable
 from wav2clip_gen.errors import OutputError, VideoError, W2CError
 from wav2clip_gen.files import check_output, written
@@ -241,7 +241,8 @@ def describe_film(film: Path, note: Callable[[str], None] = lambda text: None) -
         what = f"{path.name} is no run record of w2c-gen" if path.exists() else f"there is no run record {path.name}"
         note(f"{readable(what)}: settings, prompts and similarity are not known")
         facts = probe(film)
-        found = FilmReport(film, "", float(facts.fps), facts.frames, (facts.width, facts.height), Settings(), {})
+        size, unmodulated = (facts.width, facts.height), settings_from(preset="still")
+        found = FilmReport(film, "", float(facts.fps), facts.frames, size, unmodulated, {})
     return replace(found, title=readable(ffmpeg.read_title(film) or film.stem))
 
 
