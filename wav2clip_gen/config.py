@@ -182,7 +182,8 @@ class Settings:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecatedNameWarning)
             earlier = settings_from(preset="still")  # what a record of an earlier version does not name
-            return earlier.merged({"picture": {"painted_fps": values["picture"]["fps"]}}).merged(values)
+            fps = values.get("picture", {}).get("fps", earlier.picture.fps)
+            return earlier.merged({"picture": {"painted_fps": fps}}).merged(values)  # every frame was optimized
 
     def merged(self, changes: Mapping[str, Any]) -> Settings:
         """Merge `changes` into these settings: {group: {name: value}}, and whole lists, such as `prompts`.
