@@ -253,13 +253,20 @@ def _of_record(film: Path, path: Path) -> FilmReport:
         settings, sync = record.recorded_settings(content, film.parent), content["sync"]
         frames, fps = int(sync["frames"]), float(sync["fps"])
         pictures = {"": content["frames"], **content["frames"].get("pictures", {})}
-        similarity = {name: np.array(values["similarity"], float) for name, values in pictures.items()}
+        similarity = {name: _of_every_frame(values["similarity"]) for name, values in pictures.items()}
         width, height = _dimensions(film)
         start = float(content["track"]["start"])
         return FilmReport(
             film, "", fps, frames, (width, height), settings, content, similarity,
             guidance=_guidance(settings, start, frames, fps),
         )  # fmt: skip
+
+
+def _of_every_frame(values: list[float | None]) -> Floats:
+    """Values of the optimised frames, interpolated for those between."""
+    found, places = np.array(values, float), np.arange(len(values))
+    known = ~np.isnan(found)
+    return np.interp(places, places[known], found[known]) if known.any() else found
 
 
 def _dimensions(film: Path) -> tuple[int, int]:
