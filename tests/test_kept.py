@@ -19,6 +19,7 @@ from tests.conftest import Write
 from wav2clip_gen import ffmpeg, pipeline
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SoundError, VideoError, W2CError
+from wav2clip_gen.files import settle
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render, render_job
@@ -132,7 +133,6 @@ def test_a_disk_that_is_full_in_the_first_chunk_leaves_nothing(
 def test_a_disk_that_is_full_for_frames_keeps_the_finished_chunk(
     make: Callable[..., Film], out: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settle = frames.settle
 
     def full(part: Path, path: Path) -> None:
         if path.name == "000004.png":

@@ -300,8 +300,8 @@ def test_another_song_is_refused(make: Make, song: Path, work: Path) -> None:
 
 
 def test_other_weights_and_versions_are_refused(make: Make, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "versions", lambda: {**versions, "torch": "9.9"})
-    versions = {key.removeprefix("version of "): value for key, value in plan_of(work).items() if "version of" in key}
+    found = {key.removeprefix("version of "): value for key, value in plan_of(work).items() if "version of" in key}
+    monkeypatch.setattr(record, "versions", lambda: {**found, "torch": "9.9"})
     with pytest.raises(OutputError, match=r"version of torch was .*, now 9\.9"):
         make()
     monkeypatch.undo()

@@ -206,6 +206,6 @@ def test_a_film_is_finished_without_standard_streams(redirection: str, song: Pat
     words = ["bash", "-c", line, sys.executable, str(song), str(tmp_path / "film.mp4")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert probe(tmp_path / "film.mp4").frames == 18
+    assert probe(tmp_path / "film.mp4").frames == 36
     assert names(tmp_path) == ["film.json", "film.mp4", "song.wav"]
     assert ("stdout does not take its name" in done.stderr) == (redirection == ">/dev/full")

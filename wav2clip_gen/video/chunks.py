@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import pairwise, takewhile
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def divide(
         number: The number of the first chunk.
     """
     length = max(FEWEST, round(SECONDS * fps))
-    count = max(1, round(len(frames) / length))
+    count = ceil(len(frames) / length)
     edges = [frames.start]
     for wished in (frames.start + round(index * len(frames) / count) for index in range(1, count)):
         first = bisect_left(painted, edges[-1] + FEWEST - 1)
