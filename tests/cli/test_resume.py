@@ -79,9 +79,9 @@ def test_what_differs_is_told_and_fresh_begins_anew(song: Path, tmp_path: Path) 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_films_of_runs_that_are_killed_at_random_are_the_same(tmp_path: Path) -> None:
-    """Ten times; tests/benchmarks does it a hundred times."""
-    found = kill_and_resume(tmp_path, kills=10, seed=1)
-    assert found.killed == 10
+    """Eight times; tests/benchmarks does it a hundred times."""
+    found = kill_and_resume(tmp_path, kills=8, seed=1)
+    assert found.killed == 8
     assert found.identical == found.finished > 0
     assert found.resumed > 0
     assert found.left == ["song.wav", "whole.json", "whole.mp4"]

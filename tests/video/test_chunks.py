@@ -86,8 +86,8 @@ def test_a_film_is_divided_into_chunks_of_about_two_seconds(frames: int, fps: fl
     assert [made[0].start, *(chunk.stop for chunk in made)] == [*(chunk.start for chunk in made), frames]
     lengths = [chunk.stop - chunk.start for chunk in made]
     assert len(made) == 1 or min(lengths) >= 4
-    assert max(lengths) <= max(8, 2 * rate + 1)
-    assert len(made) == 1 or min(lengths) >= rate / 2
+    assert max(lengths) <= max(8, 2 * float(rate) + 1)
+    assert len(made) == 1 or min(lengths) >= float(rate) / 2
 
 
 @pytest.mark.parametrize("painted_fps", [0.3, 1, 5, 7, 24])
