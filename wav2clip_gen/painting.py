@@ -188,7 +188,7 @@ def _film_writer(path: Path, job: Job, first: int) -> FilmWriter:
 
 def _measured(done: Finished) -> list[FrameValues]:
     return [
-        FrameValues(one["loss"], one["similarity"], {name: tuple(pair) for name, pair in one["pictures"].items()})
+        FrameValues(**(one | {"pictures": {name: tuple(pair) for name, pair in one["pictures"].items()}}))
         for one in done.frames
     ]
 
