@@ -20,6 +20,7 @@ from wav2clip_gen.devices import choose_device, is_out_of_memory
 from wav2clip_gen.errors import OutOfMemoryError, W2CError
 from wav2clip_gen.models.registry import ModelSelection, config_of
 from wav2clip_gen.models.store import read_header
+from wav2clip_gen.units import describe_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ def check_memory(settings: Settings, selection: ModelSelection, device: torch.de
         check_memory(settings, selection, choose_device(settings.run.device))
         return
     raise _shortage(
-        settings, selection, f": it needs {gigabytes(needed)}, and {gigabytes(available)} are free", available
+        settings, selection, f": it needs {describe_bytes(needed)}, and {describe_bytes(available)} are free", available
     )
 
 
@@ -141,8 +142,3 @@ def peak_bytes(device: torch.device) -> int | None:
         return None
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(peaks) * (1 if os.uname().sysname == "Darwin" else 1024)
-
-
-def gigabytes(count: float) -> str:
-    """Bytes for people."""
-    return f"{count / 2**30:.1f} GiB"
