@@ -21,7 +21,7 @@ from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_output
 from wav2clip_gen.guidance import notes_on_inactive
 from wav2clip_gen.images import check_images
-from wav2clip_gen.memory import check_memory
+from wav2clip_gen.memory import check_memory, fit
 from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.video.frames import check_frames
@@ -48,6 +48,7 @@ class Job:
     demucs_repo: Path | None = None  # where Demucs' weights were looked for
     overwrite: bool = False
     storyboard: bool = False  # make a storyboard instead of a film
+    lowered: str | None = None  # what was lowered so that it fits into memory, in words
     seconds: float = 0.0  # that its checks took
 
     @property
@@ -69,7 +70,7 @@ class Job:
         times = self.timeline.frame_times() + self.track.start
         inactive = notes_on_inactive(settings.guidance, settings.maps, times, settings.motion.crossfade)
         sound = (None if self.storyboard else self.sound.note, *describe_tracks(self.track, self.stems))
-        return tuple(filter(None, (*sound, unknown, *inactive, NO_PROMPTS if unguided else None)))
+        return tuple(filter(None, (self.lowered, *sound, unknown, *inactive, NO_PROMPTS if unguided else None)))
 
 
 def prepare(
@@ -99,7 +100,7 @@ def prepare(
     if not allow_missing_weights:
         selection.require()
     require_shared_space(selection, sound=settings.sound.weight > 0)
-    settings = _resolved(settings, selection)
+    settings, lowered = fit(_resolved(settings, selection), selection)
     if storyboard and (frames_dir or settings.picture.layout != "single"):
         raise SettingsError(
             "a storyboard has one picture per section, and no frames to keep",
@@ -125,6 +126,7 @@ def prepare(
         demucs_repo=demucs_repo,
         overwrite=overwrite,
         storyboard=storyboard,
+        lowered=lowered,
     )
     for film in films(job):
         check_outputs(film)

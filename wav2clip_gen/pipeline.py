@@ -16,6 +16,7 @@ from wav2clip_gen.audio.features import Features, measure, silenced
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import ENCODER_RATE, Track
 from wav2clip_gen.config import MIX, Settings, StemWeight
+from wav2clip_gen.cost import describe_cost
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.guidance import SHOWN, shown, shown_contents
 from wav2clip_gen.job import Job, check_outputs, films, pictures, prepare, record_path, truncate
@@ -31,6 +32,9 @@ from wav2clip_gen.video.writer import FilmWriter
 
 SILENT_LEVEL = 1e-4  # RMS of a frame, -80 dB of full scale
 MOSTLY = 0.5  # share of silent frames that is reported
+SHORTAGE = (
+    "memory ran out at frame {frame}: from here on CLIP takes {size} cutouts at a time, as with --cut-batch {size}"
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,6 +180,8 @@ def _render_film(
     with claimed.picture_kept(lambda kept: stages.report(message=kept)):
         with _film_writer(claimed.picture, job, grid) as writer:
             for values in _optimize(job, models, conditioning, parameters, writer, grid=grid):
+                if frames and values.cut_batch < frames[-1].cut_batch:
+                    stages.report(message=f"note: {SHORTAGE.format(frame=len(frames), size=values.cut_batch)}")
                 frames.append(values)
                 stages.report(
                     done=len(frames), total=job.timeline.frames, loss=values.loss, similarity=values.similarity
@@ -242,7 +248,9 @@ def _optimize(
         writer.write(grid.join(made) if grid else made[0])
         values = {caption: (frame.loss, frame.similarity) for caption, frame in frames.items()}
         loss, similarity = (_mean(column) for column in zip(*values.values(), strict=True))
-        yield record.FrameValues(loss, similarity, values if grid else {})
+        yield record.FrameValues(
+            loss, similarity, values if grid else {}, min(one.cut_batch for one in optimizers.values())
+        )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -261,7 +269,7 @@ def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageC
     check_memory(job.settings, job.selection, device)
     models = (load or load_models)(job.selection, device=device)
     check_size(job.settings.picture.width, job.settings.picture.height, models.vqgan.stride)
-    stages.report(message=f"models {models.name} on {models.device}")
+    stages.report(message=f"models {models.name} on {models.device}; {describe_cost(job, device)}")
     return models
 
 

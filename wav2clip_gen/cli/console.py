@@ -244,9 +244,10 @@ class PlainListener(Listener):
 
     def show_estimate(self, estimate: Estimate) -> None:
         memory = f", {describe_bytes(estimate.memory)} of memory" if estimate.memory else ""
+        disk = f", up to {describe_bytes(estimate.disk)} on the disk"
         self._print(
             f"about {clock(estimate.seconds)} with models {estimate.family} on {estimate.device} "
-            f"({estimate.per_song_second:.1f} s per second of song){memory}; nothing was made"
+            f"({estimate.per_song_second:.1f} s per second of song){memory}{disk}; nothing was made"
         )
 
     def show_batch(self, batch: Batch) -> None:
