@@ -70,14 +70,31 @@ def test_what_is_painted_covers_run_in_and_crossfades(duration: float, length: f
     found = divided(Song(duration), length, fps)
     frames = found[-1].stop
     for one in found:
-        assert one.painted.start >= 0
-        assert one.painted.stop <= frames
-        assert set(one.alone) <= set(one.painted)
+        assert one.span.start >= 0
+        assert one.span.stop <= frames
+        assert set(one.alone) <= set(one.span)
     for before, after in pairwise(found):
-        assert set(before.seam) <= set(before.painted) & set(after.painted)
+        assert set(before.seam) <= set(before.span) & set(after.span)
         assert before.fade_out == after.fade_in <= round(segments.CROSSFADE * fps / 2)
-        assert after.painted.start + after.run_in == before.seam.start
+        assert after.span.start + after.run_in == before.seam.start
     assert (found[0].fade_in, found[0].run_in, found[-1].fade_out) == (0, 0, 0)
+
+
+@settings(deadline=None)
+@given(
+    duration=st.floats(0.1, 200), length=st.floats(1, 100), fps=FPS, painted_fps=st.sampled_from([0.5, 3, 8, 12.5, 30])
+)
+def test_the_painted_frames_enclose_all_that_is_shown(
+    duration: float, length: float, fps: Fraction, painted_fps: float
+) -> None:
+    timeline = Timeline(samples=max(1, round(duration * RATE)), sample_rate=RATE, fps=fps)
+    frames = timeline.painted_frames(painted_fps)
+    for one in divide(timeline, Song(duration), length):  # type: ignore[arg-type]
+        painted = one.painted(frames)
+        assert set(painted) <= set(frames)
+        assert painted[0] <= one.span.start <= one.span.stop - 1 <= painted[-1]
+        assert sum(frame < one.span.start for frame in painted) == (painted[0] < one.span.start)
+        assert sum(frame >= one.span.stop - 1 for frame in painted) == 1
 
 
 def test_cuts_are_at_section_boundaries_else_at_beats_else_after_equal_times() -> None:
@@ -94,7 +111,7 @@ def test_a_short_film_is_one_segment() -> None:
     for song, length in ((Song(44.9, (20.0,)), 30), (Song(3600, (20.0,)), None), (Song(0.001), 1)):
         (only,) = divided(song, length)
         assert (only.start, only.run_in, only.fade_in, only.fade_out) == (0, 0, 0, 0)
-        assert only.painted == only.alone == range(only.stop)
+        assert only.span == only.alone == range(only.stop)
         assert only.seam == range(only.stop, only.stop)
 
 
@@ -103,7 +120,7 @@ def test_the_lengths_of_run_in_and_crossfade() -> None:
     run_in = round(24 * segments.RUN_IN)
     assert second == Segment(number=1, start=720, stop=1440, fade_in=12, fade_out=0, run_in=run_in)
     assert first.seam == range(708, 732)
-    assert second.painted == range(708 - run_in, 1440)
+    assert second.span == range(708 - run_in, 1440)
     quick = divided(Song(4), 1, 24)  # a crossfade is at most half of a segment
     assert [(one.fade_in, one.fade_out) for one in quick] == [(0, 6), (6, 6), (6, 6), (6, 0)]
 

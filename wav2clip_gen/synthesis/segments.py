@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.synthesis.camera import Matrix
 
 Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 USUAL_LENGTH = 30.0  # seconds of a segment, ...
 UNDIVIDED = 60.0  # ... and of the longest film that is not divided, unless a length is given
@@ -46,9 +47,15 @@ class Segment:
     run_in: int = 0  # frames before the crossfade that are painted and not shown
 
     @property
-    def painted(self) -> range:
-        """All frames that are painted, in order."""
+    def span(self) -> range:
+        """All frames that are made for it, in order: run-in, crossfade, those it shows alone, crossfade."""
         return range(self.start - self.fade_in - self.run_in, self.stop + self.fade_out)
+
+    def painted(self, frames: Indices) -> Indices:
+        """Of the painted frames of the film, those of the span, and the nearest before and after it."""
+        first = int(np.searchsorted(frames, self.span.start, side="right")) - 1
+        last = int(np.searchsorted(frames, self.span.stop - 1))
+        return frames[first : last + 1]
 
     @property
     def alone(self) -> range:
