@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE_ERRORS = (RuntimeError, AssertionError, NotImplementedError, TypeError)  # of PyTorch, if a device does not work
-FULL_MEMORY = re.compile(  # in messages of PyTorch, CUDA, numpy and the system
-    r"(can't|cannot|unable to|failed to) allocate|not enough memory|out of memory|alloc_failed|bad_alloc", re.IGNORECASE
+FULL_MEMORY = re.compile(  # in messages of PyTorch, CUDA, numpy and the system; the last one is of oneDNN, on a CPU
+    r"(can't|cannot|unable to|failed to) allocate|not enough memory|out of memory|alloc_failed|bad_alloc"
+    r"|could not create a (primitive|memory object)$",
+    re.IGNORECASE,
 )
 Result = TypeVar("Result")
 

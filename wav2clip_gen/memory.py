@@ -102,7 +102,12 @@ def _needed(settings: Settings, selection: ModelSelection, *, half: bool) -> flo
     try:
         config = config_of(component.path) if component.is_checkpoint else read_header(component.path).config
         return step_bytes((picture.width, picture.height), settings.painting.cuts, config, half=half)
-    except (W2CError, KeyError, OSError):  # it is not fetched, or damaged, which is reported elsewhere
+    except (
+        W2CError,
+        KeyError,
+        OSError,
+        MemoryError,
+    ):  # not fetched or damaged, which is reported elsewhere; or too late
         return None
 
 
