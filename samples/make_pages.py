@@ -1,4 +1,4 @@
-"""Remake the picture of the page of a film that the README shows: of `song.mp4`, in light and in dark.
+"""Remake the picture of the page of a film that the README shows: of `demo.mp4`, in light and in dark.
 
 python samples/make_pages.py
 """
@@ -27,7 +27,7 @@ def main() -> None:
     family, halves = load_family("mini"), []
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
-        page = write_report(HERE / "song.mp4", Path(folder) / "song.html", load=lambda *_, **__: family)
+        page = write_report(HERE / "demo.mp4", Path(folder) / "demo.html", load=lambda *_, **__: family)
         running = driver.chromium.launch(executable_path=browser)
         for scheme in ("light", "dark"):
             shown = running.new_page(color_scheme=scheme, viewport=VIEWPORT)
