@@ -36,9 +36,11 @@ class Song:
         return np.array([0.0, *self.inner, self.duration])
 
 
-def divided(song: Song, length: float | None, fps: float | Fraction = 12) -> tuple[Segment, ...]:
+def divided(
+    song: Song, length: float | None, fps: float | Fraction = 12, painted_fps: float = 6
+) -> tuple[Segment, ...]:
     timeline = Timeline(samples=max(1, round(song.duration * RATE)), sample_rate=RATE, fps=Fraction(fps))
-    return divide(timeline, song, length)  # type: ignore[arg-type]
+    return divide(timeline, song, length, timeline.painted_frames(painted_fps))  # type: ignore[arg-type]
 
 
 def seconds(song: Song, length: float, fps: float = 100) -> list[float]:
@@ -89,11 +91,13 @@ def test_the_painted_frames_enclose_all_that_is_shown(
 ) -> None:
     timeline = Timeline(samples=max(1, round(duration * RATE)), sample_rate=RATE, fps=fps)
     frames = timeline.painted_frames(painted_fps)
-    for one in divide(timeline, Song(duration), length):  # type: ignore[arg-type]
+    for one in divide(timeline, Song(duration), length, frames):  # type: ignore[arg-type]
         painted = one.painted(frames)
         assert set(painted) <= set(frames)
         assert painted[0] <= one.span.start <= one.span.stop - 1 <= painted[-1]
-        assert sum(frame < one.span.start for frame in painted) == (painted[0] < one.span.start)
+        assert painted[0] == one.span.start
+        run_in = [frame for frame in painted if frame <= one.span.start + one.run_in][:-1]
+        assert len(run_in) in (segments.RUN_IN, int(np.searchsorted(frames, painted[len(run_in)])))
         assert sum(frame >= one.span.stop - 1 for frame in painted) == 1
 
 
@@ -117,7 +121,7 @@ def test_a_short_film_is_one_segment() -> None:
 
 def test_the_lengths_of_run_in_and_crossfade() -> None:
     first, second = divided(Song(60), 30, 24)
-    run_in = round(24 * segments.RUN_IN)
+    run_in = 4 * segments.RUN_IN  # at 6 painted frames a second
     assert second == Segment(number=1, start=720, stop=1440, fade_in=12, fade_out=0, run_in=run_in)
     assert first.seam == range(708, 732)
     assert second.span == range(708 - run_in, 1440)
