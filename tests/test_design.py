@@ -16,7 +16,19 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "wav2clip_gen"
 LAYERS = (  # each may import from its own layer and those before it
-    {"environment", "errors", "files", "fields", "guidance", "config", "images", "drawing", "devices", "__init__"},
+    {
+        "environment",
+        "errors",
+        "files",
+        "units",
+        "fields",
+        "guidance",
+        "config",
+        "images",
+        "drawing",
+        "devices",
+        "__init__",
+    },
     {"textfile", "captions", "prompts"},
     {"ffmpeg"},
     {"audio"},
@@ -28,6 +40,7 @@ LAYERS = (  # each may import from its own layer and those before it
         "progress",
         "memory",
         "job",
+        "cost",
         "record",
         "painting",
         "resume",

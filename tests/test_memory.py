@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +20,13 @@ from wav2clip_gen.cli.console import _explain
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutOfMemoryError
 from wav2clip_gen.job import prepare
-from wav2clip_gen.memory import available_ram, check_memory, step_bytes
+from wav2clip_gen.memory import available_ram, check_memory, encoder_bytes, fit, step_bytes, usual_bytes
 from wav2clip_gen.models import manifest
-from wav2clip_gen.models.registry import Models
+from wav2clip_gen.models.registry import Models, ModelSelection
 from wav2clip_gen.pipeline import render
 from wav2clip_gen.preview import estimate, make_storyboard
+from wav2clip_gen.progress import Progress
+from wav2clip_gen.record import read
 from wav2clip_gen.synthesis.optimizer import FrameOptimizer
 
 MIB, GIB = 2**20, 2**30
@@ -130,6 +135,7 @@ def test_the_sizes_are_those_of_the_families(mini: Models) -> None:
 FAILURES = [
     RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1234 bytes."),
+    RuntimeError("could not create a primitive"),
     RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -172,3 +178,137 @@ def test_other_errors_pass(small: Settings, mini: Models) -> None:
     with pytest.raises(RuntimeError, match="shapes"), memory.shortage_explained(small, mini.selection):
         raise RuntimeError("shapes do not fit")
     assert _explain(RuntimeError("shapes do not fit"))[0] == "this should not happen: RuntimeError: shapes do not fit"
+
+
+# The memory that the settings allow
+
+
+def fitted(selection: ModelSelection, memory: str, size: str = "512x256", **painting: int) -> tuple[str, int, str]:
+    """Size, batches and note for a film of 64 cutouts."""
+    width, height = map(int, size.split("x"))
+    changes = {"picture": {"width": width, "height": height}, "painting": {"cuts": 64, **painting}}
+    run = {"max_memory": memory, "device": "cpu", "precision": "fp32"}
+    used, note = fit(Settings().merged({**changes, "run": run}), selection)
+    return f"{used.picture.width}x{used.picture.height}", used.painting.cut_batch, note or ""
+
+
+def test_where_memory_is_short_batches_are_lowered_and_then_the_size(mini: Models) -> None:
+    assert fitted(mini.selection, "4GB") == ("512x256", 0, "")
+    size, batch, note = fitted(mini.selection, "2.6GB")
+    assert size == "512x256"
+    assert 1 <= batch < 64
+    assert note == f"to fit into 2.6GB: --cut-batch {batch}"
+    size, batch, note = fitted(mini.selection, "1.5GiB")
+    width, height = map(int, size.split("x"))
+    assert 32 < height < 256
+    assert 1.5 < width / height < 2.5
+    assert note == (
+        f"to fit into 1.5GiB: --size {size} instead of 512x256 (--upscale enlarges finished pictures) "
+        f"and --cut-batch {batch}"
+    )
+    assert fitted(mini.selection, "1.5GiB", size, cut_batch=batch) == (size, batch, "")  # as a replayed film has it
+
+
+def test_what_fits_does_so_by_a_high_estimate(mini: Models) -> None:
+    for allowed, most in (("2.6GB", 2.6e9), ("1500MB", 1.5e9), ("1.3GiB", 1.3 * GIB)):
+        size, batch, _ = fitted(mini.selection, allowed)
+        width, height = map(int, size.split("x"))
+        settings = Settings().merged(
+            {
+                "picture": {"width": width, "height": height},
+                "painting": {"cuts": 64, "cut_batch": batch},
+                "run": {"precision": "fp32"},
+            }
+        )
+        assert 0.7 * most < (usual_bytes(settings, mini.selection, torch.device("cpu")) or 0) < most
+
+
+def test_batches_that_were_asked_for_are_not_raised(mini: Models) -> None:
+    assert fitted(mini.selection, "4GB", cut_batch=3) == ("512x256", 3, "")
+    assert fitted(mini.selection, "1.6GB", cut_batch=3)[1] in (1, 2, 3)
+
+
+def test_where_no_picture_fits_the_least_is_told(mini: Models) -> None:
+    with pytest.raises(
+        OutOfMemoryError, match=r"no picture fits into 800MB: even the smallest needs 1\.\d GiB"
+    ) as caught:
+        fitted(mini.selection, "800MB")
+    assert caught.value.hint == "raise --max-memory; the libraries and the networks take most of that"
+
+
+def test_a_gpu_needs_less_of_its_memory(mini: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(memory, "choose_device", lambda name: torch.device("cuda", 0))
+    settings = large(256, 256, max_memory="900MB")
+    assert fit(settings, mini.selection) == (settings, None)
+
+
+def test_a_film_is_made_with_what_was_lowered_and_its_record_has_it(
+    write_sound: Write, tone: Any, small: Settings, mini: Models, tmp_path: Path
+) -> None:
+    changes = {"painting": {"cuts": 128}, "run": {"max_memory": "1.35GB", "precision": "fp32", "device": "cpu"}}
+    song, settings = write_sound(tone[:8_000]), small.merged(changes)
+    job = prepare(song, tmp_path / "film.mp4", settings, selection=mini.selection)
+    batch = job.settings.painting.cut_batch
+    assert (job.settings.picture, job.notes[0]) == (small.picture, f"to fit into 1.35GB: --cut-batch {batch}")
+    record = json.loads(render(song, tmp_path / "film.mp4", settings, family=mini).record.read_text())
+    assert record["settings"]["painting"]["cut_batch"] == batch
+    assert record["cut_batch"] == {"0": batch}
+
+
+def test_the_activations_of_published_perceptors_are_known(full_weights: Path, mini: Models, tmp_path: Path) -> None:
+    measured = {"vit-b-32": 38, "mini": 2.4}  # MiB, by the peak memory of steps with batches of different sizes
+    clip = memory._cutout_bytes(full_weights / "vit-b-32" / "clip.safetensors") / MIB
+    assert clip == pytest.approx(measured["vit-b-32"], rel=0.1)
+    assert memory._cutout_bytes(mini.files["clip"]) / MIB == pytest.approx(measured["mini"], rel=0.1)
+    assert memory._cutout_bytes(tmp_path / "none.safetensors") / MIB == pytest.approx(clip)
+
+
+@pytest.mark.parametrize(("side", "upscale", "measured"), [(128, 1, 43), (512, 1, 108), (512, 2, 308), (512, 4, 1020)])
+def test_the_memory_of_the_encoder(side: int, upscale: int, measured: int) -> None:  # MiB, by its own peak
+    settings = Settings().merged({"picture": {"width": side, "height": side, "upscale": upscale}})
+    assert encoder_bytes(settings) / MIB == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell the peak")
+def test_the_peak_is_that_of_this_process_alone() -> None:
+    """A child's peak, as `getrusage` tells it, begins with that of the process it is started by."""
+    code = (
+        "import subprocess, sys; from types import SimpleNamespace; from wav2clip_gen.memory import peak_bytes\n"
+        "x = bytearray(300 * 2**20); subprocess.run([sys.executable, '-c', ''])\n"
+        "print(peak_bytes(SimpleNamespace(type='cpu')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 300 < int(done.stdout) / MIB < 450
+
+
+def test_the_frame_at_which_memory_ran_out_is_told_and_recorded(
+    write_sound: Write, tone: Any, small: Settings, mini: Models, tmp_path: Path
+) -> None:
+    class Short:
+        """In place of a perceptor: from the fourth step on, memory runs out with more than 2 cutouts at a time."""
+
+        steps = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(mini.clip, name)
+
+        def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+            self.steps += 1
+            if self.steps > 3 and len(images) > 2:
+                raise FAILURES[0]
+            return mini.clip.encode_images(images)
+
+    told = list[Progress]()
+    models = replace(mini, clip=Short())  # type: ignore[arg-type]
+    song, settings = write_sound(tone), small.merged({"painting": {"cuts": 6}})  # 2 steps, then 1 for each frame
+    film = render(song, tmp_path / "film.mp4", settings, family=models, on_progress=told.append)
+    assert film.frames == 6
+    notes = [one.message for one in told if "memory ran out" in one.message]
+    assert notes == [
+        "note: memory ran out at frame 2: from here on CLIP takes 2 cutouts at a time, as with --cut-batch 2"
+    ]
+    assert json.loads(film.record.read_text())["cut_batch"] == {"0": 6, "2": 2}
+    assert [line for line in read(film.record).differences if "memory" in line] == [
+        "memory ran out at frame 2 of film.json, and --cut-batch was 2 from there on: rounding differs"
+    ]

@@ -123,7 +123,7 @@ def test_progress_is_reported_in_the_order_of_the_stages(made: Made) -> None:
     stages = [progress.stage for progress in made.progress]
     assert stages == ["load", "load", "analyze", "optimize", *["optimize"] * 6, "mux", "verify"]
     assert set(stages) < set(STAGES)
-    assert made.progress[1].message == "models mini on cpu"
+    assert made.progress[1].message.startswith("models mini on cpu; needs about 1.")
     frames = made.progress[4:10]
     assert [(frame.done, frame.total) for frame in frames] == [(number, 6) for number in range(1, 7)]
     assert [frame.loss for frame in frames] == pytest.approx(frame_values(made.film)["loss"], abs=1e-6)

@@ -24,7 +24,6 @@ from wav2clip_gen.fields import (
     View,
     describe_range,
     merge,
-    parse_time,
     suggestion,
 )
 from wav2clip_gen.guidance import (
@@ -40,6 +39,7 @@ from wav2clip_gen.guidance import (
     StemWeight,
     StyleImage,
 )
+from wav2clip_gen.units import parse_time
 
 __all__ = [
     "CURVES", "DESTINATIONS", "FEATURES", "LISTS", "MIX", "PITCHES", "PRESETS", "SECTIONS", "SEPARATORS", "AudioMap",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from wav2clip_gen.errors import SettingsError
 
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     import torch
 
 DEVICE_ERRORS = (RuntimeError, AssertionError, NotImplementedError, TypeError)  # of PyTorch, if a device does not work
-FULL_MEMORY = re.compile(  # in messages of PyTorch, CUDA, numpy and the system
-    r"(can't|cannot|unable to|failed to) allocate|not enough memory|out of memory|alloc_failed|bad_alloc", re.IGNORECASE
+FULL_MEMORY = re.compile(  # in messages of PyTorch, CUDA, numpy and the system; the last one is of oneDNN, on a CPU
+    r"(can't|cannot|unable to|failed to) allocate|not enough memory|out of memory|alloc_failed|bad_alloc"
+    r"|could not create a (primitive|memory object)$",
+    re.IGNORECASE,
 )
+Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -23,6 +26,30 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError | OSError) and FULL_MEMORY.search(str(error)) is not None
+
+
+def halve_on_shortage(work: Callable[[int], Result], batch: int) -> tuple[Result, int]:
+    """Do some work in batches, of half the size wherever memory runs out; return its result and the size at the end.
+
+    Raises:
+        Exception: The failed allocation, where batches of 1 are too large.
+    """
+    while True:
+        try:
+            return work(batch), batch
+        except Exception as error:
+            if batch == 1 or not is_out_of_memory(error):
+                raise
+        batch = (batch + 1) // 2  # here the error is gone, and with it the tensors of the failed attempt
+        release_cache()
+
+
+def release_cache() -> None:
+    """Give memory back that PyTorch holds of a GPU without using it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def choose_device(name: str = "auto", *, on_note: Callable[[str], None] = lambda note: None) -> torch.device:

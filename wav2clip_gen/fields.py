@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 import typing
 import warnings
 from collections.abc import Mapping
@@ -12,12 +11,12 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.units import parse_bytes, parse_segments, parse_time
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 SEPARATORS = ("auto", "demucs", "dsp")
-TIME = r"(?:\d+:){0,2}\d+(?:\.\d*)?|\.\d+"  # 75, 75.5, 1:15.5, 0:01:15.5
 
 
 class DeprecatedNameWarning(FutureWarning):
@@ -116,20 +115,6 @@ def describe_range(item: Field[Any]) -> str:
     low = f"from {allowed['minimum']:g}" if allowed["minimum"] is not None else low
     high = f"to {allowed['maximum']:g}" if allowed["maximum"] is not None and allowed["maximum"] < 2**62 else ""
     return " ".join(part for part in (low, high, allowed["unit"]) if part)
-
-
-def parse_time(written: str) -> float:
-    """Read `75`, `75.5`, `1:15.5` or `0:01:15.5` as seconds.
-
-    Raises:
-        SettingsError: It is not a time.
-    """
-    if not re.fullmatch(TIME, written):
-        raise SettingsError(f"{written!r} is not a time", hint="write 75.5 or 1:15.5")
-    seconds = 0.0
-    for part in written.split(":"):
-        seconds = seconds * 60 + float(part)
-    return seconds
 
 
 AnyGroup = TypeVar("AnyGroup", bound=SettingsGroup)
@@ -377,7 +362,7 @@ class View(SettingsGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(SettingsGroup):
-    """Models, seed and device."""
+    """Models, seed, device, and how the work is divided."""
 
     PANEL = "Run"
 
@@ -407,3 +392,23 @@ class RunSettings(SettingsGroup):
     )
     device: str = setting("auto", "device that runs the models: auto, cpu, cuda, cuda:1, mps", everyday=True)
     precision: str = setting("auto", "floating-point precision of the models", choices=("auto", "fp32", "bf16"))
+    max_memory: str | None = setting(
+        None,
+        "most memory that may be used, of the GPU or of this machine: where more would be needed, --cut-batch and then "
+        "--size are lowered",
+        metavar="SIZE",
+        default_text="what is free, and nothing is lowered",
+        flags=("--max-memory", "--max-vram"),
+    )
+    segments: str = setting(
+        "auto",
+        "length of the segments of the song that are painted independently of each other, and joined by crossfades",
+        metavar="auto|none|TIME",
+        default_text="auto: about 30 s in films longer than a minute, else none",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_segments(self.segments)
+        if self.max_memory is not None:
+            parse_bytes(self.max_memory)

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.fields import (
-    TIME,
     MotionSettings,
     PaintingSettings,
     SettingsGroup,
     View,
     merge,
-    parse_time,
     setting,
     suggestion,
 )
+from wav2clip_gen.units import TIME, parse_time
 
 if TYPE_CHECKING:
     import numpy as np

@@ -21,7 +21,7 @@ from wav2clip_gen.errors import OutputError, SettingsError, VideoError
 from wav2clip_gen.files import check_output, relative_path
 from wav2clip_gen.guidance import notes_on_inactive
 from wav2clip_gen.images import check_images
-from wav2clip_gen.memory import check_memory
+from wav2clip_gen.memory import check_memory, fit
 from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
 from wav2clip_gen.video.chunks import WorkFolder, half_published, read_plan
@@ -51,6 +51,7 @@ class Job:
     keep_work: bool = False  # keep the work folder of a finished film
     fresh: bool = False  # begin anew, whatever an interrupted run has finished
     storyboard: bool = False  # make a storyboard instead of a film
+    lowered: str | None = None  # what was lowered so that it fits into memory, in words
     seconds: float = 0.0  # that its checks took
 
     @property
@@ -72,7 +73,7 @@ class Job:
         times = self.timeline.frame_times() + self.track.start
         inactive = notes_on_inactive(settings.guidance, settings.maps, times, settings.motion.crossfade)
         sound = (None if self.storyboard else self.sound.note, *describe_tracks(self.track, self.stems))
-        return tuple(filter(None, (*sound, unknown, *inactive, NO_PROMPTS if unguided else None)))
+        return tuple(filter(None, (self.lowered, *sound, unknown, *inactive, NO_PROMPTS if unguided else None)))
 
 
 def prepare(
@@ -106,7 +107,8 @@ def prepare(
     if not allow_missing_weights:
         selection.require()
     require_shared_space(selection, sound=settings.sound.weight > 0)
-    settings = _resolved(settings, selection, None if fresh or storyboard else _seed_begun(out, source, settings))
+    begun = None if fresh or storyboard else _seed_begun(out, source, settings)
+    settings, lowered = fit(_resolved(settings, selection, begun), selection)
     if storyboard and (frames_dir or settings.picture.layout != "single"):
         raise SettingsError(
             "a storyboard has one picture per section, and no frames to keep",
@@ -134,6 +136,7 @@ def prepare(
         keep_work=keep_work,
         fresh=fresh,
         storyboard=storyboard,
+        lowered=lowered,
     )
     for film in films(job):
         check_outputs(film)

@@ -2,7 +2,8 @@
 
 What is refused needs more by a low estimate, what is proposed fits by a high one. Measured on a CPU (one step in
 float32; 8 cutouts, 4 of `full`): `mini` takes 0.45 GiB at 256x256, 1.5 GiB at 512x512 and 6.5 GiB at 1024x1024, `full`
-1.6 GiB and 5.7 GiB at the first two.
+1.6 GiB and 5.7 GiB at the first two. Besides, CLIP's activations of a cutout take 2.4 MiB with `mini`, 38 MiB with
+ViT-B/32, of as many cutouts as are taken at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from wav2clip_gen.config import Settings
 from wav2clip_gen.devices import choose_device, is_out_of_memory
 from wav2clip_gen.errors import OutOfMemoryError, W2CError
-from wav2clip_gen.models.registry import ModelSelection, config_of
+from wav2clip_gen.models.registry import ModelSelection, computes_in_bf16, config_of
 from wav2clip_gen.models.store import read_header
+from wav2clip_gen.units import describe_bytes, parse_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +33,12 @@ IN_HALF = 0.55  # share of the memory that is left where most of it is bfloat16
 ATTENTION = 1.3  # matrices of all pairs of latent cells that are held at a time
 CUTOUT = 40  # bytes per pixel of the picture, for each cutout
 FITS = 0.75  # of the available memory, for a size that is proposed
+USUAL = 0.85  # the estimate of a step, relative to what it usually takes
+PROGRAM = {"cuda": 0.5 * 2**30}  # bytes besides networks and steps: of the driver and its libraries on a GPU, ...
+LIBRARIES = 1.0 * 2**30  # ... and of Python with all libraries, 40 % of it shared by processes
+ENCODER, ENCODED = 40 * 2**20, 245  # bytes of ffmpeg, and for each pixel of the film
+VIT = 22  # values that a vision transformer keeps for the backward pass, per token, channel and layer
+OTHER = 0.15  # bytes that another perceptor keeps for a cutout, per byte of its weights
 CELL, SMALLEST = 32, 32  # pixels; sizes that are proposed are multiples of the first
 
 
@@ -54,14 +64,15 @@ def check_memory(settings: Settings, selection: ModelSelection, device: torch.de
     Raises:
         OutOfMemoryError: It is.
     """
-    needed, available = _needed(settings, selection), _available(device)
+    needed = _needed(settings, selection, half=settings.run.precision != "fp32")
+    available = _available(device)
     if needed is None or available is None or needed <= available:
         return
     if device is None:  # now it is worth importing torch: a GPU may have more memory
         check_memory(settings, selection, choose_device(settings.run.device))
         return
     raise _shortage(
-        settings, selection, f": it needs {gigabytes(needed)}, and {gigabytes(available)} are free", available
+        settings, selection, f": it needs {describe_bytes(needed)}, and {describe_bytes(available)} are free", available
     )
 
 
@@ -81,33 +92,145 @@ def shortage_explained(settings: Settings, selection: ModelSelection) -> Iterato
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        needed = _needed(settings, selection, high=True) or 0
+        needed = _needed(settings, selection, half=settings.run.precision == "bf16") or 0
         raise _shortage(settings, selection, "", min(needed / 2, available_ram() or needed)) from error
 
 
-def _needed(
-    settings: Settings, selection: ModelSelection, size: tuple[int, int] | None = None, *, high: bool = False
-) -> float | None:
-    """Bytes of a step, by a low or a high estimate; None where the VQGAN is not known yet."""
+def _needed(settings: Settings, selection: ModelSelection, *, half: bool) -> float | None:
+    """Bytes of a step, without CLIP's activations; None where the VQGAN is not known yet."""
     component, picture = selection.components["vqgan"], settings.picture
-    half = settings.run.precision == "bf16" or (settings.run.precision == "auto" and not high)
     try:
         config = config_of(component.path) if component.is_checkpoint else read_header(component.path).config
-        return step_bytes(size or (picture.width, picture.height), settings.painting.cuts, config, half=half)
-    except (W2CError, KeyError, OSError):  # it is not fetched, or damaged, which is reported elsewhere
+        return step_bytes((picture.width, picture.height), settings.painting.cuts, config, half=half)
+    except (
+        W2CError,
+        KeyError,
+        OSError,
+        MemoryError,
+    ):  # not fetched or damaged, which is reported elsewhere; or too late
         return None
 
 
 def _shortage(settings: Settings, selection: ModelSelection, how: str, budget: float) -> OutOfMemoryError:
     width, height = settings.picture.width, settings.picture.height
     what = f"out of memory: a picture of {width}x{height} with {settings.painting.cuts} cuts is too large{how}"
-    for share in range(95, 0, -1):
-        size = (int(width * share / 100 / CELL) * CELL, int(height * share / 100 / CELL) * CELL)
-        needed = _needed(settings, selection, size, high=True)
-        if min(size) >= SMALLEST and needed is not None and needed < FITS * budget:
+    half = settings.run.precision == "bf16"
+    for size in _smaller_sizes(settings):
+        needed = _needed(_with_size(settings, size), selection, half=half)
+        if needed is not None and needed < FITS * budget:
             hint = f"--size {size[0]}x{size[1]} fits, and --upscale enlarges finished pictures; or lower --cuts"
             return OutOfMemoryError(what, hint=hint)
     return OutOfMemoryError(what, hint="lower --size or --cuts, or close other programs")
+
+
+def fit(settings: Settings, selection: ModelSelection) -> tuple[Settings, str | None]:
+    """Lower the batches of cutouts, then the size, until a film fits into the memory that the settings allow.
+
+    Returns:
+        The settings that are used, and a note of what was lowered.
+
+    Raises:
+        OutOfMemoryError: No size fits.
+    """
+    if settings.run.max_memory is None or _fits(settings, selection):
+        return settings, None
+    device = choose_device(settings.run.device)  # now it is worth importing torch: bfloat16 needs less
+    sizes = [(settings.picture.width, settings.picture.height), *_smaller_sizes(settings)]
+    candidates = (one for size in sizes for one in _smaller_batches(_with_size(settings, size)))
+    fitting = next((one for one in candidates if _fits(one, selection, device)), None)
+    if fitting is None:
+        least = _run_bytes(_smaller_batches(_with_size(settings, (SMALLEST, SMALLEST)))[-1], selection, device)
+        raise OutOfMemoryError(
+            f"no picture fits into {settings.run.max_memory}: even the smallest needs {describe_bytes(least or 0)}",
+            hint="raise --max-memory; the libraries and the networks take most of that",
+        )
+    if fitting == settings:
+        return settings, None
+    return fitting, f"to fit into {settings.run.max_memory}: {_what_differs(settings, fitting)}"
+
+
+def _what_differs(asked: Settings, used: Settings) -> str:
+    lowered = []
+    if used.picture != asked.picture:
+        sizes = [f"{one.picture.width}x{one.picture.height}" for one in (used, asked)]
+        lowered.append("--size {} instead of {} (--upscale enlarges finished pictures)".format(*sizes))
+    if used.painting != asked.painting:
+        lowered.append(f"--cut-batch {used.painting.cut_batch}")
+    return " and ".join(lowered)
+
+
+def _smaller_batches(settings: Settings) -> list[Settings]:
+    """The settings, then with batches of half as many cutouts, and so on to single ones."""
+    cuts = settings.painting.cuts
+    found, size = [settings], min(settings.painting.cut_batch or cuts, cuts)
+    while size > 1:
+        size = (size + 1) // 2
+        found.append(replace(settings, painting=replace(settings.painting, cut_batch=size)))
+    return found
+
+
+def _with_size(settings: Settings, size: tuple[int, int]) -> Settings:
+    return replace(settings, picture=replace(settings.picture, width=size[0], height=size[1]))
+
+
+def _smaller_sizes(settings: Settings) -> Iterator[tuple[int, int]]:
+    """Sizes below that of the settings, of nearly the same shape, the largest first."""
+    width, height = settings.picture.width, settings.picture.height
+    shares = (share / 100 / CELL for share in range(99, 0, -1))
+    sizes = ((int(width * share) * CELL, int(height * share) * CELL) for share in shares)
+    return (size for size in dict.fromkeys(sizes) if min(size) >= SMALLEST)
+
+
+def _fits(settings: Settings, selection: ModelSelection, device: torch.device | None = None) -> bool:
+    """Whether a film fits into the memory that its settings allow, by a high estimate; so does what is not known."""
+    assert settings.run.max_memory
+    needed = _run_bytes(settings, selection, device, share=FITS)
+    return needed is None or needed <= parse_bytes(settings.run.max_memory)
+
+
+def usual_bytes(settings: Settings, selection: ModelSelection, device: torch.device) -> float | None:
+    """Bytes that a film usually takes on a device, networks and libraries included; None where that is not known."""
+    return _run_bytes(settings, selection, device, share=USUAL)
+
+
+def _run_bytes(
+    settings: Settings, selection: ModelSelection, device: torch.device | None, *, share: float = 1.0
+) -> float | None:
+    """Bytes of a whole run; the estimate of a step is that `share` of what it is reckoned to take.
+
+    Without a device, by a high estimate: in float32, on a CPU.
+    """
+    precision = settings.run.precision
+    half = precision == "bf16" or (precision == "auto" and device is not None and computes_in_bf16(device))
+    step = _needed(settings, selection, half=half)
+    if step is None:
+        return None
+    cuts = settings.painting.cuts
+    batch = min(settings.painting.cut_batch or cuts, cuts)
+    step += batch * _cutout_bytes(selection.components["clip"].path) * (IN_HALF if half else 1)
+    networks = sum(path.stat().st_size for path in selection.files.values() if path.is_file())
+    on_cpu = LIBRARIES + encoder_bytes(settings)
+    return PROGRAM.get(device.type if device else "", on_cpu) + networks + step / share
+
+
+@cache
+def _cutout_bytes(weights: Path) -> float:
+    """Bytes of activations that a perceptor keeps for a cutout, in float32; those of ViT-B/32 where it is unknown."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="np") as file:
+            names = list(file.keys())
+            places = [name for name in names if name.endswith("visual.positional_embedding")]
+            if not places:
+                return OTHER * weights.stat().st_size
+            tokens, width = file.get_slice(places[0]).get_shape()
+            layers = len(
+                {found[0] for name in names if (found := re.search(r"visual\.transformer\.resblocks\.\d+", name))}
+            )
+    except (SafetensorError, OSError):
+        tokens, width, layers = 50, 768, 12
+    return 4.0 * VIT * tokens * width * layers
 
 
 def available_ram() -> int | None:
@@ -130,19 +253,25 @@ def available_ram() -> int | None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """The largest memory so far: of a GPU that is used, else of this process and of an ffmpeg that it ran."""
+    """The largest memory of this process so far: of a GPU that is used, else of this machine.
+
+    What the system tells of children cannot be used: on Linux their peak begins with that of the process they are of.
+    """
     if device.type == "cuda":
         import torch
 
         return torch.cuda.max_memory_reserved(device)
+    with suppress(OSError, TypeError):
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
     try:
         import resource
     except ImportError:  # Windows
         return None
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(peaks) * (1 if os.uname().sysname == "Darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
 
 
-def gigabytes(count: float) -> str:
-    """Bytes for people."""
-    return f"{count / 2**30:.1f} GiB"
+def encoder_bytes(settings: Settings) -> float:
+    """Bytes that ffmpeg takes while it writes a film; measured from 128x128 to 2048x2048."""
+    picture = settings.picture
+    pictures = 1 + len(settings.stems) if picture.layout == "grid" else 1
+    return ENCODER + ENCODED * pictures * picture.width * picture.height * picture.upscale**2

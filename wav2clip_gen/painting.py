@@ -21,6 +21,10 @@ from wav2clip_gen.video.chunks import Chunk, Finished, WorkFolder, divide
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.writer import FilmWriter, Picture
 
+SHORTAGE = (
+    "memory ran out at frame {frame}: from here on CLIP takes {size} cutouts at a time, as with --cut-batch {size}"
+)
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -70,8 +74,10 @@ class Painter:
                 values = [(frame.loss, frame.similarity) for frame in made]
                 loss, similarity = (_mean(column) for column in zip(*values, strict=True))
                 by_caption = dict(zip(self._optimizers, values, strict=True)) if self._grid else {}
+                batch = min(one.cut_batch for one in self._optimizers.values())
                 shown = [frame.picture for frame in made]
-                yield self._grid.join(shown) if self._grid else shown[0], FrameValues(loss, similarity, by_caption)
+                picture = self._grid.join(shown) if self._grid else shown[0]
+                yield picture, FrameValues(loss, similarity, by_caption, batch)
 
     def state(self) -> dict[str, Tensor]:
         """All that the frames after those before depend on; see `FrameOptimizer.state`."""
@@ -125,7 +131,7 @@ def paint_film(
             state = work.state(chunks[chunk.number - 1])
             assert state
             painting.restore(state)
-        made = _paint_chunk(job, work, painting, chunk, stop=stop, stages=stages, before=len(frames))
+        made = _paint_chunk(job, work, painting, chunk, stop=stop, stages=stages, before=frames)
         frames, position = [*frames, *made], chunk.stop
         if len(frames) < chunk.stop:
             unfinished = len(made)
@@ -143,17 +149,19 @@ def _paint_chunk(
     *,
     stop: Callable[[], bool],
     stages: StageClock,
-    before: int,
+    before: Sequence[FrameValues],
 ) -> list[FrameValues]:
     """Paint a chunk; it is finished unless the film ends within it."""
-    began, made = time.perf_counter(), list[FrameValues]()
+    began, made, last = time.perf_counter(), list[FrameValues](), before[-1] if before else None
     with _film_writer(work.part(chunk), job, chunk.start) as writer:
         for picture, values in painter.frames(range(chunk.start, chunk.stop)):
             writer.write(picture)
             made.append(values)
-            stages.report(
-                done=before + len(made), total=job.timeline.frames, loss=values.loss, similarity=values.similarity
-            )
+            done = len(before) + len(made)
+            if last and values.cut_batch < last.cut_batch:
+                stages.report(message=f"note: {SHORTAGE.format(frame=done - 1, size=values.cut_batch)}")
+            last = values
+            stages.report(done=done, total=job.timeline.frames, loss=values.loss, similarity=values.similarity)
             if stop():
                 break
     if len(made) == chunk.stop - chunk.start:

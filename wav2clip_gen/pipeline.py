@@ -16,6 +16,7 @@ from wav2clip_gen.audio.features import Features, measure, silenced
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import ENCODER_RATE, Track
 from wav2clip_gen.config import MIX, Settings, StemWeight
+from wav2clip_gen.cost import describe_cost
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.guidance import SHOWN, shown, shown_contents
 from wav2clip_gen.job import Job, check_outputs, films, pictures, prepare, record_path, truncate
@@ -228,7 +229,7 @@ def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageC
     check_memory(job.settings, job.selection, device)
     models = (load or load_models)(job.selection, device=device)
     check_size(job.settings.picture.width, job.settings.picture.height, models.vqgan.stride)
-    stages.report(message=f"models {models.name} on {models.device}")
+    stages.report(message=f"models {models.name} on {models.device}; {describe_cost(job, device)}")
     return models
 
 

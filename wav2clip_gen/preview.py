@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from wav2clip_gen.analysis import Section, Vocabulary, find_sections, label_sections, read_labels, relative_level
 from wav2clip_gen.config import MIX, StyleImage
 from wav2clip_gen.contact_sheet import Panel, draw
+from wav2clip_gen.cost import disk_bytes
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.files import written
 from wav2clip_gen.job import Job, check_outputs, films, pictures, truncate
-from wav2clip_gen.memory import peak_bytes, shortage_explained
+from wav2clip_gen.memory import encoder_bytes, peak_bytes, shortage_explained
 from wav2clip_gen.models.registry import supports_audio
 from wav2clip_gen.painting import grid_of
 from wav2clip_gen.pipeline import (
@@ -163,7 +164,7 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
     """
     from wav2clip_gen.synthesis.modulation import modulate
 
-    stages, began = StageClock(on_progress), time.perf_counter()
+    stages, began, disk = StageClock(on_progress), time.perf_counter(), disk_bytes(job)
     models = load_job_models(job, None, stages)
     preparation = job.seconds + time.perf_counter() - began + _separation_cost(job)
 
@@ -196,12 +197,14 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
         optimizing = len(made) * len(scenes) * (first + per_frame * (len(painted) - 1))
         seconds = preparation + analysis + optimizing + joining
         per_song_second = (len(made) * len(scenes) * per_frame) * job.settings.picture.optimized_fps
+    peak, encoder = peak_bytes(models.device), 0 if models.device.type == "cuda" else encoder_bytes(whole.settings)
     return Estimate(
         family=models.name,
         device=str(models.device),
         seconds=seconds,
         per_song_second=per_song_second,
-        memory=peak_bytes(models.device),
+        memory=peak and round(peak + encoder),
+        disk=disk,
     )
 
 

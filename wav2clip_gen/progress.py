@@ -96,3 +96,4 @@ class Estimate:
     seconds: float  # for the whole film
     per_song_second: float  # seconds of work per second of song, after the first frame
     memory: int | None = None  # bytes at most: of the GPU, else of this machine; None where that is not known
+    disk: int = 0  # bytes while the film is made, by a high estimate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +38,7 @@ class FrameValues:
     loss: float | None  # at the last step; None without steps
     similarity: float | None  # mean cosine between cutouts and target at the last step
     pictures: dict[str, tuple[float | None, float | None]]  # of each picture of a grid, the same
+    cut_batch: int  # cutouts that CLIP took at a time, at the last step
 
 
 def hash_inputs(job: Job, models: Models) -> dict[Path, str | None]:
@@ -105,6 +106,7 @@ def describe(
         "sync": asdict(film.sync),
         "reactivity": asdict(film.reactivity),
         "seconds": {**film.timings, "film": film.seconds},
+        "cut_batch": {str(index): size for index, size in cut_batches(frames).items()},
         "frames": {
             "loss": [_short(frame.loss) for frame in frames],
             "similarity": [_short(frame.similarity) for frame in frames],
@@ -121,6 +123,12 @@ def describe_stem(job: Job, name: str, folder: Path, hashes: Mapping[Path, str |
         return {"from": separator.name, "version": separator.version, "path": None, "sha256": None}
     assert given
     return {"from": "given", "path": _relative(given.path, folder), "sha256": hashes[given.path]}
+
+
+def cut_batches(frames: Sequence[FrameValues]) -> dict[int, int]:
+    """Cutouts that CLIP took at a time: in the first frame, and in each from which on it took fewer."""
+    sizes = [frame.cut_batch for frame in frames]
+    return {index: size for index, (before, size) in enumerate(zip([0, *sizes], sizes, strict=False)) if size != before}
 
 
 def _picture(name: str, frames: list[FrameValues]) -> dict[str, list[float | None]]:
@@ -221,6 +229,10 @@ def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demuc
     ]
     once = {one.path: one for one in reversed(inputs)}  # a .stem.mp4 is both the song and its stems
     differences = [found for one in reversed(once.values()) if (found := one.difference(path.name))]
+    differences += [
+        f"memory ran out at frame {frame} of {path.name}, and --cut-batch was {size} from there on: rounding differs"
+        for frame, size in [*content.get("cut_batch", {}).items()][1:]
+    ]
     for name, made in {stem["from"]: stem.get("version") for stem in stems.values() if not stem["path"]}.items():
         if separator_version(name, demucs_repo) not in (None, made):
             differences.append(f"the version of {name} differs from the one that separated the stems of {path.name}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.images import read_covering
+from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.camera import similarity_transform, warp
 from wav2clip_gen.synthesis.losses import concept_cross_entropy, layout_loss, total_variation
@@ -290,3 +292,55 @@ def test_the_gradient_does_not_depend_on_the_micro_batch(mini: Models, small: Se
     torch.testing.assert_close(parts, whole, atol=2e-4, rtol=0)
     torch.testing.assert_close(part_step.loss, whole_step.loss, atol=1e-3, rtol=0)
     assert not torch.equal(whole, make_optimizer(mini, small).latent)
+
+
+class TooMuch:
+    """In place of a perceptor: memory runs out where it is given more than some pictures at a time."""
+
+    def __init__(self, clip: Perceptor, most: int, error: Exception) -> None:
+        self.clip, self.most, self.error, self.sizes = clip, most, error, list[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.clip, name)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        self.sizes.append(len(images))
+        if sum(self.sizes) > 8 and len(images) > self.most:  # the first step succeeds
+            raise self.error
+        return self.clip.encode_images(images)
+
+
+OUT_OF_MEMORY = [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_where_memory_runs_out_smaller_batches_are_taken_from_there_on(
+    error: Exception, optimized: Optimized, mini: Models
+) -> None:
+    clip = TooMuch(mini.clip, 3, error)
+    short = optimized(3, cuts=8, models=replace(mini, clip=clip))  # type: ignore[arg-type]
+    assert clip.sizes == [8, 8, 4, 2, 2, 2, 2, 2, 2, 2, 2]  # the second step is begun three times, no cutout twice
+    assert short.cut_batch == 2
+    whole, other = optimized(3, cuts=8), optimized(3, cuts=8, seed=8)
+    assert whole.cut_batch == 8
+    rounding, chance = ((one.latent - whole.latent).abs().mean() for one in (short, other))
+    assert rounding < 0.01 * chance  # the same cutouts were taken again
+
+
+def test_where_single_cutouts_do_not_fit_it_fails(optimized: Optimized, mini: Models) -> None:
+    clip = TooMuch(mini.clip, 0, MemoryError("no more"))
+    with pytest.raises(MemoryError, match="no more"):
+        optimized(2, cuts=8, models=replace(mini, clip=clip))  # type: ignore[arg-type]
+    assert clip.sizes == [8, 8, 4, 2, 1]
+    broken = TooMuch(mini.clip, 0, RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        optimized(2, cuts=8, models=replace(mini, clip=broken))  # type: ignore[arg-type]
+    assert broken.sizes == [8, 8]
+
+
+def test_a_batch_is_at_most_all_cutouts(optimized: Optimized) -> None:
+    assert [optimized(0, cuts=8, cut_batch=size).cut_batch for size in (0, 3, 8, 1024)] == [8, 3, 8, 8]

@@ -28,8 +28,8 @@ from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.suite import Table, markdown
 from wav2clip_gen.job import Job, films, pictures
-from wav2clip_gen.memory import gigabytes
 from wav2clip_gen.progress import Estimate, Film, Progress, Storyboard
+from wav2clip_gen.units import describe_bytes
 
 INTERVAL = 5.0  # seconds between two lines of plain progress
 STAGES = {
@@ -247,10 +247,11 @@ class PlainListener(Listener):
         self._print(f"page {page}")
 
     def show_estimate(self, estimate: Estimate) -> None:
-        memory = f", {gigabytes(estimate.memory)} of memory" if estimate.memory else ""
+        memory = f", {describe_bytes(estimate.memory)} of memory" if estimate.memory else ""
+        disk = f", up to {describe_bytes(estimate.disk)} on the disk"
         self._print(
             f"about {clock(estimate.seconds)} with models {estimate.family} on {estimate.device} "
-            f"({estimate.per_song_second:.1f} s per second of song){memory}; nothing was made"
+            f"({estimate.per_song_second:.1f} s per second of song){memory}{disk}; nothing was made"
         )
 
     def show_batch(self, batch: Batch) -> None:

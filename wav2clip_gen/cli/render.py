@@ -204,6 +204,7 @@ def _check(
 def _fetch_models(jobs: dict[Path, Job], settings: Settings, weights_dir: Path | None) -> dict[Path, Job]:
     """Download missing weights; gives the jobs with them."""
     from wav2clip_gen.cli.weights import fetch_missing
+    from wav2clip_gen.memory import fit
     from wav2clip_gen.models.registry import select_models
 
     fetch_missing(settings.run, weights_dir)
@@ -211,7 +212,8 @@ def _fetch_models(jobs: dict[Path, Job], settings: Settings, weights_dir: Path |
     for source, job in jobs.items():
         selection = select_models(job.settings.run, weights_dir)  # of the family that the settings were made for
         selection.require()
-        fetched[source] = replace(job, selection=selection)
+        fitting, lowered = fit(job.settings, selection)  # until now the size of the networks was not known
+        fetched[source] = replace(job, selection=selection, settings=fitting, lowered=lowered)
     return fetched
 
 

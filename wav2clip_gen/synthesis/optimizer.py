@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from wav2clip_gen.config import Settings, View
+from wav2clip_gen.devices import halve_on_shortage
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.images import read_covering
 from wav2clip_gen.models.registry import Models, computes_in_bf16
@@ -91,6 +92,8 @@ class FrameOptimizer:
         self._residual: Tensor | None = None  # (1, 3, H, W), what the codes could not represent of a warped picture
         self._camera = Camera(picture.width, picture.height, vqgan.stride)
         self._autocast = autocast(settings.run.precision, models.device)
+        cuts = settings.painting.cuts
+        self.cut_batch = min(settings.painting.cut_batch or cuts, cuts)  # halved where memory runs out
 
     def frames(
         self, index: int, target: Tensor, parameters: ParameterCurves, *, after: int | None = None
@@ -187,22 +190,29 @@ class FrameOptimizer:
         """Accumulate the gradient of all losses on the latent; return the cutouts' mean loss and cosine.
 
         CLIP takes `cut_batch` cutouts at a time and its gradient is accumulated on the cutouts, so that only one
-        micro-batch of activations is held; the sum does not depend on its size.
+        micro-batch of activations is held; the sum depends on its size only by rounding. Where a micro-batch does not
+        fit into memory, all are taken again, half as large, as are those of later steps.
         """
         clip, painting = self.models.clip, self.settings.painting
         leaves = cutouts.detach().requires_grad_()
-        loss, similarity = torch.zeros_like(others), torch.zeros_like(others)
-        for batch in leaves.split(painting.cut_batch or len(cutouts)):
-            with record_function("perceptor"), self._autocast():
-                seen = clip.encode_images(batch)  # (B, D)
-            losses = guidance_loss(
-                seen, target, prior=self.models.prior, scale=clip.scale, concept_weight=painting.concept_weight
-            )
-            mean = losses.sum() / len(cutouts)
-            with record_function("backward"):
-                mean.backward()
-            loss += mean.detach()
-            similarity += (seen.detach() @ target.embedding).sum() / len(cutouts)
+
+        def in_batches(size: int) -> tuple[Tensor, Tensor]:
+            leaves.grad = None
+            loss, similarity = torch.zeros_like(others), torch.zeros_like(others)
+            for batch in leaves.split(size):
+                with record_function("perceptor"), self._autocast():
+                    seen = clip.encode_images(batch)  # (B, D)
+                losses = guidance_loss(
+                    seen, target, prior=self.models.prior, scale=clip.scale, concept_weight=painting.concept_weight
+                )
+                mean = losses.sum() / len(cutouts)
+                with record_function("backward"):
+                    mean.backward()
+                loss += mean.detach()
+                similarity += (seen.detach() @ target.embedding).sum() / len(cutouts)
+            return loss, similarity
+
+        (loss, similarity), self.cut_batch = halve_on_shortage(in_batches, self.cut_batch)
         with record_function("backward"):
             roots = [cutouts, others] if others.requires_grad else [cutouts]
             torch.autograd.backward(roots, [leaves.grad, torch.ones_like(others)][: len(roots)])
@@ -261,6 +271,7 @@ class FrameOptimizer:
             "average.weight": torch.tensor(self._average.weight, dtype=torch.float64),
             "offset": torch.from_numpy(self._camera.offset),
             "generator": self.generator.get_state(),
+            "cut_batch": torch.tensor(self.cut_batch),
         }
         state |= {f"{ADAM}{name}": value for name, value in self.optimizer.state.get(self.latent, {}).items()}
         state |= {} if self._residual is None else {"residual": self._residual}
@@ -276,6 +287,7 @@ class FrameOptimizer:
         self._camera.offset = state["offset"].numpy()
         self._residual = state["residual"].to(device) if "residual" in state else None
         self.generator.set_state(state["generator"])
+        self.cut_batch = int(state["cut_batch"])
         adam = {name.removeprefix(ADAM): value for name, value in state.items() if name.startswith(ADAM)}
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": {0: adam} if adam else {}, "param_groups": groups})

@@ -1,0 +1,101 @@
+"""What a film costs in memory and on the disk, told before its first frame."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tests.conftest import SAMPLES, Write
+from wav2clip_gen.config import Settings
+from wav2clip_gen.cost import describe_cost, disk_bytes, sound_bytes
+from wav2clip_gen.job import Job, prepare
+from wav2clip_gen.models.registry import Models
+from wav2clip_gen.pipeline import render
+from wav2clip_gen.progress import Progress
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def job(mini: Models, tiny: Settings, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A job for two seconds of a tone."""
+    folder = tmp_path_factory.mktemp("cost")
+    soundfile.write(folder / "song.wav", np.zeros((32_000, 2)), 16_000, subtype="FLOAT")
+
+    def prepared(frames: bool = False, storyboard: bool = False, **changes: Any) -> Job:
+        out = folder / ("sheet.png" if storyboard else "film.mp4")
+        return prepare(
+            folder / "song.wav", out, tiny.merged(changes), selection=mini.selection, storyboard=storyboard,
+            frames_dir=folder / "frames" if frames else None,
+        )  # fmt: skip
+
+    return prepared
+
+
+def test_the_disk_holds_the_picture_twice_the_sound_and_the_frames(job: Any) -> None:
+    film = job()
+    sound = 2 * 40_000  # AAC at 320 kbit/s
+    assert sound_bytes(film.track, film.sound) == sound
+    pixels = 64 * 48 * 8
+    assert disk_bytes(film) == round(2 * 0.1 * pixels + sound)
+    assert disk_bytes(job(picture={"upscale": 4})) == round(8 * 0.1 * pixels + sound)
+    assert disk_bytes(job(frames=True)) == round((2 * 0.1 + 2.5) * pixels + sound)
+    assert disk_bytes(job(storyboard=True)) == 2**20
+
+
+def test_every_film_and_every_picture_counts(mini: Models, tiny: Settings, tmp_path: Path) -> None:
+    def size(layout: str) -> int:
+        changes = {"picture": {"layout": layout}, "stems": ["vocals", "drums"], "sound": {"duration": 1}}
+        return disk_bytes(
+            prepare(SAMPLES / "song" / "mix.ogg", tmp_path / "a.mp4", tiny.merged(changes), selection=mini.selection)
+        )
+
+    picture = 2 * 0.1 * 64 * 48 * 4
+    assert size("separate") == pytest.approx(2 * size("single"), abs=1)
+    assert size("grid") - size("single") == pytest.approx(2 * picture, abs=1)
+
+
+def test_copied_and_lossless_sound(job: Any) -> None:
+    film = job()
+    size = film.track.path.stat().st_size
+    assert sound_bytes(film.track, replace(film.sound, copied=True)) == min(size, 0.7 * 3 * 64_000)
+    assert sound_bytes(film.track, replace(film.sound, codec="alac")) == pytest.approx(0.7 * 3 * 64_000)
+
+
+def test_a_full_disk_is_told_before_the_film_is_made(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = describe_cost(job(), CPU)
+    assert re.fullmatch(r"needs about 1\.\d GiB of memory and up to 1 MiB on the disk", told)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=50_000))
+    assert describe_cost(job(), CPU) == f"{told}, where only 1 MiB are free"
+
+
+def test_gpus_have_a_memory_of_their_own(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert describe_cost(job(), torch.device("cuda", 0)).startswith("needs about 553 MiB of GPU memory and")
+
+
+def test_where_the_networks_are_unknown_only_the_disk_is_told(job: Any, tmp_path: Path) -> None:
+    film = job()
+    missing = replace(film.selection.components["vqgan"], path=tmp_path / "none.safetensors")
+    unknown = replace(film.selection, components={**film.selection.components, "vqgan": missing})
+    assert describe_cost(replace(film, selection=unknown), CPU) == "needs up to 1 MiB on the disk"
+
+
+def test_a_film_is_no_larger_than_was_told_and_its_cost_comes_first(
+    write_sound: Write, mini: Models, small: Settings, tmp_path: Path
+) -> None:
+    rng, told = np.random.default_rng(0), list[Progress]()
+    song = write_sound(0.3 * rng.standard_normal(32_000))
+    film = render(song, tmp_path / "film.mp4", small, family=mini, on_progress=told.append)
+    expected = disk_bytes(prepare(song, tmp_path / "other.mp4", small, selection=mini.selection))
+    assert film.path.stat().st_size < 2 * expected
+    messages = [one.message for one in told if one.message]
+    assert re.match(r"models mini on cpu; needs about 1\.\d GiB of memory and up to \d+ MiB on the disk", messages[0])

@@ -1,0 +1,65 @@
+"""What a film costs in memory and on the disk, known from its settings before the first frame. Imports no torch.
+
+The time is not known before some frames are made: `preview.estimate` makes some, and a render tells it as it goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from wav2clip_gen.audio.track import Track
+from wav2clip_gen.job import Job, films, pictures
+from wav2clip_gen.memory import usual_bytes
+from wav2clip_gen.units import describe_bytes
+from wav2clip_gen.video.chunks import EVERY, SECONDS, STATES
+from wav2clip_gen.video.mux import AAC_BIT_RATE, SoundPlan
+
+if TYPE_CHECKING:
+    import torch
+
+PIXEL = 0.1  # bytes of a film per pixel; measured 0.04 to 0.1, the most where the view follows the beat
+STATE = 32  # bytes of an optimiser's state per pixel of its picture; measured 17 (`mini`) to 32 (`full`)
+PNG = 2.5  # bytes per pixel of a saved frame; at most 3
+LOSSLESS = 0.7  # of the size of samples of three bytes: ALAC and FLAC
+SHEET = 2**20  # bytes of a storyboard
+
+
+def describe_cost(job: Job, device: torch.device) -> str:
+    """The memory and the disk that a job needs, in words; what is unknown is left out."""
+    memory, disk = usual_bytes(job.settings, job.selection, device), disk_bytes(job)
+    free = None
+    with suppress(OSError):
+        free = shutil.disk_usage(job.out.absolute().parent).free
+    kind = "GPU memory" if device.type == "cuda" else "memory"
+    parts = [f"about {describe_bytes(memory)} of {kind}"] if memory else []
+    parts.append(f"up to {describe_bytes(disk)} on the disk")
+    short = f", where only {describe_bytes(free)} are free" if free is not None and free < disk else ""
+    return f"needs {' and '.join(parts)}{short}"
+
+
+def disk_bytes(job: Job) -> int:
+    """Bytes on the disk while the outputs of a job are made, by a high estimate."""
+    if job.storyboard:
+        return SHEET
+    return round(sum(map(_film_bytes, films(job))))
+
+
+def _film_bytes(job: Job) -> float:
+    picture = job.settings.picture
+    frame = picture.width * picture.height * len(pictures(job.settings))
+    pixels = frame * job.timeline.frames
+    video = PIXEL * pixels * picture.upscale  # enlarged pictures have less detail per pixel
+    frames = PNG * pixels if job.frames_dir else 0.0
+    states = STATE * frame * (STATES + job.track.duration / SECONDS / (1 if job.keep_work else EVERY))
+    # the chunks are kept until the film is verified, and their joined picture until it has its sound
+    return 3 * video + sound_bytes(job.track, job.sound) + frames + states
+
+
+def sound_bytes(track: Track, plan: SoundPlan) -> float:
+    """Bytes of the sound of a film."""
+    samples = LOSSLESS * 3 * track.samples * track.channels
+    if plan.copied:
+        return min(float(track.path.stat().st_size), samples)
+    return track.duration * float(AAC_BIT_RATE.removesuffix("k")) * 1000 / 8 if plan.codec == "aac" else samples
