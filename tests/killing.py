@@ -96,6 +96,7 @@ def _warm_up(folder: Path, models: Models) -> None:
     from wav2clip_gen.job import prepare
     from wav2clip_gen.pipeline import condition_films, load_stems
     from wav2clip_gen.progress import StageClock, ignore
+    from wav2clip_gen.synthesis import optimizer  # noqa: F401
 
     job, stages = prepare(folder / "song.wav", folder / "whole.mp4", Settings().merged(SETTINGS)), StageClock(ignore)
     condition_films(job, load_stems(job, stages), models, stages)
@@ -121,7 +122,9 @@ def _killed(process: int, *, after: float) -> bool:
     """Whether a process had to be killed after some seconds; in half of the cases its ffmpeg is killed with it."""
     end = time.monotonic() + after
     while time.monotonic() < end:
-        if os.waitpid(process, os.WNOHANG)[0]:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            assert status == 0, "see above"
             return False
         time.sleep(0.005)
     children = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True, check=False).stdout.split()
