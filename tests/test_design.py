@@ -43,6 +43,8 @@ LAYERS = (  # each may import from its own layer and those before it
         "cost",
         "record",
         "painting",
+        "film",
+        "workers",
         "resume",
         "pipeline",
         "contact_sheet",

@@ -25,7 +25,7 @@ from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render, render_job
 from wav2clip_gen.preview import make_storyboard
 from wav2clip_gen.progress import Film, Progress
-from wav2clip_gen.video import chunks, frames
+from wav2clip_gen.video import division, frames
 from wav2clip_gen.video.claim import claim
 from wav2clip_gen.video.verify import probe
 
@@ -47,8 +47,8 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of three frames each."""
-    monkeypatch.setattr(chunks, "SECONDS", 0.75)
-    monkeypatch.setattr(chunks, "FEWEST", 3)
+    monkeypatch.setattr(division, "SECONDS", 0.75)
+    monkeypatch.setattr(division, "FEWEST", 3)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, small: Settings, mini: Model
     folder = tmp_path_factory.mktemp("whole")
     soundfile.write(folder / "song.wav", tone, 16_000, subtype="FLOAT")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "SECONDS", 0.75)
-        patch.setattr(chunks, "FEWEST", 3)
+        patch.setattr(division, "SECONDS", 0.75)
+        patch.setattr(division, "FEWEST", 3)
         return render(folder / "song.wav", folder / "film.mp4", small, family=mini).path.read_bytes()
 
 

@@ -22,7 +22,7 @@ from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render_job
 from wav2clip_gen.progress import Film, Progress
-from wav2clip_gen.video import chunks
+from wav2clip_gen.video import division
 from wav2clip_gen.video.chunks import read_plan
 from wav2clip_gen.video.verify import probe
 
@@ -54,8 +54,8 @@ Make = Callable[..., Made]
 @pytest.fixture(autouse=True, scope="module")
 def _short_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "SECONDS", 0.5)
-        patch.setattr(chunks, "FEWEST", 3)
+        patch.setattr(division, "SECONDS", 0.5)
+        patch.setattr(division, "FEWEST", 3)
         yield
 
 

@@ -2,4 +2,5 @@
 
 from wav2clip_gen.cli.app import main
 
-main()
+if __name__ == "__main__":  # not in worker processes
+    main()

@@ -13,7 +13,8 @@ from wav2clip_gen.audio.track import Track
 from wav2clip_gen.job import Job, films, pictures
 from wav2clip_gen.memory import usual_bytes
 from wav2clip_gen.units import describe_bytes
-from wav2clip_gen.video.chunks import EVERY, SECONDS, STATES
+from wav2clip_gen.video.chunks import EVERY, STATES
+from wav2clip_gen.video.division import SECONDS
 from wav2clip_gen.video.mux import AAC_BIT_RATE, SoundPlan
 
 if TYPE_CHECKING:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 
 class W2CError(Exception):
     """Base of all errors shown to the user; any other exception that escapes is a bug.
@@ -17,6 +20,10 @@ class W2CError(Exception):
         super().__init__(what)
         self.what = what
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors of other processes arrive as they are, whatever their classes are made with."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class SettingsError(W2CError):

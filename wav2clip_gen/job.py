@@ -24,6 +24,7 @@ from wav2clip_gen.images import check_images
 from wav2clip_gen.memory import check_memory, fit
 from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
+from wav2clip_gen.units import parse_workers
 from wav2clip_gen.video.chunks import WorkFolder, half_published, read_plan
 from wav2clip_gen.video.frames import check_frames
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
@@ -50,6 +51,7 @@ class Job:
     overwrite: bool = False
     keep_work: bool = False  # keep the work folder of a finished film
     fresh: bool = False  # begin anew, whatever an interrupted run has finished
+    workers: int | None = 1  # processes that paint segments; None: as many as the machine has room for
     storyboard: bool = False  # make a storyboard instead of a film
     lowered: str | None = None  # what was lowered so that it fits into memory, in words
     seconds: float = 0.0  # that its checks took
@@ -90,6 +92,7 @@ def prepare(
     demucs_repo: Path | None = None,
     keep_work: bool = False,
     fresh: bool = False,
+    workers: str = "1",
     storyboard: bool = False,
 ) -> Job:
     """Check everything that can be checked before a network is loaded; draw the seed, choose family and separator.
@@ -135,6 +138,7 @@ def prepare(
         overwrite=overwrite,
         keep_work=keep_work,
         fresh=fresh,
+        workers=parse_workers(workers),
         storyboard=storyboard,
         lowered=lowered,
     )

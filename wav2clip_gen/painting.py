@@ -1,183 +1,313 @@
-"""The frames of a film, painted chunk by chunk into its work folder."""
+"""The frames of a film, painted chunk by chunk into its work folder, each segment by itself."""
 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from itertools import pairwise
-from pathlib import Path
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import chain
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen.config import Settings
-from wav2clip_gen.drawing import clock
 from wav2clip_gen.job import Job, pictures
 from wav2clip_gen.memory import shortage_explained
-from wav2clip_gen.progress import StageClock
 from wav2clip_gen.record import FrameValues
-from wav2clip_gen.video.chunks import Chunk, Finished, WorkFolder, divide
+from wav2clip_gen.synthesis.segments import Segment, crossfade_weight, interpolate, pack, unpack
+from wav2clip_gen.video.chunks import Finished, WorkFolder
+from wav2clip_gen.video.division import AFTER, Chunk, divide
 from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.writer import FilmWriter, Picture
-
-SHORTAGE = (
-    "memory ran out at frame {frame}: from here on CLIP takes {size} cutouts at a time, as with --cut-batch {size}"
-)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from wav2clip_gen.models.registry import Models
-    from wav2clip_gen.synthesis.conditioning import Conditioning
     from wav2clip_gen.synthesis.modulation import ParameterCurves
+    from wav2clip_gen.synthesis.segments import Shown
+
+Stop = Callable[[], bool]
+Events = Generator["Painted", None, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A segment, and all that it is painted from; small enough to be sent to another process."""
+
+    job: Job
+    segment: Segment
+    chunks: tuple[Chunk, ...]  # in order, with its halves of seams
+    painted: tuple[int, ...]  # the frames that are optimised
+    targets: dict[str, Any]  # (n, D) float32 of each picture, by caption: from the first frame of `painted` on
+    parameters: ParameterCurves
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """The segments of a film and their chunks, and what all of it is painted from."""
+
+    job: Job
+    segments: tuple[Segment, ...]
+    targets: dict[str, Any]  # (F, D) float32 of each picture, by caption
+    parameters: ParameterCurves
+
+    @cached_property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The chunks of the film, in order."""
+        return chunks_of(self.job, self.segments)
+
+    @cached_property
+    def seams(self) -> tuple[Chunk, ...]:
+        """Those that show two segments."""
+        return tuple(chunk for chunk in self.chunks if chunk.seam)
+
+    @cached_property
+    def all_chunks(self) -> tuple[Chunk, ...]:
+        """The chunks of the film, and the halves of seams."""
+        return (*self.chunks, *chain.from_iterable(seam.halves for seam in self.seams))
+
+    def chunks_of_segment(self, number: int) -> tuple[Chunk, ...]:
+        """What is painted of a segment, in order."""
+        own = (chunk for chunk in self.all_chunks if chunk.segment == number and not (chunk.seam and not chunk.half))
+        return tuple(sorted(own, key=lambda chunk: chunk.start))
+
+    def part(self, number: int) -> Part:
+        """A segment by its number."""
+        segment = self.segments[number]
+        frames = self.job.timeline.painted_frames(self.job.settings.picture.painted_fps)
+        painted = tuple(map(int, segment.painted(frames)))
+        first, stop = painted[0], painted[-1] + 1
+        return Part(
+            self.job,
+            segment,
+            self.chunks_of_segment(number),
+            painted,
+            {caption: targets[first:stop] for caption, targets in self.targets.items()},
+            self.parameters.between(first, stop),
+        )
+
+
+def chunks_of(job: Job, segments: Sequence[Segment]) -> tuple[Chunk, ...]:
+    """The chunks of a film: those of each segment, and the seam before it."""
+    painted = [int(index) for index in job.timeline.painted_frames(job.settings.picture.painted_fps)]
+    found = list[Chunk]()
+    for segment in segments:
+        start, reach, number = segment.start, segment.fade_in, segment.number
+        if reach:
+            found.append(Chunk(number=len(found), start=start - reach, stop=start + reach, segment=number, seam=True))
+        found += divide(segment.alone, painted, job.timeline.fps, segment=number, number=len(found))
+    return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A frame of a chunk was written, or, without one, the chunk is finished."""
+
+    chunk: Chunk
+    frame: int | None = None
+    values: FrameValues | None = None
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A frame before it is decoded."""
+
+    number: int
+    shown: tuple[Shown, ...]  # of each picture
+    values: FrameValues
 
 
 class Painter:
     """Optimises the frames of a segment in order: one picture, or a grid of several with the same seed."""
 
-    def __init__(
-        self,
-        job: Job,
-        models: Models,
-        conditioning: Mapping[str, Conditioning],
-        parameters: ParameterCurves,
-        *,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        """Start anew, or continue from a state; `conditioning`: of each picture, by caption."""
+    def __init__(self, part: Part, models: Models) -> None:
+        """Start anew."""
+        import torch
+
         from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
 
-        self._job, self._selection, self._parameters = job, models.selection, parameters
-        self._painted = painted_frames(job)
-        self._grid = grid_of(job.settings)
-        self._targets = {caption: one.targets.to(models.device) for caption, one in conditioning.items()}
-        with shortage_explained(job.settings, models.selection):
+        self._job, self._part, self._selection, self._device = part.job, part, models.selection, models.device
+        self._grid = grid_of(part.job.settings)
+        self._targets = {name: torch.from_numpy(one).to(models.device) for name, one in part.targets.items()}
+        self._last = part.painted[0] - 1  # the frame that was optimised last
+        self._ready = deque[Frame]()  # those that can be decoded, and were not
+        self._carried: dict[str, Tensor] = {}  # the state before they were made
+        seed = part.job.seed + part.segment.number
+        with shortage_explained(part.job.settings, models.selection):
             self._optimizers = {
-                caption: FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
-                for caption in conditioning
+                caption: FrameOptimizer(models, part.job.settings, generator=generator_for(seed, models.device))
+                for caption in part.targets
             }
-        if state:
-            self.restore(state)
 
-    def frames(self, frames: range) -> Iterator[tuple[Picture, FrameValues]]:
-        """Frames that follow those before, the last an optimised one."""
-        painted = self._painted[bisect_left(self._painted, frames.start) : bisect_left(self._painted, frames.stop)]
-        for after, index in pairwise([frames.start - 1, *painted]):
+    def run_up(self, frames: range) -> Iterator[None]:
+        """Optimise until the first of some frames can be decoded, those before it unseen; yields after each."""
+        while True:
+            while self._ready and self._ready[0].number < frames.start:
+                self._ready.popleft()
+            if self._ready:
+                return
+            self._advance(frames.stop)
+            yield
+
+    def frames(self, frames: range) -> Iterator[Frame]:
+        """Frames that follow those before, not decoded."""
+        for number in frames:
+            if not self._ready:
+                self._advance(frames.stop)
+            assert self._ready[0].number == number
+            yield self._ready.popleft()
+
+    def _advance(self, stop: int) -> None:
+        """Optimise a frame; where it is not before `stop`, the state is kept."""
+        part, after = self._part, self._last
+        index = part.painted[bisect_right(part.painted, after)]
+        if index >= stop and after >= part.painted[0]:
+            self._carried = self._state()
+        with shortage_explained(self._job.settings, self._selection):
             each = [
-                one.frames(index, self._targets[caption][index], self._parameters, after=after)
+                one.advance(index, self._targets[caption][index - part.painted[0]], part.parameters, after=after)
                 for caption, one in self._optimizers.items()
             ]
-            for _ in range(after, index):
-                with shortage_explained(self._job.settings, self._selection):
-                    made = [next(one) for one in each]
-                values = [(frame.loss, frame.similarity) for frame in made]
-                loss, similarity = (_mean(column) for column in zip(*values, strict=True))
-                by_caption = dict(zip(self._optimizers, values, strict=True)) if self._grid else {}
-                batch = min(one.cut_batch for one in self._optimizers.values())
-                shown = [frame.picture for frame in made]
-                picture = self._grid.join(shown) if self._grid else shown[0]
-                yield picture, FrameValues(loss, similarity, by_caption, batch)
+        self._last, batch = index, min(one.cut_batch for one in self._optimizers.values())
+        for number, made in enumerate(zip(*each, strict=True), after + 1):
+            values = [(loss, similarity) for _, loss, similarity in made]
+            loss, similarity = (_mean(column) for column in zip(*values, strict=True))
+            by_caption = dict(zip(self._optimizers, values, strict=True)) if self._grid else {}
+            shown = tuple(shown for shown, *_ in made)
+            self._ready.append(Frame(number, shown, FrameValues(loss, similarity, by_caption, batch)))
 
-    def state(self) -> dict[str, Tensor]:
-        """All that the frames after those before depend on; see `FrameOptimizer.state`."""
+    def picture(self, number: int, shown: Sequence[Shown]) -> Picture:
+        """A frame, decoded."""
+        view = self._part.parameters.view(number)
+        with shortage_explained(self._job.settings, self._selection):
+            decoded = [one.picture(each, view) for one, each in zip(self._optimizers.values(), shown, strict=True)]
+        return self._grid.join(decoded) if self._grid else decoded[0]
+
+    def state(self, stop: int) -> dict[str, Tensor]:
+        """All that the frames from `stop` on depend on, which is next; see `FrameOptimizer.state`."""
+        return self._carried if self._last >= stop else self._state()
+
+    def _state(self) -> dict[str, Tensor]:
         each = enumerate(self._optimizers.values())
         return {f"{number}.{name}": value for number, one in each for name, value in one.state().items()}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a state."""
+    def restore(self, state: Mapping[str, Tensor], stop: int) -> None:
+        """Continue from what `state(stop)` gave."""
+        self._ready.clear()
+        self._last = self._part.painted[bisect_left(self._part.painted, stop) - 1]
         for number, one in enumerate(self._optimizers.values()):
-            own = f"{number}."
-            one.restore({name.removeprefix(own): value for name, value in state.items() if name.startswith(own)})
+            one.restore(_with_prefix(state, f"{number}."))
+
+    def pack(self, frames: Sequence[Frame]) -> dict[str, Tensor]:
+        """What frames are decoded from, to be kept."""
+        each = enumerate(zip(*(frame.shown for frame in frames), strict=True))
+        return {f"seam.{number}.{name}": value for number, shown in each for name, value in pack(shown).items()}
+
+    def unpack(self, kept: Mapping[str, Tensor]) -> list[tuple[Shown, ...]]:
+        """What `pack` was given, of each frame."""
+        each = [unpack(_with_prefix(kept, f"seam.{number}."), self._device) for number in range(len(self._optimizers))]
+        return [*zip(*each, strict=True)]
 
 
-def paint_film(
-    job: Job,
-    work: WorkFolder,
-    painter: Callable[[], Painter],
-    *,
-    stop: Callable[[], bool],
-    stages: StageClock,
-) -> tuple[list[FrameValues], float]:
-    """Paint the chunks of a film that are not finished, and join all as the picture of the work folder.
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def paint_segment(part: Part, work: WorkFolder, models: Models, *, stop: Stop) -> Events:
+    """Paint the chunks of a segment that are not finished.
 
     Args:
-        job: The film.
-        work: Its folder; with what is finished already.
-        painter: Makes the painter of its only segment.
-        stop: Called after each frame; when it returns true the film ends there.
-        stages: Is told the progress.
-
-    Returns:
-        What was measured of each frame, and the seconds that an earlier run spent on them.
+        part: The segment.
+        work: The folder of its film, with what is finished of it already.
+        models: Networks.
+        stop: Called after each frame; when it returns true, the segment ends there.
     """
-    chunks = chunks_of(job)
-    missing, frames, spent, joined = work.missing(chunks), list[FrameValues](), 0.0, list[Chunk]()
-    if len(missing) < len(chunks):
-        at = missing[0].start if missing else job.timeline.frames
-        place, total = clock(float(at / job.timeline.fps)), clock(float(job.timeline.duration))
-        stages.report(message=f"resuming at {place} of {total}", done=at, total=job.timeline.frames)
-    painting, position, unfinished = painter() if missing else None, 0, 0
-    for chunk in chunks:
-        if painting is None or chunk not in missing:
-            done = work.finished(chunk)
-            assert done
-            frames, spent = [*frames, *_measured(done)], spent + done.seconds
-            joined.append(chunk)
-            continue
-        if frames and stop():
-            break
-        if position != chunk.start:
-            state = work.state(chunks[chunk.number - 1])
-            assert state
-            painting.restore(state)
-        made = _paint_chunk(job, work, painting, chunk, stop=stop, stages=stages, before=frames)
-        frames, position = [*frames, *made], chunk.stop
-        if len(frames) < chunk.stop:
-            unfinished = len(made)
-            break
-        joined.append(chunk)
-    work.join(joined, unfinished=unfinished)
-    return frames, spent
+    missing, painter, before = work.missing(part.chunks), Painter(part, models), part.chunks[0]
+    position = before.start
+    for chunk in part.chunks:
+        if chunk in missing:
+            if position != chunk.start:
+                state = work.state(before)
+                assert state
+                painter.restore(state, before.stop)
+            if stop() and chunk.start:  # a film has at least one frame
+                return
+            yield from _paint_chunk(part, work, painter, chunk, stop=stop)
+            if not work.finished(chunk):
+                return
+            position = chunk.stop
+        before = chunk
 
 
-def _paint_chunk(
-    job: Job,
-    work: WorkFolder,
-    painter: Painter,
-    chunk: Chunk,
-    *,
-    stop: Callable[[], bool],
-    stages: StageClock,
-    before: Sequence[FrameValues],
-) -> list[FrameValues]:
-    """Paint a chunk; it is finished unless the film ends within it."""
-    began, made, last = time.perf_counter(), list[FrameValues](), before[-1] if before else None
-    with _film_writer(work.part(chunk), job, chunk.start) as writer:
-        for picture, values in painter.frames(range(chunk.start, chunk.stop)):
+def _paint_chunk(part: Part, work: WorkFolder, painter: Painter, chunk: Chunk, *, stop: Stop) -> Events:
+    """Paint a chunk, or half a seam; it is finished unless the film is stopped within it."""
+    began, made, span = time.perf_counter(), list[Frame](), range(chunk.start, chunk.stop)
+    for _ in painter.run_up(span):
+        if stop() and chunk.start:
+            return
+    frames = painter.frames(span)
+    if chunk.half:
+        for frame in frames:
+            made.append(frame)
+            if stop():
+                return
+    else:
+        with _film_writer(work.part(chunk), part.job, chunk.start) as writer:
+            for frame in frames:
+                picture = painter.picture(frame.number, frame.shown)
+                writer.write(picture)
+                made.append(replace(frame, shown=()))
+                yield Painted(chunk, frame.number, frame.values, picture)
+                if stop():
+                    break
+    if len(made) == chunk.stop - chunk.start:
+        state = painter.state(chunk.stop) | (painter.pack(made) if chunk.half else {})
+        values = [asdict(frame.values) for frame in made]
+        work.finish(chunk, state, values, seconds=time.perf_counter() - began)
+        yield Painted(chunk)
+
+
+def paint_seam(part: Part, seam: Chunk, work: WorkFolder, models: Models, *, stop: Stop) -> Events:
+    """Decode a seam from its halves; `part`: the segment after it."""
+    began, painter = time.perf_counter(), Painter(part, models)
+    boundary, reach = part.segment.start, part.segment.fade_in
+    kept = [work.state(half) for half in seam.halves]
+    values = [measured(done) for half in seam.halves if (done := work.finished(half))]
+    before, after = (painter.unpack(one) for one in kept if one)
+    shown = list[FrameValues]()
+    with _film_writer(work.part(seam), part.job, seam.start) as writer:
+        for place, number in enumerate(range(seam.start, seam.stop)):
+            weight = crossfade_weight(number, boundary, reach)
+            pairs = zip(before[place], after[place], strict=True)
+            picture = painter.picture(number, [interpolate(*pair, weight) for pair in pairs])
             writer.write(picture)
-            made.append(values)
-            done = len(before) + len(made)
-            if last and values.cut_batch < last.cut_batch:
-                stages.report(message=f"note: {SHORTAGE.format(frame=done - 1, size=values.cut_batch)}")
-            last = values
-            stages.report(done=done, total=job.timeline.frames, loss=values.loss, similarity=values.similarity)
+            shown.append(values[number >= boundary][place])
+            yield Painted(seam, number, shown[-1], picture)
             if stop():
                 break
-    if len(made) == chunk.stop - chunk.start:
-        plain = [asdict(values) for values in made]
-        work.finish(chunk, painter.state(), plain, seconds=time.perf_counter() - began)
-    return made
+    if len(shown) == seam.stop - seam.start:
+        work.finish(seam, {}, [*map(asdict, shown)], seconds=time.perf_counter() - began)
+        yield Painted(seam)
 
 
-def chunks_of(job: Job) -> tuple[Chunk, ...]:
-    """The chunks of a film."""
-    return divide(range(job.timeline.frames), painted_frames(job), job.timeline.fps)
-
-
-def painted_frames(job: Job) -> list[int]:
-    """The frames of a film that are optimised."""
-    return [int(index) for index in job.timeline.painted_frames(job.settings.picture.painted_fps)]
+def paint_here(division: Division, work: WorkFolder, models: Models, *, stop: Stop) -> Events:
+    """Paint what is not finished of a film in this process, one segment after the other."""
+    seams = {seam.segment: seam for seam in division.seams}
+    for segment in division.segments:
+        part, seam = division.part(segment.number), seams.get(segment.number)
+        if work.missing(part.chunks):
+            for painted in paint_segment(part, work, models, stop=stop):
+                yield painted
+                if seam and painted.frame is None and painted.chunk.half == AFTER and work.is_ready(seam):
+                    yield from paint_seam(part, seam, work, models, stop=stop)
+        if stop():
+            return
+        if seam and work.is_ready(seam):
+            yield from paint_seam(part, seam, work, models, stop=stop)
 
 
 def grid_of(settings: Settings) -> Grid | None:
@@ -186,7 +316,7 @@ def grid_of(settings: Settings) -> Grid | None:
     return Grid(list(pictures(settings)), size=(picture.width, picture.height)) if picture.layout == "grid" else None
 
 
-def _film_writer(path: Path, job: Job, first: int) -> FilmWriter:
+def _film_writer(path: Any, job: Job, first: int) -> FilmWriter:
     picture, grid = job.settings.picture, grid_of(job.settings)
     size = grid.size if grid else (picture.width, picture.height)
     return FilmWriter(
@@ -194,7 +324,8 @@ def _film_writer(path: Path, job: Job, first: int) -> FilmWriter:
     )
 
 
-def _measured(done: Finished) -> list[FrameValues]:
+def measured(done: Finished) -> list[FrameValues]:
+    """What was measured of the frames of a finished chunk."""
     return [
         FrameValues(**(one | {"pictures": {name: tuple(pair) for name, pair in one["pictures"].items()}}))
         for one in done.frames

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +17,14 @@ from wav2clip_gen.audio.track import ENCODER_RATE, Track
 from wav2clip_gen.config import MIX, Settings, StemWeight
 from wav2clip_gen.cost import describe_cost
 from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.film import paint_film
 from wav2clip_gen.guidance import SHOWN, shown, shown_contents
 from wav2clip_gen.job import Job, check_outputs, films, pictures, prepare, record_path, truncate
 from wav2clip_gen.memory import check_memory
-from wav2clip_gen.painting import Painter, paint_film
+from wav2clip_gen.painting import Division
 from wav2clip_gen.progress import Film, OnProgress, Progress, StageClock, ignore
-from wav2clip_gen.resume import begin_or_resume
+from wav2clip_gen.resume import begin_or_resume, plan_film, refuse_other
+from wav2clip_gen.synthesis.segments import Segment, divide, segment_length
 from wav2clip_gen.video.chunks import WorkFolder, open_work
 from wav2clip_gen.video.claim import claim_folder, publish_film
 from wav2clip_gen.video.mux import mux
@@ -54,6 +55,7 @@ def render(
     demucs_repo: Path | None = None,
     keep_work: bool = False,
     fresh: bool = False,
+    workers: str = "1",
     on_progress: OnProgress = ignore,
 ) -> Film:
     """Make the film of a track, or go on where an earlier run with the same arguments was interrupted.
@@ -70,6 +72,8 @@ def render(
         demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
         keep_work: Keep the work folder `NAME.w2c`.
         fresh: Begin anew, whatever an earlier run has finished.
+        workers: Processes that paint the segments of a film, or "auto"; the film is the same. With more than 1, a
+            script must begin with `if __name__ == "__main__":`, as each process imports it.
         on_progress: Called with the state of the run.
 
     Raises:
@@ -88,6 +92,7 @@ def render(
         demucs_repo=demucs_repo,
         keep_work=keep_work,
         fresh=fresh,
+        workers=workers,
     )
     if len(films(job)) > 1:
         raise SettingsError("the layout separate makes several films", hint="render each stem with layout single")
@@ -125,13 +130,14 @@ def render_job(
             check_outputs(film)  # again: until now another run may have made them
         models = load_job_models(job, load, stages)
         hashes = record.hash_inputs(job, models)  # of what is used, whatever becomes of the files meanwhile
-        for film, work in zip(made, works, strict=True):
-            begin_or_resume(film, work, models, hashes, stages)
-        stems = load_stems(job, stages)
-        parameters, conditioning, onsets = condition_films(job, stems, models, stages)
-        for film, work, pictures_of_film in zip(made, works, conditioning, strict=True):
-            painter = partial(Painter, film, models, pictures_of_film, parameters)
-            yield _render_film(film, work, models, painter, onsets=onsets, hashes=hashes, stop=stop, stages=stages)
+        plans = [plan_film(film, models, hashes) for film in made]
+        for film, work, plan in zip(made, works, plans, strict=True):
+            refuse_other(film, work, plan)  # before what takes long
+        divisions, onsets = condition_films(job, load_stems(job, stages), models, stages)
+        for division, work, plan in zip(divisions, works, plans, strict=True):
+            begin_or_resume(division, work, plan, stages)
+        for division, work in zip(divisions, works, strict=True):
+            yield _render_film(division, work, models, onsets=onsets, hashes=hashes, stop=stop, stages=stages)
             if stop():
                 return
 
@@ -142,8 +148,8 @@ def _open_work(job: Job, stages: StageClock) -> AbstractContextManager[WorkFolde
 
 def condition_films(
     job: Job, stems: Mapping[str, Track], models: Models, stages: StageClock
-) -> tuple[ParameterCurves, list[dict[str, Conditioning]], Onsets]:
-    """The parameter curves of a job, for each of its films the conditioning of its pictures by caption, and its onsets.
+) -> tuple[list[Division], Onsets]:
+    """For each film of a job its segments, parameter curves and targets; and the onsets of the song.
 
     Nothing else of the audio is kept while frames are optimised: embeddings and decoded signals may be large.
     """
@@ -163,14 +169,25 @@ def condition_films(
         for film in films(job)
     ]
     note_silent_stems((one for film in conditioning for one in film.values()), stages)
-    return parameters, conditioning, Onsets.of(audio.features[MIX], job.timeline.fps)
+    segments = divide_job(job, audio.features[MIX])
+    divisions = [
+        Division(film, segments, {name: each.targets.numpy() for name, each in one.items()}, parameters)
+        for film, one in zip(films(job), conditioning, strict=True)
+    ]
+    return divisions, Onsets.of(audio.features[MIX], job.timeline.fps)
+
+
+def divide_job(job: Job, mix: Features) -> tuple[Segment, ...]:
+    """The segments of the films of a job."""
+    length = segment_length(job.settings.run.segments, job.track.duration)
+    painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
+    return divide(job.timeline, mix, length, painted)
 
 
 def _render_film(
-    job: Job,
+    division: Division,
     work: WorkFolder,
     models: Models,
-    painter: Callable[[], Painter],
     *,
     onsets: Onsets,
     hashes: dict[Path, str | None],
@@ -179,7 +196,7 @@ def _render_film(
 ) -> Film:
     """Paint all frames that are not finished, mux them with the sound, verify the film and write its record."""
     stages.begin("optimize")
-    frames, earlier = paint_film(job, work, painter, stop=stop, stages=stages)
+    job, (frames, earlier) = division.job, paint_film(division, work, models, stop=stop, stages=stages)
     done = truncate(job, len(frames))
     with record.song_unchanged(done.track.path, hashes[done.track.path]):
         stages.begin("mux")
@@ -201,6 +218,7 @@ def _render_film(
         reactivity=reactivity,
         timings=timings | {"optimize": round(timings["optimize"] + earlier, 3)},
         partial=len(frames) < job.timeline.frames,
+        segments=[one.start for one in division.segments if one.start < len(frames)],
     )
 
     def named(path: Path) -> Film:

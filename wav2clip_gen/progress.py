@@ -77,6 +77,7 @@ class Film:
     reactivity: Reactivity
     timings: dict[str, float] = field(default_factory=dict)  # seconds of work per stage
     partial: bool = False  # stopped before its end
+    segments: list[int] = field(default_factory=lambda: [0])  # the first frame of each
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,7 @@ def describe(
         "w2c-gen": {"format": FORMAT, "version": __version__},
         "film": film.path.name,
         "partial": film.partial,
+        "segments": film.segments,
         "track": {
             "path": _relative(track.path, folder),
             "input": _relative(job.source, folder),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wav2clip_gen import __version__, record
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.job import Job, frames_name, may_replace_frames
-from wav2clip_gen.painting import chunks_of
+from wav2clip_gen.painting import Division
 from wav2clip_gen.progress import StageClock
 from wav2clip_gen.video.chunks import WorkFolder, read_plan
 from wav2clip_gen.video.frames import clear_frames
@@ -23,37 +23,55 @@ WITHOUT_EFFECT = {  # on the picture; the networks are told by the hashes of the
     "sound": {"codec"},
     "run": {"device", "models", "perceptor", "vqgan", "max_memory"},
 }
+SEGMENTS = "segments"  # in the plan: the first frame of each
 SHOWN = 6  # differences that are named
 HASH_LENGTH = 64  # letters of a SHA-256
 
 
-def begin_or_resume(
-    job: Job, work: WorkFolder, models: Models, hashes: Mapping[Path, str | None], stages: StageClock
-) -> None:
-    """Resume what an earlier run has finished of a film, or begin a new work folder.
+def refuse_other(job: Job, work: WorkFolder, plan: Mapping[str, Any]) -> None:
+    """Refuse to resume what an earlier run has finished of another film.
+
+    `plan`: from `plan_film`; what it lacks is not compared.
 
     Raises:
-        OutputError: The earlier run would paint another film, which is named; or the disk does not take the folder.
+        OutputError: The earlier run would paint another film, which is named.
     """
-    plan = _plan(job, models, hashes)
     if job.fresh or not work.has_chunks:
-        if job.frames_dir:
-            clear_frames(job.frames_dir, job.timeline.frames, overwrite=may_replace_frames(job))
-        work.restart(plan)
         return
-    differences = _differences(read_plan(job.out), plan)
+    old = read_plan(job.out)
+    differences = _differences(old if SEGMENTS in plan else _without_segments(old), plan)
     if differences:
         more = f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise OutputError(
             f"{work.path} is of an interrupted run that differs: {'; '.join(differences[:SHOWN])}{more}",
             hint="give the same again to resume it; --fresh deletes what it has finished, and begins anew",
         )
-    for note in work.resume(chunks_of(job)):
-        stages.report(message=f"note: {note}")
 
 
-def _plan(job: Job, models: Models, hashes: Mapping[Path, str | None]) -> dict[str, Any]:
-    """All that the picture depends on, as plain values by a name for messages."""
+def begin_or_resume(division: Division, work: WorkFolder, plan: Mapping[str, Any], stages: StageClock) -> None:
+    """Resume what an earlier run has finished of a film, or begin a new work folder.
+
+    Raises:
+        OutputError: As `refuse_other`; or the disk does not take the folder.
+    """
+    job = division.job
+    plan = {**plan, SEGMENTS: [segment.start for segment in division.segments]}
+    refuse_other(job, work, plan)
+    if not job.fresh and work.has_chunks:
+        for note in work.resume(division.all_chunks):
+            stages.report(message=f"note: {note}")
+        return
+    if job.frames_dir:
+        clear_frames(job.frames_dir, job.timeline.frames, overwrite=may_replace_frames(job))
+    work.restart(plan)
+
+
+def _without_segments(plan: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if plan is None else {name: value for name, value in plan.items() if name != SEGMENTS}
+
+
+def plan_film(job: Job, models: Models, hashes: Mapping[Path, str | None]) -> dict[str, Any]:
+    """All that the picture depends on, but its segments, as plain values by a name for messages."""
     track, settings = job.track, job.settings.with_image_files(lambda file: str(hashes[Path(file)])).to_dict()
     groups = {name: group for name, group in settings.items() if isinstance(group, dict)}
     plan: dict[str, Any] = {
@@ -76,7 +94,7 @@ def _plan(job: Job, models: Models, hashes: Mapping[Path, str | None]) -> dict[s
     return dict(json.loads(json.dumps(plan)))
 
 
-def _differences(old: dict[str, Any] | None, new: dict[str, Any]) -> list[str]:
+def _differences(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[str]:
     """What differs between two plans, a clause each."""
     if old is None:
         return ["its plan is missing or damaged"]

@@ -58,3 +58,16 @@ def parse_segments(written: str) -> float | None:
 def describe_bytes(count: float) -> str:
     """Bytes for people: 3.6 GiB, 120 MiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(1, round(count / 2**20))} MiB"
+
+
+def parse_workers(written: str) -> int | None:
+    """Read the number of processes that paint a film; None for "auto".
+
+    Raises:
+        SettingsError: It is neither "auto" nor a number from 1 up.
+    """
+    if written == "auto":
+        return None
+    if not written.isdecimal() or int(written) < 1:
+        raise SettingsError(f"workers cannot be {written!r}", hint="give auto, or a number such as 4")
+    return int(written)

@@ -18,7 +18,8 @@ from wav2clip_gen.audio.timeline import Timeline, exact_fps
 from wav2clip_gen.errors import OutputError, VideoError, W2CError
 from wav2clip_gen.files import flush, settle
 from wav2clip_gen.video import chunks
-from wav2clip_gen.video.chunks import Chunk, WorkFolder, divide, half_published, open_work, read_plan
+from wav2clip_gen.video.chunks import WorkFolder, half_published, open_work, read_plan
+from wav2clip_gen.video.division import Chunk, divide
 from wav2clip_gen.video.verify import probe
 from wav2clip_gen.video.writer import FilmWriter
 

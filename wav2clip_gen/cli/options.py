@@ -214,6 +214,8 @@ OTHERS = (
     _other("from_record", Path, "Settings", "Replay the run record (JSON) of a video: same track, settings and seed, "
         "unless others are given.", flags=("--from",), metavar="RECORD", everyday=True),
     _other("fresh", bool, "Run", "Begin anew, instead of resuming an interrupted run.", everyday=True),
+    _other("workers", str, "Run", "Processes that generate the segments of a video, which stays the same [dim]("
+        "default: auto: one for each core that memory suffices for, or one for each GPU)[/]", metavar="auto|N"),
     _other("keep_work", bool, "Run", "Keep the work folder, NAME.w2c, of a finished video."),
     _other("dry_run", bool, "Run", "Check everything, and report the plan and the estimated time; write nothing.",
         everyday=True),

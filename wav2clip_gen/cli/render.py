@@ -149,7 +149,7 @@ def _preparation(given: dict[str, Any], replay: Replay | None) -> Callable[..., 
     from wav2clip_gen.job import prepare
 
     names = ("out", "overwrite", "frames_dir", "weights_dir", "keep_stems", "demucs_repo", "keep_work", "fresh")
-    values = {name: given[name] for name in (*names, "storyboard")}
+    values = {name: given[name] for name in (*names, "storyboard")} | {"workers": given["workers"] or "auto"}
     if replay:
         values["demucs_repo"] = replay.demucs_repo
     return partial(prepare, **values)

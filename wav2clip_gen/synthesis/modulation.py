@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,19 +41,29 @@ class ParameterCurves:
     prompts: tuple[PromptWeight, ...]
     fps: float
     aspect: float  # width / height of the picture
+    start: int = 0  # the frame of the first values
+
+    def between(self, start: int, stop: int) -> ParameterCurves:
+        """Those of some frames alone, without the weights of prompts."""
+        curves = {name: curve[start - self.start : stop - self.start] for name, curve in self.curves.items()}
+        return replace(self, curves=curves, prompts=(), start=start)
+
+    def value(self, name: str, frame: int) -> float:
+        """A setting at a frame."""
+        return float(self.curves[name][frame - self.start])
 
     def view(self, frame: int) -> View:
         """How the decoded frame is shown."""
-        return View(**{item.name: float(self.curves[item.name.replace("_", "-")][frame]) for item in fields(View)})
+        return View(**{item.name: self.value(item.name.replace("_", "-"), frame) for item in fields(View)})
 
     def steps(self, frame: int) -> int:
         """Optimiser steps of a frame after the first."""
-        return round(float(self.curves["steps"][frame]))
+        return round(self.value("steps", frame))
 
     def camera_move(self, frame: int) -> Matrix:
         """The camera's move since the frame before: the speeds integrated over one frame."""
         zoom, *others = (
-            float(self.curves[name][frame]) for name in ("zoom-speed", "pan-x-speed", "pan-y-speed", "rotate-speed")
+            self.value(name, frame) for name in ("zoom-speed", "pan-x-speed", "pan-y-speed", "rotate-speed")
         )
         first = frame == 0
         pan_x, pan_y, rotate = (0.0 if first else speed / self.fps for speed in others)

@@ -21,6 +21,7 @@ from wav2clip_gen.devices import halve_on_shortage
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.images import read_covering
 from wav2clip_gen.models.registry import Models, computes_in_bf16
+from wav2clip_gen.synthesis.average import UnbiasedEma
 from wav2clip_gen.synthesis.camera import Camera, Matrix, warp
 from wav2clip_gen.synthesis.cutouts import random_cutouts
 from wav2clip_gen.synthesis.losses import (
@@ -32,6 +33,7 @@ from wav2clip_gen.synthesis.losses import (
     total_variation,
 )
 from wav2clip_gen.synthesis.modulation import ParameterCurves
+from wav2clip_gen.synthesis.segments import Shown
 
 ADAM = "adam."  # before the names of Adam's state: exp_avg, exp_avg_sq, step
 INIT_NOISE = 0.4  # weight of the random colours in a start from the concept prior's colour layout
@@ -88,7 +90,7 @@ class FrameOptimizer:
         self._lowest = codes.amin(dim=0).view(1, -1, 1, 1)
         self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
         self._spread = codes.std(dim=0).view(1, -1, 1, 1)
-        self._average = _UnbiasedEma(settings.motion.ema_half_life * settings.picture.optimized_fps)
+        self._average = UnbiasedEma(settings.motion.ema_half_life * settings.picture.optimized_fps)
         self._residual: Tensor | None = None  # (1, 3, H, W), what the codes could not represent of a warped picture
         self._camera = Camera(picture.width, picture.height, vqgan.stride)
         self._autocast = autocast(settings.run.precision, models.device)
@@ -98,13 +100,20 @@ class FrameOptimizer:
     def frames(
         self, index: int, target: Tensor, parameters: ParameterCurves, *, after: int | None = None
     ) -> Iterator[Frame]:
-        """Optimise frame `index` for a conditioning vector (D,); yield it, preceded by those since the frame `after`.
+        """Optimise frame `index` for a conditioning vector (D,); yield those since the frame `after`."""
+        after = index - 1 if after is None else after
+        for number, (shown, *known) in enumerate(self.advance(index, target, parameters, after=after), after + 1):
+            yield Frame(self.picture(shown, parameters.view(number)), *known)
+
+    def advance(
+        self, index: int, target: Tensor, parameters: ParameterCurves, *, after: int
+    ) -> list[tuple[Shown, float | None, float | None]]:
+        """As `frames`, before their views: what each is decoded from, its loss and its similarity.
 
         A frame between two optimised ones is decoded from the linear interpolation of their running averages, but has
-        its own camera and view. `after` is the frame that was optimised before; by default the one before `index`.
+        its own camera and view. `after` is the frame that was optimised before.
         """
         painting, motion = self.settings.painting, self.settings.motion
-        after = index - 1 if after is None else after
         first, numbers = self._average.total is None, range(after + 1, index + 1)
         moves = [*accumulate(map(parameters.camera_move, numbers), lambda moved, move: move @ moved)]
         offsets = [move @ self._camera.offset for move in moves]
@@ -116,18 +125,19 @@ class FrameOptimizer:
             target,
             steps=painting.first_steps if first else parameters.steps(index),
             temporal_weight=0 if first else motion.temporal_weight,
-            learning_rate=float(parameters.curves["learning-rate"][index]),
+            learning_rate=parameters.value("learning-rate", index),
         )
         with torch.no_grad():
             average = self._average.update(self.models.vqgan.quantise(self.latent))
+        made: list[tuple[Shown, float | None, float | None]] = []
         for number, offset in zip(numbers, offsets, strict=True):
-            shown = average
+            codes = average
             if number < index:
                 assert before is not None, "a film begins with an optimised frame"
-                shown = torch.lerp(before, average, (number - after) / (index - after))
-            picture = _to_bytes(self._show(shown, offset, parameters.view(number)))
+                codes = torch.lerp(before, average, (number - after) / (index - after))
             known = (float(step.loss), float(step.similarity)) if step and number == index else (None, None)
-            yield Frame(picture, *known)
+            made.append((Shown(codes, offset, self._residual), *known))
+        return made
 
     def optimize(
         self, target: Tensor, *, steps: int, temporal_weight: float, learning_rate: float | None = None
@@ -166,7 +176,7 @@ class FrameOptimizer:
         painting = self.settings.painting
         with record_function("decode"):
             quantised = self.models.vqgan.quantise(self.latent)  # in float32: bf16 confuses neighbouring codes
-            picture = self._decode(quantised)
+            picture = self._decode(quantised, residual=self._residual)
         with record_function("cutouts"):
             picture = clamp_with_gradient(picture)
             cutouts = random_cutouts(picture, self.models.clip.size, painting.cuts, generator=self.generator)
@@ -230,13 +240,15 @@ class FrameOptimizer:
         offset, border, vqgan = self._camera.take_offset(), self.settings.motion.border, self.models.vqgan
         current = vqgan.quantise(self.latent)
         average = current if self._average.total is None else self._average.value
-        warped = warp(self._decode(torch.cat([current, average])), offset, border=border).clamp(0, 1)
+        warped = warp(
+            self._decode(torch.cat([current, average]), residual=self._residual), offset, border=border
+        ).clamp(0, 1)
         with self._autocast():
             current, average = vqgan.encode(warped).float().split(1)
         self.latent.copy_(current.clamp(self._lowest, self._highest))
         average = vqgan.quantise(average)
         self._average.replace(average)
-        self._residual = warped[1:] - self._decode(average, residual=False)
+        self._residual = warped[1:] - self._decode(average)
         for state in self.optimizer.state.values():
             for moment in (state["exp_avg"], state["exp_avg_sq"]):
                 moment.copy_(warp(moment, offset, border=border, smooth=True))
@@ -249,17 +261,23 @@ class FrameOptimizer:
         Call it once a frame: it updates the average.
         """
         average = self._average.update(self.models.vqgan.quantise(self.latent))
-        return self._show(average, self._camera.offset, view or View())
+        return self._show(Shown(average, self._camera.offset, self._residual), view or View())
 
     def decode_bytes(self) -> NDArray[np.uint8]:
         """The same as (H, W, 3) uint8 on the host."""
         return _to_bytes(self.decode())
 
+    def picture(self, shown: Shown, view: View) -> NDArray[np.uint8]:
+        """A frame from what it is decoded from, (H, W, 3) on the host."""
+        return _to_bytes(self._show(shown, view))
+
     @torch.no_grad()
-    def _show(self, codes: Tensor, offset: Matrix, view: View) -> Tensor:
-        """Codes as a shown picture (3, H, W) in [0, 1]."""
-        shown = self._camera.apply(self._decode(codes), offset, view, border=self.settings.motion.border)
-        return shown.clamp(0, 1).squeeze(0)
+    def _show(self, shown: Shown, view: View) -> Tensor:
+        """The same as (3, H, W) in [0, 1]."""
+        decoded = self._decode(shown.codes, residual=shown.residual)
+        return (
+            self._camera.apply(decoded, shown.offset, view, border=self.settings.motion.border).clamp(0, 1).squeeze(0)
+        )
 
     def state(self) -> dict[str, Tensor]:
         """All that the frames after an optimised one depend on, copied to the CPU."""
@@ -292,43 +310,16 @@ class FrameOptimizer:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": {0: adam} if adam else {}, "param_groups": groups})
 
-    def _decode(self, quantised: Tensor, *, residual: bool = True) -> Tensor:
-        """Decode codes into pictures (N, 3, H, W), plus the residual; not clamped."""
+    def _decode(self, quantised: Tensor, *, residual: Tensor | None = None) -> Tensor:
+        """Decode codes into pictures (N, 3, H, W), plus a residual; not clamped."""
         with self._autocast():
             pictures = self.models.vqgan.decode(quantised)
-        return pictures.float() + self._residual if residual and self._residual is not None else pictures.float()
+        return pictures.float() if residual is None else pictures.float() + residual
 
 
 def _to_bytes(picture: Tensor) -> NDArray[np.uint8]:
     """A picture (3, H, W) in [0, 1] as (H, W, 3) uint8 on the host."""
     return (picture * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
-
-
-class _UnbiasedEma:
-    """An exponential moving average without start-up bias (Kingma & Ba, arXiv 1412.6980, section 3)."""
-
-    def __init__(self, half_life: float) -> None:
-        self.decay = 2 ** (-1 / half_life) if half_life else 0.0  # per value
-        self.total: Tensor | None = None
-        self.weight = 0.0
-
-    def update(self, value: Tensor) -> Tensor:
-        """Add a value and return the average so far."""
-        self.weight = self.decay * self.weight + 1 - self.decay
-        update = (1 - self.decay) * value
-        self.total = update if self.total is None else self.decay * self.total + update
-        return self.value
-
-    @property
-    def value(self) -> Tensor:
-        """The average of the values so far, at least one."""
-        assert self.total is not None
-        return self.total / self.weight
-
-    def replace(self, value: Tensor) -> None:
-        """Continue from another average, if there is one yet."""
-        if self.total is not None:
-            self.total = self.weight * value
 
 
 class _ClampWithGradient(torch.autograd.Function):

@@ -15,6 +15,7 @@ as in the undivided film (0.011 to 0.015).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from wav2clip_gen.units import parse_segments
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from wav2clip_gen.audio.features import Features
@@ -169,3 +171,28 @@ def interpolate(before: Shown, after: Shown, weight: float) -> Shown:
         (1 - weight) * before.offset + weight * after.offset,
         sum(parts[1:], start=parts[0]) if parts else None,
     )
+
+
+def pack(shown: Sequence[Shown]) -> dict[str, Tensor]:
+    """Shown states as tensors on the CPU, to be kept; a residual that several of them share is kept once."""
+    import torch
+
+    residuals = {id(one.residual): one.residual for one in shown if one.residual is not None}
+    order = [*residuals]
+    places = [-1 if one.residual is None else order.index(id(one.residual)) for one in shown]
+    kept = {
+        "codes": torch.cat([one.codes for one in shown]),
+        "offsets": torch.from_numpy(np.stack([one.offset for one in shown])),
+        "places": torch.tensor(places),
+    }
+    kept |= {"residuals": torch.cat([*residuals.values()])} if residuals else {}
+    return {name: value.cpu() for name, value in kept.items()}
+
+
+def unpack(kept: Mapping[str, Tensor], device: torch.device) -> list[Shown]:
+    """The shown states that `pack` was given, on a device."""
+    codes, residuals = kept["codes"].to(device), kept["residuals"].to(device) if "residuals" in kept else None
+    return [
+        Shown(codes[number : number + 1], offset, None if residuals is None or place < 0 else residuals[place][None])
+        for number, (offset, place) in enumerate(zip(kept["offsets"].numpy(), kept["places"].tolist(), strict=True))
+    ]

@@ -4,6 +4,7 @@
     chunk-00000.mp4             the picture of about two seconds
     chunk-00000.safetensors     the state at its end; only the newest are kept, and every 16th
     chunk-00000.json            its frames, what was measured of them, and the hashes of the other two
+    chunk-00007.before.*        what the frames of a seam are decoded from, by the segment before; .after.*
     lock                        held by the run that makes the film
 
 A chunk is finished when its JSON has this name, which it gets when all else is on the disk. Imports no torch.
@@ -13,13 +14,10 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from fractions import Fraction
-from itertools import pairwise, takewhile
-from math import ceil
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,61 +27,20 @@ from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import OutputError, W2CError
 from wav2clip_gen.files import flush, hash_file, settle
 from wav2clip_gen.video.claim import RECORD, locked, same_file
+from wav2clip_gen.video.division import AFTER, BEFORE, Chunk
 from wav2clip_gen.video.writer import timescale
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".w2c"
-SECONDS = 2.0  # of film in a chunk
-FEWEST = 4  # frames in a chunk: in films of three and more, x264's time stamps begin alike
 STATES = 2  # that are kept, besides ...
 EVERY = 16  # ... each 16th
 PLAN, LOCK, PICTURE, FINISHED = "plan.json", "lock", "picture.mp4", "finished.mp4"
-OWN = re.compile(r"(lock|plan\.json|chunk-\d{5,}\.\w+|film\.\w+|(picture|finished)\.mp4(\.txt)?)(\.part)?")
+OWN = re.compile(
+    r"(lock|plan\.json|chunk-\d{5,}(\.(before|after))?\.\w+|film\.\w+|(picture|finished)\.mp4(\.txt)?)(\.part)?"
+)
 PARTS = re.compile(r"film\.\w+|(picture|finished)\.mp4.*|.*\.part")  # of them, what is worthless to another run
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """Frames of one segment of a film, about two seconds, whose picture is written whole or not at all."""
-
-    number: int  # in the film, from 0
-    start: int  # the first of its frames
-    stop: int  # the first frame of the next
-    segment: int = 0  # that it belongs to
-
-    @property
-    def name(self) -> str:
-        """The name of its files, without a suffix."""
-        return f"chunk-{self.number:05}"
-
-
-def divide(
-    frames: range, painted: Sequence[int], fps: Fraction, *, segment: int = 0, number: int = 0
-) -> tuple[Chunk, ...]:
-    """Divide consecutive frames of a segment into chunks of about two seconds, each with an optimised frame at its end.
-
-    Args:
-        frames: The frames.
-        painted: The frames that are optimised; the last of `frames` is one.
-        fps: Frames per second.
-        segment: The number of their segment.
-        number: The number of the first chunk.
-    """
-    length = max(FEWEST, round(SECONDS * fps))
-    count = ceil(len(frames) / length)
-    edges = [frames.start]
-    for wished in (frames.start + round(index * len(frames) / count) for index in range(1, count)):
-        first = bisect_left(painted, edges[-1] + FEWEST - 1)
-        place = max(first, bisect_left(painted, wished - 1))
-        near = [frame + 1 for frame in painted[max(first, place - 1) : place + 1] if frame + 1 + FEWEST <= frames.stop]
-        edges += sorted(near, key=lambda end: abs(end - wished))[:1]
-    spans = pairwise([*edges, frames.stop])
-    return tuple(
-        Chunk(number=place, start=start, stop=stop, segment=segment)
-        for place, (start, stop) in enumerate(spans, number)
-    )
 
 
 @dataclass(frozen=True)
@@ -109,7 +66,7 @@ class WorkFolder:
         self.keep_all = False  # states, and the folder of a finished film
         self.published = False  # the film has its name
         self._continued = False  # a run with the same settings goes on
-        self._finished: dict[int, Finished] = {}  # by number
+        self._finished: dict[str, Finished] = {}  # by the names of chunks
 
     def check(self) -> None:
         """Refuse what has the folder's name and is none.
@@ -150,8 +107,9 @@ class WorkFolder:
         for chunk in chunks:
             found = self._read(chunk)
             if found:
-                self._finished[chunk.number] = found
+                self._finished[chunk.name] = found
             elif (self.path / f"{chunk.name}.json").exists():
+                (self.path / f"{chunk.name}.json").unlink()
                 notes.append(f"{self.path / chunk.name} is damaged, and painted again")
         return notes
 
@@ -159,14 +117,27 @@ class WorkFolder:
 
     def finished(self, chunk: Chunk) -> Finished | None:
         """What is known of a chunk, if it is finished."""
-        return self._finished.get(chunk.number)
+        return self._finished.get(chunk.name)
+
+    def note(self, chunk: Chunk) -> None:
+        """Another process has finished a chunk."""
+        found = self._read(chunk)
+        if found:
+            self._finished[chunk.name] = found
+
+    def is_ready(self, seam: Chunk) -> bool:
+        """Whether a seam is not finished, and can be."""
+        return not self.finished(seam) and all(map(self.finished, seam.halves))
 
     def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """The chunks of a segment that must be painted: those that are not finished, and those that lead to them."""
+        """The chunks of a segment that must be painted: those that are not finished, and those that lead to them.
+
+        A half is not needed where its seam is finished.
+        """
         missing: list[Chunk] = []
         for chunk in reversed(chunks):
             leads = bool(missing) and missing[-1].number == chunk.number + 1 and self.state(chunk) is None
-            if leads or not self.finished(chunk):
+            if leads or not (self.finished(chunk) or (chunk.half and f"chunk-{chunk.number:05}" in self._finished)):
                 missing.append(chunk)
         return missing[::-1]
 
@@ -175,11 +146,11 @@ class WorkFolder:
         return self.path / f"{chunk.name}.mp4.part"
 
     def finish(self, chunk: Chunk, state: Mapping[str, Tensor], frames: list[Any], *, seconds: float) -> None:
-        """Keep a chunk whose picture is in `part`.
+        """Keep a chunk whose picture is in `part`, or half a seam, which has none.
 
         Args:
             chunk: The chunk.
-            state: What the next one needs.
+            state: What the next one needs, and of half a seam what its frames are decoded from; of a seam nothing.
             frames: What was measured of each frame, as plain values.
             seconds: Of work that it took.
 
@@ -189,19 +160,32 @@ class WorkFolder:
         from safetensors.torch import save
 
         (self.path / f"{chunk.name}.json").unlink(missing_ok=True)
-        with self._written(f"{chunk.name}.mp4"):
-            pass
-        with self._written(f"{chunk.name}.safetensors") as part:
-            part.write_bytes(save(dict(state)))
-        hashes = {suffix: hash_file(self.path / f"{chunk.name}{suffix}") for suffix in (".mp4", ".safetensors")}
+        suffixes = [".mp4"] * (not chunk.half) + [".safetensors"] * bool(state)
+        for suffix in suffixes:
+            with self._written(f"{chunk.name}{suffix}") as part:
+                if suffix == ".safetensors":
+                    part.write_bytes(save(dict(state)))
+        hashes = {suffix: hash_file(self.path / f"{chunk.name}{suffix}") for suffix in suffixes}
         done = Finished(chunk, seconds, frames, hashes)
         with self._written(f"{chunk.name}.json") as part:
             part.write_text(json.dumps(asdict(done)), encoding="utf-8")
         flush(self.path)
-        self._finished[chunk.number] = done
-        old = chunk.number - STATES
-        if old >= 0 and (old + 1) % EVERY and not self.keep_all:
-            (self.path / f"chunk-{old:05}.safetensors").unlink(missing_ok=True)
+        self._finished[chunk.name] = done
+        if not self.keep_all:
+            self._drop_states(chunk)
+
+    def _drop_states(self, chunk: Chunk) -> None:
+        """Remove the states that are not needed since a chunk is finished."""
+        number, ends = chunk.number, chunk.half == BEFORE  # the last of its segment: no state of it is needed
+        for old in range(number - STATES, number if ends else number - STATES + 1):
+            found = self._finished.get(f"chunk-{old:05}")
+            if found and found.chunk.segment == chunk.segment and (old + 1) % EVERY:
+                (self.path / f"chunk-{old:05}.safetensors").unlink(missing_ok=True)
+        # the halves of a seam, once it is finished: but the second is where the chunk after the seam begins
+        for seam, half, needed in ((number, BEFORE, number), (number, AFTER, number + 1), (number - 1, AFTER, number)):
+            if all((self.path / f"chunk-{one:05}.json").exists() for one in {seam, needed}):
+                for suffix in (".json", ".safetensors"):
+                    (self.path / f"chunk-{seam:05}.{half}{suffix}").unlink(missing_ok=True)
 
     def state(self, chunk: Chunk) -> dict[str, Tensor] | None:
         """The state at the end of a chunk; None where it is damaged, or was not kept."""
@@ -217,7 +201,7 @@ class WorkFolder:
         try:
             content = json.loads((self.path / f"{chunk.name}.json").read_text(encoding="utf-8"))
             found = Finished(Chunk(**content.pop("chunk")), **content)
-            whole = hash_file(self.path / f"{chunk.name}.mp4") == found.sha256[".mp4"]
+            whole = hash_file(self.path / f"{chunk.name}{chunk.kept}") == found.sha256[chunk.kept]
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
             return None
         return found if whole and found.chunk == chunk and len(found.frames) == chunk.stop - chunk.start else None
@@ -247,12 +231,16 @@ class WorkFolder:
         Raises:
             W2CError: As `join`.
         """
-        done = sorted(self._finished.items())
-        chunks = [one.chunk for place, (number, one) in takewhile(lambda item: item[0] == item[1][0], enumerate(done))]
+        done = sorted((one.chunk.number, one.chunk) for one in self._pictures())
+        chunks = [chunk for place, (number, chunk) in takewhile(lambda item: item[0] == item[1][0], enumerate(done))]
         if not chunks:
             return None
         self._join([(f"{chunk.name}.mp4", chunk.stop - chunk.start) for chunk in chunks], FINISHED)
         return self.path / FINISHED
+
+    def _pictures(self) -> list[Finished]:
+        """What is finished of the picture."""
+        return [one for one in list(self._finished.values()) if not one.chunk.half]
 
     def _join(self, pieces: Sequence[tuple[str, int]], name: str) -> None:
         """Join films in this folder, each with its number of frames; durations are whole microseconds, as ffmpeg's."""
@@ -301,7 +289,7 @@ class WorkFolder:
 
     def describe(self) -> str:
         """One clause about what is finished; empty if nothing is."""
-        frames = sum(one.chunk.stop - one.chunk.start for one in self._finished.values())
+        frames = sum(one.chunk.stop - one.chunk.start for one in self._pictures())
         if not frames:
             return ""
         done, total = clock(float(frames / self.timeline.fps)), clock(float(self.timeline.duration))

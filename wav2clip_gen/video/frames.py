@@ -15,7 +15,7 @@ from wav2clip_gen.files import scratch_path, settle
 
 NAME = re.compile(r"\d{6,}\.png")
 SOFTWARE = "w2c-gen"  # in the PNG's text, which proves that a frame is ours
-PART = ".w2c-frame.png"  # one that is being written
+PART = ".w2c-frame-{}.png"  # one that is being written; others may write other frames
 HEAD = 256  # bytes of a PNG within which that text is found
 
 
@@ -30,7 +30,7 @@ def save_frame(picture: NDArray[np.uint8], folder: Path, number: int) -> None:
 
     text = PngInfo()
     text.add_text("Software", SOFTWARE)
-    path, part = folder / name_frame(number), folder / PART
+    path, part = folder / name_frame(number), folder / PART.format(number)
     try:
         Image.fromarray(picture).save(part, pnginfo=text)
         settle(part, path)
