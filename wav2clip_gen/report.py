@@ -21,7 +21,7 @@ from wav2clip_gen.config import DESTINATIONS, MIX, Guidance, Settings
 from wav2clip_gen.environment import readable
 from wav2clip_gen.errors import OutputError, VideoError, W2CError
 from wav2clip_gen.files import check_output, written
-from wav2clip_gen.job import is_record, plan_song_stems, record_path
+from wav2clip_gen.job import Job, is_record, plan_song_stems, record_path
 from wav2clip_gen.models.registry import select_models, supports_audio
 from wav2clip_gen.progress import OnProgress, Progress, ignore
 from wav2clip_gen.video.verify import probe
@@ -259,6 +259,16 @@ def _of_record(film: Path, path: Path) -> FilmReport:
             film, "", fps, frames, (width, height), settings, content, similarity,
             guidance=_guidance(settings, start, frames, fps),
         )  # fmt: skip
+
+
+def describe_job(job: Job) -> FilmReport:
+    """What is known of a film before it is made."""
+    settings, frames, fps = job.settings, job.timeline.frames, float(job.timeline.fps)
+    picture, start = settings.picture, job.track.start
+    size = (picture.width * picture.upscale, picture.height * picture.upscale)
+    title = readable(job.track.title or job.track.path.stem)
+    guidance = _guidance(settings, start, frames, fps)
+    return FilmReport(job.out, title, fps, frames, size, settings, {}, guidance=guidance)
 
 
 def _dimensions(film: Path) -> tuple[int, int]:
