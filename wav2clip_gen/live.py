@@ -75,15 +75,22 @@ class Growth:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = Lock()
+        self._begin(None)
+
+    def _begin(self, file: int | None) -> None:
         self.size = 0  # bytes up to the end of the last complete fragment
         self.fragments = 0
         self._end = 0  # of the last complete box
-        self._lock = Lock()
+        self._file = file  # its number on the disk
 
     def update(self) -> None:
         """Look at what was added."""
         with self._lock, suppress(OSError), self.path.open("rb") as file:
-            whole = os.fstat(file.fileno()).st_size
+            facts = os.fstat(file.fileno())
+            whole = facts.st_size
+            if facts.st_ino != self._file or whole < self._end:  # what an earlier run left was moved away
+                self._begin(facts.st_ino)
             while self._end + 8 <= whole:
                 file.seek(self._end)
                 length, kind = struct.unpack(">I4s", file.read(8))
@@ -161,7 +168,7 @@ class Live:
         self.current.page = page
 
     def fail(self, reason: str) -> None:
-        """Take the reason why there is no film."""
+        """Take the reason why there is no film, a line for the user."""
         self.current.failure = readable(reason)
 
     # for the threads of a server
@@ -208,6 +215,7 @@ class Live:
             "left": "" if scene.left is None or progress.stage != "optimize" else clock(scene.left),
             "similarity": progress.similarity,
             "frames": newest[0] if newest else 0,
+            "expected": scene.job.timeline.frames,
             "notes": scene.notes,
             "stoppable": self._stop is not None and scene.film is None,
             "part": f"part/{scene.number}-{scene.growth.size}.mp4" if scene.growth.size else "",

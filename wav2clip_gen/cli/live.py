@@ -70,9 +70,11 @@ class PreviewListener(Listener):
                 self._live.begin(job, place)
             try:
                 yield
-            except BaseException as error:
-                known = error.what if isinstance(error, W2CError) else str(error)
-                self._live.fail(known or "interrupted")
+            except KeyboardInterrupt as error:
+                self._live.fail(f"Interrupted: {error}" if str(error) else "Interrupted")
+                raise
+            except Exception as error:
+                self._live.fail(f"Failed: {error.what if isinstance(error, W2CError) else error}")
                 raise
             finally:
                 self._live.offer_stop(None)

@@ -31,20 +31,22 @@ async function ask() {
 function tell(status) {
   const {done, total} = status, film = status.films.find((one) => one.number === number);
   const stage = status.stage[0].toUpperCase() + status.stage.slice(1);
-  text("stage", status.failure ? `Failed: ${status.failure}` : film ? outcome(film) : stage);
-  find("share").hidden = !total || Boolean(film || status.failure);
+  text("stage", status.failure || (film ? outcome(film) : stage));
+  page.classList.toggle("done", Boolean(film));
+  find("figures").hidden = Boolean(film || status.failure);
+  find("share").hidden = !total || find("figures").hidden;
   find("share").value = total ? done / total : 0;
   text("frames", status.optimizing && total ? `${done} of ${total}` : status.frames ? String(status.frames) : "–");
   text("left", status.left || "–");
   text("similarity-now", status.similarity === null ? "–" : status.similarity.toFixed(3));
   find("stop").hidden = !status.stoppable;
-  if (film) text("told", "");
+  if (film) text("told", ""); // of the stop
   notes(status.notes);
   if (status.frames !== frames) {
     frames = status.frames;
     showNewest();
     Object.assign(rows.similarity, {bottom: undefined}, status.curve);
-    if (status.optimizing) find("painted").style.width = `${100 * done / total}%`;
+    find("painted").style.width = `${100 * frames / status.expected}%`;
     drawAll();
   }
   newest = film ? film.film : status.part;

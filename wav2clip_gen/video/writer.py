@@ -102,7 +102,7 @@ class FilmWriter:
         frames = f"-f rawvideo -pix_fmt rgb24 -s:v {width}x{height} -framerate {self._fps} -i pipe:0".split()
         colors = ["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"]
         codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(CRF), "-fps_mode", "cfr", "-an"]
-        fragments = "+frag_every_frame+empty_moov+default_base_moof"
+        fragments = "+frag_every_frame+empty_moov+default_base_moof+negative_cts_offsets"
         target = ["-movflags", fragments, "-flush_packets", "1", "-f", "mp4", "-y", ffmpeg.file_url(self.path)]
         return [*frames, "-vf", f"{scale},format=yuv420p", *codec, *colors, *target]
 
