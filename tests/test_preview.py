@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -336,7 +336,7 @@ class TimedOptimizer:
 
     def __init__(self, clock: Clock, step: float, decode: float) -> None:
         self.clock, self.step, self.decode = clock, step, decode
-        self.settings, self.frames, self.steps = Settings(), list[int](), 0
+        self.settings, self.taken, self.steps = Settings(), list[int](), 0
 
     def optimize(self, target: object, *, steps: int, temporal_weight: float) -> None:
         self.steps += steps
@@ -346,25 +346,30 @@ class TimedOptimizer:
         self.clock.now += self.decode
         return np.zeros((4, 4, 3), np.uint8)
 
-    def frame(self, index: int, target: object, parameters: Any) -> None:
-        self.frames.append(index)
+    def frames(self, index: int, target: object, parameters: Any, *, after: int) -> Iterator[Any]:
+        self.taken.append(index)
         self.optimize(target, steps=parameters.steps(index), temporal_weight=1)
-        self.decode_bytes()
+        for _ in range(after, index):
+            yield SimpleNamespace(picture=self.decode_bytes())
 
 
 @pytest.mark.parametrize(("step", "decode"), [(0.001, 0.02), (0.1, 0.1), (3.0, 0.5)])
-@pytest.mark.parametrize("frames", [1, 2, 400])
-def test_steps_and_frames_are_timed(step: float, decode: float, frames: int, clock: Clock) -> None:
+@pytest.mark.parametrize(("frames", "painted"), [(1, [0]), (2, [0, 1]), (401, range(401)), (401, range(0, 401, 4))])
+def test_steps_and_frames_are_timed(
+    step: float, decode: float, frames: int, painted: Sequence[int], clock: Clock
+) -> None:
     optimizer = TimedOptimizer(clock, step, decode)
     count = [3 + index % 5 for index in range(frames)]  # steps of each frame
-    parameters = SimpleNamespace(mean_steps=float(np.mean(count)), steps=lambda index: count[index])
-    targets = [np.zeros(2)] * frames
-    per_step, per_frame, picture = preview._time_frames(optimizer, targets, parameters)  # type: ignore[arg-type]
+    parameters = SimpleNamespace(steps=lambda index: count[index])
+    targets: Any = [np.zeros(2)] * frames
+    timed: Any = optimizer
+    per_step, per_frame, picture = preview._time_frames(timed, targets, cast("Any", parameters), list(painted))
     assert per_step == pytest.approx(step)
-    assert per_frame == pytest.approx(step * np.mean(count) + decode)
+    steps = np.mean([count[index] for index in painted[1:] or painted])
+    assert per_frame == pytest.approx(step * steps + decode * frames / len(painted), rel=0.02)
     assert picture.shape == (4, 4, 3)
     assert clock.now < 30
-    assert 0 not in optimizer.frames  # the first has more steps
+    assert 0 not in optimizer.taken  # the first has more steps
 
 
 @pytest.mark.parametrize("copied", [False, True])

@@ -174,7 +174,8 @@ class Settings:
         """The settings in a run record, which may be of an earlier version; deprecated names cause no warning."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecatedNameWarning)
-            return cls().merged(values)
+            all_painted = {"picture": {"painted_fps": values["picture"]["fps"]}}  # in earlier versions
+            return cls().merged(all_painted).merged(values)
 
     def merged(self, changes: Mapping[str, Any]) -> Settings:
         """Merge `changes` into these settings: {group: {name: value}}, and whole lists, such as `prompts`.

@@ -256,6 +256,12 @@ class PictureSettings(SettingsGroup):
     width: int = setting(128, "width of the generated frames", unit="px", limits=(32, 4096), flags=())
     height: int = setting(128, "height of the generated frames", unit="px", limits=(32, 4096), flags=())
     fps: float = setting(12.0, "frames per second", limits=(1, 120), everyday=True)
+    painted_fps: float = setting(
+        12.0,
+        "frames per second that are optimized, at most all; those between are interpolated, and move with the music",
+        above=0,
+        limits=(None, 120),
+    )
     upscale: int = setting(
         1, "factor by which finished frames are enlarged (Lanczos)", choices=(1, 2, 4), everyday=True
     )
@@ -265,6 +271,11 @@ class PictureSettings(SettingsGroup):
         choices=("single", "grid", "separate"),
         panel="Stems",
     )
+
+    @property
+    def optimized_fps(self) -> float:
+        """Frames per second that are optimized."""
+        return min(self.fps, self.painted_fps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -237,16 +237,19 @@ def _optimize(
             for caption in conditioning
         }
     targets = {caption: one.targets.to(models.device) for caption, one in conditioning.items()}
-    for index in range(job.timeline.frames):
-        with shortage_explained(job.settings, models.selection):
-            frames = {
-                caption: one.frame(index, targets[caption][index], parameters) for caption, one in optimizers.items()
-            }
-        made = [frame.picture for frame in frames.values()]
-        writer.write(grid.join(made) if grid else made[0])
-        values = {caption: (frame.loss, frame.similarity) for caption, frame in frames.items()}
-        loss, similarity = (_mean(column) for column in zip(*values.values(), strict=True))
-        yield record.FrameValues(loss, similarity, values if grid else {})
+    painted = job.timeline.painted_frames(job.settings.picture.painted_fps).tolist()
+    for after, index in pairwise([-1, *painted]):
+        each = [
+            one.frames(index, targets[caption][index], parameters, after=after) for caption, one in optimizers.items()
+        ]
+        for _ in range(after, index):
+            with shortage_explained(job.settings, models.selection):
+                frames = [next(one) for one in each]
+            made = [frame.picture for frame in frames]
+            writer.write(grid.join(made) if grid else made[0])
+            values = [(frame.loss, frame.similarity) for frame in frames]
+            loss, similarity = (_mean(column) for column in zip(*values, strict=True))
+            yield record.FrameValues(loss, similarity, dict(zip(optimizers, values, strict=True)) if grid else {})
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

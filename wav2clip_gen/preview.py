@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -184,16 +185,17 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
 
     stages.begin("optimize")
     with shortage_explained(job.settings, job.selection):
-        per_step, per_frame, picture = _time_frames(_optimizer(job, models), targets, parameters)
+        painted = job.timeline.painted_frames(job.settings.picture.painted_fps).tolist()
+        per_step, per_frame, picture = _time_frames(_optimizer(job, models), targets, parameters, painted)
     first = per_step * job.settings.painting.first_steps
     if job.storyboard:
         sections = len(audio.features[MIX].sections) - 1
         seconds, per_song_second = preparation + analysis + first * sections, first * sections / job.track.duration
     else:
         joining = len(made) * _time_film(whole, picture)
-        optimizing = len(made) * len(scenes) * (first + per_frame * (job.timeline.frames - 1))
+        optimizing = len(made) * len(scenes) * (first + per_frame * (len(painted) - 1))
         seconds = preparation + analysis + optimizing + joining
-        per_song_second = (len(made) * len(scenes) * per_frame) * float(job.timeline.fps)
+        per_song_second = (len(made) * len(scenes) * per_frame) * job.settings.picture.optimized_fps
     return Estimate(
         family=models.name,
         device=str(models.device),
@@ -210,11 +212,11 @@ def _optimizer(job: Job, models: Models) -> FrameOptimizer:
 
 
 def _time_frames(
-    optimizer: FrameOptimizer, targets: Tensor, parameters: ParameterCurves
+    optimizer: FrameOptimizer, targets: Tensor, parameters: ParameterCurves, painted: list[int]
 ) -> tuple[float, float, NDArray[np.uint8]]:
-    """Seconds per step and per frame, and the last picture (H, W, 3).
+    """Seconds per step, seconds per optimised frame with those before it, and the last picture (H, W, 3).
 
-    Whole frames from the middle of the film are timed, unless they take long: then steps.
+    Whole frames from all over the film are timed, unless they take long: then steps.
     """
     weight = optimizer.settings.motion.temporal_weight
 
@@ -228,19 +230,23 @@ def _time_frames(
     spent, steps = 0.0, 0
     while steps == 0 or (spent < TIMED_SECONDS and steps < MOST_TIMED):
         spent, steps = spent + timed_steps(4), steps + 4
-    per_step, mean_steps = spent / steps, parameters.mean_steps
-    count = len(targets) if 2 * per_step * mean_steps < LONG_FRAMES else 0
-    began, taken, index = time.perf_counter(), [], 0
-    for index in np.unique(np.linspace(1, count - 1, MOST_TIMED).round().astype(int)).tolist() if count > 1 else []:
-        optimizer.frame(index, targets[index], parameters)
+    picture = optimizer.decode_bytes()
+    per_step, mean_steps = spent / steps, fmean(map(parameters.steps, painted[1:] or painted))
+    spans = [*pairwise(painted)] if 2 * per_step * mean_steps < LONG_FRAMES else []
+    began, taken = time.perf_counter(), []
+    for chosen in np.unique(np.linspace(0, len(spans) - 1, MOST_TIMED).round().astype(int)) if spans else []:
+        after, index = spans[chosen]
+        *_, frame = optimizer.frames(index, targets[index], parameters, after=after)
+        picture = frame.picture
         taken.append(parameters.steps(index))
         if (spent := time.perf_counter() - began) > TIMED_SECONDS and len(taken) > 1:
             break
     if taken:
-        return per_step, spent / len(taken) + per_step * (mean_steps - fmean(taken)), optimizer.decode_bytes()
+        return per_step, spent / len(taken) + per_step * (mean_steps - fmean(taken)), picture
     began = time.perf_counter()
-    picture = optimizer.decode_bytes()
-    return per_step, per_step * mean_steps + time.perf_counter() - began, picture
+    optimizer.decode_bytes()
+    shown = len(targets) / len(painted)  # frames for each optimised one
+    return per_step, per_step * mean_steps + shown * (time.perf_counter() - began), picture
 
 
 def _time_film(job: Job, picture: NDArray[np.uint8]) -> float:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -84,6 +84,29 @@ def test_times_do_not_drift_in_a_long_song() -> None:
     assert timeline.frames == 863_137  # ten hours: ceil(36000 * 24000 / 1001)
     assert timeline.frame_times()[-1] == pytest.approx(863_136 * 1001 / 24_000, abs=1e-12)
     assert timeline.window_span(300_000) == (480_000_000 - 8_000, 480_000_000 + 8_000)
+
+
+@pytest.mark.parametrize(
+    ("fps", "painted", "expected"),
+    [
+        (24, 12, [0, 2, 4, 6, 8, 10]),
+        (24, 8, [0, 3, 6, 9, 10]),
+        (24, 10, [0, 2, 5, 7, 10]),
+        (10, 12, range(11)),
+        (24, 24, range(11)),
+        (24, 0.5, [0, 10]),
+        ("29.97", "23.976", [0, 1, 2, 4, 5, 6, 8, 9, 10]),
+    ],
+)
+def test_painted_frames_are_spread_evenly_and_include_both_ends(
+    fps: float, painted: float, expected: Sequence[int]
+) -> None:
+    line = Timeline(samples=round(10.5 * 1_000 / exact_fps(fps)), sample_rate=1_000, fps=exact_fps(fps))
+    assert line.painted_frames(painted).tolist() == list(expected)
+
+
+def test_a_film_of_one_frame_is_painted() -> None:
+    assert Timeline(samples=1, sample_rate=8_000, fps=Fraction(24)).painted_frames(12).tolist() == [0]
 
 
 def test_a_whole_number_of_frames_is_not_one_more() -> None:

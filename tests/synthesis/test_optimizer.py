@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.images import read_covering
 from wav2clip_gen.models.registry import Models
+from wav2clip_gen.synthesis.camera import similarity_transform, warp
 from wav2clip_gen.synthesis.losses import concept_cross_entropy, layout_loss, total_variation
-from wav2clip_gen.synthesis.modulation import modulate
-from wav2clip_gen.synthesis.optimizer import FrameOptimizer, Step, clamp_with_gradient
+from wav2clip_gen.synthesis.modulation import ParameterCurves, modulate
+from wav2clip_gen.synthesis.optimizer import Frame, FrameOptimizer, Step, clamp_with_gradient
 
 Optimized = Callable[..., FrameOptimizer]
 
@@ -128,17 +130,61 @@ def test_a_frame_takes_its_steps_and_its_learning_rate_from_the_parameters(mini:
     parameters.curves["steps"][:] = [9, 0, 2, 0]  # the first frame has `first_steps`
     parameters.curves["learning-rate"][2] = 1e-9
     optimizer, target = make_optimizer(mini, small), target_of(mini)
-    first = optimizer.frame(0, target, parameters)
+    (first,) = optimizer.frames(0, target, parameters)
     (state,) = optimizer.optimizer.state.values()
     assert state["step"] == small.painting.first_steps
     assert first.picture.dtype == np.uint8
     assert (first.loss is None, first.similarity is None) == (False, False)
-    still = optimizer.frame(1, target, parameters)
+    (still,) = optimizer.frames(1, target, parameters)
     assert (still.loss, still.similarity) == (None, None)
     latent = optimizer.latent.detach().clone()
-    optimizer.frame(2, target, parameters)
+    (_,) = optimizer.frames(2, target, parameters)
     assert state["step"] == small.painting.first_steps + 2
     torch.testing.assert_close(optimizer.latent.detach(), latent, atol=1e-6, rtol=0)
+
+
+def frames_with(
+    mini: Models, settings: Settings, parameters: ParameterCurves, after: int | None
+) -> tuple[FrameOptimizer, list[Frame]]:
+    """Frame 0, then frame 4 and those between."""
+    optimizer, target = make_optimizer(mini, settings), target_of(mini)
+    (first,) = optimizer.frames(0, target, parameters)
+    return optimizer, [first, *optimizer.frames(4, target, parameters, after=after)]
+
+
+def test_frames_between_two_optimised_ones_are_interpolated(mini: Models, small: Settings) -> None:
+    settings = small.merged({"motion": {"ema_half_life": 0}, "run": {"precision": "fp32"}})
+    parameters = modulate(settings, {}, Timeline(samples=20_000, sample_rate=16_000, fps=Fraction(4)))
+    optimizer, frames = frames_with(mini, settings, parameters, after=0)
+    _, alone = frames_with(mini, settings, parameters, after=None)  # as if it had been the next
+    assert [frame.loss is None for frame in frames] == [False, True, True, True, False]
+    np.testing.assert_array_equal(frames[-1].picture, alone[-1].picture)
+    ends = frames[0].picture.astype(float), frames[-1].picture.astype(float)
+    far = [[np.abs(frame.picture - end).mean() for frame in frames] for end in ends]
+    assert far[0] == sorted(far[0])
+    assert far[1] == sorted(far[1], reverse=True)
+    vqgan = mini.vqgan
+    fresh = make_optimizer(mini, settings)
+    (_,) = fresh.frames(0, target_of(mini), parameters)
+    halfway = (vqgan.quantise(fresh.latent) + vqgan.quantise(optimizer.latent)) / 2
+    with torch.no_grad():
+        expected = vqgan.decode(halfway).clamp(0, 1)[0].permute(1, 2, 0) * 255
+    np.testing.assert_allclose(frames[2].picture, expected.numpy(), atol=1)
+
+
+@pytest.mark.parametrize("speed", [0.05, 4.0], ids=["on the grid", "encoded again"])
+def test_the_camera_moves_at_every_frame(speed: float, mini: Models, small: Settings) -> None:
+    """With a film that does not change, frames between are as if the camera alone had moved."""
+    settings = small.merged({"motion": {"pan_x": speed, "border": "wrap"}, "painting": {"steps": 0}})
+    parameters = modulate(settings, {}, Timeline(samples=20_000, sample_rate=16_000, fps=Fraction(16)))
+    optimizer, target = make_optimizer(mini, settings), target_of(mini)
+    (_,) = optimizer.frames(0, target, parameters)
+    *between, last = optimizer.frames(4, target, parameters, after=0)
+    picture = torch.from_numpy(last.picture).permute(2, 0, 1)[None] / 255
+    for back, frame in enumerate(reversed(between), 1):
+        moved = similarity_transform(pan_x=-speed / 16 * back)
+        expected = warp(picture, moved, border="wrap").clamp(0, 1)[0].permute(1, 2, 0) * 255
+        assert np.abs(frame.picture - expected.numpy()).mean() < 2.5
 
 
 def test_codes_do_not_depend_on_the_precision(mini: Models, small: Settings) -> None:

@@ -92,6 +92,12 @@ class Timeline:
         edges = [round(index * self.sample_rate / self.fps) for index in range(self.frames + 1)]
         return np.minimum(edges, self.samples)
 
+    def painted_frames(self, fps: float) -> Indices:
+        """The frames nearest to `fps` times a second, and the last: those that are optimised; all, if `fps` is more."""
+        spacing = max(Fraction(1), self.fps / exact_fps(fps))
+        painted = [round(index * spacing) for index in range(ceil(self.frames / spacing))]
+        return np.unique(np.minimum([*painted, self.frames - 1], self.frames - 1))
+
     def frames_between(self, start: float, stop: float) -> slice:
         """The frames that lie mostly between two times in seconds; at least one."""
         first, after = (round(second * float(self.fps)) for second in (start, stop))

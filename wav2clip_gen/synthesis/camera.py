@@ -83,10 +83,10 @@ class Camera:
         shift = ((self.offset @ corners)[:2] - corners[:2]) * self._half_sides
         return bool(np.hypot(*shift).max() > self._reach)
 
-    def apply(self, pictures: Tensor, view: View, *, border: str) -> Tensor:
-        """Show decoded pictures (N, 3, H, W) through the offset and a frame's view; not clamped."""
+    def apply(self, pictures: Tensor, offset: Matrix, view: View, *, border: str) -> Tensor:
+        """Show decoded pictures (N, 3, H, W) through an offset from their grid and a frame's view; not clamped."""
         transform = similarity_transform(view.zoom, view.pan_x, view.pan_y, view.rotate, aspect=self._aspect)
-        transform = transform @ self.offset
+        transform = transform @ offset
         if not np.array_equal(transform, np.eye(3)):
             pictures = warp(pictures, transform, border=border)
         if view.saturation != 1:

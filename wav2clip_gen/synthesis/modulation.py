@@ -50,11 +50,6 @@ class ParameterCurves:
         """Optimiser steps of a frame after the first."""
         return round(float(self.curves["steps"][frame]))
 
-    @property
-    def mean_steps(self) -> float:
-        """Their mean over the film."""
-        return float(np.rint(self.curves["steps"]).mean())
-
     def camera_move(self, frame: int) -> Matrix:
         """The camera's move since the frame before: the speeds integrated over one frame."""
         zoom, *others = (

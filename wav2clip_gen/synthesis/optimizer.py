@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -85,23 +86,44 @@ class FrameOptimizer:
         self._lowest = codes.amin(dim=0).view(1, -1, 1, 1)
         self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
         self._spread = codes.std(dim=0).view(1, -1, 1, 1)
-        self._average = _UnbiasedEma(settings.motion.ema_half_life * settings.picture.fps)
+        self._average = _UnbiasedEma(settings.motion.ema_half_life * settings.picture.optimized_fps)
         self._residual: Tensor | None = None  # (1, 3, H, W), what the codes could not represent of a warped picture
         self._camera = Camera(picture.width, picture.height, vqgan.stride)
         self._autocast = autocast(settings.run.precision, models.device)
 
-    def frame(self, index: int, target: Tensor, parameters: ParameterCurves) -> Frame:
-        """Make frame `index` (from 0, in order) for a conditioning vector (D,)."""
+    def frames(
+        self, index: int, target: Tensor, parameters: ParameterCurves, *, after: int | None = None
+    ) -> Iterator[Frame]:
+        """Optimise frame `index` for a conditioning vector (D,); yield it, preceded by those since the frame `after`.
+
+        A frame between two optimised ones is decoded from the linear interpolation of their running averages, but has
+        its own camera and view. `after` is the frame that was optimised before; by default the one before `index`.
+        """
         painting, motion = self.settings.painting, self.settings.motion
-        self.move(parameters.camera_move(index))
+        after = index - 1 if after is None else after
+        first, numbers = self._average.total is None, range(after + 1, index + 1)
+        moves = [*accumulate(map(parameters.camera_move, numbers), lambda moved, move: move @ moved)]
+        offsets = [move @ self._camera.offset for move in moves]
+        if self.move(moves[-1]):  # from now on, offsets refer to the picture as it is at the last frame
+            back = np.linalg.inv(offsets[-1])
+            offsets = [*(offset @ back for offset in offsets[:-1]), self._camera.offset]
+        before = None if first else self._average.value
         step = self.optimize(
             target,
-            steps=parameters.steps(index) if index else painting.first_steps,
-            temporal_weight=motion.temporal_weight if index else 0,
+            steps=painting.first_steps if first else parameters.steps(index),
+            temporal_weight=0 if first else motion.temporal_weight,
             learning_rate=float(parameters.curves["learning-rate"][index]),
         )
-        loss, similarity = (float(step.loss), float(step.similarity)) if step else (None, None)
-        return Frame(self.decode_bytes(parameters.view(index)), loss, similarity)
+        with torch.no_grad():
+            average = self._average.update(self.models.vqgan.quantise(self.latent))
+        for number, offset in zip(numbers, offsets, strict=True):
+            shown = average
+            if number < index:
+                assert before is not None, "a film begins with an optimised frame"
+                shown = torch.lerp(before, average, (number - after) / (index - after))
+            picture = _to_bytes(self._show(shown, offset, parameters.view(number)))
+            known = (float(step.loss), float(step.similarity)) if step and number == index else (None, None)
+            yield Frame(picture, *known)
 
     def optimize(
         self, target: Tensor, *, steps: int, temporal_weight: float, learning_rate: float | None = None
@@ -186,14 +208,14 @@ class FrameOptimizer:
         return loss, similarity
 
     @torch.no_grad()
-    def move(self, move: Matrix) -> None:
+    def move(self, move: Matrix) -> bool:
         """Move the camera before a frame is optimised; see `camera`.
 
-        Where the offset is too large, the visible picture is encoded again: the optimised one and the running average
-        that is shown. Adam's moments are warped with it.
+        Where the offset is too large, the visible picture is encoded again, which is returned: the optimised one and
+        the running average that is shown. Adam's moments are warped with it.
         """
         if not self._camera.advance(move):
-            return
+            return False
         offset, border, vqgan = self._camera.take_offset(), self.settings.motion.border, self.models.vqgan
         current = vqgan.quantise(self.latent)
         average = current if self._average.total is None else self._average.value
@@ -207,25 +229,37 @@ class FrameOptimizer:
         for state in self.optimizer.state.values():
             for moment in (state["exp_avg"], state["exp_avg_sq"]):
                 moment.copy_(warp(moment, offset, border=border, smooth=True))
+        return True
 
     @torch.no_grad()
     def decode(self, view: View | None = None) -> Tensor:
-        """The finished frame (3, H, W) in [0, 1]: the running average of the codes, decoded and shown through `view`.
+        """The optimised frame (3, H, W) in [0, 1]: the running average of the codes, decoded and shown through `view`.
 
         Call it once a frame: it updates the average.
         """
-        picture = self._decode(self._average.update(self.models.vqgan.quantise(self.latent)))
-        return self._camera.apply(picture, view or View(), border=self.settings.motion.border).clamp(0, 1).squeeze(0)
+        average = self._average.update(self.models.vqgan.quantise(self.latent))
+        return self._show(average, self._camera.offset, view or View())
 
-    def decode_bytes(self, view: View | None = None) -> NDArray[np.uint8]:
+    def decode_bytes(self) -> NDArray[np.uint8]:
         """The same as (H, W, 3) uint8 on the host."""
-        return (self.decode(view) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+        return _to_bytes(self.decode())
+
+    @torch.no_grad()
+    def _show(self, codes: Tensor, offset: Matrix, view: View) -> Tensor:
+        """Codes as a shown picture (3, H, W) in [0, 1]."""
+        shown = self._camera.apply(self._decode(codes), offset, view, border=self.settings.motion.border)
+        return shown.clamp(0, 1).squeeze(0)
 
     def _decode(self, quantised: Tensor, *, residual: bool = True) -> Tensor:
         """Decode codes into pictures (N, 3, H, W), plus the residual; not clamped."""
         with self._autocast():
             pictures = self.models.vqgan.decode(quantised)
         return pictures.float() + self._residual if residual and self._residual is not None else pictures.float()
+
+
+def _to_bytes(picture: Tensor) -> NDArray[np.uint8]:
+    """A picture (3, H, W) in [0, 1] as (H, W, 3) uint8 on the host."""
+    return (picture * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
 
 
 class _UnbiasedEma:
