@@ -140,6 +140,11 @@ def test_the_status_follows_the_run(run: Run) -> None:
     assert (status["left"], status["similarity"], status["stoppable"]) == ("1:05", 0.03, True)
     assert status["curve"]["top"] == [0, 500, 999, *[None] * 13]
     assert (status["curve"]["low"], status["curve"]["high"]) == (0.01, 0.03)
+    run.live.show(Progress(stage="optimize", done=4, total=16))  # a frame between optimised ones has no similarity
+    run.paint(5)
+    status = status_of(run)
+    assert status["similarity"] == 0.05
+    assert status["curve"]["top"][:5] == pytest.approx([0, 250, 500, 750, 999], abs=1)
 
 
 def test_the_time_left_is_measured_from_the_second_frame_on(run: Run) -> None:

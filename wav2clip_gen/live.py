@@ -204,6 +204,7 @@ class Live:
         """The state of the run, for the page."""
         scene = self.current
         progress, newest = scene.progress, scene.newest
+        known = scene.similarity[np.isfinite(scene.similarity)]  # frames between optimised ones have none
         scene.growth.update()
         return {
             "number": scene.number,
@@ -213,7 +214,7 @@ class Live:
             "total": progress.total,
             "optimizing": progress.stage == "optimize",
             "left": "" if scene.left is None or progress.stage != "optimize" else clock(scene.left),
-            "similarity": progress.similarity,
+            "similarity": float(known[-1]) if len(known) else None,
             "frames": newest[0] if newest else 0,
             "expected": scene.job.timeline.frames,
             "notes": scene.notes,

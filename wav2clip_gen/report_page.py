@@ -84,7 +84,7 @@ def render_live(scene: Scene) -> str:
 
 def live_curve(similarity: Floats) -> dict[str, Any]:
     """The similarity of the frames so far, for the script."""
-    low, high = thin(similarity, LIVE_COLUMNS)
+    low, high = thin(bridged(similarity), LIVE_COLUMNS)
     return {"kind": "line", "unit": "", **_drawn(low, high, None)}
 
 
@@ -188,6 +188,14 @@ def thin(values: Floats, columns: int = COLUMNS) -> tuple[Floats, Floats]:
     return np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
 
 
+def bridged(values: Floats) -> Floats:
+    """A curve with straight lines where it has gaps, as between frames that are optimised; its ends stay open."""
+    places = np.flatnonzero(np.isfinite(values))
+    if not len(places):
+        return values
+    return np.interp(np.arange(len(values)), places, values[places], left=np.nan, right=np.nan)
+
+
 def pack(spans: Iterable[Shown]) -> list[list[Shown]]:
     """Distribute spans over lanes such that none overlap, each in the first lane that has room."""
     lanes: list[list[Shown]] = []
@@ -218,7 +226,7 @@ def _rows(report: FilmReport) -> list[Row]:
     curves += [(one, {}) for one in report.parameters]
     for picture, values in report.similarity.items():
         if np.isfinite(values).any():
-            curves.append((Curve(f"similarity {picture}".strip(), values), {"kind": "line"}))
+            curves.append((Curve(f"similarity {picture}".strip(), bridged(values)), {"kind": "line"}))
     return [_row(f"row{number}", *one, report.frames) for number, one in enumerate(curves)]
 
 
