@@ -251,6 +251,7 @@ def test_films_in_turn(run: Run, tmp_path: Path) -> None:
     run.paint(1)
     status = status_of(run)
     assert (status["number"], status["place"], status["part"], status["frames"]) == (2, "2/2", "", 1)
+    assert not status["more"]
     assert run.ask("film/1/song.mp4")[2] == first.read_bytes()
     run.finish_film(partial=True)
     found = status_of(run)["films"][1]
@@ -263,14 +264,15 @@ def test_one_song_may_have_several_films(run: Run, tmp_path: Path) -> None:
     stems = [str(previews.make_job(tmp_path, name).track.path) for name in ("drums", "bass")]
     layout: dict[str, Any] = {"picture": {"layout": "separate"}, "stems": ["drums", "bass"]}
     job = previews.make_job(tmp_path, stem_files=[f"drums={stems[0]}", f"bass={stems[1]}"], **layout)
-    run.begin(job, "1/2")
+    run.begin(job)
+    assert status_of(run)["more"]
     run.live.show(Progress(stage="optimize"))
     run.paint(1)
     run.finish_film()
     run.live.show(Progress(stage="optimize"))
     run.paint(1)
     status = status_of(run)
-    assert (status["number"], status["place"], status["frames"]) == (3, "1/2", 1)
+    assert (status["number"], status["more"], status["frames"]) == (3, False, 1)
     assert [one.job.out.name for one in run.live.scenes[1:]] == ["song.drums.mp4", "song.bass.mp4"]
 
 
@@ -288,21 +290,25 @@ def test_the_report_has_its_film_inside(run: Run, tmp_path: Path, monkeypatch: p
 
 def test_only_the_page_stops(run: Run) -> None:
     own = f"http://127.0.0.1:{run.server.port}"
-    assert run.ask("stop")[0] == 404
-    assert run.ask("stop", method="POST")[0] == 403
-    assert run.ask("stop", method="POST", Origin="http://evil.example")[0] == 403
-    assert run.ask("stop", method="POST", Origin="http://localhost")[0] == 403
-    assert run.ask("stop", method="POST", Origin=own, host="evil.example")[0] == 403
+    assert run.ask("stop/1")[0] == 404
+    assert run.ask("stop/1", method="POST")[0] == 403
+    assert run.ask("stop/1", method="POST", Origin="http://evil.example")[0] == 403
+    assert run.ask("stop/1", method="POST", Origin="http://localhost")[0] == 403
+    assert run.ask("stop/1", method="POST", Origin=own, host="evil.example")[0] == 403
     assert run.ask("", method="POST", Origin=own)[0] == 404
     assert run.ask("", method="POST", Origin=own, path="/stop")[0] == 404
     assert run.stops == []
-    assert run.ask("stop", method="POST", Origin=own)[0] == 202
+    assert run.ask("stop/1", method="POST", Origin=own)[0] == 202
+    assert run.stops == [1]
+    assert run.ask("stop/2", method="POST", Origin=own)[0] == 409
+    run.begin(run.live.current.job)
+    assert run.ask("stop/1", method="POST", Origin=own)[0] == 409
     assert run.stops == [1]
 
 
 def test_what_is_finished_cannot_be_stopped(run: Run) -> None:
     run.finish_film()
-    assert run.ask("stop", method="POST", Origin=f"http://127.0.0.1:{run.server.port}")[0] == 409
+    assert run.ask("stop/1", method="POST", Origin=f"http://127.0.0.1:{run.server.port}")[0] == 409
     assert run.stops == []
 
 
@@ -373,7 +379,7 @@ def test_an_open_page_takes_the_film_before_the_end(last: str, run: Run) -> None
     assert status_of(run)["ended"] is False
     ending = Thread(target=run.server.finish)
     ending.start()
-    while not run.live.ended:
+    while not run.live.ended.is_set():
         time.sleep(0.01)
     if last != "status":
         assert status_of(run)["ended"] is True
@@ -384,6 +390,24 @@ def test_an_open_page_takes_the_film_before_the_end(last: str, run: Run) -> None
     assert not ending.is_alive()
     with pytest.raises(OSError, match=r"refused|reset"):
         run.ask("status")
+
+
+def test_a_page_that_is_not_in_view_is_told_the_end_at_once(run: Run) -> None:
+    """It waits for its answer, as browsers slow down its own clock."""
+    run.finish_film()
+    told: list[dict[str, Any]] = []
+    waiting = Thread(target=lambda: told.append(json.loads(run.ask("status?wait")[2])))
+    began = time.monotonic()
+    waiting.start()
+    time.sleep(0.3)
+    assert told == []
+    ending = Thread(target=run.server.finish)
+    ending.start()
+    waiting.join()
+    assert told[0]["ended"] is True
+    assert run.ask("film/1/song.mp4")[0] == 200
+    ending.join()
+    assert time.monotonic() - began < 2
 
 
 def test_the_wait_for_a_page_is_short(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

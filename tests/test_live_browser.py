@@ -138,7 +138,7 @@ def test_stop_asks_first(run: Run, open_page: Open) -> None:
     opened = open_page(run)
     opened.wait("!document.querySelector('#newest').hidden")
     opened.page.locator("#stop").click()
-    assert "The film ends with frame 3 and is kept." in opened.text("#question")
+    assert opened.text("#question") == "Stop here? The film ends with frame 3 and is kept."
     assert faults(opened.page) == []
     opened.page.keyboard.press("Escape")
     opened.page.locator("#stop").click()

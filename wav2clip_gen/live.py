@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -108,7 +108,7 @@ class Live:
 
     def __init__(self) -> None:
         self.scenes: list[Scene] = []
-        self.ended = False
+        self.ended = Event()
         self._stop: Callable[[], None] | None = None
         self._waiting: list[Job] = []  # further films of the same song
         self._encoded: tuple[Picture | None, bytes] = (None, b"")
@@ -173,10 +173,10 @@ class Live:
 
     # for the threads of a server
 
-    def stop(self) -> bool:
-        """Stop the film gently; False: there is nothing to stop."""
-        request = self._stop
-        if request is None or self.current.film or self.ended:
+    def stop(self, number: int) -> bool:
+        """Stop a film gently; False: it is not being made."""
+        request, scene = self._stop, self.scene(number)
+        if request is None or scene is not self.current or scene.film:
             return False
         request()
         return True
@@ -206,6 +206,7 @@ class Live:
         progress, newest = scene.progress, scene.newest
         known = scene.similarity[np.isfinite(scene.similarity)]  # frames between optimised ones have none
         scene.growth.update()
+        song, _, songs = scene.place.partition("/")
         return {
             "number": scene.number,
             "place": scene.place,
@@ -218,10 +219,11 @@ class Live:
             "frames": newest[0] if newest else 0,
             "expected": scene.job.timeline.frames,
             "notes": scene.notes,
+            "more": bool(self._waiting) or song != songs,
             "stoppable": self._stop is not None and scene.film is None,
             "part": f"part/{scene.number}-{scene.growth.size}.mp4" if scene.growth.size else "",
             "grown": scene.growth.fragments,
             "failure": scene.failure,
             "films": [one.finished for one in self.scenes if one.film],
-            "ended": self.ended,
+            "ended": self.ended.is_set(),
         }

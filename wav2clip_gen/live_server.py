@@ -27,7 +27,8 @@ ADDRESS = "127.0.0.1"
 HOSTS = {ADDRESS, "localhost", "::1"}  # by which a browser may know this machine; any other is a trick (DNS rebinding)
 BLOCK = 1 << 16  # bytes
 PATIENCE = 20.0  # seconds that a client may take for one block, or for its next request
-WATCHED = 3.0  # seconds since the last question within which a page counts as open
+WAIT = 4.0  # seconds until a page that is not in view gets its answer: browsers slow down its own clock
+WATCHED = 6.0  # seconds since the last question within which a page counts as open
 FAREWELL = 4.0  # seconds at most that an open page has to take the finished film
 MOST_EMBEDDED = 200_000_000  # bytes of a film that is put into its report
 RANGE = re.compile(r"bytes=(?=-?\d)(\d*)-(\d*)")
@@ -70,7 +71,7 @@ class Server(socketserver.ThreadingTCPServer):
 
     def finish(self) -> None:
         """End; a page that is open has a moment to take the finished film."""
-        self.live.ended = True
+        self.live.ended.set()
         until = time.monotonic() + FAREWELL
         while not self.taken and time.monotonic() < until and time.monotonic() - self.asked < WATCHED:
             time.sleep(0.05)
@@ -106,10 +107,10 @@ class Handler(BaseHTTPRequestHandler):
                 return
             if self.headers.get("Origin") != f"http://{self.headers['Host']}":
                 self._send(b"this is for the page alone\n", "text/plain", 403)
-            elif self._address() != "stop":
-                self._missing()
+            elif found := re.fullmatch(r"stop/(\d+)", self._address()):
+                self._send(b"", "text/plain", 202 if self.server.live.stop(int(found[1])) else 409)
             else:
-                self._send(b"", "text/plain", 202 if self.server.live.stop() else 409)
+                self._missing()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing."""
@@ -155,8 +156,10 @@ class Handler(BaseHTTPRequestHandler):
             self._missing()
 
     def _send_status(self) -> None:
-        live, ended = self.server.live, self.server.live.ended
-        scene, status = live.current, live.status()
+        live = self.server.live
+        if self.path.endswith("?wait"):
+            live.ended.wait(WAIT)
+        ended, scene, status = live.ended.is_set(), live.current, live.status()
         status["curve"] = live_curve(scene.similarity)
         self._send(json.dumps(status).encode(), "application/json")
         if ended and not (scene.film or scene.page):
@@ -173,10 +176,10 @@ class Handler(BaseHTTPRequestHandler):
             if film.stat().st_size <= MOST_EMBEDDED:
                 page = page.replace(f'src="{relative_url(film, scene.page.parent)}"', f'src="{embedded(film)}"')
             self._send(page.encode(), "text/html; charset=utf-8")
-            self.server.taken |= self.server.live.ended
+            self.server.taken |= self.server.live.ended.is_set()
         elif unquote_to_bytes(name) == os.fsencode(film.name):
             self._send_file(film)
-            self.server.taken |= self.server.live.ended and "Range" not in self.headers
+            self.server.taken |= self.server.live.ended.is_set() and "Range" not in self.headers
         else:
             self._missing()
 

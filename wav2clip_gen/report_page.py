@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -252,8 +253,8 @@ def _drawn(low: Floats, high: Floats, scale: tuple[float, float] | None) -> dict
 
 def quantise(values: Floats, low: float, high: float) -> list[int | None]:
     """Values as whole numbers from 0 (`low`) to `LEVELS` (`high`); None for NaN."""
-    scaled = np.clip((values - low) / (high - low), 0, 1) * LEVELS
-    return [None if np.isnan(value) else round(float(value)) for value in scaled]
+    scaled = np.round(np.clip((values - low) / (high - low), 0, 1) * LEVELS)
+    return [None if math.isnan(value) else int(value) for value in scaled.tolist()]
 
 
 def _milliseconds(times: Floats) -> list[float]:

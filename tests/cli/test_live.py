@@ -209,9 +209,9 @@ def stopped(
             url = line.get("url", url)
             if when(line):
                 break
-        assert ask(url, "stop", method="POST")[0] == 202
+        assert ask(url, "stop/1", method="POST")[0] == 202
         with suppress(OSError, http.client.HTTPException):
-            ask(url, "stop", method="POST")
+            ask(url, "stop/1", method="POST")
         stdout, stderr = process.communicate(timeout=60)
     return process.returncode, stdout, stderr
 

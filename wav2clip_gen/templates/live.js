@@ -3,8 +3,8 @@
 {% include "tracks.js" %}
 
 const page = find("live"), number = Number(page.dataset.number), audio = document.querySelector("audio");
-const PAUSE = 1000, HIDDEN = 4000; // ms between two questions
-let frames = 0, loaded = "", shown = 0, newest = "", over = false;
+const PAUSE = 1000; // ms between two questions
+let frames = 0, loaded = "", shown = 0, newest = "", more = false, over = false;
 
 function text(id, content) {
   if (find(id).textContent !== content) find(id).textContent = content;
@@ -15,7 +15,7 @@ function text(id, content) {
 async function ask() {
   let status;
   try {
-    const answer = await fetch("status", {cache: "no-store"});
+    const answer = await fetch(document.hidden ? "status?wait" : "status", {cache: "no-store"});
     if (!answer.ok) throw new Error(answer.statusText);
     status = await answer.json();
   } catch {
@@ -25,7 +25,7 @@ async function ask() {
   if (status.number === number) tell(status);
   list(status.films, status.ended);
   if (status.ended) return finish(status);
-  setTimeout(ask, document.hidden ? HIDDEN : PAUSE);
+  setTimeout(ask, document.hidden ? 0 : PAUSE);
 }
 
 function tell(status) {
@@ -49,6 +49,7 @@ function tell(status) {
     find("painted").style.width = `${100 * frames / status.expected}%`;
     drawAll();
   }
+  more = status.more;
   newest = film ? film.film : status.part;
   offerPart(Boolean(film), status.grown);
 }
@@ -132,7 +133,6 @@ async function finish({films, failure}) {
   try { // into memory, as the server ends now
     const content = await (await fetch(film.film)).blob();
     loadPart(URL.createObjectURL(content), true);
-    text("part-head", "The film");
   } catch {
     text("told", `The command has ended. The film is in its folder: ${film.name}`);
   }
@@ -157,6 +157,7 @@ function loadPart(address, finished) {
   loaded = address;
   video.src = address;
   video.dataset.sound = finished ? "own" : "";
+  text("part-head", finished ? "The film" : "The film so far");
   find("load").hidden = true;
   if (finished) audio.pause();
   video.addEventListener("loadedmetadata", () => {
@@ -204,13 +205,13 @@ for (const event of ["play", "playing", "pause", "seeked", "ended", "waiting", "
 find("stop").addEventListener("click", () => {
   find("question").textContent = (frames
     ? `Stop here? The film ends with frame ${frames} and is kept.`
-    : "Stop here? No frame is finished yet, so nothing is kept.") + " No other film of this command is made after it.";
+    : "Stop here? No frame is finished yet, so nothing is kept.") + (more ? " The films after it are not made." : "");
   find("sure").showModal();
 });
 find("no").addEventListener("click", () => find("sure").close());
 find("yes").addEventListener("click", async () => {
   find("sure").close();
-  const answer = await fetch("stop", {method: "POST"}).catch(() => null);
+  const answer = await fetch(`stop/${number}`, {method: "POST"}).catch(() => null);
   text("told", answer && answer.status === 202 ? "Stopping after this frame." : "There is nothing to stop any more.");
 });
 
