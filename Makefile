@@ -27,9 +27,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY)  ## render a film of the sample track into films/africa.mp4
+demo: $(READY)  ## render the film of samples/demo.yaml, and its page, into films/
 	@mkdir -p films
-	$(BIN)/w2c-gen samples/africa.ogg --out films/africa.mp4 --overwrite --seed 7 $(DEMO)
+	$(BIN)/w2c-gen samples/song --config samples/demo.yaml --out films/demo.mp4 --report --overwrite $(DEMO)
+	@echo "Play films/demo.mp4, or open films/demo.html in a browser: the film, and under it what it follows."
 
 test: $(READY)  ## the quick suite: no network, a few minutes on two cores
 	$(PYTEST)
@@ -56,6 +57,7 @@ bench: $(READY)  ## measure speed and memory; writes tests/benchmarks/results.md
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
 
 samples: $(READY)  ## remake the pictures and the film that the README shows; those of held-out sounds if DATA is there
+	$(BIN)/python samples/make_demo.py
 	$(BIN)/python samples/make_samples.py
 	$(BIN)/python samples/make_presets.py
 	$(BIN)/python samples/make_pages.py

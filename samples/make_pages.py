@@ -1,6 +1,6 @@
 """Remake the pictures of pages that the README shows, in light and in dark.
 
-`pages.png` is the page of `song.mp4`, `preview.png` the page that shows the same film while it is made.
+`pages.png` is the page of `demo.mp4`, `preview.png` the page that shows the same film while it is made.
 
 python samples/make_pages.py
 """
@@ -40,7 +40,7 @@ def main() -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         running = driver.chromium.launch(executable_path=browser)
-        page = write_report(HERE / "song.mp4", Path(folder) / "song.html", load=lambda *_, **__: family)
+        page = write_report(HERE / "demo.mp4", Path(folder) / "demo.html", load=lambda *_, **__: family)
         take_picture(running, page.as_uri(), "pages.png")
         with preview(Path(folder)) as url:
             take_picture(running, url, "preview.png")
@@ -49,10 +49,10 @@ def main() -> None:
 
 @contextmanager
 def preview(folder: Path) -> Iterator[str]:
-    """Make the film of the sample song again, and give the address of its preview when most of it is made."""
-    command = [sys.executable, "-m", "wav2clip_gen", "--from", str(HERE / "song.json"), "--preview"]
+    """Make the film of the sample again, and give the address of its preview when most of it is made."""
+    command = [sys.executable, "-m", "wav2clip_gen", "--from", str(HERE / "demo.json"), "--preview"]
     with subprocess.Popen(
-        [*command, "--out", str(folder / "song.mp4"), "--progress", "json"], stderr=subprocess.PIPE, text=True
+        [*command, "--out", str(folder / "demo.mp4"), "--progress", "json"], stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         url = ""

@@ -1,4 +1,4 @@
-"""Remake what the README shows: a contact sheet of two films and some words, and a short film.
+"""Remake what the README shows: a contact sheet of two films and some words.
 
 python samples/make_samples.py
 """
@@ -41,13 +41,8 @@ def main() -> None:
             rows.append(Row(name, pictures, labels, curve(path, film.frames, settings.picture.fps)))
         words = [paint_words(text, Path(folder), family) for text in WORDS]
         rows.append(Row("in words", words, list(WORDS)))
-        short = Settings().merged(
-            {"run": {"seed": SEED}, "sound": {"start": 4, "duration": 8}, "picture": {"upscale": 2}}
-        )
-        render(SONGS["song/mix.ogg"], HERE / "song.mp4", short, family=family, overwrite=True)
     sheet(rows).save(HERE / "sheet.png", optimize=True)
-    for made in ("sheet.png", "song.mp4"):
-        print(f"{made}: {(HERE / made).stat().st_size / 2**20:.2f} MiB")
+    print(f"sheet.png: {(HERE / 'sheet.png').stat().st_size / 2**20:.2f} MiB")
 
 
 def paint_words(text: str, folder: Path, family: object) -> Picture:

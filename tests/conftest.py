@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from wav2clip_gen.config import Settings
+from wav2clip_gen.config import Settings, settings_from
 from wav2clip_gen.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def full_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny() -> Settings:
-    """Small numbers: a film in about a second."""
-    return Settings().merged(
+    """Small numbers: a film in about a second, every frame optimised, no camera motion."""
+    return settings_from(preset="still").merged(
         {
             "picture": {"width": 64, "height": 48, "fps": 4},
             "painting": {"first_steps": 3, "steps": 2, "cuts": 2},

@@ -32,7 +32,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
     config.write_text("painting: {steps: 9, cuts: 3}\nprompts: ['a stormy sea:0.5', 'night']\n")
     settings = settings_from(preset="draft", config=config, assignments=("painting.cuts=5", "run.seed=0"))
     assert (settings.painting.steps, settings.painting.cuts, settings.run.seed) == (9, 5, 0)
-    assert settings.picture.fps == 8  # from the preset
+    assert settings.picture.fps == 12  # from the preset
     assert settings.prompts == (Prompt(text="a stormy sea", weight=0.5), Prompt(text="night"))
 
 

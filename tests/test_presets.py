@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -62,6 +63,33 @@ def test_help_lists_all_presets() -> None:
     assert listed[1].split(", ") == preset_names()
 
 
+def test_balanced_is_the_default() -> None:
+    assert settings_from(preset="balanced") == Settings()
+
+
+def test_the_default_look_never_moves_far_or_flashes(tmp_path: Path) -> None:
+    job = job_of("balanced", tmp_path, sound={"duration": 8}, picture={"fps": 24})
+    features = features_of(job)
+    for curve in features.curves.values():
+        curve.values[:] = np.random.default_rng(0).integers(0, 2, len(curve.values))  # jumps from nothing to all
+    curves = modulate(job.settings, {"mix": features}, job.timeline).curves
+    assert 1 <= curves["zoom"].min() < curves["zoom"].max() <= 1.09
+    assert 0.85 <= curves["brightness"].min() < curves["brightness"].max() <= 1.07
+    assert np.abs(np.diff(curves["brightness"])).max() < 0.12
+
+
+@pytest.mark.parametrize("name", ["balanced", "still"])
+def test_the_default_film_follows_the_beat_and_still_does_not(name: str, mini: Models, tmp_path: Path) -> None:
+    sound = {"start": 4, "duration": 6}  # with drums
+    picture = read_yaml(PRESETS / f"{name}.yaml")["picture"]
+    settings = small(name, sound=sound, picture=picture | {"width": 64, "height": 64})
+    found = render(MIX, tmp_path / "film.mp4", settings, family=mini).reactivity.correlation
+    assert found.value is not None
+    assert found.chance_99 is not None
+    follows = found.value > max(0.5, found.chance_99)
+    assert follows == (name == "balanced")
+
+
 def test_pulse_zooms_at_onsets(tmp_path: Path) -> None:
     job = job_of("pulse", tmp_path, sound={"start": 4, "duration": 6}, picture={"fps": 24})
     features = features_of(job)
@@ -81,7 +109,7 @@ def test_dream_moves_and_changes_slower_than_the_default(mini: Models, tmp_path:
 
 
 def test_lyric_follows_prompts_more_than_audio(mini: Models, tmp_path: Path) -> None:
-    job = job_of("lyric", tmp_path, sound={"start": 4, "duration": 4}, prompts=read_prompts(LYRICS))
+    job = job_of("lyric", tmp_path, sound={"start": 4, "duration": 4}, prompts=read_prompts(LYRICS), maps=[])
     words = mini.clip.encode_text([prompt.text for prompt in job.settings.prompts]).cpu()
     followed = (condition_job(job, mini).targets @ words.T).argmax(dim=1)
     guidance = encode_job_guidance(job, mini, modulate(job.settings, {}, job.timeline))

@@ -57,6 +57,13 @@ SECTIONS: dict[str, type[SettingsGroup]] = {
     "motion": MotionSettings,
     "run": RunSettings,
 }
+DEFAULT_MAPS = (  # onsets and bass move the view a little, and loudness the colours; docs/motion.md has the figures
+    "onset:zoom=0.06,decay=0.1",
+    "onset:brightness=0.07,decay=0.1",
+    "low:zoom=0.03,attack=0.02,decay=0.2",
+    "loudness:brightness=0.15,offset=-0.15,attack=0.1,decay=0.3",
+    "loudness:saturation=0.3,offset=-0.1,attack=0.1,decay=0.3",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,7 @@ class Settings:
     style_images: tuple[StyleImage, ...] = ()
     stems: tuple[StemWeight, ...] = ()  # empty: the whole song guides the picture
     stem_files: tuple[str, ...] = ()  # each NAME=FILE, a folder of stems or a .stem.mp4
-    maps: tuple[AudioMap, ...] = ()
+    maps: tuple[AudioMap, ...] = tuple(map(AudioMap.parse, DEFAULT_MAPS))
 
     def __post_init__(self) -> None:
         names = [stem.name for stem in self.stems]
@@ -174,8 +181,9 @@ class Settings:
         """The settings in a run record, which may be of an earlier version; deprecated names cause no warning."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecatedNameWarning)
-            all_painted = {"picture": {"painted_fps": values["picture"]["fps"]}}  # in earlier versions
-            return cls().merged(all_painted).merged(values)
+            earlier = settings_from(preset="still")  # what a record of an earlier version does not name
+            fps = values.get("picture", {}).get("fps", earlier.picture.fps)
+            return earlier.merged({"picture": {"painted_fps": fps}}).merged(values)  # every frame was optimized
 
     def merged(self, changes: Mapping[str, Any]) -> Settings:
         """Merge `changes` into these settings: {group: {name: value}}, and whole lists, such as `prompts`.

@@ -255,9 +255,9 @@ class PictureSettings(SettingsGroup):
 
     width: int = setting(128, "width of the generated frames", unit="px", limits=(32, 4096), flags=())
     height: int = setting(128, "height of the generated frames", unit="px", limits=(32, 4096), flags=())
-    fps: float = setting(12.0, "frames per second", limits=(1, 120), everyday=True)
+    fps: float = setting(24.0, "frames per second", limits=(1, 120), everyday=True)
     painted_fps: float = setting(
-        12.0,
+        6.0,
         "frames per second that are optimized, at most all; those between are interpolated, and move with the music",
         above=0,
         limits=(None, 120),
@@ -350,7 +350,7 @@ class MotionSettings(SettingsGroup):
         choices=("moments", "sections"),
         everyday=True,
     )
-    zoom: float = setting(0.0, "zoom speed; 0.1: 10 % per second", unit="1/s", limits=(-0.9, 9), everyday=True)
+    zoom: float = setting(0.04, "zoom speed; 0.1: 10 % per second", unit="1/s", limits=(-0.9, 9), everyday=True)
     pan_x: float = setting(
         0.0, "horizontal pan speed, in frame widths, positive: to the right", unit="1/s", limits=(-10, 10)
     )

@@ -134,7 +134,7 @@ def summary(job: Job, models: Models) -> str:
     picture, painting = job.settings.picture, job.settings.painting
     return (
         f"w2c-gen {__version__}, models {models.name}, seed {job.seed}, {picture.width}x{picture.height}, "
-        f"{picture.fps:g} fps, {painting.steps} steps, {painting.cuts} cuts"
+        f"{picture.fps:g} fps, {picture.optimized_fps:g} optimized, {painting.steps} steps, {painting.cuts} cuts"
     )
 
 

@@ -17,7 +17,7 @@ from wav2clip_gen.analysis import Analysis, analyze, read_labels
 from wav2clip_gen.audio.features import silenced
 from wav2clip_gen.audio.timeline import Timeline, exact_fps
 from wav2clip_gen.audio.track import ENCODER_RATE, Track, open_track
-from wav2clip_gen.config import DESTINATIONS, MIX, Guidance, Settings
+from wav2clip_gen.config import DESTINATIONS, MIX, Guidance, Settings, settings_from
 from wav2clip_gen.environment import readable
 from wav2clip_gen.errors import OutputError, VideoError, W2CError
 from wav2clip_gen.files import check_output, written
@@ -241,7 +241,8 @@ def describe_film(film: Path, note: Callable[[str], None] = lambda text: None) -
         what = f"{path.name} is no run record of w2c-gen" if path.exists() else f"there is no run record {path.name}"
         note(f"{readable(what)}: settings, prompts and similarity are not known")
         facts = probe(film)
-        found = FilmReport(film, "", float(facts.fps), facts.frames, (facts.width, facts.height), Settings(), {})
+        size, unmodulated = (facts.width, facts.height), settings_from(preset="still")
+        found = FilmReport(film, "", float(facts.fps), facts.frames, size, unmodulated, {})
     return replace(found, title=readable(ffmpeg.read_title(film) or film.stem))
 
 
@@ -252,7 +253,7 @@ def _of_record(film: Path, path: Path) -> FilmReport:
         settings, sync = record.recorded_settings(content, film.parent), content["sync"]
         frames, fps = int(sync["frames"]), float(sync["fps"])
         pictures = {"": content["frames"], **content["frames"].get("pictures", {})}
-        similarity = {name: np.array(values["similarity"], float) for name, values in pictures.items()}
+        similarity = {name: of_every_frame(values["similarity"]) for name, values in pictures.items()}
         width, height = _dimensions(film)
         start = float(content["track"]["start"])
         return FilmReport(
@@ -269,6 +270,13 @@ def describe_job(job: Job) -> FilmReport:
     title = readable(job.track.title or job.track.path.stem)
     guidance = _guidance(settings, start, frames, fps)
     return FilmReport(job.out, title, fps, frames, size, settings, {}, guidance=guidance)
+
+
+def of_every_frame(values: Sequence[float | None] | Floats) -> Floats:
+    """Values of the optimised frames, interpolated for those between."""
+    found, places = np.array(values, float), np.arange(len(values))
+    known = ~np.isnan(found)
+    return np.interp(places, places[known], found[known]) if known.any() else found
 
 
 def _dimensions(film: Path) -> tuple[int, int]:

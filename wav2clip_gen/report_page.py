@@ -22,7 +22,18 @@ from wav2clip_gen.config import Settings, all_settings
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.environment import readable
 from wav2clip_gen.files import relative_path
-from wav2clip_gen.report import COLUMNS, INDEX, Curve, FilmReport, Floats, Shown, describe_film, describe_job, page_path
+from wav2clip_gen.report import (
+    COLUMNS,
+    INDEX,
+    Curve,
+    FilmReport,
+    Floats,
+    Shown,
+    describe_film,
+    describe_job,
+    of_every_frame,
+    page_path,
+)
 
 if TYPE_CHECKING:
     from wav2clip_gen.live import Scene
@@ -85,7 +96,8 @@ def render_live(scene: Scene) -> str:
 
 def live_curve(similarity: Floats) -> dict[str, Any]:
     """The similarity of the frames so far, for the script."""
-    low, high = thin(bridged(similarity), LIVE_COLUMNS)
+    made = 1 + max(np.flatnonzero(np.isfinite(similarity)), default=-1)
+    low, high = thin(np.append(of_every_frame(similarity[:made]), similarity[made:]), LIVE_COLUMNS)
     return {"kind": "line", "unit": "", **_drawn(low, high, None)}
 
 
@@ -189,14 +201,6 @@ def thin(values: Floats, columns: int = COLUMNS) -> tuple[Floats, Floats]:
     return np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)
 
 
-def bridged(values: Floats) -> Floats:
-    """A curve with straight lines where it has gaps, as between frames that are optimised; its ends stay open."""
-    places = np.flatnonzero(np.isfinite(values))
-    if not len(places):
-        return values
-    return np.interp(np.arange(len(values)), places, values[places], left=np.nan, right=np.nan)
-
-
 def pack(spans: Iterable[Shown]) -> list[list[Shown]]:
     """Distribute spans over lanes such that none overlap, each in the first lane that has room."""
     lanes: list[list[Shown]] = []
@@ -227,7 +231,7 @@ def _rows(report: FilmReport) -> list[Row]:
     curves += [(one, {}) for one in report.parameters]
     for picture, values in report.similarity.items():
         if np.isfinite(values).any():
-            curves.append((Curve(f"similarity {picture}".strip(), bridged(values)), {"kind": "line"}))
+            curves.append((Curve(f"similarity {picture}".strip(), values), {"kind": "line"}))
     return [_row(f"row{number}", *one, report.frames) for number, one in enumerate(curves)]
 
 

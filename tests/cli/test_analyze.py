@@ -40,7 +40,7 @@ def test_a_report_and_a_plot_are_written_and_sections_are_labelled(here: Path) -
     assert sorted(path.name for path in here.iterdir()) == done.stdout.split()
     found = json.loads((here / "mix.analysis.json").read_text())
     assert found["tempo"] == pytest.approx(120, rel=0.02)
-    assert found["frames"] == 16 * 12 == len(found["curves"]["loudness"]["values"]) == len(found["chroma"]["C#"])
+    assert found["frames"] == 16 * 24 == len(found["curves"]["loudness"]["values"]) == len(found["chroma"]["C#"])
     assert (found["sections"][0]["start"], found["sections"][-1]["stop"]) == (0, 16)
     assert found["words"]["models"] == "mini"
     lines = done.stderr.splitlines()
@@ -127,7 +127,7 @@ def test_the_curves_of_a_stem_are_those_of_its_file(here: Path) -> None:
     with (here / "tune.analysis.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     drums = open_track(SAMPLES / "song" / "drums.ogg", start=3, duration=2)
-    timeline = Timeline.of(drums, fps=12)
+    timeline = Timeline.of(drums, fps=24)
     expected = measure(decode(drums, timeline, [FEATURE_RATE]), timeline)
     for name in ("onset", "loudness"):
         column = [float(row[f"drums.{name}"]) for row in rows]

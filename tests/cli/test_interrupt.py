@@ -181,8 +181,8 @@ def test_a_second_signal_while_joining_keeps_the_picture(
     )
     assert (code, stdout) == (-signal.SIGINT, ""), stderr
     assert FINISHING in stderr
-    assert f"interrupted: the picture is kept in {tmp_path / 'film.partial.mp4'}: 18 frames, no sound" in stderr
-    assert count_frames(tmp_path / "film.partial.mp4") == 18
+    assert f"interrupted: the picture is kept in {tmp_path / 'film.partial.mp4'}: 36 frames, no sound" in stderr
+    assert count_frames(tmp_path / "film.partial.mp4") == 36
     assert names(tmp_path) == ["film.partial.mp4", "song.wav"]
 
 
@@ -208,7 +208,7 @@ def test_what_kill_leaves_is_told_by_the_next_run(song: Path, tmp_path: Path) ->
     assert f"an earlier run of {tmp_path / 'film.mp4'} was killed: the picture is kept in" in again.stderr
     assert names(tmp_path) == ["film.json", "film.mp4", "film.partial.mp4", "song.wav"]
     assert count_frames(tmp_path / "film.partial.mp4") > 30
-    assert probe(tmp_path / "film.mp4").frames == 18
+    assert probe(tmp_path / "film.mp4").frames == 36
 
 
 def test_a_film_is_finished_when_stderr_goes_away(song: Path, tmp_path: Path) -> None:
@@ -235,6 +235,6 @@ def test_a_film_is_finished_without_standard_streams(redirection: str, song: Pat
     words = ["bash", "-c", line, sys.executable, str(song), str(tmp_path / "film.mp4")]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert probe(tmp_path / "film.mp4").frames == 18
+    assert probe(tmp_path / "film.mp4").frames == 36
     assert names(tmp_path) == ["film.json", "film.mp4", "song.wav"]
     assert ("stdout does not take its name" in done.stderr) == (redirection == ">/dev/full")

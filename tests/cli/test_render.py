@@ -65,7 +65,14 @@ def test_a_video_is_rendered_and_a_missing_track_does_not_stop_the_others(song: 
     assert done.stderr.count("note: --inertia is deprecated; use --temporal-weight") == 1
     assert probe(tmp_path / "song_3.mp4").frames == 6
     settings = json.loads((tmp_path / "song_3.json").read_text())["settings"]
-    assert settings["picture"] == {"width": 64, "height": 48, "fps": 4.0, "upscale": 1, "layout": "single"}
+    assert settings["picture"] == {
+        "width": 64,
+        "height": 48,
+        "fps": 4.0,
+        "painted_fps": 24.0,
+        "upscale": 1,
+        "layout": "single",
+    }
     assert settings["painting"]["learning_rate"] == 0.2
     assert settings["motion"]["temporal_weight"] == 0.25
 
@@ -336,7 +343,7 @@ def help_text(flag: str) -> str:
 
 def test_help_shows_everyday_options_and_the_other_commands() -> None:
     text = help_text("--help")
-    for words in ("--out", "--steps", "--cuts", "--smoothing", "--from", "default: 12", *COMMANDS):
+    for words in ("--out", "--steps", "--cuts", "--smoothing", "--from", "default: 24", *COMMANDS):
         assert words in text
     shown = set(re.findall(r"^│ (--[a-z-]+)", text, re.MULTILINE))
     assert 25 <= len(shown) <= 35

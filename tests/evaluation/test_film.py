@@ -39,7 +39,7 @@ def test_the_judge_classifies_the_end_of_each_film(
 ) -> None:
     stub = DogJudge()
     monkeypatch.setattr(film, "load_judge", lambda device="cpu": stub)
-    monkeypatch.setattr(film, "Settings", lambda: tiny)
+    monkeypatch.setattr(film, "settings_from", lambda preset: tiny)
     monkeypatch.setattr(film, "SECONDS", 1.0)
     monkeypatch.setattr(film, "JUDGED", 0.5)
     events: list[tuple[str, int, int]] = []

@@ -54,7 +54,7 @@ line = Timeline(samples=20_000 * 100, sample_rate=1_000, fps=10)
 times = line.frame_times()
 def peak(count, end):
     cues = tuple(Prompt(text="a sea", start=0.5 * at, end=0.5 * at + 0.5 if end else None) for at in range(count))
-    parameters = modulate(Settings(prompts=cues), {}, line)
+    parameters = modulate(Settings(prompts=cues, maps=()), {}, line)
     schedules = (WeightSchedule(*both, times, 1.0) for both in zip(cues, parameters.prompts))
     GuidanceEmbedding(torch.ones(count, 8), tuple(schedules)).add_to_(torch.zeros(line.frames, 8))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

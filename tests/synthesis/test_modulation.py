@@ -17,7 +17,7 @@ from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.smoothing import Curve
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import open_track
-from wav2clip_gen.config import FEATURES, MIX, PITCHES, Settings
+from wav2clip_gen.config import FEATURES, MIX, PITCHES, Settings, settings_from
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import analyze_audio, load_stems, render
@@ -41,7 +41,7 @@ def features_of(onset: list[float]) -> Features:
 
 
 def modulated(*maps: str, **changes: object) -> ParameterCurves:
-    settings = Settings().merged({"maps": list(maps), **changes})
+    settings = settings_from(preset="still").merged({"maps": list(maps), **changes})
     return modulate(settings, {MIX: features_of([0, 0, 1, 0, 0.5, 0])}, timeline())
 
 
@@ -118,7 +118,7 @@ def test_a_stem_of_a_map_is_measured_and_does_not_condition(mini: Models, tmp_pa
     changes = {"maps": ["drums.onset:zoom=0.1"], "sound": {"start": 4, "duration": 3}}
     settings = Settings().merged(changes)
     job = prepare(SAMPLES / "song" / "mix.ogg", tmp_path / "film.mp4", settings, selection=mini.selection)
-    drums, _ = measured(SAMPLES / "song" / "drums.ogg", 4, 3, 12)
+    drums, _ = measured(SAMPLES / "song" / "drums.ogg", 4, 3, 24)
     audio = analyze_audio(job, load_stems(job, StageClock(ignore)), mini)
     assert (set(audio.embeddings), set(audio.features)) == ({MIX}, {MIX, "drums"})
     curves = modulate(job.settings, audio.features, job.timeline).curves

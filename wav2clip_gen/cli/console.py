@@ -109,9 +109,11 @@ class Speed:
         per_frame = self.pace.update(progress)
         if per_frame is None:
             return ""
-        steps = self.job.settings.painting.steps * len(pictures(self.job.settings)) / per_frame
+        settings, fps = self.job.settings, float(self.job.timeline.fps)
+        optimized = len(pictures(settings)) * settings.picture.optimized_fps / fps
+        steps = settings.painting.steps * optimized / per_frame
         left = per_frame * (progress.total - progress.done)
-        song = per_frame * float(self.job.timeline.fps)
+        song = per_frame * fps
         return f"{steps:.3g} it/s, {song:.3g} s per second of song, {clock(left)} left"
 
 
@@ -121,7 +123,8 @@ def describe_job(job: Job) -> list[str]:
     channels = "1 channel" if track.channels == 1 else f"{track.channels} channels"
     count, size = len(pictures(job.settings)), f"{picture.width}x{picture.height}"
     shape = size if count == 1 else f"{count} pictures of {size}"
-    film = f"{job.timeline.frames} frames of {shape} at {picture.fps:g} fps, {painting.steps} steps per frame"
+    film = f"{job.timeline.frames} frames of {shape} at {picture.fps:g} fps, {painting.steps} steps "
+    film += "per frame" if picture.optimized_fps == picture.fps else f"for each of {picture.optimized_fps:g} a second"
     sheet = f"one picture of {size} per section, {painting.first_steps} steps each"
     return [
         f"{track.path.name}: {track.duration:.2f} s, {track.sample_rate} Hz, {channels}",

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from wav2clip_gen.audio.track import ENCODER_RATE
-from wav2clip_gen.config import Settings
+from wav2clip_gen.config import Settings, settings_from
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.held_out import (
     CLASSES,
@@ -73,7 +73,7 @@ def measure_film(family: Models, held_out: HeldOut, *, on_progress: Callable[[in
     pieces = balanced(known)[: held_out.limit]
     if not pieces:
         raise W2CError("no held-out sound is of a class that the judge has", hint="leave film out with --only")
-    settings, prompts = Settings(), encode_texts(family, class_prompts())
+    settings, prompts = settings_from(preset="still"), encode_texts(family, class_prompts())
     judged: list[Tensor] = []
     by_tower: list[Tensor] = []
     flickers: list[float] = []
@@ -94,7 +94,7 @@ def measure_film(family: Models, held_out: HeldOut, *, on_progress: Callable[[in
 
     picture, painting = settings.picture, settings.painting
     described = (
-        f"default settings: {picture.width}x{picture.height} px, {picture.fps:g} fps, {painting.first_steps} steps for"
+        f"preset still: {picture.width}x{picture.height} px, {picture.fps:g} fps, {painting.first_steps} steps for"
         f" the first frame, {painting.steps} for each other, {painting.cuts} cuts"
     )
 
