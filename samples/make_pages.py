@@ -31,7 +31,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 VIEWPORT = {"width": 1120, "height": 1240}  # px
 WIDTH = 720  # px of each half
 SECONDS = 6.0  # of the film at which it is shown
-MADE = 0.7  # share of the film that is made when the preview is shown
+MADE = 0.6  # share of the film that is made when the preview is shown
 
 
 def main() -> None:
@@ -49,8 +49,16 @@ def main() -> None:
 
 @contextmanager
 def preview(folder: Path) -> Iterator[str]:
-    """Make the film of the sample again, and give the address of its preview when most of it is made."""
-    command = [sys.executable, "-m", "wav2clip_gen", "--from", str(HERE / "demo.json"), "--preview"]
+    """Make the demo, and give the address of its preview when most of it is made."""
+    command = [
+        sys.executable,
+        "-m",
+        "wav2clip_gen",
+        str(HERE / "song"),
+        "--config",
+        str(HERE / "demo.yaml"),
+        "--preview",
+    ]
     with subprocess.Popen(
         [*command, "--out", str(folder / "demo.mp4"), "--progress", "json"], stderr=subprocess.PIPE, text=True
     ) as process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,12 @@ class Run:
         body = answer.read()
         connection.close()
         return answer.status, {name: value for name, value in answer.getheaders()}, body
+
+    def status(self) -> dict[str, Any]:
+        """The state that the page is told."""
+        code, _, body = self.ask("status")
+        assert code == 200
+        return dict(json.loads(body))
 
     def begin(self, job: Job, place: str = "") -> None:
         """Begin a film that can be stopped."""
