@@ -28,7 +28,7 @@ from wav2clip_gen.video.grid import Grid
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.reactivity import Onsets, measure_reactivity, visual_change
 from wav2clip_gen.video.verify import verify_film
-from wav2clip_gen.video.writer import FilmWriter
+from wav2clip_gen.video.writer import FilmWriter, Picture
 
 SILENT_LEVEL = 1e-4  # RMS of a frame, -80 dB of full scale
 MOSTLY = 0.5  # share of silent frames that is reported
@@ -100,6 +100,7 @@ def render_job(
     load: Callable[..., Models] | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = ignore,
+    on_picture: Callable[[Picture], None] = lambda picture: None,
 ) -> Generator[Film, None, None]:
     """Make the films of a job: one, or with the layout "separate" one per stem.
 
@@ -108,6 +109,7 @@ def render_job(
         load: Loads the networks, as `load_models` does.
         stop: Called after each frame; when it returns true the film ends there, as `NAME.partial.mp4`.
         on_progress: Called with the state of the run.
+        on_picture: Called with each frame that was written, (H, W, 3) uint8.
 
     Raises:
         W2CError: As `render`. Once frames are finished, no error loses them: the message names where they are.
@@ -127,8 +129,9 @@ def render_job(
         parameters, conditioning, onsets = condition_films(job, stems, models, stages)
         for film, claimed, pictures_of_film in zip(made, claims, conditioning, strict=True):
             yield _render_film(
-                film, claimed, models, pictures_of_film, parameters, onsets=onsets, stop=stop, stages=stages
-            )
+                film, claimed, models, pictures_of_film, parameters, onsets=onsets, stop=stop, stages=stages,
+                on_picture=on_picture,
+            )  # fmt: skip
             if stop():
                 return
 
@@ -169,6 +172,7 @@ def _render_film(
     onsets: Onsets,
     stop: Callable[[], bool],
     stages: StageClock,
+    on_picture: Callable[[Picture], None],
 ) -> Film:
     """Optimise all frames, mux them with the sound, verify the film and write its record."""
     stages.begin("optimize")
@@ -178,7 +182,7 @@ def _render_film(
     frames: list[record.FrameValues] = []
     grid = grid_of(job.settings)
     with claimed.picture_kept(lambda kept: stages.report(message=kept)):
-        with _film_writer(claimed.picture, job, grid) as writer:
+        with _film_writer(claimed.picture, job, grid, on_picture) as writer:
             for values in _optimize(job, models, conditioning, parameters, writer, grid=grid):
                 if frames and values.cut_batch < frames[-1].cut_batch:
                     stages.report(message=f"note: {SHORTAGE.format(frame=len(frames), size=values.cut_batch)}")
@@ -394,10 +398,12 @@ def grid_of(settings: Settings) -> Grid | None:
     return Grid(list(pictures(settings)), size=(picture.width, picture.height)) if picture.layout == "grid" else None
 
 
-def _film_writer(path: Path, job: Job, grid: Grid | None) -> FilmWriter:
+def _film_writer(path: Path, job: Job, grid: Grid | None, on_picture: Callable[[Picture], None]) -> FilmWriter:
     picture = job.settings.picture
     size = grid.size if grid else (picture.width, picture.height)
-    return FilmWriter(path, size=size, fps=job.timeline.fps, upscale=picture.upscale, frames_dir=job.frames_dir)
+    return FilmWriter(
+        path, size=size, fps=job.timeline.fps, upscale=picture.upscale, frames_dir=job.frames_dir, on_picture=on_picture
+    )
 
 
 def note_silent_stems(conditioning: Iterable[Conditioning], stages: StageClock) -> None:

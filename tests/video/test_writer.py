@@ -110,6 +110,8 @@ def test_what_is_written_can_be_played_while_the_rest_is_missing(tmp_path: Path)
             time.sleep(0.01)
         shutil.copy(tmp_path / "film.mp4", tmp_path / "copy.mp4")
     assert 80 <= probe(tmp_path / "copy.mp4").frames < 150
+    copied = ["-copyts", "-c", "copy"]
+    assert ffmpeg.read_streams(tmp_path / "copy.mp4", copied, purpose="read times")[0].first == 0  # no frame is late
     assert probe(tmp_path / "film.mp4").frames == 150
 
 

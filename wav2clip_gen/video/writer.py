@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +30,7 @@ class FilmWriter:
         fps: Frames per second.
         upscale: Factor of enlargement (Lanczos).
         frames_dir: A folder for the frames themselves; see `check_frames`.
+        on_picture: Called with each frame that was written.
 
     Raises:
         SettingsError: The size is not possible.
@@ -43,6 +45,7 @@ class FilmWriter:
         fps: Fraction,
         upscale: int = 1,
         frames_dir: Path | None = None,
+        on_picture: Callable[[Picture], None] = lambda picture: None,
     ) -> None:
         _check(size)
         self.path = path
@@ -51,6 +54,7 @@ class FilmWriter:
         self._fps = fps
         self._upscale = upscale
         self._frames_dir = frames_dir
+        self._on_picture = on_picture
 
     def __enter__(self) -> FilmWriter:
         if "libx264" not in ffmpeg.encoders():
@@ -77,6 +81,7 @@ class FilmWriter:
             save_frame(picture, self._frames_dir, self.written)
         self._feed(np.ascontiguousarray(picture).data)
         self.written += 1
+        self._on_picture(picture)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -97,7 +102,7 @@ class FilmWriter:
         frames = f"-f rawvideo -pix_fmt rgb24 -s:v {width}x{height} -framerate {self._fps} -i pipe:0".split()
         colors = ["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"]
         codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(CRF), "-fps_mode", "cfr", "-an"]
-        fragments = "+frag_every_frame+empty_moov+default_base_moof"
+        fragments = "+frag_every_frame+empty_moov+default_base_moof+negative_cts_offsets"
         target = ["-movflags", fragments, "-flush_packets", "1", "-f", "mp4", "-y", ffmpeg.file_url(self.path)]
         return [*frames, "-vf", f"{scale},format=yuv420p", *codec, *colors, *target]
 
