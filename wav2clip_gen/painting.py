@@ -98,6 +98,7 @@ def paint_film(
     *,
     stop: Callable[[], bool],
     stages: StageClock,
+    on_picture: Callable[[Picture], None],
 ) -> tuple[list[FrameValues], float]:
     """Paint the chunks of a film that are not finished, and join all as the picture of the work folder.
 
@@ -107,6 +108,7 @@ def paint_film(
         painter: Makes the painter of its only segment.
         stop: Called after each frame; when it returns true the film ends there.
         stages: Is told the progress.
+        on_picture: Called with each frame that was written.
 
     Returns:
         What was measured of each frame, and the seconds that an earlier run spent on them.
@@ -131,7 +133,7 @@ def paint_film(
             state = work.state(chunks[chunk.number - 1])
             assert state
             painting.restore(state)
-        made = _paint_chunk(job, work, painting, chunk, stop=stop, stages=stages, before=frames)
+        made = _paint_chunk(job, work, painting, chunk, stop=stop, stages=stages, before=frames, on_picture=on_picture)
         frames, position = [*frames, *made], chunk.stop
         if len(frames) < chunk.stop:
             unfinished = len(made)
@@ -150,10 +152,11 @@ def _paint_chunk(
     stop: Callable[[], bool],
     stages: StageClock,
     before: Sequence[FrameValues],
+    on_picture: Callable[[Picture], None],
 ) -> list[FrameValues]:
     """Paint a chunk; it is finished unless the film ends within it."""
     began, made, last = time.perf_counter(), list[FrameValues](), before[-1] if before else None
-    with _film_writer(work.part(chunk), job, chunk.start) as writer:
+    with _film_writer(work.part(chunk), job, chunk.start, on_picture) as writer:
         for picture, values in painter.frames(range(chunk.start, chunk.stop)):
             writer.write(picture)
             made.append(values)
@@ -186,12 +189,13 @@ def grid_of(settings: Settings) -> Grid | None:
     return Grid(list(pictures(settings)), size=(picture.width, picture.height)) if picture.layout == "grid" else None
 
 
-def _film_writer(path: Path, job: Job, first: int) -> FilmWriter:
+def _film_writer(path: Path, job: Job, first: int, on_picture: Callable[[Picture], None]) -> FilmWriter:
     picture, grid = job.settings.picture, grid_of(job.settings)
     size = grid.size if grid else (picture.width, picture.height)
     return FilmWriter(
-        path, size=size, fps=job.timeline.fps, upscale=picture.upscale, frames_dir=job.frames_dir, first=first
-    )
+        path, size=size, fps=job.timeline.fps, upscale=picture.upscale, frames_dir=job.frames_dir, first=first,
+        on_picture=on_picture,
+    )  # fmt: skip
 
 
 def _measured(done: Finished) -> list[FrameValues]:

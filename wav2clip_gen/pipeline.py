@@ -29,6 +29,7 @@ from wav2clip_gen.video.claim import claim_folder, publish_film
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.reactivity import Onsets, measure_reactivity, visual_change
 from wav2clip_gen.video.verify import verify_film
+from wav2clip_gen.video.writer import Picture
 
 SILENT_LEVEL = 1e-4  # RMS of a frame, -80 dB of full scale
 MOSTLY = 0.5  # share of silent frames that is reported
@@ -104,6 +105,7 @@ def render_job(
     load: Callable[..., Models] | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = ignore,
+    on_picture: Callable[[Picture], None] = lambda picture: None,
 ) -> Generator[Film, None, None]:
     """Make the films of a job: one, or with the layout "separate" one per stem.
 
@@ -112,6 +114,7 @@ def render_job(
         load: Loads the networks, as `load_models` does.
         stop: Called after each frame; when it returns true the film ends there, as `NAME.partial.mp4`.
         on_progress: Called with the state of the run.
+        on_picture: Called with each frame that was written, (H, W, 3) uint8.
 
     Raises:
         W2CError: As `render`. No error loses a finished chunk: the message tells what is finished.
@@ -131,7 +134,10 @@ def render_job(
         parameters, conditioning, onsets = condition_films(job, stems, models, stages)
         for film, work, pictures_of_film in zip(made, works, conditioning, strict=True):
             painter = partial(Painter, film, models, pictures_of_film, parameters)
-            yield _render_film(film, work, models, painter, onsets=onsets, hashes=hashes, stop=stop, stages=stages)
+            yield _render_film(
+                film, work, models, painter, onsets=onsets, hashes=hashes, stop=stop, stages=stages,
+                on_picture=on_picture,
+            )  # fmt: skip
             if stop():
                 return
 
@@ -176,10 +182,11 @@ def _render_film(
     hashes: dict[Path, str | None],
     stop: Callable[[], bool],
     stages: StageClock,
+    on_picture: Callable[[Picture], None],
 ) -> Film:
     """Paint all frames that are not finished, mux them with the sound, verify the film and write its record."""
     stages.begin("optimize")
-    frames, earlier = paint_film(job, work, painter, stop=stop, stages=stages)
+    frames, earlier = paint_film(job, work, painter, stop=stop, stages=stages, on_picture=on_picture)
     done = truncate(job, len(frames))
     with record.song_unchanged(done.track.path, hashes[done.track.path]):
         stages.begin("mux")

@@ -179,6 +179,8 @@ OTHERS = (
     _other("report", bool, "Output", "Also write a page for each video, NAME.html: sound, prompts and settings over "
         "time.", everyday=True),
     _other("embed", bool, "Output", "Put the video into its page, so that the page can be moved alone."),
+    _other("preview", bool, "Output", "Show the video in the browser while it is made, at the address that is printed.",
+        everyday=True),
     _other("frames_dir", Path, "Output", "Also write all frames to this folder, as PNG.", metavar="DIR"),
     _other("stems", str, "Stems", f"Stems that guide the picture instead of the whole song: {STEM_NAMES}.",
         metavar="NAME,NAME", everyday=True),
