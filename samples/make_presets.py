@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 SONG = HERE / "song" / "mix.ogg"
 STARTS = {"pulse": 4.0, "dream": 4.0, "lyric": 4.0, "storyboard": 1.0}  # seconds
 LENGTH = 6.0  # seconds
-STROKE = 47  # the frame of `pulse` before a strong drum stroke, which lasts half a second
+STROKE = 94  # the frame of `pulse` before a strong drum stroke, which lasts half a second; every second one is shown
 SIDE = 96  # px
 SEED = 7
 
@@ -34,7 +34,7 @@ def main() -> None:
             frames_dir = Path(folder) / name
             film = render(SONG, Path(folder) / f"{name}.mp4", settings, family=family, frames_dir=frames_dir)
             print(f"{name}: {film.frames} frames, {film.timings['optimize'] / film.seconds:.2f} s per second of song")
-            shown = list(range(STROKE, STROKE + COLUMNS)) if name == "pulse" else along(film.frames)
+            shown = list(range(STROKE, STROKE + 2 * COLUMNS, 2)) if name == "pulse" else along(film.frames)
             pictures = [np.asarray(Image.open(frames_dir / f"{index:06d}.png")) for index in shown]
             rows.append(Row(name, pictures, [f"{start + index / settings.picture.fps:.2f} s" for index in shown]))
     sheet(rows, side=SIDE).save(HERE / "presets.png", optimize=True)

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rows import Row, along, sheet
 
-from wav2clip_gen import Settings, load_family
+from wav2clip_gen import load_family
 from wav2clip_gen.audio.track import ENCODER_RATE, open_track
+from wav2clip_gen.config import settings_from
 from wav2clip_gen.evaluation.film import SECONDS, loudest_start, render_sound
 from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.models.registry import Models
@@ -26,7 +27,7 @@ from wav2clip_gen.training.mini.audio import AudioExample
 HERE = Path(__file__).parent
 SIDE = 96  # of a picture on the sheet, px
 SEED = 7
-SETTINGS = Settings()
+SETTINGS = settings_from(preset="still")
 FREE = {
     "djembe": "africa.ogg", "tabla": "sounds/tabla.ogg", "drums": "song/drums.ogg", "bass": "song/bass.ogg",
     "guitar": "song/other.ogg", "choir": "song/vocals.ogg", "bell": "sounds/bell.ogg", "glass hum": "sounds/glass.ogg",

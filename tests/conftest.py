@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from wav2clip_gen.config import Settings, settings_from
 from wav2clip_gen.errors import WeightsError
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from tests.models.server import Server
     from wav2clip_gen.job import Job
     from wav2clip_gen.models.registry import Models
@@ -106,6 +109,21 @@ def write_stem_file(sounds: list[Path], path: Path) -> Path:
     chosen = [word for number in range(len(sounds)) for word in ("-map", f"{number}:a")]
     ffmpeg.run([*inputs, *chosen, "-c:a", "alac", ffmpeg.file_url(path)], purpose=f"make {path}")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser without a window."""
+    from tests.browsing import BROWSERS
+
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser ({', '.join(BROWSERS)}): apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=found)
+        yield running
+        running.close()
 
 
 @pytest.fixture(autouse=True)

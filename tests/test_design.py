@@ -51,7 +51,7 @@ LAYERS = (  # each may import from its own layer and those before it
         "preview",
         "score",
     }
-    | {"report", "report_page"},
+    | {"report", "report_page", "live", "live_server"},
     {"training", "evaluation"},
     {"cli", "__main__"},
 )
@@ -98,6 +98,7 @@ def test_imports_run_one_way(path: Path) -> None:
         "import wav2clip_gen.cli.evaluate, wav2clip_gen.evaluation.suite",
         "import wav2clip_gen.cli.analyze, wav2clip_gen.analysis, wav2clip_gen.plot",
         "import wav2clip_gen.cli.report, wav2clip_gen.report, wav2clip_gen.report_page",
+        "import wav2clip_gen.cli.live, wav2clip_gen.live, wav2clip_gen.live_server",
         "import wav2clip_gen.cli.score, wav2clip_gen.score",
         "import wav2clip_gen.preview, wav2clip_gen.contact_sheet, wav2clip_gen.images",
         "import wav2clip_gen.config, wav2clip_gen.errors, wav2clip_gen.job, wav2clip_gen.record",

@@ -22,7 +22,7 @@ from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import analyze_audio, load_stems
 from wav2clip_gen.progress import Progress, StageClock, ignore
-from wav2clip_gen.report import Shown, _of_every_frame, find_film, gather, index_path, write_index, write_report
+from wav2clip_gen.report import Shown, find_film, gather, index_path, of_every_frame, write_index, write_report
 from wav2clip_gen.report_page import (
     LEVELS,
     command,
@@ -368,5 +368,5 @@ def test_an_index_replaces_nothing_else(film: Path, tmp_path: Path) -> None:
 
 
 def test_the_similarity_of_frames_between_optimised_ones_is_interpolated() -> None:
-    np.testing.assert_allclose(_of_every_frame([0.1, None, None, 0.4, None]), [0.1, 0.2, 0.3, 0.4, 0.4])
-    assert np.isnan(_of_every_frame([None, None])).all()
+    np.testing.assert_allclose(of_every_frame([0.1, None, None, 0.4, None]), [0.1, 0.2, 0.3, 0.4, 0.4])
+    assert np.isnan(of_every_frame([None, None])).all()

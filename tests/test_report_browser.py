@@ -3,103 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import reports
+from tests.browsing import DESK, PHONE, Open, faults, opening
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.report import write_index, write_report
 from wav2clip_gen.report_page import render_page
 
-playwright = pytest.importorskip("playwright.sync_api")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-@dataclass
-class Opened:
-    """A page in the browser, and what it did."""
-
-    page: Page
-    errors: list[str] = field(default_factory=list)  # in its console, or not caught
-    requests: list[str] = field(default_factory=list)
-
-    @property
-    def time(self) -> float:
-        """Seconds of the film that are shown."""
-        return float(self.page.evaluate("document.querySelector('video').currentTime"))
-
-    @property
-    def cursor(self) -> float:
-        """Where the cursor stands, as a share of the time axis."""
-        axis, cursor = (self.page.locator(name).bounding_box() for name in ("#slider", "#cursor"))
-        assert axis
-        assert cursor
-        return (cursor["x"] + cursor["width"] / 2 - axis["x"]) / axis["width"]
-
-    def text(self, selector: str) -> str:
-        """The text of an element, as shown."""
-        return self.page.locator(selector).inner_text()
-
-    def wait(self, condition: str) -> None:
-        """Wait for a condition; Playwright's own way evaluates text in the page, which the page's policy forbids."""
-        for _ in range(500):
-            if self.page.evaluate(condition):
-                return
-            self.page.wait_for_timeout(20)
-        raise AssertionError(condition)
-
-    def settle(self, seconds: float) -> None:
-        """Wait until the film is at a time."""
-        self.wait(f"Math.abs(document.querySelector('video').currentTime - {seconds}) < .02")
-
-
-Open = Callable[..., Opened]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser ({', '.join(BROWSERS)}): apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=found)
-        yield running
-        running.close()
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
     """Open a file; at the end, no page may have had an error or asked for anything but files."""
-    contexts, opened = [], list[Opened]()
-
-    def run(path: Path, *, film: bool = True, permissions: list[str] | None = None, **options: Any) -> Opened:
-        contexts.append(browser.new_context(**{"viewport": DESK, "permissions": permissions or [], **options}))
-        shown = Opened(contexts[-1].new_page())
-        opened.append(shown)
-        shown.page.on("console", lambda one: shown.errors.append(one.text) if one.type == "error" else None)
-        shown.page.on("pageerror", lambda one: shown.errors.append(str(one)))
-        shown.page.on("request", lambda one: shown.requests.append(one.url))
-        shown.page.goto(path.as_uri())
-        if film:
-            shown.wait("document.querySelector('video').readyState >= 2")
-        return shown
-
-    yield run
-    for context in contexts:
-        context.close()
-    assert [error for one in opened for error in one.errors] == []
-    addresses = [address for one in opened for address in one.requests]
-    assert [address for address in addresses if not address.startswith(("file:", "data:"))] == []
+    with opening(browser) as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -249,12 +173,6 @@ def test_everyone_can_use_it(page: Path, open_page: Open, scheme: str, size: dic
     assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == (
         "rgb(251, 251, 250)" if scheme == "light" else "rgb(21, 22, 26)"
     )
-
-
-def faults(page: Page) -> list[str]:
-    """What axe-core finds that is serious."""
-    found = axe.Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
 
 
 def test_an_hour_opens_in_a_second(open_page: Open, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from wav2clip_gen.painting import Division, Events, Painted, Stop, measured, pai
 from wav2clip_gen.progress import StageClock
 from wav2clip_gen.record import FrameValues
 from wav2clip_gen.video.chunks import WorkFolder
+from wav2clip_gen.video.writer import Picture
 from wav2clip_gen.workers import choose_devices, paint_in_workers
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ SHORTAGE = (
 
 
 def paint_film(
-    division: Division, work: WorkFolder, models: Models, *, stop: Stop, stages: StageClock
+    division: Division,
+    work: WorkFolder,
+    models: Models,
+    *,
+    stop: Stop,
+    stages: StageClock,
+    on_picture: Callable[[Picture], None],
 ) -> tuple[list[FrameValues], float]:
     """Paint the chunks of a film that are not finished, and join all as the picture of the work folder.
 
@@ -33,6 +40,7 @@ def paint_film(
         models: Networks.
         stop: Called after each frame; when it returns true the film ends at the first frame that is not finished.
         stages: Is told the progress.
+        on_picture: Called with each frame that was written; of frames that workers write, now and then.
 
     Returns:
         What was measured of each frame, and the seconds that an earlier run spent on them.
@@ -41,6 +49,8 @@ def paint_film(
     if film.open:
         with _events(division, work, models, film.open, stop=stop, report=film.report) as events:
             for painted in events:
+                if painted.picture is not None:
+                    on_picture(painted.picture)
                 film.note(painted)
     return film.join(), film.earlier
 

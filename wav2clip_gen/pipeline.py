@@ -30,6 +30,7 @@ from wav2clip_gen.video.claim import claim_folder, publish_film
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.reactivity import Onsets, measure_reactivity, visual_change
 from wav2clip_gen.video.verify import verify_film
+from wav2clip_gen.video.writer import Picture
 
 SILENT_LEVEL = 1e-4  # RMS of a frame, -80 dB of full scale
 MOSTLY = 0.5  # share of silent frames that is reported
@@ -109,6 +110,7 @@ def render_job(
     load: Callable[..., Models] | None = None,
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = ignore,
+    on_picture: Callable[[Picture], None] = lambda picture: None,
 ) -> Generator[Film, None, None]:
     """Make the films of a job: one, or with the layout "separate" one per stem.
 
@@ -117,6 +119,7 @@ def render_job(
         load: Loads the networks, as `load_models` does.
         stop: Called after each frame; when it returns true the film ends there, as `NAME.partial.mp4`.
         on_progress: Called with the state of the run.
+        on_picture: Called with each frame that was written, (H, W, 3) uint8.
 
     Raises:
         W2CError: As `render`. No error loses a finished chunk: the message tells what is finished.
@@ -137,7 +140,9 @@ def render_job(
         for division, work, plan in zip(divisions, works, plans, strict=True):
             begin_or_resume(division, work, plan, stages)
         for division, work in zip(divisions, works, strict=True):
-            yield _render_film(division, work, models, onsets=onsets, hashes=hashes, stop=stop, stages=stages)
+            yield _render_film(
+                division, work, models, onsets=onsets, hashes=hashes, stop=stop, stages=stages, on_picture=on_picture
+            )
             if stop():
                 return
 
@@ -193,10 +198,12 @@ def _render_film(
     hashes: dict[Path, str | None],
     stop: Callable[[], bool],
     stages: StageClock,
+    on_picture: Callable[[Picture], None],
 ) -> Film:
     """Paint all frames that are not finished, mux them with the sound, verify the film and write its record."""
     stages.begin("optimize")
-    job, (frames, earlier) = division.job, paint_film(division, work, models, stop=stop, stages=stages)
+    job = division.job
+    frames, earlier = paint_film(division, work, models, stop=stop, stages=stages, on_picture=on_picture)
     done = truncate(job, len(frames))
     with record.song_unchanged(done.track.path, hashes[done.track.path]):
         stages.begin("mux")

@@ -10,7 +10,15 @@ from pathlib import Path
 from wav2clip_gen.video.reactivity import Reactivity
 from wav2clip_gen.video.verify import SyncReport
 
-STAGES = ("load", "separate", "analyze", "optimize", "mux", "verify", "draw")
+STAGES = {
+    "load": "loading the models",
+    "separate": "separating the stems",
+    "analyze": "analyzing the audio",
+    "optimize": "optimizing the frames",
+    "mux": "muxing picture and sound",
+    "verify": "verifying the film",
+    "draw": "drawing the storyboard",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +38,21 @@ OnProgress = Callable[[Progress], None]
 
 def ignore(progress: Progress) -> None:
     """A listener that does nothing."""
+
+
+class Pace:
+    """Measures the seconds per frame, from the second frame on: the first has more steps."""
+
+    def __init__(self) -> None:
+        self._first, self._since = 0, 0.0
+
+    def update(self, progress: Progress) -> float | None:
+        """Seconds per frame so far; None until there is a second one."""
+        now = time.perf_counter()
+        if progress.done == 1 or not self._first:
+            self._first, self._since = progress.done, now
+        counted = progress.done - self._first
+        return (now - self._since) / counted if counted else None
 
 
 class StageClock:

@@ -21,7 +21,7 @@ from wav2clip_gen.config import DESTINATIONS, MIX, Guidance, Settings, settings_
 from wav2clip_gen.environment import readable
 from wav2clip_gen.errors import OutputError, VideoError, W2CError
 from wav2clip_gen.files import check_output, written
-from wav2clip_gen.job import is_record, plan_song_stems, record_path
+from wav2clip_gen.job import Job, is_record, plan_song_stems, record_path
 from wav2clip_gen.models.registry import select_models, supports_audio
 from wav2clip_gen.progress import OnProgress, Progress, ignore
 from wav2clip_gen.video.verify import probe
@@ -253,7 +253,7 @@ def _of_record(film: Path, path: Path) -> FilmReport:
         settings, sync = record.recorded_settings(content, film.parent), content["sync"]
         frames, fps = int(sync["frames"]), float(sync["fps"])
         pictures = {"": content["frames"], **content["frames"].get("pictures", {})}
-        similarity = {name: _of_every_frame(values["similarity"]) for name, values in pictures.items()}
+        similarity = {name: of_every_frame(values["similarity"]) for name, values in pictures.items()}
         width, height = _dimensions(film)
         start = float(content["track"]["start"])
         return FilmReport(
@@ -262,7 +262,17 @@ def _of_record(film: Path, path: Path) -> FilmReport:
         )  # fmt: skip
 
 
-def _of_every_frame(values: list[float | None]) -> Floats:
+def describe_job(job: Job) -> FilmReport:
+    """What is known of a film before it is made."""
+    settings, frames, fps = job.settings, job.timeline.frames, float(job.timeline.fps)
+    picture, start = settings.picture, job.track.start
+    size = (picture.width * picture.upscale, picture.height * picture.upscale)
+    title = readable(job.track.title or job.track.path.stem)
+    guidance = _guidance(settings, start, frames, fps)
+    return FilmReport(job.out, title, fps, frames, size, settings, {}, guidance=guidance)
+
+
+def of_every_frame(values: Sequence[float | None] | Floats) -> Floats:
     """Values of the optimised frames, interpolated for those between."""
     found, places = np.array(values, float), np.arange(len(values))
     known = ~np.isnan(found)

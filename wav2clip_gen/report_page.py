@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -21,8 +22,23 @@ from wav2clip_gen.config import Settings, all_settings
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.environment import readable
 from wav2clip_gen.files import relative_path
-from wav2clip_gen.report import COLUMNS, INDEX, Curve, FilmReport, Floats, Shown, describe_film, page_path
+from wav2clip_gen.report import (
+    COLUMNS,
+    INDEX,
+    Curve,
+    FilmReport,
+    Floats,
+    Shown,
+    describe_film,
+    describe_job,
+    of_every_frame,
+    page_path,
+)
 
+if TYPE_CHECKING:
+    from wav2clip_gen.live import Scene
+
+LIVE_COLUMNS = 300  # of the curve that an open page asks for again and again
 LEVELS = 999  # steps of a value on the page
 MOST_LANES = 12  # of prompts and images that overlap
 DENSE = 100  # prompts or sections in a lane, from which their texts have no room
@@ -47,31 +63,74 @@ class Row:
 def render_page(report: FilmReport, out: Path, *, embed: bool = False) -> str:
     """The page of a film, to be written to `out`."""
     environment = _environment()
-    script = environment.get_template("report.js").render()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rows = _rows(report)
     return environment.get_template("report.html").render(
-        title=report.title,
-        policy=f"default-src 'none'; media-src 'self' file: data:; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        **_head(environment, report.title, "report.js", {"media-src": "'self' file: data:"}),
+        **_time_axis(report, rows),
         video=embedded(report.film) if embed else relative_url(report.film, out.parent),
         name=readable(report.film.name),
-        report=report,
         facts=_facts(report),
-        rows=rows,
-        data={"duration": report.duration, "rows": {row.key: row.data for row in rows}},
-        ticks=_ticks(report.duration),
-        sections=[_section(one) for one in report.analysis.mix.sections] if report.analysis else [],
-        lanes=(lanes := pack(report.guidance))[:MOST_LANES],
-        hidden=sum(map(len, lanes[MOST_LANES:])),
-        dense=DENSE,
         tables=_tables(report),
         command=command(report, out.parent),
-        version=__version__,
-        clock=clock,
-        share=lambda seconds: f"{100 * min(max(seconds / report.duration, 0), 1):.3f}%",
-        short=lambda text: text if len(text) <= LONGEST else f"{text[:LONGEST]}...",
     )
+
+
+def render_live(scene: Scene) -> str:
+    """The page of a film that is being made."""
+    environment, job = _environment(), scene.job
+    report = describe_job(job)
+    changed, others = _settings(job.settings)
+    tables = [("Settings that differ from the defaults", changed, True), ("Other settings", others, False)]
+    sources = {"media-src": "'self' blob:", "img-src": "'self' data:", "connect-src": "'self'"}
+    row = Row("similarity", "similarity", "similarity of each frame so far", live_curve(scene.similarity))
+    return environment.get_template("live.html").render(
+        **_head(environment, report.title, "live.js", sources),
+        **_time_axis(report, [row]),
+        name=readable(str(job.out)),
+        number=scene.number,
+        start=job.track.start,
+        facts=[*filter(None, [scene.place]), *_facts(report), f"seed {job.seed}"],
+        tables=[(heading, rows, opened) for heading, rows, opened in tables if rows],
+    )
+
+
+def live_curve(similarity: Floats) -> dict[str, Any]:
+    """The similarity of the frames so far, for the script."""
+    made = 1 + max(np.flatnonzero(np.isfinite(similarity)), default=-1)
+    low, high = thin(np.append(of_every_frame(similarity[:made]), similarity[made:]), LIVE_COLUMNS)
+    return {"kind": "line", "unit": "", **_drawn(low, high, None)}
+
+
+def _head(environment: Environment, title: str, script: str = "", sources: Mapping[str, str] = {}) -> dict[str, Any]:
+    """What the head of each page takes: nothing but its own script is allowed, and only these sources."""
+    content = environment.get_template(script).render() if script else ""
+    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    allowed = {
+        "default-src": "'none'", "img-src": "data:", "style-src": "'unsafe-inline'", "base-uri": "'none'",
+        "form-action": "'none'", **({"script-src": f"'sha256-{digest}'"} if script else {}), **sources,
+    }  # fmt: skip
+    policy = "; ".join(f"{name} {value}" for name, value in allowed.items())
+    return {
+        "title": title, "policy": policy, "script": content, "version": __version__,
+        "mark": f"w2c-gen {__version__}", "clock": clock,
+    }  # fmt: skip
+
+
+def _time_axis(report: FilmReport, rows: list[Row]) -> dict[str, Any]:
+    """What is shown over time."""
+    lanes = pack(report.guidance)
+    return {
+        "report": report,
+        "rows": rows,
+        "data": {"duration": report.duration, "rows": {row.key: row.data for row in rows}},
+        "ticks": _ticks(report.duration),
+        "sections": [_section(one) for one in report.analysis.mix.sections] if report.analysis else [],
+        "lanes": lanes[:MOST_LANES],
+        "hidden": sum(map(len, lanes[MOST_LANES:])),
+        "dense": DENSE,
+        "share": lambda seconds: f"{100 * min(max(seconds / report.duration, 0), 1):.3f}%",
+        "short": lambda text: text if len(text) <= LONGEST else f"{text[:LONGEST]}...",
+    }
 
 
 def render_index(films: Sequence[Path], out: Path) -> str:
@@ -88,8 +147,9 @@ def render_index(films: Sequence[Path], out: Path) -> str:
                 "page": relative_url(page_path(film), out.parent),
             }
         )
-    template = _environment().get_template("index.html")
-    return template.render(entries=entries, total=total, mark=INDEX, version=__version__, clock=clock)
+    environment = _environment()
+    head = _head(environment, "Films", sources={"media-src": "'self' file:"}) | {"mark": INDEX}
+    return environment.get_template("index.html").render(**head, entries=entries, total=total)
 
 
 def _environment() -> Environment:
@@ -180,21 +240,25 @@ def _row(key: str, curve: Curve, extra: dict[str, Any], frames: int) -> Row:
         low, high = thin(np.pad(curve.values[:frames], (0, max(0, frames - len(curve.values))), constant_values=np.nan))
     else:
         low, high = curve.lower, curve.values
-    least, most = curve.scale or (float(np.nanmin(low)), float(np.nanmax(high)))
-    if most - least < 1e-9:
-        least, most = least - 0.5, most + 0.5
-    band = low is not high
-    data = {"kind": "area", **extra, "low": least, "high": most, "unit": curve.unit, "top": quantise(high, least, most)}
-    if band:
-        data["bottom"] = quantise(low, least, most)
+    data = {"kind": "area", **extra, "unit": curve.unit, **_drawn(low, high, curve.scale)}
     about = f"{curve.name}: from {np.nanmin(low):.3g} to {np.nanmax(high):.3g} {curve.unit}".strip()
     return Row(key, curve.name, about, data)
 
 
+def _drawn(low: Floats, high: Floats, scale: tuple[float, float] | None) -> dict[str, Any]:
+    """A line, or a band where `low` is not `high` itself, on a scale; None: from the least to the greatest value."""
+    known = np.isfinite(high)
+    least, most = scale or ((float(low[known].min()), float(high[known].max())) if known.any() else (0.0, 1.0))
+    if most - least < 1e-9:
+        least, most = least - 0.5, most + 0.5
+    data = {"low": least, "high": most, "top": quantise(high, least, most)}
+    return data if low is high else {**data, "bottom": quantise(low, least, most)}
+
+
 def quantise(values: Floats, low: float, high: float) -> list[int | None]:
     """Values as whole numbers from 0 (`low`) to `LEVELS` (`high`); None for NaN."""
-    scaled = np.clip((values - low) / (high - low), 0, 1) * LEVELS
-    return [None if np.isnan(value) else round(float(value)) for value in scaled]
+    scaled = np.round(np.clip((values - low) / (high - low), 0, 1) * LEVELS)
+    return [None if math.isnan(value) else int(value) for value in scaled.tolist()]
 
 
 def _milliseconds(times: Floats) -> list[float]:

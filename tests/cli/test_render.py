@@ -346,7 +346,7 @@ def test_help_shows_everyday_options_and_the_other_commands() -> None:
     for words in ("--out", "--steps", "--cuts", "--smoothing", "--from", "default: 24", *COMMANDS):
         assert words in text
     shown = set(re.findall(r"^│ (--[a-z-]+)", text, re.MULTILINE))
-    assert 25 <= len(shown) <= 35
+    assert 25 <= len(shown) <= 36
     assert "--temporal-weight" not in text
     assert "Usage: w2c-gen" in help_text("")
 

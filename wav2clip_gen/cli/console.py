@@ -7,9 +7,9 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,23 +28,14 @@ from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation.suite import Table, markdown
 from wav2clip_gen.job import Job, films, pictures
-from wav2clip_gen.progress import Estimate, Film, Progress, Storyboard
+from wav2clip_gen.progress import STAGES, Estimate, Film, Pace, Progress, Storyboard
 from wav2clip_gen.units import describe_bytes
 
 INTERVAL = 5.0  # seconds between two lines of plain progress
-STAGES = {
-    "load": "loading the models",
-    "separate": "separating the stems",
-    "analyze": "analyzing the audio",
-    "optimize": "optimizing the frames",
-    "mux": "muxing picture and sound",
-    "verify": "verifying the film",
-    "draw": "drawing the storyboard",
-}
-
 if TYPE_CHECKING:
     from wav2clip_gen.analysis import Analysis, Section
     from wav2clip_gen.cli.batch import Batch
+    from wav2clip_gen.video.writer import Picture
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -111,16 +102,13 @@ class Speed:
     """The speed of the optimisation, measured from the second frame on: the first has more steps."""
 
     job: Job
-    began: float = 0.0
-    first: int = 0  # the first frame, or where the run is resumed
+    pace: Pace = field(default_factory=Pace)
 
     def update(self, progress: Progress) -> str:
         """Speed and time left; empty until there is a second frame."""
-        now = time.perf_counter()
-        if not self.first or progress.done <= self.first:
-            self.began, self.first = now, progress.done
+        per_frame = self.pace.update(progress)
+        if per_frame is None:
             return ""
-        per_frame = (now - self.began) / (progress.done - self.first)
         settings, fps = self.job.settings, float(self.job.timeline.fps)
         optimized = len(pictures(settings)) * settings.picture.optimized_fps / fps
         steps = settings.painting.steps * optimized / per_frame
@@ -190,6 +178,16 @@ class Listener:
 
     def show_page(self, page: Path) -> None:
         """Show where the page of a film, or of several, was written."""
+
+    def show_preview(self, url: str, tunnel: str = "") -> None:
+        """Show where the run can be watched; `tunnel`: what leads there from another machine."""
+        stderr.print(f"preview: {url}" + (f" (from another machine: {tunnel})" if tunnel else ""), markup=False)
+
+    def show_picture(self, picture: Picture) -> None:
+        """Show the newest frame."""
+
+    def offer_stop(self, request: Callable[[], None]) -> None:
+        """Take what stops the film gently."""
 
     def show_storyboard(self, storyboard: Storyboard) -> None:
         """Show a finished storyboard."""
@@ -304,6 +302,9 @@ class JsonListener(Listener):
 
     def show_page(self, page: Path) -> None:
         self._print("page", path=page)
+
+    def show_preview(self, url: str, tunnel: str = "") -> None:
+        self._print("preview", url=url, tunnel=tunnel)
 
     def show_storyboard(self, storyboard: Storyboard) -> None:
         self._print("storyboard", **asdict(storyboard))

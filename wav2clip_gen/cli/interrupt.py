@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+from _thread import interrupt_main
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -70,6 +71,7 @@ class GentleStop:
         self._progress = Progress(stage="load")
         self._has_frames = False
         self._requests = 0
+        self._asked = False  # by `request`
 
     def __call__(self) -> bool:
         """Whether a stop was requested."""
@@ -94,6 +96,12 @@ class GentleStop:
         self._progress = progress
         if progress.stage == "optimize":
             self._has_frames = progress.done > 0
+
+    def request(self) -> None:
+        """Do what the first signal does, from any thread; nothing where one was received."""
+        if not self._requests and not self._asked and self._before:
+            self._asked = True
+            interrupt_main(next(iter(self._before)))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         death.received = death.received or number

@@ -179,6 +179,8 @@ OTHERS = (
     _other("report", bool, "Output", "Also write a page for each video, NAME.html: sound, prompts and settings over "
         "time.", everyday=True),
     _other("embed", bool, "Output", "Put the video into its page, so that the page can be moved alone."),
+    _other("preview", bool, "Output", "Show the video in the browser while it is made, at the address that is printed.",
+        everyday=True),
     _other("frames_dir", Path, "Output", "Also write all frames to this folder, as PNG.", metavar="DIR"),
     _other("stems", str, "Stems", f"Stems that guide the picture instead of the whole song: {STEM_NAMES}.",
         metavar="NAME,NAME", everyday=True),
@@ -213,7 +215,7 @@ OTHERS = (
         metavar="KEY=VALUE"),
     _other("from_record", Path, "Settings", "Replay the run record (JSON) of a video: same track, settings and seed, "
         "unless others are given.", flags=("--from",), metavar="RECORD", everyday=True),
-    _other("fresh", bool, "Run", "Begin anew, instead of resuming an interrupted run.", everyday=True),
+    _other("fresh", bool, "Run", "Begin anew, instead of resuming an interrupted run."),
     _other("workers", str, "Run", "Processes that generate the segments of a video, which stays the same [dim]("
         "default: auto: one for each core that memory suffices for, or one for each GPU)[/]", metavar="auto|N"),
     _other("keep_work", bool, "Run", "Keep the work folder, NAME.w2c, of a finished video."),

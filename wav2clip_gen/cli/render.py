@@ -61,6 +61,7 @@ def render(**given: Any) -> None:
     Wav2CLIP embeds each moment of the track in CLIP's space, and VQGAN-CLIP optimizes each frame towards the embedding.
     """
     from wav2clip_gen.cli import console
+    from wav2clip_gen.cli.live import previewed, refuse_preview
     from wav2clip_gen.job import name_film
 
     debug, progress = given["debug"], given["progress"]
@@ -71,6 +72,7 @@ def render(**given: Any) -> None:
             sources, settings = _merge(given, changes, replay)
         _refuse_contradictions(given, settings)
         pages = Pages.of(given)
+        refuse_preview(given)
         prepare = _preparation(given, replay)
         _refuse_same_names(sources, (given["out"] or "{stem}.mp4", given["frames_dir"], given["keep_stems"]), settings)
         batch = Batch(sources, _what_is_done(given, settings), debug)
@@ -82,13 +84,14 @@ def render(**given: Any) -> None:
     if jobs and given["fetch"]:
         with console.errors_shown(debug=debug):
             jobs = _fetch_models(jobs, settings, given["weights_dir"])
-    for number, (source, job) in enumerate(jobs.items(), 1):
-        place = f"{number}/{len(jobs)}" if len(sources) > 1 else ""
-        with batch.attempt(source):
-            _make(job, listener, loader, pages, place=place, dry_run=given["dry_run"])
-            batch.made.append(source)
-        if batch.interrupted:
-            break
+    with previewed(listener, wanted=given["preview"] and bool(jobs)) as following:
+        for number, (source, job) in enumerate(jobs.items(), 1):
+            place = f"{number}/{len(jobs)}" if len(sources) > 1 else ""
+            with batch.attempt(source):
+                _make(job, following, loader, pages, place=place, dry_run=given["dry_run"])
+                batch.made.append(source)
+            if batch.interrupted:
+                break
     with console.errors_shown(debug=debug):
         pages.write_index(listener)
     listener.show_batch(batch)
@@ -243,7 +246,8 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, pages: Pages, *, pl
             listener.show_storyboard(storyboard)
             listener.print_path(storyboard.path)
         else:
-            for film in render_job(job, load=loader, stop=stop, on_progress=show):
+            listener.offer_stop(stop.request)
+            for film in render_job(job, load=loader, stop=stop, on_progress=show, on_picture=listener.show_picture):
                 listener.show_film(film)
                 listener.print_path(film.path)
                 pages.write(film, job, loader, listener, show)

@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 SUFFIX = ".w2c"
 STATES = 2  # that are kept, besides ...
 EVERY = 16  # ... each 16th
+GROWTH = 1.1  # by which the finished part grows until it is joined again, so that all joins cost as much as ten
+FRAGMENTS = ("-movflags", "frag_every_frame+empty_moov+default_base_moof+negative_cts_offsets+skip_trailer")
 PLAN, LOCK, PICTURE, FINISHED = "plan.json", "lock", "picture.mp4", "finished.mp4"
 OWN = re.compile(
     r"(lock|plan\.json|chunk-\d{5,}(\.(before|after))?\.\w+|film\.\w+|(picture|finished)\.mp4(\.txt)?)(\.part)?"
@@ -61,10 +62,12 @@ class WorkFolder:
         self.timeline = timeline
         self.path = out.with_suffix(SUFFIX)
         self.picture = self.path / PICTURE  # of the whole film, without sound
+        self.finished_film = self.path / FINISHED  # of its beginning, without sound; see `finished_part`
         self.film = self.path / "film.mp4"  # picture and sound
         self.record = self.path / "film.json"
         self.keep_all = False  # states, and the folder of a finished film
         self.published = False  # the film has its name
+        self._joined = 0  # chunks in the finished part
         self._continued = False  # a run with the same settings goes on
         self._finished: dict[str, Finished] = {}  # by the names of chunks
 
@@ -223,26 +226,29 @@ class WorkFolder:
             pieces.append((self.part(Chunk(number=number, start=0, stop=0)).name, unfinished))
         self._join(pieces, PICTURE)
 
-    def finished_part(self) -> Path | None:
-        """The film from its start as far as it is finished, without sound; None if nothing is.
+    def finished_part(self) -> Path:
+        """Where the film is from its start as far as it is finished, without sound, if anything is: an mp4 that grows.
 
-        It may be called while other threads go on with the film.
+        It is joined again when a tenth more is finished. Any thread or process may ask, while another paints.
 
         Raises:
             W2CError: As `join`.
         """
-        done = sorted((one.chunk.number, one.chunk) for one in self._pictures())
-        chunks = [chunk for place, (number, chunk) in takewhile(lambda item: item[0] == item[1][0], enumerate(done))]
-        if not chunks:
-            return None
-        self._join([(f"{chunk.name}.mp4", chunk.stop - chunk.start) for chunk in chunks], FINISHED)
-        return self.path / FINISHED
+        found = sorted(path for path in self.path.glob("chunk-*.json") if "." not in path.stem)
+        if len(found) > GROWTH * self._joined:
+            chunks = [Chunk(**json.loads(path.read_text(encoding="utf-8"))["chunk"]) for path in found]
+            first = [chunk for number, chunk in enumerate(chunks) if chunk.number == number]
+            if first:
+                pieces = [(f"{chunk.name}.mp4", chunk.stop - chunk.start) for chunk in first]
+                self._join(pieces, FINISHED, FRAGMENTS)
+                self._joined = len(found)
+        return self.finished_film
 
     def _pictures(self) -> list[Finished]:
         """What is finished of the picture."""
         return [one for one in list(self._finished.values()) if not one.chunk.half]
 
-    def _join(self, pieces: Sequence[tuple[str, int]], name: str) -> None:
+    def _join(self, pieces: Sequence[tuple[str, int]], name: str, form: Sequence[str] = ()) -> None:
         """Join films in this folder, each with its number of frames; durations are whole microseconds, as ffmpeg's."""
         fps, lines, frames = self.timeline.fps, ["ffconcat version 1.0"], 0
         for piece, count in pieces:
@@ -255,7 +261,7 @@ class WorkFolder:
         regular = ["-c", "copy", "-bsf:v", f"setts=pts=PTS:dts=STARTDTS+N*{step}", "-video_track_timescale", str(ticks)]
         script = ["-f", "concat", "-i", ffmpeg.file_url(self.path / f"{name}.txt"), "-map", "0:v:0"]
         with self._written(name) as part:
-            target = ["-f", "mp4", "-y", ffmpeg.file_url(part)]
+            target = [*form, "-f", "mp4", "-y", ffmpeg.file_url(part)]
             ffmpeg.run([*script, *regular, *target], purpose=f"join {self.out}")
 
     # Files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ class FilmWriter:
         upscale: Factor of enlargement (Lanczos).
         frames_dir: A folder for the frames themselves; see `check_frames`.
         first: Number of the first frame in that folder.
+        on_picture: Called with each frame that was written.
 
     Raises:
         SettingsError: The size is not possible.
@@ -47,6 +49,7 @@ class FilmWriter:
         upscale: int = 1,
         frames_dir: Path | None = None,
         first: int = 0,
+        on_picture: Callable[[Picture], None] = lambda picture: None,
     ) -> None:
         _check(size)
         self.path = path
@@ -56,6 +59,7 @@ class FilmWriter:
         self._fps = fps
         self._upscale = upscale
         self._frames_dir = frames_dir
+        self._on_picture = on_picture
 
     def __enter__(self) -> FilmWriter:
         if "libx264" not in ffmpeg.encoders():
@@ -82,6 +86,7 @@ class FilmWriter:
             save_frame(picture, self._frames_dir, self._first + self.written)
         self._feed(np.ascontiguousarray(picture).data)
         self.written += 1
+        self._on_picture(picture)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
