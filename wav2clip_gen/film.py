@@ -59,23 +59,27 @@ def paint_film(
 def _events(
     division: Division, work: WorkFolder, models: Models, segments: int, *, stop: Stop, report: Callable[[str], None]
 ) -> Iterator[Events]:
-    """Paint a film with as many workers as `segments` are worth; in this process where that is one.
-
-    A film of several segments is painted by one thread each, however many workers there are: the bits depend on that.
-    """
-    import torch
-
-    devices, threads = choose_devices(division.job, models.device, segments), torch.get_num_threads()
+    """Paint a film with as many workers as `segments` are worth; in this process where that is one."""
+    devices = choose_devices(division.job, models.device, segments)
     if len(devices) > 1:
         painting = paint_in_workers(division, work, models.selection, devices, stop=stop, report=report)
     else:
         painting = paint_here(division, work, models, stop=stop)
-    with closing(painting):
-        torch.set_num_threads(threads if len(division.segments) == 1 else 1)
-        try:
-            yield painting
-        finally:
-            torch.set_num_threads(threads)
+    with closing(painting), threads_for(len(division.segments)):
+        yield painting
+
+
+@contextmanager
+def threads_for(segments: int) -> Iterator[None]:
+    """Compute with one thread where a film has several segments, with however many workers: the bits depend on that."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if segments == 1 else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Progress:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from wav2clip_gen.analysis import Section, Vocabulary, find_sections, label_sections, read_labels, relative_level
 from wav2clip_gen.config import MIX, StyleImage
 from wav2clip_gen.contact_sheet import Panel, draw
-from wav2clip_gen.cost import disk_bytes
+from wav2clip_gen.cost import disk_bytes, run_bytes
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.files import written
+from wav2clip_gen.film import threads_for
 from wav2clip_gen.job import Job, check_outputs, films, pictures, truncate
 from wav2clip_gen.memory import encoder_bytes, peak_bytes, shortage_explained
 from wav2clip_gen.models.registry import supports_audio
@@ -28,6 +29,7 @@ from wav2clip_gen.pipeline import (
     AudioAnalysis,
     analyze_audio,
     condition,
+    divide_job,
     encode_job_guidance,
     load_job_models,
     load_stems,
@@ -41,6 +43,7 @@ from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.reactivity import visual_change
 from wav2clip_gen.video.verify import verify_film
 from wav2clip_gen.video.writer import FilmWriter
+from wav2clip_gen.workers import choose_devices, shared_time
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,7 +169,8 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
 
     stages, began, disk = StageClock(on_progress), time.perf_counter(), disk_bytes(job)
     models = load_job_models(job, None, stages)
-    preparation = job.seconds + time.perf_counter() - began + _separation_cost(job)
+    loading = time.perf_counter() - began
+    preparation = job.seconds + loading + _separation_cost(job)
 
     stages.begin("analyze")
     began, made = time.perf_counter(), films(job)
@@ -185,25 +189,29 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
     analysis = (time.perf_counter() - began) * len(made) * len(scenes)
 
     stages.begin("optimize")
-    with shortage_explained(job.settings, job.selection):
-        painted = job.timeline.painted_frames(job.settings.picture.painted_fps).tolist()
-        per_step, per_frame, picture = _time_frames(_optimizer(job, models), targets, parameters, painted)
+    segments = divide_job(job, audio.features[MIX])
+    workers = 1 if job.storyboard else len(choose_devices(job, models.device, len(segments)))
+    with threads_for(1 if job.storyboard else len(segments)), shortage_explained(job.settings, job.selection):
+        painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
+        per_step, per_frame, picture = _time_frames(_optimizer(job, models), targets, parameters, painted.tolist())
     first = per_step * job.settings.painting.first_steps
     if job.storyboard:
         sections = len(audio.features[MIX].sections) - 1
         seconds, per_song_second = preparation + analysis + first * sections, first * sections / job.track.duration
     else:
         joining = len(made) * _time_film(whole, picture)
-        optimizing = len(made) * len(scenes) * (first + per_frame * (len(painted) - 1))
-        seconds = preparation + analysis + optimizing + joining
-        per_song_second = (len(made) * len(scenes) * per_frame) * job.settings.picture.optimized_fps
+        each = [first + per_frame * (len(segment.painted(painted)) - 1) for segment in segments]
+        optimizing = len(made) * len(scenes) * shared_time(each, workers)
+        seconds = preparation + loading * (workers > 1) + analysis + optimizing + joining
+        per_song_second = len(made) * len(scenes) * per_frame * job.settings.picture.optimized_fps / workers
+    others = (run_bytes(job, models.device, workers) or 0) if workers > 1 else 0
     peak, encoder = peak_bytes(models.device), 0 if models.device.type == "cuda" else encoder_bytes(whole.settings)
     return Estimate(
         family=models.name,
         device=str(models.device),
         seconds=seconds,
         per_song_second=per_song_second,
-        memory=peak and round(peak + encoder),
+        memory=peak and round(max(peak + encoder, others)),
         disk=disk,
     )
 

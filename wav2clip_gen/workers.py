@@ -13,9 +13,10 @@ import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from heapq import heapreplace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -63,6 +64,14 @@ def choose_devices(job: Job, device: torch.device, segments: int) -> list[str]:
         if usual and free:
             found = found[: max(1, int(free / usual))]
     return found[: min(segments, job.workers or segments)]
+
+
+def shared_time(each: Sequence[float], workers: int) -> float:
+    """Seconds that workers need for tasks of some seconds each, which they take in order."""
+    ends = [0.0] * workers
+    for seconds in each:
+        heapreplace(ends, ends[0] + seconds)
+    return max(ends)
 
 
 def _cores() -> int:
