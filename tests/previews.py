@@ -16,11 +16,13 @@ from unittest.mock import Mock
 import numpy as np
 import soundfile
 
+from wav2clip_gen import ffmpeg
 from wav2clip_gen.config import Settings
 from wav2clip_gen.job import Job, prepare
-from wav2clip_gen.live import Live, finished_part
+from wav2clip_gen.live import Live
 from wav2clip_gen.live_server import Server
 from wav2clip_gen.progress import Film, Progress
+from wav2clip_gen.video.chunks import FRAGMENTS
 from wav2clip_gen.video.writer import FilmWriter, Picture
 
 FPS, FRAMES = 4, 16
@@ -41,10 +43,21 @@ def picture(number: int) -> Picture:
 
 def write_film(path: Path, frames: int = FRAMES) -> Path:
     """A film without sound, as it grows."""
-    with FilmWriter(path, size=(32, 32), fps=Fraction(FPS)) as writer:
+    whole = path.with_suffix(".once.mp4")
+    with FilmWriter(whole, size=(32, 32), fps=Fraction(FPS)) as writer:
         for number in range(frames):
             writer.write(picture(number))
+    copied = ["-i", ffmpeg.file_url(whole), "-c", "copy", *FRAGMENTS, "-f", "mp4", "-y", ffmpeg.file_url(path)]
+    ffmpeg.run(copied, purpose="write fragments")
+    whole.unlink()
     return path
+
+
+def finished_part(film: Path) -> Path:
+    """Where the finished part of a film is."""
+    folder = film.with_suffix(".w2c")
+    folder.mkdir(exist_ok=True)
+    return folder / "finished.mp4"
 
 
 @dataclass

@@ -40,14 +40,15 @@ def job(mini: Models, tiny: Settings, tmp_path_factory: pytest.TempPathFactory) 
     return prepared
 
 
-def test_the_disk_holds_the_picture_twice_the_sound_and_the_frames(job: Any) -> None:
+def test_the_disk_holds_the_picture_three_times_the_sound_the_frames_and_some_states(job: Any) -> None:
     film = job()
     sound = 2 * 40_000  # AAC at 320 kbit/s
     assert sound_bytes(film.track, film.sound) == sound
     pixels = 64 * 48 * 8
-    assert disk_bytes(film) == round(2 * 0.1 * pixels + sound)
-    assert disk_bytes(job(picture={"upscale": 4})) == round(8 * 0.1 * pixels + sound)
-    assert disk_bytes(job(frames=True)) == round((2 * 0.1 + 2.5) * pixels + sound)
+    states = 32 * 64 * 48 * (2 + 1 / 16)
+    assert disk_bytes(film) == round(3 * 0.1 * pixels + sound + states)
+    assert disk_bytes(job(picture={"upscale": 4})) == round(12 * 0.1 * pixels + sound + states)
+    assert disk_bytes(job(frames=True)) == round((3 * 0.1 + 2.5) * pixels + sound + states)
     assert disk_bytes(job(storyboard=True)) == 2**20
 
 
@@ -58,7 +59,7 @@ def test_every_film_and_every_picture_counts(mini: Models, tiny: Settings, tmp_p
             prepare(SAMPLES / "song" / "mix.ogg", tmp_path / "a.mp4", tiny.merged(changes), selection=mini.selection)
         )
 
-    picture = 2 * 0.1 * 64 * 48 * 4
+    picture = 3 * 0.1 * 64 * 48 * 4 + 32 * 64 * 48 * (2 + 1 / 32)
     assert size("separate") == pytest.approx(2 * size("single"), abs=1)
     assert size("grid") - size("single") == pytest.approx(2 * picture, abs=1)
 

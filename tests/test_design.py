@@ -34,7 +34,21 @@ LAYERS = (  # each may import from its own layer and those before it
     {"audio"},
     {"models", "video"},
     {"synthesis"},
-    {"analysis", "plot", "progress", "memory", "job", "cost", "record", "pipeline", "contact_sheet", "preview", "score"}
+    {
+        "analysis",
+        "plot",
+        "progress",
+        "memory",
+        "job",
+        "cost",
+        "record",
+        "painting",
+        "resume",
+        "pipeline",
+        "contact_sheet",
+        "preview",
+        "score",
+    }
     | {"report", "report_page", "live", "live_server"},
     {"training", "evaluation"},
     {"cli", "__main__"},

@@ -1,4 +1,4 @@
-"""From the first frame on, no failure loses frames, and nothing is destroyed without consent."""
+"""No failure loses a finished chunk, the same command goes on, and nothing is destroyed without consent."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ from tests.conftest import Write
 from wav2clip_gen import ffmpeg, pipeline
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError, SoundError, VideoError, W2CError
+from wav2clip_gen.files import settle
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render, render_job
 from wav2clip_gen.preview import make_storyboard
 from wav2clip_gen.progress import Film, Progress
-from wav2clip_gen.video.claim import claim, count_frames
+from wav2clip_gen.video import chunks, frames
+from wav2clip_gen.video.claim import claim
 from wav2clip_gen.video.verify import probe
 
-KEPT = r"the picture is kept in .*film\.partial\.mp4: {} frames?, no sound"
+FINISHED = r"{} of 0:02 are finished in .*film\.w2c, and the same command resumes"
+HALF, ALL = FINISHED.format("0:01"), FINISHED.format("0:02")
+LEFT = ["film.w2c", "song.wav"]
 
 
 @pytest.fixture
@@ -38,6 +42,24 @@ def song(write_sound: Write, tone: NDArray[np.float64]) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "film.mp4"
+
+
+@pytest.fixture(autouse=True)
+def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of three frames each."""
+    monkeypatch.setattr(chunks, "SECONDS", 0.75)
+    monkeypatch.setattr(chunks, "FEWEST", 3)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, small: Settings, mini: Models, tone: NDArray[np.float64]) -> bytes:
+    """The film of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    soundfile.write(folder / "song.wav", tone, 16_000, subtype="FLOAT")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "SECONDS", 0.75)
+        patch.setattr(chunks, "FEWEST", 3)
+        return render(folder / "song.wav", folder / "film.mp4", small, family=mini).path.read_bytes()
 
 
 @pytest.fixture
@@ -75,28 +97,30 @@ def break_ffmpeg(out: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> No
 # Failures
 
 
-def test_a_disk_that_is_full_when_joining_keeps_the_picture(
-    make: Callable[..., Film], out: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("pattern", ["title=", "concat"])
+def test_a_disk_that_is_full_when_joining_keeps_the_chunks(
+    pattern: str, make: Callable[..., Film], out: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fill(frame: int, stage: str) -> None:
         if frame == 6:
-            break_ffmpeg(out, "title=", monkeypatch)
+            break_ffmpeg(out, pattern, monkeypatch)
 
-    with pytest.raises(VideoError, match=KEPT.format(6)) as caught:
+    with pytest.raises(VideoError, match=ALL) as caught:
         make(fill)
     assert "No space left on device" in caught.value.what
-    assert ".w2c-" not in caught.value.what
     assert str(caught.value) == caught.value.what
     assert "free some disk space" in caught.value.hint
-    assert names(out.parent) == ["film.partial.mp4", "song.wav"]
-    assert probe(out.with_name("film.partial.mp4")).frames == 6
+    assert names(out.parent) == LEFT
+    monkeypatch.delenv("W2C_FFMPEG")
+    assert make().path.read_bytes() == whole
+    assert names(out.parent) == ["film.json", "film.mp4", "song.wav"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_disk_that_is_full_when_painting_keeps_what_reached_it(
+def test_a_disk_that_is_full_in_the_first_chunk_leaves_nothing(
     overwrite: bool, make: Callable[..., Film], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here nothing did; the old film is untouched."""
+    """The old film is untouched."""
     if overwrite:
         make()
     before = {path: path.read_bytes() for path in out.parent.iterdir()}
@@ -106,23 +130,29 @@ def test_a_disk_that_is_full_when_painting_keeps_what_reached_it(
     assert {path: path.read_bytes() for path in out.parent.iterdir()} == before
 
 
-def test_a_disk_that_is_full_for_frames_keeps_the_film_so_far(
-    make: Callable[..., Film], out: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_that_is_full_for_frames_keeps_the_finished_chunk(
+    make: Callable[..., Film], out: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(picture: object, folder: Path, number: int) -> None:
-        if number == 4:
-            raise OutputError("cannot write 000004.png: No space left on device", hint="free some disk space")
 
-    monkeypatch.setattr("wav2clip_gen.video.writer.save_frame", full)
-    with pytest.raises(OutputError, match=rf"000004\.png.*{KEPT.format(4)}"):
-        make(frames_dir=out.parent / "frames")
-    assert count_frames(out.with_name("film.partial.mp4")) == 4
+    def full(part: Path, path: Path) -> None:
+        if path.name == "000004.png":
+            raise OSError(28, "No space left on device")
+        settle(part, path)
+
+    folder = out.parent / "frames"
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "settle", full)
+        with pytest.raises(OutputError, match=rf"000004\.png.*{HALF}"):
+            make(frames_dir=folder)
+    assert names(folder) == [f"{number:06}.png" for number in range(4)]
+    assert make(frames_dir=folder).path.read_bytes() == whole
+    assert names(folder) == [f"{number:06}.png" for number in range(6)]
 
 
 @pytest.mark.parametrize(
     ("change", "stage"), [("moved", "mux"), ("cut short", "mux"), ("replaced", "mux"), ("replaced", "verify")]
 )
-def test_a_song_that_changes_meanwhile_is_named_and_the_picture_kept(
+def test_a_song_that_changes_meanwhile_is_named_and_the_chunks_are_kept(
     change: str, stage: str, make: Callable[..., Film], song: Path, out: Path
 ) -> None:
     def spoil(frame: int, at: str) -> None:
@@ -137,9 +167,9 @@ def test_a_song_that_changes_meanwhile_is_named_and_the_picture_kept(
             soundfile.write(song, noise, 16_000, subtype="FLOAT")
 
     what = "moved" if change == "moved" else "changed"
-    with pytest.raises(SoundError, match=rf"song\.wav was {what} while its film was made; {KEPT.format(6)}"):
+    with pytest.raises(SoundError, match=rf"song\.wav was {what} while its film was made; {ALL}"):
         make(spoil)
-    assert count_frames(out.with_name("film.partial.mp4")) == 6
+    assert names(out.parent) == sorted([*LEFT[:1], *(path.name for path in out.parent.glob("*.wav"))])
 
 
 def test_inputs_that_are_moved_meanwhile_lose_neither_film_nor_record(
@@ -166,8 +196,8 @@ def test_inputs_that_are_moved_meanwhile_lose_neither_film_nor_record(
         (RuntimeError("a listener failed"), 0, "verify"),
     ],
 )
-def test_any_other_failure_keeps_the_picture(
-    error: BaseException, frame: int, stage: str, make: Callable[..., Film], out: Path
+def test_any_other_failure_keeps_the_finished_chunks(
+    error: BaseException, frame: int, stage: str, make: Callable[..., Film], out: Path, whole: bytes
 ) -> None:
     def fail(done: int, at: str) -> None:
         if (done, at) == (frame, stage):
@@ -175,13 +205,13 @@ def test_any_other_failure_keeps_the_picture(
 
     with pytest.raises(type(error)) as caught:
         make(fail)
-    assert names(out.parent) == ["film.partial.mp4", "song.wav"]
-    assert count_frames(out.with_name("film.partial.mp4")) == (frame or 6)
+    assert names(out.parent) == (["song.wav"] if frame == 1 else LEFT)
     if isinstance(error, KeyboardInterrupt):
-        caught.match(KEPT.format(frame or 6))
+        assert (str(caught.value) == "") if frame else caught.match(ALL)
+    assert make().path.read_bytes() == whole
 
 
-def test_where_the_picture_is_is_reported_for_foreign_errors_too(
+def test_what_is_finished_is_reported_for_foreign_errors_too(
     song: Path, out: Path, small: Settings, mini: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object, **options: object) -> None:
@@ -191,23 +221,26 @@ def test_where_the_picture_is_is_reported_for_foreign_errors_too(
     monkeypatch.setattr(pipeline, "mux", broken)
     with pytest.raises(ZeroDivisionError):
         render(song, out, small, family=mini, on_progress=lambda progress: messages.append(progress.message))
-    assert messages[-1] == f"the picture is kept in {out.with_name('film.partial.mp4')}: 6 frames, no sound"
+    done = f"0:02 of 0:02 are finished in {out.with_suffix('.w2c')}"
+    assert messages[-1] == f"{done}, and the same command resumes"
 
 
-def test_a_record_that_cannot_be_written_keeps_the_picture(
-    make: Callable[..., Film], out: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_record_that_cannot_be_written_keeps_the_chunks(
+    make: Callable[..., Film], out: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Path.write_text
 
     def full(self: Path, *arguments: Any, **options: Any) -> int:
-        if self.suffix == ".json":
+        if self.name == "film.json":
             raise OSError(28, "No space left on device")
         return write(self, *arguments, **options)
 
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(OutputError, match=rf"cannot write .*film\.mp4: No space left on device; {KEPT.format(6)}"):
-        make()
-    assert names(out.parent) == ["film.partial.mp4", "song.wav"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OutputError, match=rf"cannot write .*film\.mp4: No space left on device; {ALL}"):
+            make()
+    assert names(out.parent) == LEFT
+    assert make().path.read_bytes() == whole
 
 
 # Names

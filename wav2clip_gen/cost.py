@@ -13,12 +13,14 @@ from wav2clip_gen.audio.track import Track
 from wav2clip_gen.job import Job, films, pictures
 from wav2clip_gen.memory import usual_bytes
 from wav2clip_gen.units import describe_bytes
+from wav2clip_gen.video.chunks import EVERY, SECONDS, STATES
 from wav2clip_gen.video.mux import AAC_BIT_RATE, SoundPlan
 
 if TYPE_CHECKING:
     import torch
 
 PIXEL = 0.1  # bytes of a film per pixel; measured 0.04 to 0.1, the most where the view follows the beat
+STATE = 32  # bytes of an optimiser's state per pixel of its picture; measured 17 (`mini`) to 32 (`full`)
 PNG = 2.5  # bytes per pixel of a saved frame; at most 3
 LOSSLESS = 0.7  # of the size of samples of three bytes: ALAC and FLAC
 SHEET = 2**20  # bytes of a storyboard
@@ -46,12 +48,13 @@ def disk_bytes(job: Job) -> int:
 
 def _film_bytes(job: Job) -> float:
     picture = job.settings.picture
-    pixels = picture.width * picture.height * len(pictures(job.settings)) * job.timeline.frames
+    frame = picture.width * picture.height * len(pictures(job.settings))
+    pixels = frame * job.timeline.frames
     video = PIXEL * pixels * picture.upscale  # enlarged pictures have less detail per pixel
     frames = PNG * pixels if job.frames_dir else 0.0
-    return (
-        2 * video + sound_bytes(job.track, job.sound) + frames
-    )  # the picture is kept until it is joined with the sound
+    states = STATE * frame * (STATES + job.track.duration / SECONDS / (1 if job.keep_work else EVERY))
+    # the chunks are kept until the film is verified, and their joined picture until it has its sound
+    return 3 * video + sound_bytes(job.track, job.sound) + frames + states
 
 
 def sound_bytes(track: Track, plan: SoundPlan) -> float:

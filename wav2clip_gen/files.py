@@ -76,8 +76,10 @@ def free_names(path: Path, mark: str, *, others: tuple[str, ...] = ()) -> Iterat
             yield path.with_name(stem + end + path.suffix)
 
 
-def publish(part: Path, path: Path, *, overwrite: bool) -> None:
+def publish(part: Path, path: Path, *, overwrite: bool, keep: bool = False) -> None:
     """Rename a finished file, never over another one unless `overwrite`.
+
+    `keep`: it also keeps its old name, if it replaces nothing and the disk has hard links.
 
     Raises:
         FileExistsError: There is one.
@@ -95,7 +97,36 @@ def publish(part: Path, path: Path, *, overwrite: bool) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
         part.rename(path)
     else:
-        part.unlink()
+        if not keep:
+            part.unlink()
+
+
+def settle(part: Path, path: Path) -> None:
+    """Rename a finished file, which may replace another one, when all of it is on the disk.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    flush(part)
+    part.replace(path)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:  # Windows cannot open folders, some disks cannot flush them
+        if not folder:
+            raise
 
 
 def lock(descriptor: int) -> bool:

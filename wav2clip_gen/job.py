@@ -18,12 +18,13 @@ from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
 from wav2clip_gen.environment import readable, temporary_folder
 from wav2clip_gen.errors import OutputError, SettingsError, VideoError
-from wav2clip_gen.files import check_output
+from wav2clip_gen.files import check_output, relative_path
 from wav2clip_gen.guidance import notes_on_inactive
 from wav2clip_gen.images import check_images
 from wav2clip_gen.memory import check_memory, fit
 from wav2clip_gen.models.registry import ModelSelection, require_shared_space, select_models
 from wav2clip_gen.models.vocabulary import note_unknown
+from wav2clip_gen.video.chunks import WorkFolder, half_published, read_plan
 from wav2clip_gen.video.frames import check_frames
 from wav2clip_gen.video.mux import SoundPlan, plan_sound
 
@@ -47,6 +48,8 @@ class Job:
     keep_stems: Path | None = None  # a folder for the separated stems
     demucs_repo: Path | None = None  # where Demucs' weights were looked for
     overwrite: bool = False
+    keep_work: bool = False  # keep the work folder of a finished film
+    fresh: bool = False  # begin anew, whatever an interrupted run has finished
     storyboard: bool = False  # make a storyboard instead of a film
     lowered: str | None = None  # what was lowered so that it fits into memory, in words
     seconds: float = 0.0  # that its checks took
@@ -85,9 +88,13 @@ def prepare(
     allow_missing_weights: bool = False,
     keep_stems: str | Path | None = None,
     demucs_repo: Path | None = None,
+    keep_work: bool = False,
+    fresh: bool = False,
     storyboard: bool = False,
 ) -> Job:
     """Check everything that can be checked before a network is loaded; draw the seed, choose family and separator.
+
+    Where no seed is given, that of an interrupted run with this output is taken.
 
     Arguments and errors are those of `pipeline.render`. `selection`: networks that are loaded already;
     `allow_missing_weights`: the weights may be fetched later; `storyboard`: prepare that instead of a film.
@@ -100,7 +107,8 @@ def prepare(
     if not allow_missing_weights:
         selection.require()
     require_shared_space(selection, sound=settings.sound.weight > 0)
-    settings, lowered = fit(_resolved(settings, selection), selection)
+    begun = None if fresh or storyboard else _seed_begun(out, source, settings)
+    settings, lowered = fit(_resolved(settings, selection, begun), selection)
     if storyboard and (frames_dir or settings.picture.layout != "single"):
         raise SettingsError(
             "a storyboard has one picture per section, and no frames to keep",
@@ -125,6 +133,8 @@ def prepare(
         keep_stems=fill(keep_stems, source, settings) if keep_stems else None,
         demucs_repo=demucs_repo,
         overwrite=overwrite,
+        keep_work=keep_work,
+        fresh=fresh,
         storyboard=storyboard,
         lowered=lowered,
     )
@@ -134,12 +144,22 @@ def prepare(
     return replace(job, seconds=time.perf_counter() - began)
 
 
-def _resolved(settings: Settings, selection: ModelSelection) -> Settings:
-    """The settings with the seed drawn and the family chosen."""
+def _resolved(settings: Settings, selection: ModelSelection, begun: int | None) -> Settings:
+    """The settings with the family chosen, and a seed: the given one, else that of an interrupted run, else drawn."""
     run = settings.run
-    seed = secrets.randbelow(2**31) if run.seed is None else run.seed  # short enough to be typed again
+    drawn = secrets.randbelow(2**31) if begun is None else begun  # short enough to be typed again
+    seed = drawn if run.seed is None else run.seed
     run = replace(run, seed=seed, models=selection.family, perceptor=selection.perceptor, vqgan=selection.vqgan)
     return replace(settings, run=run)
+
+
+def _seed_begun(out: str | Path | None, source: Path, settings: Settings) -> int | None:
+    """The seed of an interrupted run with this output, if there is one."""
+    for film in _film_paths(name_film(out, source, settings), settings):
+        seed = (read_plan(film) or {}).get("settings.run.seed")
+        if isinstance(seed, int):
+            return seed
+    return None
 
 
 def open_song(source: Path, settings: Settings) -> Track:
@@ -182,10 +202,12 @@ def check_outputs(job: Job) -> None:
     for what, tracks in inputs.items():
         if job.out.exists() and any(job.out.samefile(track.path) for track in tracks):
             raise VideoError(f"{job.out} is {what}", hint="choose another --out")
-    check_output(job.out, overwrite=job.overwrite)
+    replaced = job.overwrite or (not job.storyboard and half_published(job.out))
+    check_output(job.out, overwrite=replaced)
     if not job.storyboard:
+        WorkFolder(job.out, job.timeline).check()
         record = record_path(job.out)
-        check_output(record, overwrite=job.overwrite)
+        check_output(record, overwrite=replaced)
         if record.exists() and not is_record(record):
             raise OutputError(
                 f"{record} is not a run record of w2c-gen, and is not replaced", hint="choose another --out"
@@ -194,7 +216,17 @@ def check_outputs(job: Job) -> None:
         for file in job.settings.image_files:
             if Path(file).resolve().parent == job.frames_dir.resolve():
                 raise SettingsError(f"{file} is in the folder for the frames", hint="choose another --frames-dir")
-        check_frames(job.frames_dir, job.timeline.frames, overwrite=job.overwrite)
+        check_frames(job.frames_dir, job.timeline.frames, overwrite=may_replace_frames(job))
+
+
+def may_replace_frames(job: Job) -> bool:
+    """Whether frames in the folder for them may be replaced: they are of an interrupted run, or it was asked for."""
+    return job.overwrite or (read_plan(job.out) or {}).get("frames") == frames_name(job)
+
+
+def frames_name(job: Job) -> str | None:
+    """The folder for the frames as seen from the film."""
+    return relative_path(job.frames_dir, job.out.parent).as_posix() if job.frames_dir else None
 
 
 def _check_keep_stems(job: Job) -> None:

@@ -21,10 +21,11 @@ import numpy as np
 
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.environment import readable
+from wav2clip_gen.errors import W2CError
 from wav2clip_gen.job import Job, films
 from wav2clip_gen.progress import STAGES, Film, Pace, Progress
 from wav2clip_gen.report import Floats
-from wav2clip_gen.video.claim import Claim
+from wav2clip_gen.video.chunks import WorkFolder
 
 if TYPE_CHECKING:
     from wav2clip_gen.video.writer import Picture
@@ -65,16 +66,13 @@ class Scene:
         }
 
 
-def finished_part(film: Path) -> Path:
-    """The mp4 with the frames of a film that are encoded while others are made; it grows, and may not exist yet."""
-    return Claim(film).picture
-
-
 class Growth:
     """How much of an mp4 that grows can be played: each question reads on where the last one ended."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, refresh: Callable[[], object] = lambda: None) -> None:
+        """Follow a file, which may not exist yet; `refresh` makes it grow."""
         self.path = path
+        self._refresh = refresh
         self._lock = Lock()
         self._begin(None)
 
@@ -86,6 +84,8 @@ class Growth:
 
     def update(self) -> None:
         """Look at what was added."""
+        with self._lock, suppress(OSError, ValueError, W2CError):
+            self._refresh()
         with self._lock, suppress(OSError), self.path.open("rb") as file:
             facts = os.fstat(file.fileno())
             whole = facts.st_size
@@ -129,7 +129,9 @@ class Live:
     def _begin_film(self, place: str, notes: tuple[str, ...]) -> None:
         job = self._waiting.pop(0)
         unknown = np.full(job.timeline.frames, np.nan)
-        scene = Scene(len(self.scenes) + 1, job, place, unknown, Growth(finished_part(job.out)))
+        work = WorkFolder(job.out, job.timeline)
+        growth = Growth(work.finished_film, work.finished_part)
+        scene = Scene(len(self.scenes) + 1, job, place, unknown, growth)
         scene.notes = tuple(map(readable, notes))
         self.scenes.append(scene)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from wav2clip_gen import record
@@ -20,21 +20,19 @@ from wav2clip_gen.cost import describe_cost
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.guidance import SHOWN, shown, shown_contents
 from wav2clip_gen.job import Job, check_outputs, films, pictures, prepare, record_path, truncate
-from wav2clip_gen.memory import check_memory, shortage_explained
+from wav2clip_gen.memory import check_memory
+from wav2clip_gen.painting import Painter, paint_film
 from wav2clip_gen.progress import Film, OnProgress, Progress, StageClock, ignore
-from wav2clip_gen.video.claim import Claim, claim, claim_folder
-from wav2clip_gen.video.frames import clear_frames
-from wav2clip_gen.video.grid import Grid
+from wav2clip_gen.resume import begin_or_resume
+from wav2clip_gen.video.chunks import WorkFolder, open_work
+from wav2clip_gen.video.claim import claim_folder, publish_film
 from wav2clip_gen.video.mux import mux
 from wav2clip_gen.video.reactivity import Onsets, measure_reactivity, visual_change
 from wav2clip_gen.video.verify import verify_film
-from wav2clip_gen.video.writer import FilmWriter, Picture
+from wav2clip_gen.video.writer import Picture
 
 SILENT_LEVEL = 1e-4  # RMS of a frame, -80 dB of full scale
 MOSTLY = 0.5  # share of silent frames that is reported
-SHORTAGE = (
-    "memory ran out at frame {frame}: from here on CLIP takes {size} cutouts at a time, as with --cut-batch {size}"
-)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,9 +53,11 @@ def render(
     weights_dir: Path | None = None,
     keep_stems: str | Path | None = None,
     demucs_repo: Path | None = None,
+    keep_work: bool = False,
+    fresh: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Film:
-    """Make the film of a track.
+    """Make the film of a track, or go on where an earlier run with the same arguments was interrupted.
 
     Args:
         source: A sound file, a video file with sound, or a folder of stems.
@@ -69,10 +69,13 @@ def render(
         weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
         keep_stems: Also keep the separated stems, as FLAC files, in this folder.
         demucs_repo: Folder of Demucs' weights, instead of `W2C_DEMUCS_REPO` or the published ones.
+        keep_work: Keep the work folder `NAME.w2c`.
+        fresh: Begin anew, whatever an earlier run has finished.
         on_progress: Called with the state of the run.
 
     Raises:
-        W2CError: The track, a setting, the weights or the output cannot be used, or the finished film is wrong.
+        W2CError: The track, a setting, the weights or the output cannot be used, an interrupted run had other settings,
+            or the finished film is wrong.
     """
     job = prepare(
         source,
@@ -84,6 +87,8 @@ def render(
         weights_dir=weights_dir,
         keep_stems=keep_stems,
         demucs_repo=demucs_repo,
+        keep_work=keep_work,
+        fresh=fresh,
     )
     if len(films(job)) > 1:
         raise SettingsError("the layout separate makes several films", hint="render each stem with layout single")
@@ -112,28 +117,33 @@ def render_job(
         on_picture: Called with each frame that was written, (H, W, 3) uint8.
 
     Raises:
-        W2CError: As `render`. Once frames are finished, no error loses them: the message names where they are.
+        W2CError: As `render`. No error loses a finished chunk: the message tells what is finished.
     """
     stages, made = StageClock(on_progress), films(job)
     with ExitStack() as stack:
-        claims = [stack.enter_context(claim(film.out)) for film in made]
+        works = [stack.enter_context(_open_work(film, stages)) for film in made]
         for film in made:
             if film.frames_dir:
                 stack.enter_context(claim_folder(film.frames_dir))
             check_outputs(film)  # again: until now another run may have made them
         models = load_job_models(job, load, stages)
-        for claimed in claims:
-            if claimed.leftover:
-                stages.report(message=f"note: {claimed.leftover}")
+        hashes = record.hash_inputs(job, models)  # of what is used, whatever becomes of the files meanwhile
+        for film, work in zip(made, works, strict=True):
+            begin_or_resume(film, work, models, hashes, stages)
         stems = load_stems(job, stages)
         parameters, conditioning, onsets = condition_films(job, stems, models, stages)
-        for film, claimed, pictures_of_film in zip(made, claims, conditioning, strict=True):
+        for film, work, pictures_of_film in zip(made, works, conditioning, strict=True):
+            painter = partial(Painter, film, models, pictures_of_film, parameters)
             yield _render_film(
-                film, claimed, models, pictures_of_film, parameters, onsets=onsets, stop=stop, stages=stages,
+                film, work, models, painter, onsets=onsets, hashes=hashes, stop=stop, stages=stages,
                 on_picture=on_picture,
             )  # fmt: skip
             if stop():
                 return
+
+
+def _open_work(job: Job, stages: StageClock) -> AbstractContextManager[WorkFolder]:
+    return open_work(job.out, job.timeline, keep=job.keep_work, report=lambda finished: stages.report(message=finished))
 
 
 def condition_films(
@@ -164,105 +174,55 @@ def condition_films(
 
 def _render_film(
     job: Job,
-    claimed: Claim,
+    work: WorkFolder,
     models: Models,
-    conditioning: Mapping[str, Conditioning],
-    parameters: ParameterCurves,
+    painter: Callable[[], Painter],
     *,
     onsets: Onsets,
+    hashes: dict[Path, str | None],
     stop: Callable[[], bool],
     stages: StageClock,
     on_picture: Callable[[Picture], None],
 ) -> Film:
-    """Optimise all frames, mux them with the sound, verify the film and write its record."""
+    """Paint all frames that are not finished, mux them with the sound, verify the film and write its record."""
     stages.begin("optimize")
-    if job.frames_dir:
-        clear_frames(job.frames_dir, job.timeline.frames, overwrite=job.overwrite)
-    hashes = record.hash_inputs(job, models)  # of what is used, whatever becomes of the files meanwhile
-    frames: list[record.FrameValues] = []
-    grid = grid_of(job.settings)
-    with claimed.picture_kept(lambda kept: stages.report(message=kept)):
-        with _film_writer(claimed.picture, job, grid, on_picture) as writer:
-            for values in _optimize(job, models, conditioning, parameters, writer, grid=grid):
-                if frames and values.cut_batch < frames[-1].cut_batch:
-                    stages.report(message=f"note: {SHORTAGE.format(frame=len(frames), size=values.cut_batch)}")
-                frames.append(values)
-                stages.report(
-                    done=len(frames), total=job.timeline.frames, loss=values.loss, similarity=values.similarity
-                )
-                if stop():
-                    break
-        done = truncate(job, len(frames))
-        with record.song_unchanged(done.track.path, hashes[done.track.path]):
-            stages.begin("mux")
-            tags = {"title": done.track.title or done.track.path.stem, "comment": record.summary(done, models)}
-            mux(claimed.picture, done.track, claimed.film, metadata=tags, plan=done.sound)
-            stages.begin("verify")
-            sync = verify_film(
-                claimed.film, frames=len(frames), fps=done.timeline.fps, duration=done.track.duration, sound=done.track
-            )
-            reactivity = measure_reactivity(visual_change(claimed.film), onsets, done.timeline.fps)
-        film = Film(
-            path=done.out,
-            record=record_path(done.out),
-            frames=len(frames),
-            seconds=sync.picture_seconds,
-            seed=job.seed,
-            sync=sync,
-            reactivity=reactivity,
-            timings=stages.finish(),
-            partial=len(frames) < job.timeline.frames,
+    frames, earlier = paint_film(job, work, painter, stop=stop, stages=stages, on_picture=on_picture)
+    done = truncate(job, len(frames))
+    with record.song_unchanged(done.track.path, hashes[done.track.path]):
+        stages.begin("mux")
+        tags = {"title": done.track.title or done.track.path.stem, "comment": record.summary(done, models)}
+        mux(work.picture, done.track, work.film, metadata=tags, plan=done.sound)
+        stages.begin("verify")
+        sync = verify_film(
+            work.film, frames=len(frames), fps=done.timeline.fps, duration=done.track.duration, sound=done.track
         )
+        reactivity = measure_reactivity(visual_change(work.film), onsets, done.timeline.fps)
+    timings = stages.finish()
+    film = Film(
+        path=done.out,
+        record=record_path(done.out),
+        frames=len(frames),
+        seconds=sync.picture_seconds,
+        seed=job.seed,
+        sync=sync,
+        reactivity=reactivity,
+        timings=timings | {"optimize": round(timings["optimize"] + earlier, 3)},
+        partial=len(frames) < job.timeline.frames,
+    )
 
-        def named(path: Path) -> Film:
-            return replace(film, path=path, record=record_path(path))
+    def named(path: Path) -> Film:
+        return replace(film, path=path, record=record_path(path))
 
-        path = claimed.publish(
-            lambda path: record.describe(done, models, named(path), frames, hashes),
-            partial=film.partial,
-            overwrite=job.overwrite,
-        )
+    path = publish_film(
+        work.film,
+        work.record,
+        job.out,
+        lambda path: record.describe(done, models, named(path), frames, hashes),
+        partial=film.partial,
+        overwrite=job.overwrite,
+    )
+    work.published = not film.partial
     return named(path)
-
-
-def _optimize(
-    job: Job,
-    models: Models,
-    conditioning: Mapping[str, Conditioning],
-    parameters: ParameterCurves,
-    writer: FilmWriter,
-    *,
-    grid: Grid | None,
-) -> Iterator[record.FrameValues]:
-    """Optimise frame after frame and write each: one picture, or a grid of several with the same seed."""
-    from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
-
-    with shortage_explained(job.settings, models.selection):
-        optimizers = {
-            caption: FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
-            for caption in conditioning
-        }
-    targets = {caption: one.targets.to(models.device) for caption, one in conditioning.items()}
-    painted = job.timeline.painted_frames(job.settings.picture.painted_fps).tolist()
-    for after, index in pairwise([-1, *painted]):
-        each = [
-            one.frames(index, targets[caption][index], parameters, after=after) for caption, one in optimizers.items()
-        ]
-        for _ in range(after, index):
-            with shortage_explained(job.settings, models.selection):
-                frames = [next(one) for one in each]
-            made = [frame.picture for frame in frames]
-            writer.write(grid.join(made) if grid else made[0])
-            values = [(frame.loss, frame.similarity) for frame in frames]
-            loss, similarity = (_mean(column) for column in zip(*values, strict=True))
-            each_picture = dict(zip(optimizers, values, strict=True)) if grid else {}
-            batch = min(one.cut_batch for one in optimizers.values())
-            yield record.FrameValues(loss, similarity, each_picture, batch)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
 
 
 def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageClock) -> Models:
@@ -390,20 +350,6 @@ def condition(
 def section_frames(features: Features, timeline: Timeline) -> list[slice]:
     """The frames of each section of the song."""
     return [timeline.frames_between(start, stop) for start, stop in pairwise(features.sections.tolist())]
-
-
-def grid_of(settings: Settings) -> Grid | None:
-    """The grid of a film with several pictures."""
-    picture = settings.picture
-    return Grid(list(pictures(settings)), size=(picture.width, picture.height)) if picture.layout == "grid" else None
-
-
-def _film_writer(path: Path, job: Job, grid: Grid | None, on_picture: Callable[[Picture], None]) -> FilmWriter:
-    picture = job.settings.picture
-    size = grid.size if grid else (picture.width, picture.height)
-    return FilmWriter(
-        path, size=size, fps=job.timeline.fps, upscale=picture.upscale, frames_dir=job.frames_dir, on_picture=on_picture
-    )
 
 
 def note_silent_stems(conditioning: Iterable[Conditioning], stages: StageClock) -> None:

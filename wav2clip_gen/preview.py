@@ -23,12 +23,12 @@ from wav2clip_gen.files import written
 from wav2clip_gen.job import Job, check_outputs, films, pictures, truncate
 from wav2clip_gen.memory import encoder_bytes, peak_bytes, shortage_explained
 from wav2clip_gen.models.registry import supports_audio
+from wav2clip_gen.painting import grid_of
 from wav2clip_gen.pipeline import (
     AudioAnalysis,
     analyze_audio,
     condition,
     encode_job_guidance,
-    grid_of,
     load_job_models,
     load_stems,
     note_guidance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -92,7 +92,7 @@ def describe(
             "samples": track.samples,
         },
         "settings": settings.to_dict(),
-        "stems": {name: _stem(job, name, folder, hashes) for name in settings.required_stems},
+        "stems": {name: describe_stem(job, name, folder, hashes) for name in settings.required_stems},
         "demucs_repo": job.demucs_repo and _relative(job.demucs_repo, folder),
         "pictures": {_relative(Path(file), folder): hashes[Path(file)] for file in job.settings.image_files},
         "family": {
@@ -115,7 +115,7 @@ def describe(
     }
 
 
-def _stem(job: Job, name: str, folder: Path, hashes: dict[Path, str | None]) -> dict[str, Any]:
+def describe_stem(job: Job, name: str, folder: Path, hashes: Mapping[Path, str | None]) -> dict[str, Any]:
     """The origin of a stem."""
     assert job.stems
     given, separator = job.stems.given.get(name), job.stems.maker

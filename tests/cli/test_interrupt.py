@@ -8,10 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +20,6 @@ from tests.interruption import has_frames, interrupted
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.cli.interrupt import FINISHING, SIGNALS, STOPPING, GentleStop, death
 from wav2clip_gen.progress import Progress
-from wav2clip_gen.video.claim import count_frames
 from wav2clip_gen.video.verify import probe
 
 QUICK = ("--size", "32x32", "--first-steps", "1", "--steps", "1", "--cuts", "2", "--seed", "3")
@@ -165,7 +162,7 @@ def slow_ffmpeg(folder: Path, pattern: str) -> dict[str, str]:
     return {"W2C_FFMPEG": str(script)}
 
 
-def test_a_second_signal_while_joining_keeps_the_picture(
+def test_a_second_signal_while_joining_keeps_what_is_finished(
     song: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     environment = slow_ffmpeg(tmp_path_factory.mktemp("bin"), f"title=song*{tmp_path}")
@@ -181,34 +178,8 @@ def test_a_second_signal_while_joining_keeps_the_picture(
     )
     assert (code, stdout) == (-signal.SIGINT, ""), stderr
     assert FINISHING in stderr
-    assert f"interrupted: the picture is kept in {tmp_path / 'film.partial.mp4'}: 36 frames, no sound" in stderr
-    assert count_frames(tmp_path / "film.partial.mp4") == 36
-    assert names(tmp_path) == ["film.partial.mp4", "song.wav"]
-
-
-def test_what_kill_leaves_is_told_by_the_next_run(song: Path, tmp_path: Path) -> None:
-    """Both processes are killed, as by a power failure."""
-    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", tmp_path / "film.mp4", "--progress", "json"]
-    many = [*map(str, command), *QUICK, "--fps", "120"]
-    with subprocess.Popen(many, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            progress: dict[str, Any] = json.loads(line)
-            if progress.get("stage") == "optimize" and progress["done"] == 120:
-                break
-        time.sleep(0.3)
-        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
-        for number in (process.pid, *map(int, children.stdout.split())):
-            os.kill(number, signal.SIGKILL)
-        process.stderr.read()
-    (left,) = tmp_path.glob(".w2c-*.mp4")
-    assert count_frames(left) > 30
-    again = subprocess.run([*map(str, command), *QUICK], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert again.returncode == 0, again.stderr
-    assert f"an earlier run of {tmp_path / 'film.mp4'} was killed: the picture is kept in" in again.stderr
-    assert names(tmp_path) == ["film.json", "film.mp4", "film.partial.mp4", "song.wav"]
-    assert count_frames(tmp_path / "film.partial.mp4") > 30
-    assert probe(tmp_path / "film.mp4").frames == 36
+    assert f"interrupted: 0:02 of 0:02 are finished in {tmp_path / 'film.w2c'}, and the same command resumes" in stderr
+    assert names(tmp_path) == ["film.w2c", "song.wav"]
 
 
 def test_a_film_is_finished_when_stderr_goes_away(song: Path, tmp_path: Path) -> None:

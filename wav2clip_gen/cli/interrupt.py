@@ -1,7 +1,7 @@
 """Signals that end a run: Ctrl-C (INT), TERM, and HUP of a terminal that is closed.
 
-While frames are made, the first ends the film at the current frame and the second ends the run; the frames are kept in
-both cases. The process then dies of the signal, so that a loop in a shell ends too.
+While frames are made, the first ends the film at the current frame and the second ends the run; the finished chunks are
+kept in both cases. The process then dies of the signal, so that a loop in a shell ends too.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from types import FrameType, TracebackType
 from wav2clip_gen.progress import Progress
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-STOPPING = "stopping after this frame; once more stops at once, and keeps the picture without sound"
-FINISHING = "stopping when the film is finished; once more stops at once, and keeps the picture without sound"
+STOPPING = "stopping after this frame; once more stops at once, and keeps what is needed to resume"
+FINISHING = "stopping when the film is finished; once more stops at once, and keeps what is needed to resume"
 
 
 class SignalDeath:

@@ -215,6 +215,8 @@ OTHERS = (
         metavar="KEY=VALUE"),
     _other("from_record", Path, "Settings", "Replay the run record (JSON) of a video: same track, settings and seed, "
         "unless others are given.", flags=("--from",), metavar="RECORD", everyday=True),
+    _other("fresh", bool, "Run", "Begin anew, instead of resuming an interrupted run."),
+    _other("keep_work", bool, "Run", "Keep the work folder, NAME.w2c, of a finished video."),
     _other("dry_run", bool, "Run", "Check everything, and report the plan and the estimated time; write nothing.",
         everyday=True),
     _other("progress", Progress, "Run", "How progress is reported on stderr [dim](default: bar in a terminal, else "

@@ -151,8 +151,8 @@ def _preparation(given: dict[str, Any], replay: Replay | None) -> Callable[..., 
     """`wav2clip_gen.job.prepare` with everything but the track and its settings."""
     from wav2clip_gen.job import prepare
 
-    names = ("out", "overwrite", "frames_dir", "weights_dir", "keep_stems", "demucs_repo", "storyboard")
-    values = {name: given[name] for name in names}
+    names = ("out", "overwrite", "frames_dir", "weights_dir", "keep_stems", "demucs_repo", "keep_work", "fresh")
+    values = {name: given[name] for name in (*names, "storyboard")}
     if replay:
         values["demucs_repo"] = replay.demucs_repo
     return partial(prepare, **values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from wav2clip_gen.synthesis.losses import (
 )
 from wav2clip_gen.synthesis.modulation import ParameterCurves
 
+ADAM = "adam."  # before the names of Adam's state: exp_avg, exp_avg_sq, step
 INIT_NOISE = 0.4  # weight of the random colours in a start from the concept prior's colour layout
 
 
@@ -259,6 +260,37 @@ class FrameOptimizer:
         """Codes as a shown picture (3, H, W) in [0, 1]."""
         shown = self._camera.apply(self._decode(codes), offset, view, border=self.settings.motion.border)
         return shown.clamp(0, 1).squeeze(0)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the frames after an optimised one depend on, copied to the CPU."""
+        assert self._average.total is not None, "there is a frame"
+        state = {
+            "latent": self.latent.detach(),
+            "start": self._start,
+            "average": self._average.total,
+            "average.weight": torch.tensor(self._average.weight, dtype=torch.float64),
+            "offset": torch.from_numpy(self._camera.offset),
+            "generator": self.generator.get_state(),
+            "cut_batch": torch.tensor(self.cut_batch),
+        }
+        state |= {f"{ADAM}{name}": value for name, value in self.optimizer.state.get(self.latent, {}).items()}
+        state |= {} if self._residual is None else {"residual": self._residual}
+        return {name: value.to("cpu", copy=True).contiguous() for name, value in state.items()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave, which may be that of another optimiser with the same settings."""
+        device = self.latent.device
+        self.latent.copy_(state["latent"])
+        self._start, self._started = state["start"].to(device), True
+        self._average.total, self._average.weight = state["average"].to(device), float(state["average.weight"])
+        self._camera.offset = state["offset"].numpy()
+        self._residual = state["residual"].to(device) if "residual" in state else None
+        self.generator.set_state(state["generator"])
+        self.cut_batch = int(state["cut_batch"])
+        adam = {name.removeprefix(ADAM): value for name, value in state.items() if name.startswith(ADAM)}
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": {0: adam} if adam else {}, "param_groups": groups})
 
     def _decode(self, quantised: Tensor, *, residual: bool = True) -> Tensor:
         """Decode codes into pictures (N, 3, H, W), plus the residual; not clamped."""

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.errors import OutputError
-from wav2clip_gen.files import scratch_path
+from wav2clip_gen.files import scratch_path, settle
 
 NAME = re.compile(r"\d{6,}\.png")
 SOFTWARE = "w2c-gen"  # in the PNG's text, which proves that a frame is ours
+PART = ".w2c-frame.png"  # one that is being written
 HEAD = 256  # bytes of a PNG within which that text is found
 
 
@@ -29,10 +30,12 @@ def save_frame(picture: NDArray[np.uint8], folder: Path, number: int) -> None:
 
     text = PngInfo()
     text.add_text("Software", SOFTWARE)
-    path = folder / name_frame(number)
+    path, part = folder / name_frame(number), folder / PART
     try:
-        Image.fromarray(picture).save(path, pnginfo=text)
+        Image.fromarray(picture).save(part, pnginfo=text)
+        settle(part, path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}", hint="free some disk space") from error
 
 

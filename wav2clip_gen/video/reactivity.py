@@ -40,7 +40,8 @@ PIECE = 1.0  # seconds that are shifted together, by up to as much of their own 
 LAGS = (-1, 0, 1)  # frames
 SHORTEST = 8  # frames, for anything to be measured
 PROMINENCE = 0.5  # of a peak of visual change, in standard deviations: noise has peaks everywhere
-STILL = 1e-4  # standard deviation of visual change, as a share of full scale, below which a picture stands still
+STEADY = 1e-4  # standard deviation of visual change, as a share of full scale, below which nothing can follow it
+STILL = 5e-4  # mean of it below which a picture stands still, but for where chunks begin; calm films have 7e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ def _reason(change: Floats, has_onset: NDArray[np.bool_]) -> str | None:
     """Why nothing can be measured, if that is so."""
     if len(change) < SHORTEST:
         return f"the film is shorter than {SHORTEST} frames"
-    if change[1:].std() < STILL:
+    if change[1:].std() < STEADY or change[1:].mean() < STILL:
         return "the picture stands still"
     if not has_onset[1:].any():  # the first frame has no change
         return "the sound has no onsets"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,10 @@ from wav2clip_gen.video.frames import save_frame
 
 Picture = NDArray[np.uint8]  # (H, W, 3) red, green, blue
 
+# One thread, because the bytes depend on their number. A short lookahead, so that most frames of a chunk are encoded
+# while others are made; measured at two seconds a chunk, the films are no larger.
+ENCODER = ("-c:v", "libx264", "-preset", "medium", "-threads", "1", "-x264-params", "rc-lookahead=12:open-gop=0")
+SMALLEST_TIMESCALE = 10_000  # ticks per second, as ffmpeg's own
 CRF = 18  # x264's quality, 0 (lossless) to 51; at 18 the film is hard to tell from the pictures themselves
 
 
@@ -24,12 +27,12 @@ class FilmWriter:
     """Writes h264, yuv420p, bt709, at a constant frame rate; a context manager.
 
     Args:
-        path: The film, as a fragmented mp4: what is written can be played while the rest is missing. When the block is
-            left, by an exception too, it holds all frames so far.
+        path: The film, as an mp4. It is complete when the block is left, and worthless if it is left by an exception.
         size: Width and height of the frames in pixels, both even.
         fps: Frames per second.
         upscale: Factor of enlargement (Lanczos).
         frames_dir: A folder for the frames themselves; see `check_frames`.
+        first: Number of the first frame in that folder.
         on_picture: Called with each frame that was written.
 
     Raises:
@@ -45,12 +48,14 @@ class FilmWriter:
         fps: Fraction,
         upscale: int = 1,
         frames_dir: Path | None = None,
+        first: int = 0,
         on_picture: Callable[[Picture], None] = lambda picture: None,
     ) -> None:
         _check(size)
         self.path = path
         self.size = size
         self.written = 0  # frames so far
+        self._first = first
         self._fps = fps
         self._upscale = upscale
         self._frames_dir = frames_dir
@@ -78,7 +83,7 @@ class FilmWriter:
         if picture.shape != (height, width, 3) or picture.dtype != np.uint8:
             raise ValueError(f"a {width}x{height} film cannot take {picture.dtype} of shape {picture.shape}")
         if self._frames_dir:
-            save_frame(picture, self._frames_dir, self.written)
+            save_frame(picture, self._frames_dir, self._first + self.written)
         self._feed(np.ascontiguousarray(picture).data)
         self.written += 1
         self._on_picture(picture)
@@ -86,11 +91,7 @@ class FilmWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, ffmpeg.FFmpegGoneError):
-            self._ffmpeg.__exit__(kind, error, trace)
-            return
-        with suppress(VideoError):  # the frames so far are kept; what raised the error is more to the point
-            self._ffmpeg.__exit__(None, None, None)
+        self._ffmpeg.__exit__(kind, error, trace)
 
     def _command(self) -> list[str]:
         """Colours need both: `scale` converts to bt709, the options tag the stream as bt709."""
@@ -101,10 +102,18 @@ class FilmWriter:
         )
         frames = f"-f rawvideo -pix_fmt rgb24 -s:v {width}x{height} -framerate {self._fps} -i pipe:0".split()
         colors = ["-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"]
-        codec = ["-c:v", "libx264", "-preset", "medium", "-crf", str(CRF), "-fps_mode", "cfr", "-an"]
-        fragments = "+frag_every_frame+empty_moov+default_base_moof+negative_cts_offsets"
-        target = ["-movflags", fragments, "-flush_packets", "1", "-f", "mp4", "-y", ffmpeg.file_url(self.path)]
+        codec = [*ENCODER, "-crf", str(CRF), "-fps_mode", "cfr", "-an"]
+        ticks, _ = timescale(self._fps)
+        target = ["-video_track_timescale", str(ticks), "-f", "mp4", "-y", ffmpeg.file_url(self.path)]
         return [*frames, "-vf", f"{scale},format=yuv420p", *codec, *colors, *target]
+
+
+def timescale(fps: Fraction) -> tuple[int, int]:
+    """Ticks per second, and per frame, of a film: both are whole numbers."""
+    scale = 1
+    while fps.numerator * scale < SMALLEST_TIMESCALE:
+        scale *= 2
+    return fps.numerator * scale, fps.denominator * scale
 
 
 def _check(size: tuple[int, int]) -> None:

@@ -1,0 +1,87 @@
+"""Runs that are interrupted or killed, and resumed by the same command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, Write
+from tests.interruption import interrupted
+from tests.killing import kill_and_resume
+from wav2clip_gen.video.verify import probe
+
+QUICK = ("--size", "32x32", "--first-steps", "1", "--steps", "1", "--cuts", "2", "--fps", "8", "--painted-fps", "4")
+
+
+@pytest.fixture
+def song(write_sound: Write) -> Path:
+    """Seven seconds, 56 frames, four chunks."""
+    t = np.arange(7 * 16_000) / 16_000
+    return write_sound(0.4 * np.sin(2 * np.pi * 330 * t) * (t % 1))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run(song: Path, out: Path, *options: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", out, *QUICK, "--progress", "plain", *options]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=ROOT)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_film_is_resumed_with_its_seed_and_is_the_same(number: int, song: Path, tmp_path: Path) -> None:
+    out = tmp_path / "film.mp4"
+    code, _, stderr = interrupted(song, "-o", out, *QUICK, when=lambda line: line.get("done", 0) > 20, number=number)
+    assert code == -number, stderr
+    partial = ["film.partial.json", "film.partial.mp4"] * (number == signal.SIGTERM)
+    assert names(tmp_path) == [*partial, "film.w2c", "song.wav"]
+    if partial:
+        assert probe(tmp_path / "film.partial.mp4").frames > 20
+    seed = json.loads((tmp_path / "film.w2c" / "plan.json").read_text())["settings.run.seed"]
+    code, stderr = run(song, out)
+    assert code == 0, stderr
+    assert "resuming at 0:0" in stderr
+    assert f"seed {seed}" in stderr
+    assert names(tmp_path) == ["film.json", "film.mp4", *partial, "song.wav"]
+    code, stderr = run(song, tmp_path / "whole.mp4", "--seed", str(seed))
+    assert code == 0, stderr
+    assert sha256(out) == sha256(tmp_path / "whole.mp4")
+
+
+def test_what_differs_is_told_and_fresh_begins_anew(song: Path, tmp_path: Path) -> None:
+    out = tmp_path / "film.mp4"
+    interrupted(song, "-o", out, *QUICK, when=lambda line: line.get("done", 0) > 20, number=signal.SIGKILL)
+    code, stderr = run(song, out, "--steps", "2")
+    assert code == 1
+    assert (
+        f"error: {out.with_suffix('.w2c')} is of an interrupted run that differs: painting.steps was 1, now 2" in stderr
+    )
+    assert "--fresh deletes what it has finished" in stderr
+    code, stderr = run(song, out, "--steps", "2", "--fresh", "--keep-work")
+    assert code == 0, stderr
+    assert "resuming" not in stderr
+    assert names(tmp_path) == ["film.json", "film.mp4", "film.w2c", "song.wav"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_films_of_runs_that_are_killed_at_random_are_the_same(tmp_path: Path) -> None:
+    """Eight times; tests/benchmarks does it a hundred times."""
+    found = kill_and_resume(tmp_path, kills=8, seed=1)
+    assert found.killed == 8
+    assert found.identical == found.finished > 0
+    assert found.resumed > 0
+    assert found.left == ["song.wav", "whole.json", "whole.mp4"]
