@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,7 @@ def describe_stem(job: Job, name: str, folder: Path, hashes: Mapping[Path, str |
 
 
 def cut_batches(frames: Sequence[FrameValues]) -> dict[int, int]:
-    """Cutouts that CLIP took at a time: in the first frame, and in each from which on it took fewer."""
+    """Cutouts that CLIP took at a time: in the first frame, and in each from which on it took others."""
     sizes = [frame.cut_batch for frame in frames]
     return {index: size for index, (before, size) in enumerate(zip([0, *sizes], sizes, strict=False)) if size != before}
 
@@ -232,7 +233,8 @@ def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demuc
     differences = [found for one in reversed(once.values()) if (found := one.difference(path.name))]
     differences += [
         f"memory ran out at frame {frame} of {path.name}, and --cut-batch was {size} from there on: rounding differs"
-        for frame, size in [*content.get("cut_batch", {}).items()][1:]
+        for (_, before), (frame, size) in pairwise(content.get("cut_batch", {}).items())
+        if size < before  # where a segment begins, it may grow again
     ]
     for name, made in {stem["from"]: stem.get("version") for stem in stems.values() if not stem["path"]}.items():
         if separator_version(name, demucs_repo) not in (None, made):
