@@ -15,7 +15,7 @@ import torch
 
 from tests.conftest import SAMPLES, Write
 from wav2clip_gen.config import Settings
-from wav2clip_gen.cost import describe_cost, disk_bytes, sound_bytes
+from wav2clip_gen.cost import describe_cost, disk_bytes, run_bytes, sound_bytes, usual_segments
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render
@@ -81,6 +81,21 @@ def test_a_full_disk_is_told_before_the_film_is_made(job: Any, monkeypatch: pyte
 def test_gpus_have_a_memory_of_their_own(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert describe_cost(job(), torch.device("cuda", 0)).startswith("needs about 553 MiB of GPU memory and")
+
+
+def test_each_worker_needs_memory_and_segments_room_for_their_seams(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    film, whole = job(run={"segments": "1"}), job()
+    assert (usual_segments(film), usual_segments(whole)) == (2, 1)
+    pixels = 64 * 48
+    more = 32 * pixels * 2 + 2 * 6 * pixels * 4  # states of another segment, and a seam of 4 frames
+    assert disk_bytes(film) - disk_bytes(whole) == more
+    alone = run_bytes(whole, CPU, 1)
+    assert alone
+    assert run_bytes(film, CPU, 3) == 4 * alone
+    assert run_bytes(film, torch.device("cuda", 0), 3) == run_bytes(film, torch.device("cuda", 0), 1)
+    assert "of memory and" in describe_cost(film, CPU)
+    assert "of memory for 2 workers and" in describe_cost(replace(film, workers=3), CPU)
 
 
 def test_where_the_networks_are_unknown_only_the_disk_is_told(job: Any, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def pictures(whole: Made) -> NDArray[np.float64]:
 
 
 def kept(whole: Made) -> list[str]:
-    return [path.stem for path in sorted(whole[0].path.with_suffix(".w2c").glob("chunk-*.json"))]
+    return sorted(path.stem for path in whole[0].path.with_suffix(".w2c").glob("chunk-*.json"))
 
 
 def test_a_film_is_divided_and_recorded(whole: Made) -> None:

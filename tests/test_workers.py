@@ -101,7 +101,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
 
 
 @pytest.mark.parametrize(("written", "number"), [("auto", None), ("1", 1), ("12", 12)])
-def test_the_number_of_workers_is_read(written: str, number: int | None) -> None:
+def test_the_number_of_countis_read(written: str, number: int | None) -> None:
     assert parse_workers(written) == number
 
 
@@ -123,7 +123,7 @@ def test_other_numbers_are_refused(written: str, song: Path, settings: Settings,
         (1, 8, 100, 5, 1),
     ],
 )
-def test_there_are_as_many_workers_as_cores_memory_and_segments_allow(
+def test_there_are_as_many_countas_cores_memory_and_segments_allow(
     asked: int | None, cores: int, free: float, segments: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "_cores", lambda: cores)
@@ -157,6 +157,11 @@ def test_each_gpu_has_a_worker(
 def test_errors_arrive_whole(error: W2CError) -> None:
     arrived = pickle.loads(pickle.dumps(error))
     assert (type(arrived), arrived.args, vars(arrived)) == (type(error), error.args, vars(error))
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(1, 18), (2, 10), (3, 7), (9, 5)])
+def test_the_time_of_a_film_is_that_of_the_last_worker(count: int, seconds: float) -> None:
+    assert workers.shared_time([5, 4, 3, 3, 3], count) == seconds
 
 
 # The film

@@ -56,7 +56,7 @@ def choose_devices(job: Job, device: torch.device, segments: int) -> list[str]:
     if device.type == "cuda" and ":" not in job.settings.run.device:
         import torch
 
-        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())] or found
     if device.type == "cpu":
         found *= _cores() if job.workers is None else job.workers
         usual = usual_bytes(job.settings, job.selection, device) if job.workers is None else None

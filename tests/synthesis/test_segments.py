@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.synthesis import segments
 from wav2clip_gen.synthesis.camera import similarity_transform
-from wav2clip_gen.synthesis.segments import Segment, Shown, crossfade_weight, divide, interpolate, segment_length
+from wav2clip_gen.synthesis.segments import (
+    Segment,
+    Shown,
+    crossfade_weight,
+    divide,
+    interpolate,
+    pack,
+    segment_length,
+    unpack,
+)
 
 RATE = 1000
 FPS = st.sampled_from([Fraction(1), Fraction(4), Fraction(12), Fraction(24_000, 1001), Fraction(24), Fraction(60)])
@@ -170,3 +179,18 @@ def test_states_are_interpolated() -> None:
     assert interpolate(before, before, 0.5).residual is None
     assert interpolate(before, after, 0.0) is before
     assert interpolate(before, after, 1.0) is after
+
+
+def test_states_are_kept_and_a_residual_once() -> None:
+    codes, residual, offset = torch.rand(4, 2, 3, 3), torch.rand(1, 3, 8, 8), similarity_transform(1.02, 0.01)
+    residuals = [None, residual, residual, torch.rand(1, 3, 8, 8)]
+    shown = [Shown(one[None], offset, each) for one, each in zip(codes, residuals, strict=True)]
+    kept = pack(shown)
+    assert len(kept["residuals"]) == 2
+    for found, expected in zip(unpack(kept, torch.device("cpu")), shown, strict=True):
+        torch.testing.assert_close(found.codes, expected.codes, rtol=0, atol=0)
+        np.testing.assert_array_equal(found.offset, expected.offset)
+        assert (found.residual is None) == (expected.residual is None)
+        if expected.residual is not None:
+            torch.testing.assert_close(found.residual, expected.residual, rtol=0, atol=0)
+    assert "residuals" not in pack(shown[:1])
