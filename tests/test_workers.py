@@ -197,7 +197,7 @@ def test_a_worker_that_is_killed_again_and_again_ends_the_film(
     song: Path, settings: Settings, mini: Models, whole: Made, failing: Callable[..., None]
 ) -> None:
     failing(times=3)
-    with pytest.raises(OutputError, match=r"segment 3 was killed 3 times; 0:0\d of 0:03 are finished") as caught:
+    with pytest.raises(OutputError, match=r"segment 3 was killed 3 times; 0:0\d of 0:04 are finished") as caught:
         make_films(song, settings, mini, workers="2")
     assert "--workers" in caught.value.hint
     assert make_films(song, settings, mini).content == whole.content
@@ -261,7 +261,7 @@ def test_signals_to_the_whole_group_stop_the_film_gently(number: int, song: Path
     assert code == -number
     assert stdout.strip() == str(out.with_name("film.partial.mp4"))
     assert "Traceback" not in stderr
-    assert out.with_suffix(".w2c").exists()
+    assert probe(out.with_name("film.partial.mp4")).frames > 0
 
 
 @pytest.mark.slow
