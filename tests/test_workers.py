@@ -133,6 +133,18 @@ def test_there_are_as_many_countas_cores_memory_and_segments_allow(
     assert workers.choose_devices(job, torch.device("cpu"), segments) == ["cpu"] * count
 
 
+@pytest.mark.parametrize(("allowed", "count"), [(None, 8), ("5GB", 4), ("2GB", 1), ("1GB", 1)])
+def test_workers_and_this_process_keep_within_the_memory_that_is_allowed(
+    allowed: str | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_cores", lambda: 8)
+    monkeypatch.setattr(workers, "available_ram", lambda: 100 * 10**9)
+    monkeypatch.setattr(workers, "usual_bytes", lambda *_: 1e9)
+    settings = Settings().merged({"run": {"max_memory": allowed}})
+    job: Any = SimpleNamespace(workers=None, settings=settings, selection=None)
+    assert len(workers.choose_devices(job, torch.device("cpu"), 20)) == count
+
+
 @pytest.mark.parametrize(
     ("asked", "device", "found"),
     [(None, "auto", ["cuda:0", "cuda:1", "cuda:2"]), (2, "cuda", ["cuda:0", "cuda:1"]), (None, "cuda:1", ["cuda:1"])],

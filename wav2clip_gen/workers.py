@@ -23,11 +23,11 @@ from multiprocessing.process import BaseProcess
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.errors import OutOfMemoryError, OutputError
 from wav2clip_gen.job import Job
 from wav2clip_gen.memory import available_ram, usual_bytes
 from wav2clip_gen.painting import Division, Events, Painted, Part, Stop, paint_seam, paint_segment
+from wav2clip_gen.units import parse_bytes
 from wav2clip_gen.video.chunks import WorkFolder
 from wav2clip_gen.video.division import Chunk
 
@@ -58,12 +58,18 @@ def choose_devices(job: Job, device: torch.device, segments: int) -> list[str]:
 
         found = [f"cuda:{number}" for number in range(torch.cuda.device_count())] or found
     if device.type == "cpu":
-        found *= _cores() if job.workers is None else job.workers
-        usual = usual_bytes(job.settings, job.selection, device) if job.workers is None else None
-        free = available_ram()
-        if usual and free:
-            found = found[: max(1, int(free / usual))]
+        found *= min(_cores(), _fitting(job, device)) if job.workers is None else job.workers
     return found[: min(segments, job.workers or segments)]
+
+
+def _fitting(job: Job, device: torch.device) -> int:
+    """Workers that fit into the memory that is free, and that the settings allow; at least one."""
+    usual, free = usual_bytes(job.settings, job.selection, device), available_ram()
+    if usual is None or free is None:
+        return _cores()
+    if job.settings.run.max_memory is not None:
+        free = min(free, round(parse_bytes(job.settings.run.max_memory) - usual))  # less this process
+    return max(1, int(free / usual))
 
 
 def shared_time(each: Sequence[float], workers: int) -> float:
@@ -85,12 +91,11 @@ class Task:
 
     part: Part
     seam: Chunk | None  # before the segment
-    timeline: Timeline
     keep_all: bool
 
     def painted(self, models: Models, stop: Stop) -> Events:
         """Do it."""
-        work = WorkFolder(self.part.job.out, self.timeline)
+        work = WorkFolder(self.part.job.out, self.part.job.timeline)
         work.keep_all = self.keep_all
         ends = [chunk.whole for chunk in self.part.chunks if chunk.half]
         for chunk in (*self.part.chunks, *ends, *(self.seam.halves if self.seam else ())):
@@ -289,7 +294,7 @@ class _Pool:
                 break
             job = replace(self._division.job, stems=None)
             part = replace(self._division.part(number), job=job)
-            worker.task = Task(part, seam, job.timeline, self._work.keep_all)
+            worker.task = Task(part, seam, self._work.keep_all)
             with suppress(OSError):  # it is gone, which is noticed later
                 worker.pipe.send(worker.task)
         return bool(self._busy())
