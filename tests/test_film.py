@@ -34,6 +34,10 @@ DIVIDED: dict[str, Any] = {  # 28 frames in three segments, whose boundaries are
 }
 
 
+def slow(*values: Any) -> list[Any]:
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _short_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -121,7 +125,7 @@ def test_a_film_of_one_segment_is_optimised_frame_after_frame(
 # Resuming
 
 
-@pytest.mark.parametrize("frame", [2, 8, 12, 19, 28])
+@pytest.mark.parametrize("frame", [12, 19, *slow(2, 8, 28)])
 def test_an_interrupted_film_is_the_same_in_the_end(
     frame: int, song: Path, settings: Settings, mini: Models, whole: Made
 ) -> None:
@@ -135,7 +139,7 @@ def test_an_interrupted_film_is_the_same_in_the_end(
     assert names(song.parent) == ["film.json", "film.mp4", "song.wav"]
 
 
-@pytest.mark.parametrize("frame", [3, 9, 12])
+@pytest.mark.parametrize("frame", [9, *slow(3, 12)])
 def test_a_stopped_film_ends_where_it_is_finished_and_goes_on(
     frame: int, song: Path, settings: Settings, mini: Models, whole: Made
 ) -> None:
@@ -153,7 +157,7 @@ def test_a_stopped_film_ends_where_it_is_finished_and_goes_on(
     assert made.painted[0] > frame - 7
 
 
-@pytest.mark.parametrize("damaged", ["00001.mp4", "00003.after.safetensors", "00002.json"])
+@pytest.mark.parametrize("damaged", ["00001.mp4", *slow("00003.after.safetensors", "00002.json")])
 def test_what_is_damaged_is_painted_again(
     damaged: str, song: Path, settings: Settings, mini: Models, whole: Made
 ) -> None:
@@ -185,7 +189,7 @@ def test_another_division_is_refused(song: Path, settings: Settings, mini: Model
         make_films(song, settings, mini)
 
 
-@pytest.mark.parametrize("layout", ["grid", "separate"])
+@pytest.mark.parametrize("layout", ["grid", *slow("separate")])
 def test_films_of_several_pictures_are_divided_and_resumed(
     layout: str, song: Path, tmp_path: Path, settings: Settings, mini: Models
 ) -> None:
