@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -316,7 +317,7 @@ def grid_of(settings: Settings) -> Grid | None:
     return Grid(list(pictures(settings)), size=(picture.width, picture.height)) if picture.layout == "grid" else None
 
 
-def _film_writer(path: Any, job: Job, first: int) -> FilmWriter:
+def _film_writer(path: Path, job: Job, first: int) -> FilmWriter:
     picture, grid = job.settings.picture, grid_of(job.settings)
     size = grid.size if grid else (picture.width, picture.height)
     return FilmWriter(
