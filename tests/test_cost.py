@@ -88,7 +88,7 @@ def test_each_worker_needs_memory_and_segments_room_for_their_seams(job: Any, mo
     film, whole = job(run={"segments": "1"}), job()
     assert (usual_segments(film), usual_segments(whole)) == (2, 1)
     pixels = 64 * 48
-    more = 32 * pixels * 2 + 2 * 6 * pixels * 4  # states of another segment, and a seam of 4 frames
+    more = 32 * pixels * 2 + 2 * 16 * pixels * 4  # states of another segment, and a seam of 4 frames
     assert disk_bytes(film) - disk_bytes(whole) == more
     alone = run_bytes(whole, CPU, 1)
     assert alone

@@ -58,9 +58,9 @@ SECTIONS: dict[str, type[SettingsGroup]] = {
     "run": RunSettings,
 }
 DEFAULT_MAPS = (  # onsets and bass move the view a little, and loudness the colours; docs/motion.md has the figures
-    "onset:zoom=0.06,decay=0.1",
-    "onset:brightness=0.07,decay=0.1",
-    "low:zoom=0.03,attack=0.02,decay=0.2",
+    "onset:zoom=0.08,decay=0.1",
+    "onset:brightness=0.08,decay=0.1",
+    "low:zoom=0.02,attack=0.02,decay=0.2",
     "loudness:brightness=0.15,offset=-0.15,attack=0.1,decay=0.3",
     "loudness:saturation=0.3,offset=-0.1,attack=0.1,decay=0.3",
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 PIXEL = 0.1  # bytes of a film per pixel; measured 0.04 to 0.1, the most where the view follows the beat
-SHOWN = 6  # bytes of what a frame of a seam is decoded from, per pixel; 4 and a share of the residual
+SHOWN = 16  # bytes of what a frame of a seam is decoded from, per pixel: 4 of codes, 12 of the residual
 OPEN = 16  # seams that wait for the segment before or after them, at most
 STATE = 32  # bytes of an optimiser's state per pixel of its picture; measured 17 (`mini`) to 32 (`full`)
 PNG = 2.5  # bytes per pixel of a saved frame; at most 3

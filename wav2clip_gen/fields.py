@@ -279,7 +279,7 @@ class PaintingSettings(SettingsGroup):
         limits=(0, 1000),
         deprecated="total_variation",
     )
-    learning_rate: float = setting(0.2, "learning rate of Adam", above=0, limits=(None, 10))
+    learning_rate: float = setting(0.3, "learning rate of Adam", above=0, limits=(None, 10))
     concept_weight: float = setting(
         10.0, "weight of the concept loss, for models with a concept prior", limits=(0, 100), deprecated="recognition"
     )

@@ -73,7 +73,7 @@ def test_a_video_is_rendered_and_a_missing_track_does_not_stop_the_others(song: 
         "upscale": 1,
         "layout": "single",
     }
-    assert settings["painting"]["learning_rate"] == 0.2
+    assert settings["painting"]["learning_rate"] == 0.2  # of the preset
     assert settings["motion"]["temporal_weight"] == 0.25
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 
 from tests.synthesis.conftest import make_optimizer, target_of
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.config import Settings, View
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.camera import Camera, Matrix, similarity_transform, warp
+from wav2clip_gen.synthesis.modulation import modulate
 from wav2clip_gen.synthesis.optimizer import FrameOptimizer
 
 IDENTITY = np.eye(3)
@@ -128,6 +131,18 @@ def test_encoding_again_is_not_visible_as_a_jump(mini: Models, tiny: Settings) -
     changes = torch.stack([(a - b).abs().mean() for a, b in itertools.pairwise(pictures)])
     assert changes.min() > 0
     assert changes.max() < 3 * changes.median()
+
+
+def test_detail_that_the_codes_cannot_represent_fades(mini: Models, tiny: Settings) -> None:
+    """Else it is warped again and again in a film whose camera moves, and becomes grain."""
+    optimizer = optimized(mini, tiny)
+    optimizer.decode()
+    assert optimizer.move(similarity_transform(pan_x=0.125))
+    first = optimizer.state()["residual"]
+    parameters = modulate(tiny, {}, Timeline(samples=8_000, sample_rate=1_000, fps=Fraction(4)))
+    for index in range(1, 5):  # a second
+        (_,) = optimizer.frames(index, target_of(mini, "a boat"), parameters)
+    torch.testing.assert_close(optimizer.state()["residual"], first / 4)
 
 
 def test_the_moments_move_with_the_latent_and_optimisation_continues(mini: Models, tiny: Settings) -> None:

@@ -36,6 +36,7 @@ from wav2clip_gen.synthesis.modulation import ParameterCurves
 from wav2clip_gen.synthesis.segments import Shown
 
 ADAM = "adam."  # before the names of Adam's state: exp_avg, exp_avg_sq, step
+RESIDUAL_HALF_LIFE = 0.5  # seconds; kept for ever, its detail would be warped and sharpened until it is grain
 INIT_NOISE = 0.4  # weight of the random colours in a start from the concept prior's colour layout
 
 
@@ -135,6 +136,8 @@ class FrameOptimizer:
             if number < index:
                 assert before is not None, "a film begins with an optimised frame"
                 codes = torch.lerp(before, average, (number - after) / (index - after))
+            if self._residual is not None:
+                self._residual = self._residual * 2 ** (-1 / (RESIDUAL_HALF_LIFE * parameters.fps))
             known = (float(step.loss), float(step.similarity)) if step and number == index else (None, None)
             made.append((Shown(codes, offset, self._residual), *known))
         return made
