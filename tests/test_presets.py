@@ -78,7 +78,7 @@ def test_the_default_look_never_moves_far_or_flashes(tmp_path: Path) -> None:
     assert np.abs(np.diff(curves["brightness"])).max() < 0.12
 
 
-@pytest.mark.parametrize("name", ["balanced", "still"])
+@pytest.mark.parametrize("name", ["balanced", pytest.param("still", marks=pytest.mark.slow)])
 def test_the_default_film_follows_the_beat_and_still_does_not(name: str, mini: Models, tmp_path: Path) -> None:
     sound = {"start": 4, "duration": 6}  # with drums
     picture = read_yaml(PRESETS / f"{name}.yaml")["picture"]

@@ -195,7 +195,7 @@ def test_what_is_damaged_is_painted_again(name: str, cut: bool, make: Make, work
     assert len(told) == (not name.endswith("safetensors"))
 
 
-@pytest.mark.parametrize("layout", ["grid", "separate"])
+@pytest.mark.parametrize("layout", ["grid", pytest.param("separate", marks=[pytest.mark.slow, pytest.mark.more])])
 def test_films_of_several_pictures_are_resumed(
     layout: str, song: Path, tmp_path: Path, settings: Settings, mini: Models
 ) -> None:

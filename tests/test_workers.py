@@ -101,7 +101,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
 
 
 @pytest.mark.parametrize(("written", "number"), [("auto", None), ("1", 1), ("12", 12)])
-def test_the_number_of_countis_read(written: str, number: int | None) -> None:
+def test_the_number_of_workers_is_read(written: str, number: int | None) -> None:
     assert parse_workers(written) == number
 
 
@@ -123,7 +123,7 @@ def test_other_numbers_are_refused(written: str, song: Path, settings: Settings,
         (1, 8, 100, 5, 1),
     ],
 )
-def test_there_are_as_many_countas_cores_memory_and_segments_allow(
+def test_there_are_as_many_workers_as_cores_memory_and_segments_allow(
     asked: int | None, cores: int, free: float, segments: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "_cores", lambda: cores)
@@ -180,7 +180,7 @@ def test_the_time_of_a_film_is_that_of_the_last_worker(count: int, seconds: floa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", ["2", "4"])
+@pytest.mark.parametrize("count", ["2", pytest.param("4", marks=pytest.mark.more)])
 def test_the_film_does_not_depend_on_the_number_of_workers(
     count: str, song: Path, settings: Settings, mini: Models, whole: Made
 ) -> None:
@@ -205,6 +205,7 @@ def test_what_a_killed_worker_did_is_done_by_another(
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_a_worker_that_is_killed_again_and_again_ends_the_film(
     song: Path, settings: Settings, mini: Models, whole: Made, failing: Callable[..., None]
 ) -> None:
@@ -266,7 +267,7 @@ def processes(group: int) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.more)])
 def test_signals_to_the_whole_group_stop_the_film_gently(number: int, song: Path) -> None:
     out = song.with_name("film.mp4")
     code, stdout, stderr = interrupted(song, "--out", out, *QUICK, "--workers", "2", when=has_frames, number=number)

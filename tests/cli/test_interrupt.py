@@ -200,7 +200,9 @@ def test_a_film_is_finished_when_stderr_goes_away(song: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
-@pytest.mark.parametrize("redirection", [">/dev/full", ">&- 2>&-"])
+@pytest.mark.parametrize(
+    "redirection", [">/dev/full", pytest.param(">&- 2>&-", marks=[pytest.mark.slow, pytest.mark.more])]
+)
 def test_a_film_is_finished_without_standard_streams(redirection: str, song: Path, tmp_path: Path) -> None:
     line = f'"$0" -m wav2clip_gen "$1" -o "$2" {" ".join(QUICK)} {redirection}'
     words = ["bash", "-c", line, sys.executable, str(song), str(tmp_path / "film.mp4")]

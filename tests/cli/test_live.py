@@ -117,6 +117,8 @@ def test_the_film_is_the_same_and_the_page_follows_it(songs: Path, servers: list
         ask(servers[0].url)
 
 
+@pytest.mark.slow
+@pytest.mark.more
 def test_songs_in_turn_have_one_page(songs: Path, servers: list[Server]) -> None:
     (songs / "b.wav").write_bytes((songs / "b.wav").read_bytes()[:-1000])
     with watched(servers) as states:
@@ -216,7 +218,8 @@ def stopped(
     return process.returncode, stdout, stderr
 
 
-@pytest.mark.parametrize("ignored", [None, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ignored", [None, pytest.param(signal.SIGINT, marks=pytest.mark.more)])
 def test_the_page_stops_a_film_as_ctrl_c_does(ignored: int | None, songs: Path) -> None:
     slow = ["--size", "64x64", "--fps", "60", "--first-steps", "1", "--steps", "20"]
     out = ["-o", songs / "{stem}.mp4"]

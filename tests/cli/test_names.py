@@ -108,6 +108,8 @@ def test_storyboards_and_analyses_of_such_songs(folder: Path) -> None:
     assert Path(found["track"]["path"]).samefile(f"{CAFE}.wav")
 
 
+@pytest.mark.slow
+@pytest.mark.more
 def test_no_character_is_too_much_for_a_terminal_in_ascii(folder: Path) -> None:
     """A process, 4 s: encodings are fixed when Python starts; here for the names of files too."""
     (folder / f"{CAFE}.wav").rename(folder / "é海.wav")

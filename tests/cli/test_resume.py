@@ -42,7 +42,8 @@ def run(song: Path, out: Path, *options: str) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.more)])
 def test_an_interrupted_film_is_resumed_with_its_seed_and_is_the_same(number: int, song: Path, tmp_path: Path) -> None:
     out = tmp_path / "film.mp4"
     code, _, stderr = interrupted(song, "-o", out, *QUICK, when=lambda line: line.get("done", 0) > 20, number=number)
@@ -62,6 +63,8 @@ def test_an_interrupted_film_is_resumed_with_its_seed_and_is_the_same(number: in
     assert sha256(out) == sha256(tmp_path / "whole.mp4")
 
 
+@pytest.mark.slow
+@pytest.mark.more
 def test_what_differs_is_told_and_fresh_begins_anew(song: Path, tmp_path: Path) -> None:
     out = tmp_path / "film.mp4"
     interrupted(song, "-o", out, *QUICK, when=lambda line: line.get("done", 0) > 20, number=signal.SIGKILL)
