@@ -35,7 +35,7 @@ DIVIDED: dict[str, Any] = {  # 28 frames in three segments, whose boundaries are
 
 
 def slow(*values: Any) -> list[Any]:
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+    return [pytest.param(value, marks=[pytest.mark.slow, pytest.mark.more]) for value in values]
 
 
 @pytest.fixture(autouse=True, scope="module")

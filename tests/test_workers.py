@@ -217,6 +217,7 @@ def test_a_worker_that_is_killed_again_and_again_ends_the_film(
 
 
 @pytest.mark.slow
+@pytest.mark.more
 @pytest.mark.parametrize(
     "error", [W2CError("it is wrong", hint="do it"), OutOfMemoryError("too large", hint="less"), ValueError("a bug")]
 )
@@ -232,6 +233,7 @@ def test_an_error_in_a_worker_is_that_of_the_run(
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_a_stopped_film_is_what_is_finished_from_its_start(
     song: Path, settings: Settings, mini: Models, whole: Made
 ) -> None:
