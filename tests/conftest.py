@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from wav2clip_gen.config import Settings, settings_from
 from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.video import division
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -189,3 +190,12 @@ def converter(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     fake = SimpleNamespace(given=[], hashes=[], refuses=False)
     monkeypatch.setattr("wav2clip_gen.models.convert.convert", convert)
     return fake
+
+
+@pytest.fixture(scope="module")
+def short_chunks() -> Iterator[None]:
+    """Chunks of half a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(division, "SECONDS", 0.5)
+        patch.setattr(division, "FEWEST", 3)
+        yield

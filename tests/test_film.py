@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.conftest import condition_job
-from tests.test_resume import Made, make_films, names
+from tests.films import DIVIDED, RATE, Made, make_films, names, write_song
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.job import prepare
@@ -23,38 +22,18 @@ from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render_job
 from wav2clip_gen.synthesis.modulation import modulate
 from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
-from wav2clip_gen.video import division
 from wav2clip_gen.video.verify import probe
 
-RATE = 16_000
-DIVIDED: dict[str, Any] = {  # 28 frames in three segments, whose boundaries are between optimised frames
-    "picture": {"fps": 8, "painted_fps": 3},
-    "motion": {"pan_x": 2.0, "rotate": 20.0, "border": "wrap"},
-    "run": {"segments": "1.2"},
-}
+pytestmark = pytest.mark.usefixtures("short_chunks")
 
 
 def slow(*values: Any) -> list[Any]:
     return [pytest.param(value, marks=[pytest.mark.slow, pytest.mark.more]) for value in values]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _short_chunks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(division, "SECONDS", 0.5)
-        patch.setattr(division, "FEWEST", 3)
-        yield
-
-
 @pytest.fixture(scope="module")
 def settings(small: Settings) -> Settings:
     return small.merged(DIVIDED)
-
-
-def write_song(folder: Path) -> Path:
-    t = np.arange(round(3.5 * RATE)) / RATE
-    soundfile.write(folder / "song.wav", 0.4 * np.sin(2 * np.pi * 440 * t) * (t % 1), RATE, subtype="FLOAT")
-    return folder / "song.wav"
 
 
 @pytest.fixture

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.films import Made, make_films, names
 from wav2clip_gen import record
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.pipeline import render_job
-from wav2clip_gen.progress import Film, Progress
-from wav2clip_gen.video import division
+from wav2clip_gen.progress import Progress
 from wav2clip_gen.video.chunks import read_plan
 from wav2clip_gen.video.verify import probe
 
@@ -33,30 +34,9 @@ MOVING: dict[str, Any] = {  # 14 frames in four chunks; every other one is optim
 FINISHED = "0:01 of 0:02 are finished in"
 
 
-class Made(list[Film]):
-    """The films of a job, and what was reported."""
-
-    def __init__(self, films: list[Film], reported: list[Progress]) -> None:
-        super().__init__(films)
-        self.messages = [one.message for one in reported if one.message]
-        self.painted = [one.done for one in reported if one.stage == "optimize" and one.done and not one.message]
-
-    @property
-    def content(self) -> bytes:
-        """The bytes of the only film."""
-        (film,) = self
-        return film.path.read_bytes()
-
-
 Make = Callable[..., Made]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_chunks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(division, "SECONDS", 0.5)
-        patch.setattr(division, "FEWEST", 3)
-        yield
+pytestmark = pytest.mark.usefixtures("short_chunks")
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +54,6 @@ def original(tmp_path_factory: pytest.TempPathFactory, tone: NDArray[np.float64]
 @pytest.fixture
 def song(tmp_path: Path, original: Path) -> Path:
     return Path(shutil.copy(original, tmp_path))
-
-
-def make_films(song: Path, settings: Settings, mini: Models, *, stop_at: int = 0, **options: Any) -> Made:
-    """Make `film.mp4` next to a song; with `stop_at`, an interruption at that frame is raised after each film."""
-    reported: list[Progress] = []
-
-    def follow(progress: Progress) -> None:
-        reported.append(progress)
-        if stop_at and progress.stage == "optimize" and progress.done == stop_at and not progress.message:
-            raise KeyboardInterrupt
-
-    job = prepare(song, options.pop("out", song.with_name("film.mp4")), settings, selection=mini.selection, **options)
-    return Made([*render_job(job, load=lambda *_, **__: mini, on_progress=follow)], reported)
 
 
 @pytest.fixture
@@ -115,10 +82,6 @@ def begun(original: Path, settings: Settings, mini: Models) -> Path:
 def work(begun: Path, song: Path) -> Path:
     """A copy of it, next to the song."""
     return Path(shutil.copytree(begun, song.with_name("film.w2c")))
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 # The same film
@@ -418,3 +381,12 @@ def test_of_a_read_only_folder_the_error_tells(make: Make, work: Path, monkeypat
     with pytest.raises(OutputError, match=r"cannot write into the folder .*film\.w2c: Permission denied"):
         make()
     assert len(names(work)) == 7
+
+
+def test_another_number_of_threads_is_refused(work: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bits of a film depend on it."""
+    count = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count + 1)
+    with pytest.raises(OutputError, match=f"differs: threads was {count}, now {count + 1}"):
+        make()
+    assert work.is_dir()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +19,8 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.films import DIVIDED, Made, make_films, names, write_song
 from tests.interruption import has_frames, interrupted
-from tests.test_film import DIVIDED, write_song
-from tests.test_resume import Made, make_films, names
 from wav2clip_gen import workers
 from wav2clip_gen.config import Settings, View
 from wav2clip_gen.errors import OutOfMemoryError, OutputError, SettingsError, W2CError
@@ -32,10 +31,11 @@ from wav2clip_gen.painting import Division, Part
 from wav2clip_gen.pipeline import render_job
 from wav2clip_gen.synthesis.modulation import ParameterCurves
 from wav2clip_gen.units import parse_workers
-from wav2clip_gen.video import division
 from wav2clip_gen.video.verify import probe
 
 QUICK = ["--segments", "1", "--steps", "60", "--size", "32x32", "--cuts", "2", "--first-steps", "2", "--seed", "7"]
+
+pytestmark = pytest.mark.usefixtures("short_chunks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,14 +55,6 @@ class Failing(ParameterCurves):
                 raise self.error
             os._exit(9)
         return super().view(frame)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _short_chunks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(division, "SECONDS", 0.5)
-        patch.setattr(division, "FEWEST", 3)
-        yield
 
 
 @pytest.fixture(scope="module")

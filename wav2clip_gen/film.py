@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from wav2clip_gen.drawing import clock
-from wav2clip_gen.painting import Division, Events, Painted, Stop, measured, paint_here
+from wav2clip_gen.painting import Division, Events, Painted, Stop, measured, paint_here, threads_for
 from wav2clip_gen.progress import StageClock
 from wav2clip_gen.record import FrameValues
 from wav2clip_gen.video.chunks import WorkFolder
@@ -65,17 +65,17 @@ def _events(
         painting = paint_in_workers(division, work, models.selection, devices, stop=stop, report=report)
     else:
         painting = paint_here(division, work, models, stop=stop)
-    with closing(painting), threads_for(len(division.segments)):
+    with closing(painting), threads(threads_for(len(division.segments))):
         yield painting
 
 
 @contextmanager
-def threads_for(segments: int) -> Iterator[None]:
-    """Compute with one thread where a film has several segments, with however many workers: the bits depend on that."""
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(before if segments == 1 else 1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -311,6 +311,13 @@ def paint_here(division: Division, work: WorkFolder, models: Models, *, stop: St
             yield from paint_seam(part, seam, work, models, stop=stop)
 
 
+def threads_for(segments: int) -> int:
+    """Threads that paint a film on a CPU: one where it has several segments, with however many workers."""
+    import torch
+
+    return torch.get_num_threads() if segments == 1 else 1
+
+
 def grid_of(settings: Settings) -> Grid | None:
     """The grid of a film with several pictures."""
     picture = settings.picture

@@ -20,11 +20,11 @@ from wav2clip_gen.contact_sheet import Panel, draw
 from wav2clip_gen.cost import disk_bytes, run_bytes
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.files import written
-from wav2clip_gen.film import threads_for
+from wav2clip_gen.film import threads
 from wav2clip_gen.job import Job, check_outputs, films, pictures, truncate
 from wav2clip_gen.memory import encoder_bytes, peak_bytes, shortage_explained
 from wav2clip_gen.models.registry import supports_audio
-from wav2clip_gen.painting import grid_of
+from wav2clip_gen.painting import grid_of, threads_for
 from wav2clip_gen.pipeline import (
     AudioAnalysis,
     analyze_audio,
@@ -191,7 +191,8 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
     stages.begin("optimize")
     segments = divide_job(job, audio.features[MIX])
     workers = 1 if job.storyboard else len(choose_devices(job, models.device, len(segments)))
-    with threads_for(1 if job.storyboard else len(segments)), shortage_explained(job.settings, job.selection):
+    count = threads_for(1 if job.storyboard else len(segments))
+    with threads(count), shortage_explained(job.settings, job.selection):
         painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
         per_step, per_frame, picture = _time_frames(_optimizer(job, models), targets, parameters, painted.tolist())
     first = per_step * job.settings.painting.first_steps

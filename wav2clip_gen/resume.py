@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wav2clip_gen import __version__, record
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.job import Job, frames_name, may_replace_frames
-from wav2clip_gen.painting import Division
+from wav2clip_gen.painting import Division, threads_for
 from wav2clip_gen.progress import StageClock
 from wav2clip_gen.video.chunks import WorkFolder, read_plan
 from wav2clip_gen.video.frames import clear_frames
@@ -23,7 +23,7 @@ WITHOUT_EFFECT = {  # on the picture; the networks are told by the hashes of the
     "sound": {"codec"},
     "run": {"device", "models", "perceptor", "vqgan", "max_memory"},
 }
-SEGMENTS = "segments"  # in the plan: the first frame of each
+SEGMENTS, THREADS = "segments", "threads"  # in the plan, once the song is analysed: first frames; they decide rounding
 SHOWN = 6  # differences that are named
 HASH_LENGTH = 64  # letters of a SHA-256
 
@@ -39,7 +39,9 @@ def refuse_other(job: Job, work: WorkFolder, plan: Mapping[str, Any]) -> None:
     if job.fresh or not work.has_chunks:
         return
     old = read_plan(job.out)
-    differences = _differences(old if SEGMENTS in plan else _without_segments(old), plan)
+    if old is not None:
+        old = {name: value for name, value in old.items() if name in plan or name not in (SEGMENTS, THREADS)}
+    differences = _differences(old, plan)
     if differences:
         more = f"; and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
         raise OutputError(
@@ -55,7 +57,9 @@ def begin_or_resume(division: Division, work: WorkFolder, plan: Mapping[str, Any
         OutputError: As `refuse_other`; or the disk does not take the folder.
     """
     job = division.job
-    plan = {**plan, SEGMENTS: [segment.start for segment in division.segments]}
+    segments = [segment.start for segment in division.segments]
+    threads = threads_for(len(segments)) if plan["device"] == "cpu" else None
+    plan = {**plan, SEGMENTS: segments, THREADS: threads}
     refuse_other(job, work, plan)
     if not job.fresh and work.has_chunks:
         for note in work.resume(division.all_chunks):
@@ -64,10 +68,6 @@ def begin_or_resume(division: Division, work: WorkFolder, plan: Mapping[str, Any
     if job.frames_dir:
         clear_frames(job.frames_dir, job.timeline.frames, overwrite=may_replace_frames(job))
     work.restart(plan)
-
-
-def _without_segments(plan: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if plan is None else {name: value for name, value in plan.items() if name != SEGMENTS}
 
 
 def plan_film(job: Job, models: Models, hashes: Mapping[Path, str | None]) -> dict[str, Any]:
