@@ -13,10 +13,12 @@ import typer
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import TYPER
 from wav2clip_gen.cli.batch import Batch
-from wav2clip_gen.config import Settings
+from wav2clip_gen.config import MIX, Settings
+from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import SettingsError
 
 if TYPE_CHECKING:
+    from wav2clip_gen.analysis import Analysis, Section
     from wav2clip_gen.models.registry import Models
 
 app = typer.Typer(**TYPER, rich_markup_mode="rich")
@@ -154,6 +156,50 @@ def _analyze(
     writers = {".json": analysis.write_json, ".csv": analysis.write_csv, ".png": write_plot}
     for path in outputs:
         writers[path.suffix](found, path, overwrite=overwrite)
-    console.show_analysis(found)
+    _show(found)
     for path in outputs:
         console.print_path(path)
+
+
+def _show(analysis: Analysis) -> None:
+    """What was found in a track."""
+    from wav2clip_gen.cli import console
+
+    features, path, count = analysis.mix.features, analysis.track.path, len(analysis.mix.sections)
+    tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
+    parts = "1 section" if count == 1 else f"{count} sections"
+    labels = f"; labels by models {analysis.family}, the nearest of {analysis.vocabulary}" if analysis.family else ""
+    head = f"{path.name}: {clock(analysis.track.duration)}, {tempo}, {len(features.onsets)} onsets, {parts}{labels}"
+    console.stderr.print(head, markup=False)
+    if analysis.stems:
+        origins = (f"{name} ({stem.origin})" for name, stem in analysis.stems.items())
+        console.stderr.print(f"stems: {', '.join(origins)}", markup=False)
+    header = ("time", *(["stem"] if analysis.stems else []), "level", "labels (cosine, margin)", "")
+    console.show_rows(header, _section_rows(analysis))
+
+
+def _section_rows(analysis: Analysis) -> list[tuple[str, ...]]:
+    """A row for each section, and below it one for each stem; where there are stems, their names come second."""
+    rows: list[tuple[str, ...]] = []
+    for number, section in enumerate(analysis.mix.sections):
+        if not analysis.stems:
+            rows.append(_section_row(section))
+            continue
+        sounds = {MIX: section, **{name: stem.sections[number] for name, stem in analysis.stems.items()}}
+        for name, sound in sounds.items():
+            span, *cells = _section_row(sound)
+            rows.append((span, name, *cells))
+    return rows
+
+
+def _section_row(section: Section) -> tuple[str, str, str, str]:
+    """Time, level, labels, and whether they are uncertain."""
+    level = "silent" if section.level is None else f"{section.level:.1f} dB"
+    labels = section.labels or ()
+    shown = ", ".join(f"{label.text} ({label.cosine:.2f}, {label.margin:+.1f} sd)" for label in labels)
+    return (
+        f"{clock(section.start)}-{clock(section.stop)}",
+        level,
+        shown,
+        "uncertain" if labels and section.uncertain else "",
+    )

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +22,6 @@ from rich.table import Table as RichTable
 
 from wav2clip_gen.cli.app import INTERRUPTED
 from wav2clip_gen.cli.streams import mute
-from wav2clip_gen.config import MIX
 from wav2clip_gen.devices import is_out_of_memory
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import W2CError
@@ -33,7 +32,6 @@ from wav2clip_gen.units import describe_bytes
 
 INTERVAL = 5.0  # seconds between two lines of plain progress
 if TYPE_CHECKING:
-    from wav2clip_gen.analysis import Analysis, Section
     from wav2clip_gen.cli.batch import Batch
     from wav2clip_gen.video.writer import Picture
 
@@ -95,6 +93,18 @@ def show_table(table: Table) -> None:
     for row in table.rows:
         drawn.add_row(*(escape(cell) for cell in row))
     stdout.print(drawn)
+
+
+def show_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Rows of cells: a table in a terminal, else lines."""
+    if not stderr.is_terminal:
+        for row in rows:
+            stderr.print("  ".join(cell for cell in row if cell), markup=False)
+        return
+    table = RichTable(*header)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    stderr.print(table)
 
 
 @dataclass
@@ -357,52 +367,3 @@ def listener(kind: str | None = None) -> Listener:
     """A listener by its name ("bar", "plain", "json", "none"); by default the one that suits stderr."""
     kind = kind or ("bar" if stderr.is_terminal else "plain")
     return {"bar": BarListener, "plain": PlainListener, "json": JsonListener, "none": Listener}[kind]()
-
-
-def show_analysis(analysis: Analysis) -> None:
-    """What was found in a track: a table in a terminal, else lines."""
-    features, path, count = analysis.mix.features, analysis.track.path, len(analysis.mix.sections)
-    tempo = "no steady beat" if features.tempo is None else f"{features.tempo:.1f} beats per minute"
-    parts = "1 section" if count == 1 else f"{count} sections"
-    labels = f"; labels by models {analysis.family}, the nearest of {analysis.vocabulary}" if analysis.family else ""
-    head = f"{path.name}: {clock(analysis.track.duration)}, {tempo}, {len(features.onsets)} onsets, {parts}{labels}"
-    stderr.print(head, markup=False)
-    if analysis.stems:
-        origins = (f"{name} ({stem.origin})" for name, stem in analysis.stems.items())
-        stderr.print(f"stems: {', '.join(origins)}", markup=False)
-    rows = _section_rows(analysis)
-    if not stderr.is_terminal:
-        for row in rows:
-            stderr.print("  ".join(cell for cell in row if cell), markup=False)
-        return
-    table = RichTable("time", *(["stem"] if analysis.stems else []), "level", "labels (cosine, margin)", "")
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    stderr.print(table)
-
-
-def _section_rows(analysis: Analysis) -> list[tuple[str, ...]]:
-    """A row for each section, and below it one for each stem; where there are stems, their names come second."""
-    rows: list[tuple[str, ...]] = []
-    for number, section in enumerate(analysis.mix.sections):
-        if not analysis.stems:
-            rows.append(_section_row(section))
-            continue
-        sounds = {MIX: section, **{name: stem.sections[number] for name, stem in analysis.stems.items()}}
-        for name, sound in sounds.items():
-            span, *cells = _section_row(sound)
-            rows.append((span, name, *cells))
-    return rows
-
-
-def _section_row(section: Section) -> tuple[str, str, str, str]:
-    """Time, level, labels, and whether they are uncertain."""
-    level = "silent" if section.level is None else f"{section.level:.1f} dB"
-    labels = section.labels or ()
-    shown = ", ".join(f"{label.text} ({label.cosine:.2f}, {label.margin:+.1f} sd)" for label in labels)
-    return (
-        f"{clock(section.start)}-{clock(section.stop)}",
-        level,
-        shown,
-        "uncertain" if labels and section.uncertain else "",
-    )
