@@ -8,13 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from tests.cli.refusals import assert_refused
-from tests.conftest import SAMPLES, Write
+from tests.conftest import SAMPLES
 from tests.interruption import interrupted
 from wav2clip_gen import job
 from wav2clip_gen.audio.track import Track
@@ -31,16 +29,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [*QUICK, *map(str, arguments)])
 
 
-@pytest.fixture
-def folder(write_sound: Write, tone: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with two songs."""
-    song = write_sound(tone, "a.wav")
-    shutil.copy(song, song.with_name("b.wav"))
-    monkeypatch.chdir(song.parent)
-    return song.parent
-
-
-def test_a_typo_is_told_before_the_first_film_and_in_the_last_line(folder: Path) -> None:
+def test_a_typo_is_told_before_the_first_film_and_in_the_last_line(songs: Path) -> None:
     done = run("a.wav", "typo.wav", "b.wav", "--progress", "plain")
     assert (done.exit_code, done.stdout) == (1, "a.mp4\nb.mp4\n"), done.stderr
     lines = done.stderr.splitlines()
@@ -52,9 +41,9 @@ def test_a_typo_is_told_before_the_first_film_and_in_the_last_line(folder: Path)
     assert lines[-1] == "2 of 3 films made; failed: typo.wav"
 
 
-def test_films_that_exist_are_skipped_with_their_records(folder: Path) -> None:
+def test_films_that_exist_are_skipped_with_their_records(songs: Path) -> None:
     for name in ("a.mp4", "a.json"):
-        (folder / name).write_text("old")
+        (songs / name).write_text("old")
     done = run("a.wav", "b.wav", "--skip-existing", "--progress", "json")
     assert (done.exit_code, done.stdout) == (0, "b.mp4\n"), done.stderr
     events = [json.loads(line) for line in done.stderr.splitlines()]
@@ -63,14 +52,14 @@ def test_films_that_exist_are_skipped_with_their_records(folder: Path) -> None:
         "event": "batch", "text": "1 of 1 films made; 1 skipped", "made": ["b.wav"], "skipped": ["a.wav"], "failed": [],
         "interrupted": None,
     }  # fmt: skip
-    assert ((folder / "a.mp4").read_text(), (folder / "a.json").read_text()) == ("old", "old")
+    assert ((songs / "a.mp4").read_text(), (songs / "a.json").read_text()) == ("old", "old")
     again = run("a.wav", "b.wav", "--skip-existing", "--progress", "plain")
     assert (again.exit_code, again.stdout, again.stderr) == (0, "", "2 skipped\n")
 
 
-def test_a_storyboard_that_exists_is_skipped_and_a_film_of_that_name_is_not(folder: Path) -> None:
-    (folder / "a.storyboard.png").touch()
-    (folder / "b.mp4").touch()
+def test_a_storyboard_that_exists_is_skipped_and_a_film_of_that_name_is_not(songs: Path) -> None:
+    (songs / "a.storyboard.png").touch()
+    (songs / "b.mp4").touch()
     done = run("a.wav", "b.wav", "--skip-existing", "--storyboard", "--progress", "plain")
     assert (done.exit_code, done.stdout) == (0, "b.storyboard.png\n"), done.stderr
     assert done.stderr.splitlines()[-1] == "1 of 1 storyboards made; 1 skipped"
@@ -88,18 +77,18 @@ def test_of_separate_films_only_the_missing_ones_are_made(tmp_path: Path, monkey
     assert run(*song, "--skip-existing").stderr == "1 skipped\n"
 
 
-def test_separate_films_of_two_songs_may_not_have_one_name(folder: Path) -> None:
-    shutil.copy(folder / "a.wav", folder / "a.drums.wav")
+def test_separate_films_of_two_songs_may_not_have_one_name(songs: Path) -> None:
+    shutil.copy(songs / "a.wav", songs / "a.drums.wav")
     separate = ["--stems", "drums", "--layout", "separate", "--separator", "dsp", "--dry-run"]
     done = run("a.wav", "a.drums.wav", *separate, "-o", "{stem}.mp4", "--progress", "plain")
     assert done.exit_code == 0, "a.drums.mp4 and a.drums.drums.mp4"
     assert done.stderr.splitlines()[-1] == "2 of 2 tracks checked"
-    stems = {"a": (folder / "a.x.mp4",), "b": (folder / "a.x.mp4",)}
+    stems = {"a": (songs / "a.x.mp4",), "b": (songs / "a.x.mp4",)}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(job, "_film_paths", lambda out, settings: list(stems[out.stem]))
         clash = run("a.wav", "b.wav", *separate, "--progress", "plain")
     assert clash.exit_code == 2
-    assert f"error: two films would be {folder / 'a.x.mp4'}" in clash.stderr
+    assert f"error: two films would be {songs / 'a.x.mp4'}" in clash.stderr
 
 
 @pytest.mark.parametrize(
@@ -109,24 +98,24 @@ def test_separate_films_of_two_songs_may_not_have_one_name(folder: Path) -> None
         (["--skip-existing", "-o", "{stem}_{seed}.mp4"], "named after a new seed"),
     ],
 )
-def test_skipping_that_cannot_be_meant_is_refused(folder: Path, options: list[str], what: str) -> None:
+def test_skipping_that_cannot_be_meant_is_refused(songs: Path, options: list[str], what: str) -> None:
     assert_refused(run("a.wav", "b.wav", *options), what, code=2)
 
 
-def test_a_named_seed_can_be_skipped(folder: Path) -> None:
-    (folder / "a_7.mp4").touch()
+def test_a_named_seed_can_be_skipped(songs: Path) -> None:
+    (songs / "a_7.mp4").touch()
     done = run("a.wav", "-o", "{stem}_{seed}.mp4", "--seed", 7, "--skip-existing")
     assert (done.exit_code, done.stderr) == (0, "1 skipped\n")
 
 
-def test_what_is_wrong_with_all_songs_is_told_once(folder: Path) -> None:
+def test_what_is_wrong_with_all_songs_is_told_once(songs: Path) -> None:
     done = run("a.wav", "b.wav", "--style-image", "none.png", "--progress", "plain")
     assert done.exit_code == 2
     assert done.stderr.count("none.png: cannot be read") == 1
     assert done.stderr.splitlines()[-1] == "0 of 2 films made; failed: a.wav, b.wav"
 
 
-def test_a_song_that_fails_while_it_is_painted_stops_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_song_that_fails_while_it_is_painted_stops_no_other(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check = job.prepare
 
     def prepare_and_cut(source: Path, *arguments: Any, **options: Any) -> job.Job:
@@ -141,7 +130,7 @@ def test_a_song_that_fails_while_it_is_painted_stops_no_other(folder: Path, monk
     assert done.stderr.splitlines()[-1] == "1 of 2 films made; failed: a.wav"
 
 
-def test_no_song_is_decoded_again_for_being_checked_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_song_is_decoded_again_for_being_checked_first(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
     decode = Track.decode
 
@@ -158,18 +147,18 @@ def test_no_song_is_decoded_again_for_being_checked_first(folder: Path, monkeypa
     assert (decoded.count("a.wav"), decoded.count("b.wav")) == (alone, alone)
 
 
-def test_an_interrupted_batch_tells_where(folder: Path) -> None:
+def test_an_interrupted_batch_tells_where(songs: Path) -> None:
     slow = ("--size", "64x64", "--fps", "60", "--first-steps", "1", "--steps", "20")
-    out = ("-o", folder / "{stem}.mp4")
+    out = ("-o", songs / "{stem}.mp4")
     code, stdout, stderr = interrupted(
-        folder / "a.wav", folder / "b.wav", *out, *slow,
+        songs / "a.wav", songs / "b.wav", *out, *slow,
         when=lambda line: line.get("stage") == "optimize" and line["done"] > 0,
     )  # fmt: skip
-    assert (code != 0, stdout) == (True, f"{folder / 'a.partial.mp4'}\n")
+    assert (code != 0, stdout) == (True, f"{songs / 'a.partial.mp4'}\n")
     last = json.loads(stderr.splitlines()[-1])
-    assert (last["event"], last["interrupted"]) == ("batch", str(folder / "a.wav"))
-    assert last["text"] == f"0 of 2 films made; interrupted at {folder / 'a.wav'}"
-    assert not (folder / "b.mp4").exists()
+    assert (last["event"], last["interrupted"]) == ("batch", str(songs / "a.wav"))
+    assert last["text"] == f"0 of 2 films made; interrupted at {songs / 'a.wav'}"
+    assert not (songs / "b.mp4").exists()
 
 
 @pytest.mark.parametrize(
@@ -189,36 +178,36 @@ def test_the_last_line(skipped: str, failed: str, made: str, line: str) -> None:
     assert batch.summary() == line
 
 
-def test_analyze_has_a_last_line_too(folder: Path) -> None:
+def test_analyze_has_a_last_line_too(songs: Path) -> None:
     done = CliRunner().invoke(analyze.app, ["a.wav", "typo.wav", "--no-labels", "--json"])
     assert (done.exit_code, done.stdout) == (1, "a.analysis.json\n"), done.stderr
     assert done.stderr.splitlines()[-1] == "1 of 2 tracks analyzed; failed: typo.wav"
 
 
 @pytest.mark.parametrize("name", ["-8dB.wav", "-o8.wav", "-progress.wav", "--out"])
-def test_a_file_that_looks_like_an_option_is_named_with_its_folder(folder: Path, name: str) -> None:
-    shutil.copy(folder / "a.wav", folder / name)
+def test_a_file_that_looks_like_an_option_is_named_with_its_folder(songs: Path, name: str) -> None:
+    shutil.copy(songs / "a.wav", songs / name)
     refused = run("a.wav", name)
     assert_refused(refused, f"{name} begins with a dash", code=2)
     assert refused.stderr.splitlines()[-1] == f"hint: write ./{name}"
     assert "begins with a dash" in CliRunner().invoke(analyze.app, [name]).stderr
 
 
-def test_a_value_that_begins_with_a_dash_is_no_song(folder: Path) -> None:
-    (folder / "-8.mp4").touch()
-    shutil.copy(folder / "a.wav", folder / "-8dB.wav")
+def test_a_value_that_begins_with_a_dash_is_no_song(songs: Path) -> None:
+    (songs / "-8.mp4").touch()
+    shutil.copy(songs / "a.wav", songs / "-8dB.wav")
     done = run("-o", "-8.mp4", "--overwrite", "--dry-run", "--", "-8dB.wav")
     assert (done.exit_code, "-8.mp4: 6 frames" in done.stderr) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("name", ["{Album} 1", "%d", "50%", "{stem}", "}{", "two\nlines", "x" * 240])
-def test_names_of_songs_are_no_templates(folder: Path, name: str) -> None:
-    (folder / "a.wav").rename(folder / f"{name}.wav")
+def test_names_of_songs_are_no_templates(songs: Path, name: str) -> None:
+    (songs / "a.wav").rename(songs / f"{name}.wav")
     done = run(f"{name}.wav", "--duration", 0.5, "--frames-dir", "frames/{stem}")
     assert (done.exit_code, done.stdout) == (0, f"{name}.mp4\n"), done.stderr
-    assert probe(folder / f"{name}.mp4").frames == 2
-    assert json.loads((folder / f"{name}.json").read_text())["track"]["path"] == f"{name}.wav"
-    assert len(list((folder / "frames" / name).iterdir())) == 2
+    assert probe(songs / f"{name}.mp4").frames == 2
+    assert json.loads((songs / f"{name}.json").read_text())["track"]["path"] == f"{name}.wav"
+    assert len(list((songs / "frames" / name).iterdir())) == 2
 
 
 @pytest.mark.parametrize(
@@ -230,7 +219,7 @@ def test_names_of_songs_are_no_templates(folder: Path, name: str) -> None:
         ("{{a}}{b}{seed:04}.mp4", "{{a}}{{b}}{seed:04}.mp4"),
     ],
 )
-def test_braces_of_a_template_that_are_no_field_get_a_hint(folder: Path, template: str, doubled: str) -> None:
+def test_braces_of_a_template_that_are_no_field_get_a_hint(songs: Path, template: str, doubled: str) -> None:
     refused = run("a.wav", "-o", template)
     assert_refused(refused, f"{template}: only {{stem}} and {{seed}} are replaced", code=2)
     assert refused.stderr.splitlines()[-1] == f"hint: double the braces that belong to a name: {doubled}"

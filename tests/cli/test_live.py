@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,13 +17,11 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from tests.cli.refusals import assert_refused
-from tests.conftest import ROOT, Write
+from tests.conftest import ROOT
 from tests.interruption import has_frames
 from wav2clip_gen import live_server
 from wav2clip_gen.cli import live
@@ -49,15 +46,6 @@ def ask(url: str, address: str = "", *, method: str = "GET") -> tuple[int, bytes
     body = answer.read()
     connection.close()
     return answer.status, body
-
-
-@pytest.fixture
-def songs(write_sound: Write, tone: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with two songs."""
-    song = write_sound(tone, "a.wav")
-    shutil.copy(song, song.with_name("b.wav"))
-    monkeypatch.chdir(song.parent)
-    return song.parent
 
 
 @pytest.fixture

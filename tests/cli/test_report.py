@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from tests import reports
 from tests.cli.refusals import assert_refused
-from tests.conftest import Write
 from wav2clip_gen.cli import render, report
 from wav2clip_gen.models import registry
 from wav2clip_gen.models.registry import Models, ModelSelection, load_models
@@ -41,15 +37,6 @@ def copy(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the film in the current folder, with its record and song."""
     monkeypatch.chdir(tmp_path)
     return reports.moved(film, tmp_path)
-
-
-@pytest.fixture
-def songs(write_sound: Write, tone: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with two songs."""
-    song = write_sound(tone, "a.wav")
-    shutil.copy(song, song.with_name("b.wav"))
-    monkeypatch.chdir(song.parent)
-    return song.parent
 
 
 def test_a_page_is_written_next_to_the_film(copy: Path) -> None:
