@@ -22,6 +22,7 @@ LAYERS = (  # each may import from its own layer and those before it
         "files",
         "units",
         "fields",
+        "groups",
         "guidance",
         "config",
         "images",

@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.fields import (
+from wav2clip_gen.fields import DeprecatedNameWarning, SettingsGroup, describe_range, merge, suggestion
+from wav2clip_gen.groups import (
     SEPARATORS,
-    DeprecatedNameWarning,
     MotionSettings,
     PaintingSettings,
     PictureSettings,
     RunSettings,
-    SettingsGroup,
     SoundSettings,
     View,
-    describe_range,
-    merge,
-    suggestion,
 )
 from wav2clip_gen.guidance import (
     CURVES,

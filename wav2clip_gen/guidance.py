@@ -9,15 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.fields import (
-    MotionSettings,
-    PaintingSettings,
-    SettingsGroup,
-    View,
-    merge,
-    setting,
-    suggestion,
-)
+from wav2clip_gen.fields import SettingsGroup, merge, setting, suggestion
+from wav2clip_gen.groups import MotionSettings, PaintingSettings, View
 from wav2clip_gen.units import TIME, parse_time
 
 if TYPE_CHECKING:
