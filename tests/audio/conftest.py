@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.audio.decode import FEATURE_RATE, decode
 from wav2clip_gen.audio.features import Features, measure
+from wav2clip_gen.audio.stems import STEMS
 from wav2clip_gen.audio.timeline import Timeline
-from wav2clip_gen.audio.track import open_track
+from wav2clip_gen.audio.track import Track, open_track
 
 Save = Callable[..., Path]
+Album = Callable[..., Path]
+RATE = 8_000  # Hz, of stems
 
 
 def noise(seconds: float, rate: int = 44_100, channels: int = 2, seed: int = 0) -> NDArray[np.float32]:
@@ -49,3 +52,38 @@ def features_of(path: Path, fps: float = 12) -> Features:
     track = open_track(path)
     timeline = Timeline.of(track, fps=fps)
     return measure(decode(track, timeline, (FEATURE_RATE,)), timeline)
+
+
+def stem(name: str, seconds: float = 3.0, rate: int = RATE) -> np.ndarray:
+    """A mono stem, (n, 1), that sounds unlike the others."""
+    return 0.2 * noise(seconds, rate, channels=1, seed=(*STEMS, "guitar").index(name))
+
+
+@pytest.fixture
+def song(save: Save) -> Track:
+    """The sum of four stems, 3 s in mono."""
+    return open_track(save("song.wav", np.sum([stem(name) for name in STEMS], axis=0), RATE))
+
+
+@pytest.fixture
+def album(save: Save, tmp_path: Path) -> Album:
+    """Write a folder as separators write it: a file for each stem, and a mix if it is given a name."""
+
+    def write(*names: str, mix: str = "", suffix: str = ".wav") -> Path:
+        folder = tmp_path / "album"
+        folder.mkdir()
+        for name in names:
+            save(f"album/{name}{suffix}", stem(name.casefold()), RATE)
+        if mix:
+            save(f"album/{mix}", np.sum([stem(name) for name in STEMS], axis=0), RATE)
+        return folder
+
+    return write
+
+
+def sound(track: Track) -> np.ndarray:
+    return track.read()[0]
+
+
+def same(track: Track, name: str) -> bool:
+    return bool(np.corrcoef(sound(track), stem(name)[: track.samples, 0])[0, 1] > 0.99)

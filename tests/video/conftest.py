@@ -10,12 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.audio.conftest import save
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.video.writer import FilmWriter
 
 __all__ = ["save"]  # films need songs
 
 Film = Callable[..., Path]
 TWELVE = Fraction(12)
+RATES = [1, 12, 12.345, 23.976, 60]  # frames per second
 
 
 def picture(number: int, width: int = 32, height: int = 16) -> NDArray[np.uint8]:
@@ -51,3 +53,7 @@ def film(tmp_path: Path, written: Film) -> Film:
         return Path(shutil.copy(written(frames, fps), tmp_path / "picture.mp4"))
 
     return copy
+
+
+def line(frames: int, fps: Fraction = TWELVE) -> Timeline:
+    return Timeline(samples=round(frames * 24_000 / fps), sample_rate=24_000, fps=fps)
