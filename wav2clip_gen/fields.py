@@ -71,7 +71,7 @@ class SettingsGroup:
 def _check(item: Field[Any], kind: Any, value: Any) -> None:
     """Raise a SettingsError unless `value` is a `kind` (an int is a float too) within the setting's range."""
     whole_number = type(value) is int and isinstance(0.0, kind)
-    if isinstance(value, bool) or not (isinstance(value, kind) or whole_number):
+    if (isinstance(value, bool) and kind is not bool) or not (isinstance(value, kind) or whole_number):
         raise wrong_type(item, kind, value)
     if value is None:
         return

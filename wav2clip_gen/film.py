@@ -109,6 +109,8 @@ class _Progress:
         if painted.frame is None or painted.values is None:
             return
         chunk, values = painted.chunk, painted.values
+        for note in painted.notes:
+            self.report(note)
         if values.cut_batch < self._batches.get(chunk.segment, 0):
             self.report(f"note: {SHORTAGE.format(frame=painted.frame, size=values.cut_batch)}")
         if not chunk.seam:

@@ -215,6 +215,7 @@ class RunSettings(SettingsGroup):
     )
     device: str = setting("auto", "device that runs the models: auto, cpu, cuda, cuda:1, mps", everyday=True)
     precision: str = setting("auto", "floating-point precision of the models", choices=("auto", "fp32", "bf16"))
+    graph: bool = setting(True, "replay steps from a CUDA graph, on a GPU that has them", default_text="--graph")
     max_memory: str | None = setting(
         None,
         "most memory that may be used, of the GPU or of this machine: where more would be needed, --cut-batch and then "

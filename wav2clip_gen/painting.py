@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     from wav2clip_gen.models.registry import Models
     from wav2clip_gen.synthesis.modulation import ParameterCurves
+    from wav2clip_gen.synthesis.optimizer import HostCopy
     from wav2clip_gen.synthesis.segments import Shown
 
+AHEAD = 8  # frames that a GPU is given before the first of them is waited for
 Stop = Callable[[], bool]
 Events = Generator["Painted", None, None]
 
@@ -111,6 +113,7 @@ class Painted:
     frame: int | None = None
     values: FrameValues | None = None
     picture: Picture | None = None
+    notes: tuple[str, ...] = ()  # for the user
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +122,16 @@ class Frame:
 
     number: int
     shown: tuple[Shown, ...]  # of each picture
-    values: FrameValues
+    measured: dict[str, HostCopy | None]  # (2,) loss and similarity of each picture, by caption
+    cut_batch: int
+
+    @cached_property
+    def values(self) -> FrameValues:
+        """What is recorded of it; waits for the device."""
+        each = [one.numpy().tolist() if one else (None, None) for one in self.measured.values()]
+        loss, similarity = (_mean(column) for column in zip(*each, strict=True))
+        by_caption = dict(zip(self.measured, map(tuple, each), strict=True)) if len(each) > 1 else {}
+        return FrameValues(loss, similarity, by_caption, self.cut_batch)
 
 
 class Painter:
@@ -137,12 +149,24 @@ class Painter:
         self._last = part.painted[0] - 1  # the frame that was optimised last
         self._ready = deque[Frame]()  # those that can be decoded, and were not
         self._carried: dict[str, Tensor] = {}  # the state before they were made
+        self._notes = list[str]()
         seed = part.job.seed + part.segment.number
         with shortage_explained(part.job.settings, models.selection):
             self._optimizers = {
-                caption: FrameOptimizer(models, part.job.settings, generator=generator_for(seed, models.device))
+                caption: FrameOptimizer(
+                    models, part.job.settings, generator=generator_for(seed, models.device), on_note=self._note
+                )
                 for caption in part.targets
             }
+
+    def _note(self, note: str) -> None:
+        if note not in self._notes:  # each picture of a grid has the same
+            self._notes.append(note)
+
+    def take_notes(self) -> tuple[str, ...]:
+        """What the user should know, once."""
+        notes, self._notes = tuple(self._notes), []
+        return notes
 
     def run_up(self, frames: range) -> Iterator[None]:
         """Optimise until the first of some frames can be decoded, those before it unseen; yields after each."""
@@ -175,18 +199,30 @@ class Painter:
             ]
         self._last, batch = index, min(one.cut_batch for one in self._optimizers.values())
         for number, made in enumerate(zip(*each, strict=True), after + 1):
-            values = [(loss, similarity) for _, loss, similarity in made]
-            loss, similarity = (_mean(column) for column in zip(*values, strict=True))
-            by_caption = dict(zip(self._optimizers, values, strict=True)) if self._grid else {}
-            shown = tuple(shown for shown, *_ in made)
-            self._ready.append(Frame(number, shown, FrameValues(loss, similarity, by_caption, batch)))
+            shown, measured = zip(*made, strict=True)
+            self._ready.append(Frame(number, shown, dict(zip(self._optimizers, measured, strict=True)), batch))
 
-    def picture(self, number: int, shown: Sequence[Shown]) -> Picture:
-        """A frame, decoded."""
+    def decode(self, number: int, shown: Sequence[Shown]) -> Callable[[], Picture]:
+        """Begin to decode a frame; what is returned waits for it."""
         view = self._part.parameters.view(number)
         with shortage_explained(self._job.settings, self._selection):
-            decoded = [one.picture(each, view) for one, each in zip(self._optimizers.values(), shown, strict=True)]
-        return self._grid.join(decoded) if self._grid else decoded[0]
+            copies = [one.picture(each, view) for one, each in zip(self._optimizers.values(), shown, strict=True)]
+
+        def wait() -> Picture:
+            pictures = [one.numpy() for one in copies]
+            return self._grid.join(pictures) if self._grid else pictures[0]
+
+        return wait
+
+    def decode_ahead(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, Picture]]:
+        """Decode frames in order; a GPU goes on with later ones while a picture is used."""
+        waiting = deque[tuple[Frame, Callable[[], Picture]]]()
+        for frame in frames:
+            waiting.append((frame, self.decode(frame.number, frame.shown)))
+            if len(waiting) > (AHEAD if self._device.type == "cuda" else 0):
+                done, wait = waiting.popleft()
+                yield done, wait()
+        yield from ((done, wait()) for done, wait in waiting)
 
     def state(self, stop: int) -> dict[str, Tensor]:
         """All that the frames from `stop` on depend on, which is next; see `FrameOptimizer.state`."""
@@ -258,11 +294,10 @@ def _paint_chunk(part: Part, work: WorkFolder, painter: Painter, chunk: Chunk, *
                 return
     else:
         with _film_writer(work.part(chunk), part.job, chunk.start) as writer:
-            for frame in frames:
-                picture = painter.picture(frame.number, frame.shown)
+            for frame, picture in painter.decode_ahead(frames):
                 writer.write(picture)
                 made.append(replace(frame, shown=()))
-                yield Painted(chunk, frame.number, frame.values, picture)
+                yield Painted(chunk, frame.number, frame.values, picture, painter.take_notes())
                 if stop():
                     break
     if len(made) == chunk.stop - chunk.start:
@@ -284,7 +319,7 @@ def paint_seam(part: Part, seam: Chunk, work: WorkFolder, models: Models, *, sto
         for place, number in enumerate(range(seam.start, seam.stop)):
             weight = crossfade_weight(number, boundary, reach)
             pairs = zip(before[place], after[place], strict=True)
-            picture = painter.picture(number, [interpolate(*pair, weight) for pair in pairs])
+            picture = painter.decode(number, [interpolate(*pair, weight) for pair in pairs])()
             writer.write(picture)
             shown.append(values[number >= boundary][place])
             yield Painted(seam, number, shown[-1], picture)

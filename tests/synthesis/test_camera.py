@@ -147,7 +147,7 @@ def test_detail_that_the_codes_cannot_represent_fades(mini: Models, tiny: Settin
 
 def test_the_moments_move_with_the_latent_and_optimisation_continues(mini: Models, tiny: Settings) -> None:
     optimizer = optimized(mini, tiny)
-    (state,) = optimizer.optimizer.state.values()
+    (state,) = optimizer.step.optimizer.state.values()
     moment = state["exp_avg"].clone()
     optimizer.move(similarity_transform(pan_x=0.125))  # one of eight cells
     torch.testing.assert_close(state["exp_avg"][..., 1:], moment[..., :-1], atol=1e-5, rtol=1e-3)

@@ -26,7 +26,8 @@ from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.camera import similarity_transform, warp
 from wav2clip_gen.synthesis.losses import concept_cross_entropy, layout_loss, total_variation
 from wav2clip_gen.synthesis.modulation import ParameterCurves, modulate
-from wav2clip_gen.synthesis.optimizer import Frame, FrameOptimizer, Step, clamp_with_gradient
+from wav2clip_gen.synthesis.optimizer import Frame, FrameOptimizer, Step
+from wav2clip_gen.synthesis.step import clamp_with_gradient
 
 Optimized = Callable[..., FrameOptimizer]
 
@@ -133,7 +134,7 @@ def test_a_frame_takes_its_steps_and_its_learning_rate_from_the_parameters(mini:
     parameters.curves["learning-rate"][2] = 1e-9
     optimizer, target = make_optimizer(mini, small), target_of(mini)
     (first,) = optimizer.frames(0, target, parameters)
-    (state,) = optimizer.optimizer.state.values()
+    (state,) = optimizer.step.optimizer.state.values()
     assert state["step"] == small.painting.first_steps
     assert first.picture.dtype == np.uint8
     assert (first.loss is None, first.similarity is None) == (False, False)

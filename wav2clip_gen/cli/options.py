@@ -115,13 +115,16 @@ def _setting_option(section: str, group: type[SettingsGroup], item: Field[Any]) 
     """The option of a setting, with its meaning, range and default; None means that it was not given."""
     about = item.metadata
     flags = about["flags"] or (f"--{item.name.replace('_', '-')}",)
+    name = flags[0].removeprefix("--").replace("-", "_")
+    if typing.get_type_hints(group)[item.name] is bool:
+        flags = (f"{flags[0]}/--no-{flags[0].removeprefix('--')}",)
     bounds = "; ".join(part for part in (describe_range(item), f"default: {describe_default(item)}") if part)
     kind = str if about["metavar"] == "TIME" else typing.get_type_hints(group)[item.name]
     details: dict[str, Any] = {"metavar": about["metavar"]}
     if about["choices"]:
         details["autocompletion"] = completion(about["choices"])
     return Option(
-        name=flags[0].removeprefix("--").replace("-", "_"),
+        name=name,
         annotation=kind | None,
         flags=flags,
         help=f"{about['meaning'][0].upper()}{about['meaning'][1:]} [dim]({bounds})[/]",

@@ -16,7 +16,6 @@ from wav2clip_gen.evaluation.held_out import AUDIOSET, ESC_50, HeldOut
 from wav2clip_gen.evaluation.suite import Row, Table, format_share, percent
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.synthesis.optimizer import autocast
 from wav2clip_gen.training.mini.clip import PerceptualFeatures, adversarial_step, concept_loss
 from wav2clip_gen.training.mini.concepts import LabeledImages, data_notes, image_concepts, load_concepts
 from wav2clip_gen.training.mini.vqgan import perplexity, psnr
@@ -97,23 +96,18 @@ def chance_median(right: list[int], candidates: int) -> int:
 @torch.no_grad()
 def measure_vqgan(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:
     """Encode, quantize and decode the validation photographs, and compare them with the originals."""
-    vqgan, pictures = family.vqgan, held_out.photographs
+    vqgan, pictures = family.in_precision("auto").vqgan, held_out.photographs
     has_stages = hasattr(getattr(family.clip.model.visual, "trunk", None), "forward_intermediates")
     features = PerceptualFeatures(family.files["clip"]).to(family.device) if has_stages else None
-    in_bf16 = autocast("auto", family.device)
     decibels: list[Tensor] = []
     distances: list[Tensor] = []
     steps = torch.zeros(2, vqgan.stride, dtype=torch.float64)  # of reconstructions and originals, by place in a cell
     counts = torch.zeros(vqgan.config.n_embed, device=family.device)
     done = 0
     for batch in pictures.batches(RECONSTRUCTIONS, device=family.device):
-        with in_bf16():
-            latent = vqgan.encode(batch).float()
-        indices = vqgan.quantize.nearest(latent)
+        indices = vqgan.quantize.nearest(vqgan.encode(batch))
         counts += torch.bincount(indices.flatten(), minlength=len(counts))
-        with in_bf16():
-            decoded = vqgan.decode(vqgan.quantize.look_up(indices))
-        decoded = decoded.float().clamp(0, 1)
+        decoded = vqgan.decode(vqgan.quantize.look_up(indices)).clamp(0, 1)
         decibels.append(psnr(decoded, batch))
         steps += len(batch) * torch.stack([mean_steps(decoded, vqgan.stride), mean_steps(batch, vqgan.stride)])
         if features is not None:

@@ -6,6 +6,7 @@ image tower is a timm network that this file registers.
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from bisect import bisect_left
@@ -67,8 +68,20 @@ class Perceptor(nn.Module):
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Map pictures (B, 3, size, size) in [0, 1] to unit vectors (B, D); differentiable."""
-        features = self.model.encode_image((images - self.mean) / self.deviation)
+        features = self.model.encode_image(((images - self.mean) / self.deviation).to(self._dtype))
         return F.normalize(features.float(), dim=-1)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """What the image tower computes in."""
+        return next(self.model.visual.parameters()).dtype
+
+    def in_bf16(self) -> Perceptor:
+        """The same with its image tower in bfloat16."""
+        shared = [module for name, module in self.model.named_children() if name != "visual"]
+        copied = copy.deepcopy(self, {id(module): module for module in shared})
+        copied.model.visual.to(torch.bfloat16)
+        return copied
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """Map texts to unit vectors (len(texts), D)."""

@@ -5,7 +5,8 @@ Imports torch only to load networks; loading writes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +219,16 @@ class Models:
         """Where the networks are."""
         return self.clip.device
 
+    def in_precision(self, precision: str) -> Models:
+        """The networks of a step as they are ("fp32") or in bfloat16 ("bf16"), "auto" for what is faster here."""
+        if precision == "auto":
+            precision = "bf16" if computes_in_bf16(self.device) else "fp32"
+        return self._in_bf16 if precision == "bf16" else self
+
+    @cached_property
+    def _in_bf16(self) -> Models:
+        return replace(self, clip=self.clip.in_bf16(), vqgan=self.vqgan.in_bf16())
+
 
 def load_family(
     name: str = "auto",
@@ -256,7 +267,7 @@ def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu"
     from wav2clip_gen.models import checkpoints, convert
 
     networks: dict[str, Any] = {}
-    random = False
+    random, device = False, torch.device(device)
     for role, component in selection.components.items():
         if component.is_checkpoint:
             network = convert.read_network(component.path, role=role, config=config_of(component.path))
@@ -264,8 +275,8 @@ def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu"
             network = checkpoints.load(component.path, role=role)
             random |= "random" in store.read_header(component.path).training
         networks[role] = network.to(device)
-    # a quarter less time on a CPU; the other networks gain nothing
-    networks["wav2clip"].to(memory_format=torch.channels_last)
+        if role == "wav2clip" or device.type == "cuda":  # on a CPU, the other networks gain nothing
+            networks[role].to(memory_format=torch.channels_last)
     return Models(selection=selection, random=random, **networks)
 
 

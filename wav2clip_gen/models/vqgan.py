@@ -7,6 +7,7 @@ model files import a module that lightning dropped. State-dict names are those o
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 from dataclasses import dataclass
 
@@ -100,7 +101,8 @@ class VQGAN(nn.Module):
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Map pictures (B, 3, H, W) in [0, 1] to latents (B, D, h, w); continuous, but codes in a Gumbel VQGAN."""
-        return self.quantize.latent(self.quant_conv(self.encoder(pictures * 2 - 1)))
+        encoded = self.encoder((pictures * 2 - 1).to(self._dtype))
+        return self.quantize.latent(self.quant_conv(encoded).float())
 
     def quantise(self, latent: Tensor) -> Tensor:
         """Replace each cell by its nearest code; the gradient passes straight through to `latent`."""
@@ -109,4 +111,15 @@ class VQGAN(nn.Module):
 
     def decode(self, quantised: Tensor) -> Tensor:
         """Map quantised latents (B, D, h, w) to pictures (B, 3, H, W), in about [0, 1] but not clamped."""
-        return (self.decoder(self.post_quant_conv(quantised)) + 1) / 2
+        return (self.decoder(self.post_quant_conv(quantised.to(self._dtype))).float() + 1) / 2
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.quant_conv.weight.dtype
+
+    def in_bf16(self) -> VQGAN:
+        """The same with encoder and decoder in bfloat16; in it, neighbouring codes are confused, so they are not."""
+        copied = copy.deepcopy(self, {id(self.quantize): self.quantize})
+        for network in (copied.encoder, copied.decoder, copied.quant_conv, copied.post_quant_conv):
+            network.to(torch.bfloat16)
+        return copied

@@ -8,6 +8,7 @@ to the decoded picture; only when the offset reaches half a latent cell is the p
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,11 +52,11 @@ def warp(pictures: Tensor, move: Matrix, *, border: str, smooth: bool = False) -
         smooth: Interpolate bilinearly, which keeps the range of the values; else bicubically, which keeps detail.
     """
     height, width = pictures.shape[-2:]
-    back = torch.as_tensor(np.linalg.inv(move), dtype=pictures.dtype, device=pictures.device)
+    back = to_device(np.linalg.inv(move), pictures)
     grid = projective_grid(back[None], height, width).expand(len(pictures), -1, -1, -1)
     if border == "wrap":
         pictures = F.pad(pictures, (TAPS,) * 4, mode="circular")
-        whole = pictures.new_tensor([width / (width + 2 * TAPS), height / (height + 2 * TAPS)])
+        whole = to_device(np.array([width / (width + 2 * TAPS), height / (height + 2 * TAPS)]), pictures)
         grid = ((grid + 1) % 2 - 1) * whole
     bilinear = F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
     if smooth:
@@ -64,6 +65,12 @@ def warp(pictures: Tensor, move: Matrix, *, border: str, smooth: bool = False) -
     # torch's kernel (a = -0.75) sharpens by up to 3 % at each application. Mixed with a third of the bilinear result it
     # equals that of Keys ("Cubic convolution interpolation for digital image processing", 1981; a = -0.5).
     return torch.lerp(bilinear, cubic, 2 / 3)
+
+
+def to_device(values: NDArray[np.floating[Any]], like: Tensor) -> Tensor:
+    """Values as a tensor of the type of another and on its device, without waiting for that."""
+    tensor = torch.from_numpy(values).to(like.dtype)
+    return tensor.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else tensor.to(like.device)
 
 
 class Camera:

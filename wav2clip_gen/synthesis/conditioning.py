@@ -92,7 +92,12 @@ class Conditioning:
 
 def encode_audio(encoder: Wav2CLIP, signal: DecodedTrack, timeline: Timeline) -> Tensor:
     """Embed a track's windows: unit vectors (W, D) on the CPU."""
-    return encoder.encode_windows(lambda: iterate_windows(signal.mono_blocks(), timeline))
+    return encoder.encode_windows(lambda: iterate_windows(signal.mono_blocks(), timeline, batch=batch_for(encoder)))
+
+
+def batch_for(encoder: Wav2CLIP) -> int:
+    """Windows that Wav2CLIP takes at a time; a GPU is busy with many, and 512 take less than 2 GiB."""
+    return 64 if encoder.device.type == "cpu" else 512
 
 
 def encode_guidance(
