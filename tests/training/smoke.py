@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tests.training.conftest import ToySentences, write_data, write_videos
+from tests.training.conftest import ToyFeatures, ToySentences, write_data, write_videos
 from wav2clip_gen.cli.train import app
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.training.mini import clip, concepts
+from wav2clip_gen.training.mini import clip, concepts, vqgan
 
 STEPS = ("--steps", "4", "--batch", "4", "--device", "cpu")
 STAGES = {  # run -> terms of its loss, from each stage of the run
@@ -64,6 +64,7 @@ def smoke(scratch: Path) -> Path:
     data, videos, runs = scratch / "data", scratch / "videos", scratch / "runs"
     weights = scratch / "weights"
     concepts.SentenceModel = ToySentences  # type: ignore[assignment, misc]
+    vqgan.ObjectFeatures = ToyFeatures  # type: ignore[assignment, misc]
     clip.PHRASES = 100
     write_data(data)
     write_videos(videos, count=8)

@@ -386,14 +386,14 @@ def random_crops(images: Tensor, size: int, *, generator: torch.Generator, whole
         raise TrainingError(
             f"crops of {size} px cannot be cut from pictures of {images.shape[-1]} px", hint="use larger pictures"
         )
-    margin = images.shape[-1] - size + 1
-    crops = []
-    for image in images:
-        scale, top, left, mirror = torch.rand(4, generator=generator).tolist()
-        if scale < whole:
-            crop = F.interpolate(image[None].float(), size=(size, size), mode="area")[0]
-        else:
-            row, column = int(top * margin), int(left * margin)
-            crop = image[:, row : row + size, column : column + size].float()
-        crops.append(crop.flip(-1) if mirror < 0.5 else crop)
-    return torch.stack(crops) / 255
+    draws = torch.rand(4, len(images), generator=generator)
+    starts = (draws[1:3] * (images.shape[-1] - size + 1)).long()
+    places = starts[..., None] + torch.arange(size)  # (2, B, size): rows and columns
+    mirrored = torch.where(draws[3, :, None] < 0.5, places[1].flip(-1), places[1])
+    rows, columns = (axis.to(images.device, non_blocking=True) for axis in (places[0], mirrored))
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    crops = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2).float()
+    for number in (draws[0] < whole).nonzero().flatten().tolist():
+        scaled = F.interpolate(images[number, None].float(), size=(size, size), mode="area")[0]
+        crops[number] = scaled.flip(-1) if draws[3, number] < 0.5 else scaled
+    return crops / 255
