@@ -43,6 +43,7 @@ class VQGANSettings(SettingsGroup):
     commitment: float = setting(0.25, "weight of the commitment loss", limits=SHARE)
     lattice: float = setting(2.0, "weight of the loss on edges that repeat in each latent cell", limits=SHARE)
     perceptual: float = setting(0.3, "weight of the perceptual loss; 0 for none", limits=SHARE)
+    psnr: float = setting(21.5, "PSNR that the perceptual loss yields to: there it has half its weight", unit="dB")
     perceptual_from: float = setting(0.15, "share of the run after which the perceptual loss starts", limits=SHARE)
     adversarial: float = setting(
         0.15, "weight of the adversarial loss, relative to all others; 0 for none", limits=SHARE

@@ -182,6 +182,27 @@ def load_audio_labels(
     return AudioLabels(tuple(rows), text, tuple(tuple(found) for found in rows.values()))
 
 
+def tag_names(data: Path) -> list[tuple[str, ...]]:
+    """The names of each of YAMNet's tags, such as `("vehicle horn", "car horn", "honking")`; none without the teacher.
+
+    What stands in brackets explains a name and is left out.
+    """
+    table = data / "teachers" / "yamnet_class_map.csv"
+    if not table.is_file():
+        return []
+    rows = (re.sub(r" *\(.*?\)", "", row["display_name"]) for row in read_table(table, "display_name"))
+    return [tuple(dict.fromkeys(name.strip() for name in row.lower().split(","))) for row in rows]
+
+
+def sound_names(data: Path) -> list[str]:
+    """What sounds are called: labels, tags, and for those of a single word also what it does ("drilling")."""
+    rows = read_table(data / "text" / "audio_labels.csv", "label", "esc50_class")
+    names = {_merged(row).replace("_", " ") for row in rows}
+    names |= {name for row in tag_names(data) for name in row}
+    words = {name for name in names if name.isalpha() and not name.endswith("ing")}
+    return sorted(names | {f"{word.removesuffix('e')}ing" for word in words})
+
+
 def random_excerpt(samples: Array, length: int, *, generator: torch.Generator) -> Tensor:
     """A random part (length,) of int16 samples, played up to 15 % faster or slower; repeated if too short."""
     factor, place = torch.rand(2, generator=generator).tolist()

@@ -26,6 +26,7 @@ from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
 from wav2clip_gen.training.data import read_arrays
 from wav2clip_gen.training.distill import MAX_LOGIT_SCALE
+from wav2clip_gen.training.mini.audio import sound_names
 from wav2clip_gen.training.mini.concepts import (
     KINDS,
     WORDS,
@@ -250,6 +251,10 @@ class TextTowerTask(TrainTask[Perceptor]):
         self.concepts, encoder = load_concepts(data)
         self.notes = data_notes(has_encoder=encoder is not None)
         self.names, self.synonyms = named_texts(data, self.concepts)
+        if encoder is not None:
+            sounds = [name for name in sound_names(data) if name not in self.concepts.index]
+            vectors = torch.cat([self.names.vectors, encoder([f"a {name}" for name in sounds])])
+            self.names = Texts((*self.names.texts, *sounds), vectors)
         self.derived, self.held_out = derived_texts(self.concepts, encoder, seed=self.seed).split(HELD_OUT)
         self.data_facts = {"texts": len(self.names.texts) + len(self.derived.texts)}
         self.anchors = self.concepts.vectors.to(self.device)

@@ -18,6 +18,7 @@ from wav2clip_gen.errors import TrainingError
 NAME = "efficientnet-lite2"
 MEAN, DEVIATION = 127 / 255, 128 / 255  # what the Lite networks were trained with, instead of ImageNet's per channel
 STAGES = (0, 3, 6, 14, 20)  # the last blocks at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size
+WEIGHTS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.25)  # of these and the whole: the deeper, the steeper the distance
 NORMS = {"_conv_stem": "_bn0", "_conv_head": "_bn1"}  # convolution -> batch norm after it
 BLOCK_NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
 LEAST_DEVIATION = 0.1  # of a channel, relative to the mean over all channels
@@ -68,7 +69,7 @@ class ObjectFeatures(nn.Module):
         return [*found, head.mean(dim=(2, 3), keepdim=True)]
 
     def distance(self, outputs: Tensor, images: Tensor, *, size: int) -> Tensor:
-        """Mean over the depths of the share of the images' features that is lost; the gradient flows to `outputs`.
+        """The share of the images' features that is lost, a mean over the depths; the gradient flows to `outputs`.
 
         Each channel's difference is relative to its deviation over the images, so that all channels count alike.
 
@@ -82,7 +83,8 @@ class ObjectFeatures(nn.Module):
         )
         with torch.no_grad():
             targets = self(other)
-        return torch.stack([lost_share(*pair) for pair in zip(self(one), targets, strict=True)]).mean()
+        pairs = zip(WEIGHTS, self(one), targets, strict=True)
+        return torch.stack([weight * lost_share(*features) for weight, *features in pairs]).sum() / sum(WEIGHTS)
 
 
 def lost_share(features: Tensor, targets: Tensor) -> Tensor:

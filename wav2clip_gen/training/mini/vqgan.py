@@ -38,6 +38,8 @@ KMEANS_ITERATIONS = 12
 CODE_DECAY = 0.99  # of the running sums that the codes are (van den Oord et al., arXiv 1711.00937, appendix A.1)
 ZOOMS = (1.25, 1.5, 1.75)  # at which the classifier sees a batch: it was trained on 260 px
 SCALED = 0.3  # share of the pictures that are scaled to a crop's size instead
+LEAST_PERCEPTUAL = 0.1  # share of its weight that the perceptual loss keeps
+PSNR_DECAY = 0.98  # of the running mean of the batches' PSNR
 ADVERSARIAL_RAMP = 0.03  # share of the run over which the adversarial weight rises
 DEAD_BELOW = 0.01  # cells per step, on average; a code used less is moved
 CHANNELS = 32  # of the discriminator's first layer, as the small VQGAN's
@@ -90,6 +92,7 @@ class VQGANTask(TrainTask[VQGAN]):
         )
         self._features = ObjectFeatures().to(self.device) if self.settings.perceptual else None
         self._discriminator = Discriminator(seed=self.seed, device=self.device) if self.settings.adversarial else None
+        self._psnr = torch.zeros((), device=self.device)  # running mean
         self.quantizing = start is not None
         self._before: dict[str, Any] = checkpoints.read_header(start).training if start else {}
         self._counts = torch.ones(config.n_embed, device=self.device)
@@ -148,7 +151,9 @@ class VQGANTask(TrainTask[VQGAN]):
             shifted = random_shift(outputs, images, most=self.network.stride, generator=generator)
             zoom = ZOOMS[int(torch.randint(len(ZOOMS), (1,), generator=generator))]
             distance = self._features.distance(*shifted, size=round(zoom * shifted[0].shape[-1]))
-            terms["perceptual"] = self.settings.perceptual * distance
+            self._psnr.lerp_(psnr(outputs.detach().clamp(0, 1), images).mean(), 1 - PSNR_DECAY)
+            yielding = (0.5 + self._psnr - self.settings.psnr).clamp(LEAST_PERCEPTUAL, 1)
+            terms["perceptual"] = self.settings.perceptual * yielding * distance
         return terms
 
     def backward(self, loss: Tensor) -> None:
@@ -234,13 +239,14 @@ class VQGANTask(TrainTask[VQGAN]):
     def state_dict(self) -> dict[str, Any]:
         """The running sums of the codes, the discriminator, and the provenance of the start."""
         return {
-            "quantizing": self.quantizing, "counts": self._counts, "sums": self._sums, "before": self._before,
+            "quantizing": self.quantizing, "psnr": self._psnr, "counts": self._counts, "sums": self._sums, "before": self._before,
             "discriminator": self._discriminator.state_dict() if self._discriminator else None,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.quantizing = state["quantizing"]
+        self._psnr.copy_(state["psnr"])
         self._counts.copy_(state["counts"])
         self._sums.copy_(state["sums"])
         self._before = state["before"]
