@@ -170,9 +170,7 @@ class Options(SimpleNamespace):
 
         minutes = self.minutes and self.minutes * share
         length = default if steps is None and minutes is None else steps
-        schedule = Schedule(
-            folder=self.runs / run, steps=length, minutes=minutes, score_every=self.score_every, **more
-        )
+        schedule = Schedule(folder=self.runs / run, steps=length, minutes=minutes, score_every=self.score_every, **more)
         trainer = Trainer(task, schedule, tensorboard=self.tensorboard)
         for event in trainer.run(fresh=self.fresh):
             if task.world.is_main:

@@ -182,7 +182,9 @@ class Trainer(Generic[Network]):
         if self.steps is not None:
             return min(self.step / self.steps, 1.0)
         assert self.schedule.minutes is not None
-        return self.task.world.broadcast({"progress": min(self.seconds / (60 * self.schedule.minutes), 1.0)})["progress"]
+        return self.task.world.broadcast({"progress": min(self.seconds / (60 * self.schedule.minutes), 1.0)})[
+            "progress"
+        ]
 
     def _loop(self) -> Iterator[TrainingProgress]:
         reported = saved = scored = time.monotonic()

@@ -62,9 +62,7 @@ def test_a_run_resumed_before_quantization_equals_an_uninterrupted_one(toy_data:
     assert rest == whole[1:]
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    toy_data: Path, trained_vqgan: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(toy_data: Path, trained_vqgan: Path, tmp_path: Path) -> None:
     def task() -> VQGANTask:
         return vqgan(toy_data, start=trained_vqgan, perceptual_from=0.0, adversarial_from=0.0)
 
@@ -87,7 +85,7 @@ def test_weights_are_fine_tuned(toy_data: Path, trained_vqgan: Path, tmp_path: P
 
 
 def test_weights_of_another_size_are_refused(toy_data: Path, trained_vqgan: Path) -> None:
-    with pytest.raises(TrainingError, match=r"another size: .*n_embed \(16, not 4096\)"):
+    with pytest.raises(TrainingError, match=r"another size: .*n_embed \(16, not 8192\)"):
         VQGANTask(toy_data, start=trained_vqgan)
 
 

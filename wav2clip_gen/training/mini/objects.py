@@ -18,7 +18,7 @@ from wav2clip_gen.errors import TrainingError
 NAME = "efficientnet-lite2"
 MEAN, DEVIATION = 127 / 255, 128 / 255  # what the Lite networks were trained with, instead of ImageNet's per channel
 STAGES = (0, 3, 6, 14, 20)  # the last blocks at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size
-WEIGHTS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.25)  # of these and the whole: the deeper, the steeper the distance
+WEIGHTS = (1.0, 1.0, 1.0, 1.0, 0.5, 0.5)  # of these and the last layer: the deeper, the steeper the distance
 NORMS = {"_conv_stem": "_bn0", "_conv_head": "_bn1"}  # convolution -> batch norm after it
 BLOCK_NORMS = {"_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
 LEAST_DEVIATION = 0.1  # of a channel, relative to the mean over all channels
@@ -56,7 +56,7 @@ class ObjectFeatures(nn.Module):
         self.network = network.requires_grad_(False).to(torch.bfloat16, memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images (B, 3, H, W) in [0, 1] to the features (B, C, h, w) of five stages, and of the whole (B, C, 1, 1)."""
+        """Map images (B, 3, H, W) in [0, 1] to features (B, C, h, w): five stages' and the last layer's."""
         network = self.network
         inputs = ((images - MEAN) / DEVIATION).to(torch.bfloat16, memory_format=torch.channels_last)
         features = network._swish(network._bn0(network._conv_stem(inputs)))
@@ -65,8 +65,7 @@ class ObjectFeatures(nn.Module):
             features = block(features)
             if number in STAGES:
                 found.append(features)
-        head = network._swish(network._bn1(network._conv_head(features)))
-        return [*found, head.mean(dim=(2, 3), keepdim=True)]
+        return [*found, network._swish(network._bn1(network._conv_head(features)))]
 
     def distance(self, outputs: Tensor, images: Tensor, *, size: int) -> Tensor:
         """The share of the images' features that is lost, a mean over the depths; the gradient flows to `outputs`.
@@ -90,7 +89,7 @@ class ObjectFeatures(nn.Module):
 def lost_share(features: Tensor, targets: Tensor) -> Tensor:
     """Mean squared difference of features (B, C, h, w), relative to each channel's deviation in the targets."""
     targets = targets.float()
-    deviation = targets.std(dim=(0, 2, 3), keepdim=True)
+    deviation = targets.std(dim=(0, 2, 3), correction=0, keepdim=True)
     deviation = deviation + LEAST_DEVIATION * deviation.mean() + 1e-6
     return ((features.float() - targets) / deviation).square().mean()
 
@@ -100,7 +99,7 @@ def fuse_norms(module: Any, norms: dict[str, str]) -> None:
     for convolution, norm in norms.items():
         if hasattr(module, convolution):
             fused: Any = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-            padding = getattr(fused.static_padding, "padding", (0, 0, 0, 0))
+            padding = getattr(getattr(fused, "static_padding", None), "padding", ())
             if len(set(padding)) == 1:
                 fused.padding, fused.static_padding = (padding[0], padding[0]), nn.Identity()
             setattr(module, convolution, fused)

@@ -30,7 +30,7 @@ from wav2clip_gen.training.trainer import TrainTask
 
 MINI = VQGANConfig(
     ch=32, ch_mult=(1, 1, 3, 6), num_res_blocks=1, attn_resolutions=(), resolution=128,
-    z_channels=16, embed_dim=16, n_embed=4096, norm_groups=4,
+    z_channels=16, embed_dim=16, n_embed=8192, norm_groups=4,
 )  # fmt: skip
 MOST_VALIDATED = 400  # images that an evaluation uses
 KMEANS_IMAGES = 768
@@ -239,7 +239,8 @@ class VQGANTask(TrainTask[VQGAN]):
     def state_dict(self) -> dict[str, Any]:
         """The running sums of the codes, the discriminator, and the provenance of the start."""
         return {
-            "quantizing": self.quantizing, "psnr": self._psnr, "counts": self._counts, "sums": self._sums, "before": self._before,
+            "quantizing": self.quantizing, "psnr": self._psnr, "counts": self._counts, "sums": self._sums,
+            "before": self._before,
             "discriminator": self._discriminator.state_dict() if self._discriminator else None,
         }  # fmt: skip
 
