@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tests.training.conftest import ToyFeatures, ToySentences, write_data, write_videos
+from tests.training.conftest import ToyFeatures, ToySentences, write_data, write_table, write_videos, write_yamnet
 from wav2clip_gen.cli.train import app
 from wav2clip_gen.files import hash_file
 from wav2clip_gen.training.mini import clip, concepts, vqgan
@@ -28,7 +28,7 @@ STAGES = {  # run -> terms of its loss, from each stage of the run
     "clip-image": {"concepts"},
     "clip-text": {"direction", "cosine", "contrast"},
     "vqgan": {"pixels", "lattice", "commitment", "perceptual", "adversarial"},
-    "data/wav2clip": {"sound-image", "sound-projected image", "sound-text", "cosine"},
+    "data/wav2clip": {"sound-image", "sound-projected image", "sound-name", "sound-concept", "sound-tag", "tags"},
     "videos/wav2clip": {"sound-projected image", "projected sound-image"},
 }
 FILM = (
@@ -67,6 +67,9 @@ def smoke(scratch: Path) -> Path:
     vqgan.ObjectFeatures = ToyFeatures  # type: ignore[assignment, misc]
     clip.PHRASES = 100
     write_data(data)
+    write_yamnet(data)
+    tags = [{"display_name": f"tag {row}"} for row in range(521)]
+    write_table(data / "teachers" / "yamnet_class_map.csv", tags)
     write_videos(videos, count=8)
     where = ("--out", weights / "mini", "--runs", runs)
     train("clip", "--data", data, *where, *STEPS, "--text-steps", "4")

@@ -95,21 +95,31 @@ def read_shards(data: Path, kind: str, prefix: str, suffixes: Sequence[str], ski
         raise TrainingError(f"{folder}: {problem}", hint=HINT)
     examples: list[Example] = []
     for path in paths:
-        before = len(examples), len(skipped)
         own = re.sub(r"-?\d*$", "", path.stem.removeprefix(f"{prefix}-")) or prefix.rsplit("-", maxsplit=1)[-1]
-        for key, members in _group_members(path, skipped).items():
-            try:
-                found = _with_metadata(key, members, suffixes)
-            except (ValueError, KeyError, TypeError, OSError):
-                skipped.append(f"{path.name}:{key}")
-                continue
-            for span, metadata in found:
-                name = own if metadata.get("set") is None else str(metadata["set"])
-                examples.append(Example(key=str(metadata.get("key", key)), set=name, data=span, metadata=metadata))
-        if (len(examples), len(skipped)) == before:
-            raise TrainingError(
-                f"{path}: contains no examples", hint=f"a shard has members {', '.join(suffixes)}; or remove it"
-            )
+        examples += read_shard(path, own, suffixes, skipped)
+    return examples
+
+
+def read_shard(path: Path, own: str, suffixes: Sequence[str], skipped: list[str]) -> list[Example]:
+    """The examples of one shard, as `read_shards`; `own` is the set of those whose metadata names none.
+
+    Raises:
+        TrainingError: It can be read, and holds no example.
+    """
+    before, examples = len(skipped), []
+    for key, members in _group_members(path, skipped).items():
+        try:
+            found = _with_metadata(key, members, suffixes)
+        except (ValueError, KeyError, TypeError, OSError):
+            skipped.append(f"{path.name}:{key}")
+            continue
+        for span, metadata in found:
+            name = own if metadata.get("set") is None else str(metadata["set"])
+            examples.append(Example(key=str(metadata.get("key", key)), set=name, data=span, metadata=metadata))
+    if not examples and len(skipped) == before:
+        raise TrainingError(
+            f"{path}: contains no examples", hint=f"a shard has members {', '.join(suffixes)}; or remove it"
+        )
     return examples
 
 

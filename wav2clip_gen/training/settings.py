@@ -57,9 +57,11 @@ class LabeledAudioSettings(SettingsGroup):
 
     batch: int = setting(32, "windows per step; of videos, clips over all processes", limits=COUNT)
     learning_rate: float = setting(1e-3, "peak learning rate", limits=SHARE)
+    unlabeled: float = setting(0.4, "share of the windows without a label, if there are such sounds", limits=(0, 0.9))
     mixing: float = setting(0.3, "share of the windows with a second sound mixed in", limits=SHARE)
     smoothing: float = setting(0.1, "label smoothing", limits=SHARE)
-    cosine: float = setting(0.5, "weight of the plain cosine loss to the images", limits=SHARE)
+    teacher: float = setting(1.0, "weight of what the teacher hears; 0 for no teacher", limits=SHARE)
+    cosine: float = setting(0.25, "weight of the plain cosine loss to the images", limits=SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)

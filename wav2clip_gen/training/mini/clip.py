@@ -33,6 +33,7 @@ from wav2clip_gen.training.mini.concepts import (
     Concepts,
     LabeledImages,
     PhraseEncoder,
+    ReadPhrases,
     data_notes,
     load_concepts,
 )
@@ -332,9 +333,9 @@ def named_texts(data: Path, concepts: Concepts) -> tuple[Texts, Texts]:
     return named, Texts(tuple(text for text, _ in held_out), concepts.vectors[[row for _, row in held_out]])
 
 
-def derived_texts(concepts: Concepts, encoder: PhraseEncoder | None, *, seed: int) -> Texts:
+def derived_texts(concepts: Concepts, encoder: ReadPhrases | None, *, seed: int) -> Texts:
     """Common words and phrases in random order, with the vectors that the encoder gives them."""
-    if encoder is None:
+    if not isinstance(encoder, PhraseEncoder):
         return Texts((), concepts.vectors[:0])
     vocabulary = encoder.sentences.vocabulary
     words = {word for word in vocabulary if word.isascii() and word.isalpha() and len(word) >= 3}  # not word pieces
