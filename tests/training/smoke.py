@@ -64,7 +64,7 @@ def smoke(scratch: Path) -> Path:
     data, videos, runs = scratch / "data", scratch / "videos", scratch / "runs"
     weights = scratch / "weights"
     concepts.SentenceModel = ToySentences  # type: ignore[assignment, misc]
-    vqgan.ObjectFeatures = ToyFeatures  # type: ignore[assignment, misc]
+    setattr(vqgan, "ObjectFeatures", ToyFeatures)  # noqa: B010
     clip.PHRASES = 100
     write_data(data)
     write_yamnet(data)

@@ -43,8 +43,8 @@ def test_the_adaptive_weight_is_the_ratio_of_two_gradients() -> None:
     by_hand = torch.outer(2 * (fake.detach() - real), inputs).norm() / (
         torch.outer(torch.full((2,), 3.0), inputs).norm() + MIN_GRADIENT
     )
-    gradients = [torch.autograd.grad(loss, fake, retain_graph=True)[0] for loss in (reconstruction, adversarial)]
-    found = adaptive_weight(fake, *gradients, weight)
+    first, second = (torch.autograd.grad(loss, fake, retain_graph=True)[0] for loss in (reconstruction, adversarial))
+    found = adaptive_weight(fake, first, second, weight)
     torch.testing.assert_close(found, by_hand)
     assert not found.requires_grad
     (reconstruction + found * adversarial).backward()  # the graphs are still there

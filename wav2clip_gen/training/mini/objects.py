@@ -99,7 +99,7 @@ def fuse_norms(module: Any, norms: dict[str, str]) -> None:
     for convolution, norm in norms.items():
         if hasattr(module, convolution):
             fused: Any = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-            padding = getattr(getattr(fused, "static_padding", None), "padding", ())
+            padding: tuple[int, ...] = getattr(getattr(fused, "static_padding", None), "padding", ())
             if len(set(padding)) == 1:
                 fused.padding, fused.static_padding = (padding[0], padding[0]), nn.Identity()
             setattr(module, convolution, fused)

@@ -117,7 +117,7 @@ class VQGANTask(TrainTask[VQGAN]):
             if not self.quantizing:
                 quantized = latent + self.settings.noise * latent.detach().std() * torch.randn_like(latent)
             else:
-                nearest = self.network.quantize.nearest(latent.detach())
+                nearest = self._nearest(self.network, latent.detach())
                 codes = self.network.quantize.look_up(nearest)
                 quantized = latent + (codes - latent).detach()
                 parts["commitment"] = self.settings.commitment * F.mse_loss(latent.float(), codes)
@@ -140,6 +140,11 @@ class VQGANTask(TrainTask[VQGAN]):
         roots, gradients = [decoded, *parts.values()], [gradient.to(decoded.dtype), *(None for _ in parts)]
         self._backward = partial(torch.autograd.backward, roots, gradients)
         return {name: term.detach() for name, term in (parts | terms).items()}
+
+    def _nearest(self, network: VQGAN, latent: Tensor) -> Tensor:
+        """The codes nearest to a latent, in full precision: many lie closer together than half precision can tell."""
+        with torch.autocast(self.device.type, enabled=False):
+            return network.quantize.nearest(latent.float())
 
     def _comparisons(
         self, outputs: Tensor, images: Tensor, progress: float, generator: torch.Generator
@@ -223,7 +228,7 @@ class VQGANTask(TrainTask[VQGAN]):
             with self.autocast():
                 latent = network.encode(images).float()
                 if self.quantizing:
-                    indices = network.quantize.nearest(latent)
+                    indices = self._nearest(network, latent)
                     latent = network.quantize.look_up(indices)
                     counts += torch.bincount(indices.flatten(), minlength=len(counts))
                 outputs = network.decode(latent).float().clamp(0, 1)

@@ -98,7 +98,16 @@ class Batch(NamedTuple):
     windows: Tensor  # (B, N), as the teacher hears them: without noise, all equally loud
 
 
-class LabeledAudioTask(TrainTask[DistillationModel]):
+class TaggingModel(DistillationModel):
+    """The sound encoder, and the plain scores of the teacher's tags from its features."""
+
+    def __init__(self, config: Wav2CLIPConfig) -> None:
+        super().__init__(config)
+        self.tagger = nn.Linear(8 * config.width, CLASSES)
+        nn.init.constant_(self.tagger.bias, RARE)
+
+
+class LabeledAudioTask(TrainTask[TaggingModel]):
     """Train the sound encoder to embed a sound at the images and the names of its label and of the teacher's tags."""
 
     name = "wav2clip"
@@ -126,7 +135,6 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         table = set(merged_labels(data).values()).union(self.labels.names)
         known = {(example.set, example.label): example.label in table for example in train}
         require_known_labels(known, table=data / "text" / "audio_labels.csv")
-        self.images, unreadable = self._image_targets(data, concepts)
         self.train, self.validation = (
             [example for example in side if example.label in self.labels.names] for side in (train, held_out)
         )
@@ -135,6 +143,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
                 f"{data}: no sound has a label that is a name or shows something, on both sides of the split",
                 hint="are the labels in text/audio_labels.csv? see 'Training them again' in weights/README.md",
             )
+        self.images, unreadable = self._image_targets(data, concepts)
         self._load_teacher(data, held_out)
         self.skipped += skipped + unreadable
         self.notes = data_notes(self.skipped, loader=self.loader)
@@ -154,9 +163,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         labels = [example.label for example in self.train]
         self._weights = torch.tensor([labels.count(label) ** -0.5 for label in labels])
         with seeded(self.seed):
-            self.network = DistillationModel(config)
-            self.network.tagger = nn.Linear(8 * config.width, CLASSES)
-            nn.init.constant_(self.network.tagger.bias, RARE)
+            self.network = TaggingModel(config)
             self.network.to(self.device).train()
         weights = [parameter for parameter in self.network.parameters() if parameter is not self.network.log_scale]
         groups = [
@@ -170,7 +177,8 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
     def _read(self, phrases: Sequence[str]) -> Tensor:
         """Unit vectors (N, D), on the CPU, of phrases, as the trained text tower reads them."""
         parts = [list(phrases[start : start + READ]) for start in range(0, len(phrases), READ)]
-        return torch.cat([self._perceptor.encode_text(part).float().cpu() for part in parts])
+        vectors = [self._perceptor.encode_text(part).float().cpu() for part in parts]
+        return torch.cat([torch.zeros(0, Wav2CLIPConfig.embedding), *vectors])
 
     def _load_teacher(self, data: Path, held_out: list[AudioExample]) -> None:
         """The teacher, the names of its tags, and the sounds that only it knows something about."""
@@ -277,7 +285,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
         return normalized(random_excerpts(samples, CONTEXT, generator=generator, device=self.device))
 
     @torch.no_grad()
-    def scores(self, network: DistillationModel) -> dict[str, float]:
+    def scores(self, network: TaggingModel) -> dict[str, float]:
         """Accuracy on held-out recordings: over all labels, and of ESC-50's clips over its labels."""
         examples, names = self.validation, self.labels.names
         embeddings = torch.stack([embed_samples(network.encoder, example.samples) for example in examples])
@@ -301,7 +309,7 @@ class LabeledAudioTask(TrainTask[DistillationModel]):
             scores["esc labels"] = float(len(columns))
         return scores
 
-    def exported(self, network: DistillationModel) -> Wav2CLIP:
+    def exported(self, network: TaggingModel) -> Wav2CLIP:
         """The sound encoder alone."""
         return network.encoder
 
