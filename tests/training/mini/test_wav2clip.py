@@ -58,18 +58,17 @@ def test_the_sound_encoder_trains_on_labeled_sounds(toy_data: Path, untrained_cl
 
 
 @pytest.mark.usefixtures("no_sentences")
-def test_sounds_without_known_labels_are_an_error(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
+def test_sounds_whose_labels_are_numbers_are_an_error(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(toy_data, data)
     table = data / "text" / "audio_labels.csv"
     rows = [{"set": "toy", "label": name, "anchors": "", "how": "", "esc50_class": ""} for name, _, _ in SOUNDS]
     write_table(table, [row | {"esc50_class": str(number)} for number, row in enumerate(rows)])
-    with pytest.raises(TrainingError, match="no sound has a label that is a name"):
-        wav2clip(data, untrained_clip)
-    table.write_text(table.read_text().splitlines()[0] + "\n")
-    with pytest.raises(TrainingError, match="none of the labels of the set 'toy' is known, such as 'dog'") as caught:
+    with pytest.raises(TrainingError, match="no sound has a label that is a name") as caught:
         wav2clip(data, untrained_clip)
     assert "audio_labels.csv" in caught.value.hint
+    table.write_text(table.read_text().splitlines()[0] + "\n")  # then they are read as they are written
+    assert wav2clip(data, untrained_clip).labels.names == ("cat", "dog", "drums", "waves")
 
 
 def test_a_teacher_adds_its_tags_and_sounds_without_labels(taught_data: Path, untrained_clip: Path) -> None:
