@@ -382,28 +382,3 @@ def _decode_image(encoded: bytes, *, size: int) -> Array | None:
             return None
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     return np.asarray(picture)
-
-
-def random_crops(images: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:
-    """A random square (B, 3, size, size) in [0, 1] of each image (B, 3, S, S) uint8, mirrored or not.
-
-    A share `whole` of the images is scaled down instead of cropped.
-
-    Raises:
-        TrainingError: The images are smaller than that.
-    """
-    if size > images.shape[-1]:
-        raise TrainingError(
-            f"crops of {size} px cannot be cut from pictures of {images.shape[-1]} px", hint="use larger pictures"
-        )
-    draws = torch.rand(4, len(images), generator=generator)
-    starts = (draws[1:3] * (images.shape[-1] - size + 1)).long()
-    places = starts[..., None] + torch.arange(size)  # (2, B, size): rows and columns
-    mirrored = torch.where(draws[3, :, None] < 0.5, places[1].flip(-1), places[1])
-    rows, columns = (axis.to(images.device, non_blocking=True) for axis in (places[0], mirrored))
-    each = torch.arange(len(images), device=images.device)[:, None, None]
-    crops = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2).float()
-    for number in (draws[0] < whole).nonzero().flatten().tolist():
-        scaled = F.interpolate(images[number, None].float(), size=(size, size), mode="area")[0]
-        crops[number] = scaled.flip(-1) if draws[3, number] < 0.5 else scaled
-    return crops / 255

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from wav2clip_gen.training.mini.vqgan import (
+from wav2clip_gen.training.mini.discriminator import (
     MAX_WEIGHT,
     MIN_GRADIENT,
     Discriminator,
     adaptive_weight,
     hinge_loss,
+)
+from wav2clip_gen.training.mini.vqgan import (
     lattice_loss,
     random_shift,
     reconstruction_losses,

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
-from wav2clip_gen.training.data import load_images, random_crops
+from wav2clip_gen.training.data import load_images
 from wav2clip_gen.training.mini.concepts import data_notes
+from wav2clip_gen.training.mini.discriminator import Discriminator, adaptive_weight
 from wav2clip_gen.training.mini.objects import ObjectFeatures
 from wav2clip_gen.training.schedule import batch_indices, seeded, step_generator
 from wav2clip_gen.training.settings import VQGANSettings
@@ -42,12 +43,6 @@ LEAST_PERCEPTUAL = 0.1  # share of its weight that the perceptual loss keeps
 PSNR_DECAY = 0.98  # of the running mean of the batches' PSNR
 ADVERSARIAL_RAMP = 0.03  # share of the run over which the adversarial weight rises
 DEAD_BELOW = 0.01  # cells per step, on average; a code used less is moved
-CHANNELS = 32  # of the discriminator's first layer, as the small VQGAN's
-STRIDED_LAYERS = 2
-LEARNING_RATE = 2e-4
-MIN_GRADIENT = 1e-4  # in the adaptive weight's denominator, as in the paper
-MAX_WEIGHT = 1e4
-LOSS_DECAY = 0.99  # of the running mean that is reported
 
 
 class VQGANTask(TrainTask[VQGAN]):
@@ -364,68 +359,26 @@ def lattice_loss(outputs: Tensor, images: Tensor, *, cell: int) -> Tensor:
     return F.mse_loss(edges_by_position(outputs, cell=cell), edges_by_position(images, cell=cell))
 
 
-class Discriminator:
-    """A patch discriminator with its own optimizer, trained alongside the generator."""
+def random_crops(images: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:
+    """A random square (B, 3, size, size) in [0, 1] of each image (B, 3, S, S) uint8, mirrored or not.
 
-    def __init__(self, *, seed: int, device: torch.device) -> None:
-        from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
+    A share `whole` of the images is scaled down instead of cropped.
 
-        with seeded(seed):
-            network: nn.Module = NLayerDiscriminator(input_nc=3, ndf=CHANNELS, n_layers=STRIDED_LAYERS)
-            network.apply(weights_init)
-        self.network = network.to(device).train().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.9))
-        self.loss = torch.ones((), device=device)  # running mean: 1 at chance, 0 if it is never fooled
-
-    def score(self, images: Tensor) -> Tensor:
-        """Score patches (B, 1, h, w) of images (B, 3, H, W) in [0, 1]: above 0 for real ones.
-
-        The gradient flows to the images; only `update` changes the discriminator.
-        """
-        scores: Tensor = self.network(images * 2 - 1).float()
-        return scores
-
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        """Train for one step to distinguish real images (B, 3, H, W) from reconstructions."""
-        self.network.requires_grad_(True)
-        with torch.autocast(real.device.type, dtype=torch.bfloat16):
-            loss = hinge_loss(self.score(real), self.score(fake.detach()))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.network.requires_grad_(False)
-        self.loss.lerp_(loss.detach(), 1 - LOSS_DECAY)
-
-    def state_dict(self) -> dict[str, Any]:
-        """State for the checkpoint."""
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "loss": self.loss}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.loss.copy_(state["loss"])
-
-
-def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's loss (Lim and Ye, arXiv 1705.02894), from scores of any shape.
-
-    It is 0 once real patches score above 1 and fake ones below -1.
+    Raises:
+        TrainingError: The images are smaller than that.
     """
-    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
-
-
-def adaptive_weight(outputs: Tensor, reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
-    """Weight () at which both losses have gradients of equal norm at the decoder's last layer (equation 7).
-
-    Args:
-        outputs: Reconstructions (B, 3, H, W); their graph stays usable.
-        reconstruction: Gradient on them of the losses that compare with the real images.
-        adversarial: Gradient on them of the loss of the discriminator's scores.
-        last_layer: Parameter that the outputs depend on.
-    """
-    norms = []
-    for gradient in (reconstruction, adversarial):
-        (found,) = torch.autograd.grad(outputs, last_layer, gradient.to(outputs.dtype), retain_graph=True)
-        norms.append(torch.linalg.vector_norm(found.float()))
-    return (norms[0] / (norms[1] + MIN_GRADIENT)).clamp(max=MAX_WEIGHT).detach()
+    if size > images.shape[-1]:
+        raise TrainingError(
+            f"crops of {size} px cannot be cut from pictures of {images.shape[-1]} px", hint="use larger pictures"
+        )
+    draws = torch.rand(4, len(images), generator=generator)
+    starts = (draws[1:3] * (images.shape[-1] - size + 1)).long()
+    places = starts[..., None] + torch.arange(size)  # (2, B, size): rows and columns
+    mirrored = torch.where(draws[3, :, None] < 0.5, places[1].flip(-1), places[1])
+    rows, columns = (axis.to(images.device, non_blocking=True) for axis in (places[0], mirrored))
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    crops = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2).float()
+    for number in (draws[0] < whole).nonzero().flatten().tolist():
+        scaled = F.interpolate(images[number, None].float(), size=(size, size), mode="area")[0]
+        crops[number] = scaled.flip(-1) if draws[3, number] < 0.5 else scaled
+    return crops / 255
