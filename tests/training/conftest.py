@@ -16,14 +16,14 @@ import soundfile
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from wav2clip_gen import ffmpeg
 from wav2clip_gen.evaluation.yamnet import YAMNet
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGANConfig
-from wav2clip_gen.training.mini import clip, concepts
+from wav2clip_gen.training.mini import clip, concepts, vqgan
 from wav2clip_gen.training.schedule import Schedule, seeded
 from wav2clip_gen.training.trainer import Trainer, TrainTask
 
@@ -208,10 +208,19 @@ class ToySentences:
         return F.normalize(vectors, dim=-1)
 
 
+class ToyFeatures(nn.Module):
+    """The color of an image instead of what it is of."""
+
+    def distance(self, outputs: Tensor, images: Tensor, *, size: int) -> Tensor:
+        assert size > outputs.shape[-1]
+        return (outputs - images).mean(dim=(2, 3)).square().mean()
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _toy_sentences() -> Iterator[None]:
-    """A quick sentence model, and few phrases to train on."""
+def _toy_teachers() -> Iterator[None]:
+    """A quick sentence model, few phrases to train on, and no classifier of images."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vqgan, "ObjectFeatures", ToyFeatures)
         patch.setattr(concepts, "SentenceModel", ToySentences)
         patch.setattr(clip, "PHRASES", 100)
         yield

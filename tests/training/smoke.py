@@ -18,17 +18,17 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tests.training.conftest import ToySentences, write_data, write_videos
+from tests.training.conftest import ToyFeatures, ToySentences, write_data, write_table, write_videos, write_yamnet
 from wav2clip_gen.cli.train import app
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.training.mini import clip, concepts
+from wav2clip_gen.training.mini import clip, concepts, vqgan
 
 STEPS = ("--steps", "4", "--batch", "4", "--device", "cpu")
 STAGES = {  # run -> terms of its loss, from each stage of the run
     "clip-image": {"concepts"},
     "clip-text": {"direction", "cosine", "contrast"},
     "vqgan": {"pixels", "lattice", "commitment", "perceptual", "adversarial"},
-    "data/wav2clip": {"sound-image", "sound-projected image", "sound-text", "cosine"},
+    "data/wav2clip": {"sound-image", "sound-projected image", "sound-name", "sound-concept", "sound-tag", "tags"},
     "videos/wav2clip": {"sound-projected image", "projected sound-image"},
 }
 FILM = (
@@ -64,8 +64,12 @@ def smoke(scratch: Path) -> Path:
     data, videos, runs = scratch / "data", scratch / "videos", scratch / "runs"
     weights = scratch / "weights"
     concepts.SentenceModel = ToySentences  # type: ignore[assignment, misc]
+    setattr(vqgan, "ObjectFeatures", ToyFeatures)  # noqa: B010
     clip.PHRASES = 100
     write_data(data)
+    write_yamnet(data)
+    tags = [{"display_name": f"tag {row}"} for row in range(521)]
+    write_table(data / "teachers" / "yamnet_class_map.csv", tags)
     write_videos(videos, count=8)
     where = ("--out", weights / "mini", "--runs", runs)
     train("clip", "--data", data, *where, *STEPS, "--text-steps", "4")

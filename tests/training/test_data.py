@@ -20,11 +20,10 @@ from wav2clip_gen.training.data import (
     Example,
     Loader,
     load_images,
-    random_crops,
 )
 from wav2clip_gen.training.mini.audio import load_audio
 from wav2clip_gen.training.mini.concepts import Concepts, load_anchors, missing_concepts
-from wav2clip_gen.training.mini.vqgan import VQGANTask
+from wav2clip_gen.training.mini.vqgan import VQGANTask, random_crops
 from wav2clip_gen.training.schedule import Schedule, batch_indices
 from wav2clip_gen.training.settings import VQGANSettings
 from wav2clip_gen.training.trainer import Trainer

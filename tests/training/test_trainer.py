@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from wav2clip_gen.errors import OutputError, TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
-from wav2clip_gen.training.schedule import PlateauSchedule, Schedule, average_model, learning_rate, seeded
+from wav2clip_gen.training.schedule import AverageModel, PlateauSchedule, Schedule, learning_rate, seeded
 from wav2clip_gen.training.trainer import Trainer, TrainTask
 
 
@@ -164,12 +165,39 @@ def test_a_damaged_checkpoint_is_an_error(tmp_path: Path) -> None:
         losses(Trainer(Toy(), schedule(tmp_path, 2)))
 
 
-def test_minutes_become_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wav2clip_gen.training.trainer.MEASURED_STEPS", 3)
-    trainer = Trainer(Toy(), Schedule(folder=tmp_path, minutes=0.005, report_every=0))
-    reports = [event for event in trainer.run() if event.losses]
-    assert reports[0].message.startswith("step 1/?")
-    assert reports[-1].message.startswith(f"step {trainer.steps}/{trainer.steps}")
+def test_a_run_of_minutes_follows_the_clock_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    class Timed(Toy):
+        def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
+            seen.append(progress)
+            return super().losses(step, progress, generator)
+
+    in_minutes = Schedule(folder=tmp_path, minutes=0.005, report_every=0, save_every=0)
+    began = time.monotonic()
+    for event in Trainer(Timed(), in_minutes).run():
+        if event.losses and event.step == 3:
+            break
+    first = len(seen)
+    list(Trainer(Timed(), in_minutes).run())
+    assert 0.3 <= time.monotonic() - began < 5
+    assert seen[0] == 0
+    assert 0 < seen[first] < 1
+    assert seen[first:] == sorted(seen[first:])
+    assert seen[-1] < 1
+
+
+def test_unread_losses_are_read_before_a_checkpoint_and_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: the numbers of a few steps stay on the device."""
+    expected = losses(Trainer(Toy(), schedule(tmp_path / "cpu", 4)))
+    monkeypatch.setattr(Trainer, "_reads_each_step", False)
+    assert losses(Trainer(Toy(), schedule(tmp_path / "gpu", 4))) == expected
+    with pytest.raises(TrainingError, match="loss is nan at step 3"):
+        losses(Trainer(Toy(ToySettings(breaks_at=3)), schedule(tmp_path / "nan", 9)))
+    state = torch.load(tmp_path / "nan" / "checkpoint.pt", weights_only=True)
+    assert all(torch.isfinite(tensor).all() for tensor in state["network"].values())
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
@@ -223,7 +251,7 @@ def test_a_schedule_has_one_length(tmp_path: Path, lengths: dict[str, float]) ->
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
-    rates = [learning_rate(step, 1000, peak=1.0, decay_fraction=0.3) for step in range(1000)]
+    rates = [learning_rate(step, step / 1000, peak=1.0, decay_fraction=0.3, warm_up=200) for step in range(1000)]
     assert rates[0] == 1 / 200
     assert rates[200:700] == [1.0] * 500
     assert rates[-1] == pytest.approx(1 / 300)
@@ -232,7 +260,7 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
 
 def test_an_average_follows_its_network() -> None:
     network = nn.BatchNorm1d(2)
-    average = average_model(network)
+    average = AverageModel(network)
     with torch.no_grad():
         network.weight.fill_(5.0)
         network.running_mean.fill_(1.0)  # type: ignore[union-attr]

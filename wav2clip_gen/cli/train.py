@@ -93,6 +93,10 @@ RUN = [
     OUT,
     option("runs", Path, "Folder of checkpoints and logs; an interrupted run is resumed there", default=Path("runs")),
     option("minutes", float, "Train for so many minutes, instead of --steps"),
+    option(
+        "score_every", float, "Seconds between two evaluations, each of which writes the weights so far",
+        default=600.0, min=1,
+    ),
     option("seed", int, "Seed of all random numbers", default=0, min=0),
     option("fresh", bool, "Start anew, or resume the last run", "--fresh/--resume", default=False),
     option("tensorboard", Path, "Also write losses and scores for TensorBoard", metavar="DIR"),
@@ -125,6 +129,7 @@ class Options(SimpleNamespace):
 
         if self.threads:
             torch.set_num_threads(self.threads)
+        torch.backends.cudnn.benchmark = True  # all batches have one size, or a few
         return choose_device(self.device, on_note=partial(typer.echo, err=True))
 
     def loader(self, **more: Any) -> Loader:
@@ -165,7 +170,7 @@ class Options(SimpleNamespace):
 
         minutes = self.minutes and self.minutes * share
         length = default if steps is None and minutes is None else steps
-        schedule = Schedule(folder=self.runs / run, steps=length, minutes=minutes, **more)
+        schedule = Schedule(folder=self.runs / run, steps=length, minutes=minutes, score_every=self.score_every, **more)
         trainer = Trainer(task, schedule, tensorboard=self.tensorboard)
         for event in trainer.run(fresh=self.fresh):
             if task.world.is_main:
@@ -247,17 +252,10 @@ def clip(options: Options) -> None:
     settings=(VQGANSettings,),
 )
 def vqgan(options: Options) -> None:
-    """Train the VQGAN; with the trained CLIP in place, also with a perceptual loss on its features."""
+    """Train the VQGAN; its perceptual loss needs the `train` extra."""
     from wav2clip_gen.training.mini.vqgan import VQGANTask
 
-    perceptor = options.out_folder() / "clip.safetensors"
-    task = VQGANTask(
-        options.data,
-        options.settings(VQGANSettings),
-        clip=perceptor if perceptor.exists() else None,
-        start=options.start,
-        **options.task(),
-    )
+    task = VQGANTask(options.data, options.settings(VQGANSettings), start=options.start, **options.task())
     install_weights(options.train(task, "vqgan", options.steps, default=VQGAN_STEPS), options.out_folder())
 
 

@@ -95,21 +95,31 @@ def read_shards(data: Path, kind: str, prefix: str, suffixes: Sequence[str], ski
         raise TrainingError(f"{folder}: {problem}", hint=HINT)
     examples: list[Example] = []
     for path in paths:
-        before = len(examples), len(skipped)
         own = re.sub(r"-?\d*$", "", path.stem.removeprefix(f"{prefix}-")) or prefix.rsplit("-", maxsplit=1)[-1]
-        for key, members in _group_members(path, skipped).items():
-            try:
-                found = _with_metadata(key, members, suffixes)
-            except (ValueError, KeyError, TypeError, OSError):
-                skipped.append(f"{path.name}:{key}")
-                continue
-            for span, metadata in found:
-                name = own if metadata.get("set") is None else str(metadata["set"])
-                examples.append(Example(key=str(metadata.get("key", key)), set=name, data=span, metadata=metadata))
-        if (len(examples), len(skipped)) == before:
-            raise TrainingError(
-                f"{path}: contains no examples", hint=f"a shard has members {', '.join(suffixes)}; or remove it"
-            )
+        examples += read_shard(path, own, suffixes, skipped)
+    return examples
+
+
+def read_shard(path: Path, own: str, suffixes: Sequence[str], skipped: list[str]) -> list[Example]:
+    """The examples of one shard, as `read_shards`; `own` is the set of those whose metadata names none.
+
+    Raises:
+        TrainingError: It can be read, and holds no example.
+    """
+    before, examples = len(skipped), []
+    for key, members in _group_members(path, skipped).items():
+        try:
+            found = _with_metadata(key, members, suffixes)
+        except (ValueError, KeyError, TypeError, OSError):
+            skipped.append(f"{path.name}:{key}")
+            continue
+        for span, metadata in found:
+            name = own if metadata.get("set") is None else str(metadata["set"])
+            examples.append(Example(key=str(metadata.get("key", key)), set=name, data=span, metadata=metadata))
+    if not examples and len(skipped) == before:
+        raise TrainingError(
+            f"{path}: contains no examples", hint=f"a shard has members {', '.join(suffixes)}; or remove it"
+        )
     return examples
 
 
@@ -372,28 +382,3 @@ def _decode_image(encoded: bytes, *, size: int) -> Array | None:
             return None
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     return np.asarray(picture)
-
-
-def random_crops(images: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:
-    """A random square (B, 3, size, size) in [0, 1] of each image (B, 3, S, S) uint8, mirrored or not.
-
-    A share `whole` of the images is scaled down instead of cropped.
-
-    Raises:
-        TrainingError: The images are smaller than that.
-    """
-    if size > images.shape[-1]:
-        raise TrainingError(
-            f"crops of {size} px cannot be cut from pictures of {images.shape[-1]} px", hint="use larger pictures"
-        )
-    margin = images.shape[-1] - size + 1
-    crops = []
-    for image in images:
-        scale, top, left, mirror = torch.rand(4, generator=generator).tolist()
-        if scale < whole:
-            crop = F.interpolate(image[None].float(), size=(size, size), mode="area")[0]
-        else:
-            row, column = int(top * margin), int(left * margin)
-            crop = image[:, row : row + size, column : column + size].float()
-        crops.append(crop.flip(-1) if mirror < 0.5 else crop)
-    return torch.stack(crops) / 255

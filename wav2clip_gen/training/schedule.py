@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
 
 from wav2clip_gen.errors import OutputError, TrainingError
 
@@ -115,28 +115,55 @@ class PlateauSchedule:
         self._waited = state["waited"]
 
 
-def average_model(network: nn.Module, *, decay: float = EMA_DECAY) -> AveragedModel:
-    """The exponential moving average of a network's weights and statistics, faster in the first steps."""
+class AverageModel(nn.Module):
+    """The exponential moving average of a network's weights and statistics, faster in the first updates.
 
-    def update(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
-        keep = min(decay, int(count) / (9 + int(count)))
-        for average, value in zip(averages, values, strict=True):
-            mean = average.lerp(value, 1 - keep) if average.is_floating_point() else value
-            average.copy_(torch.where(average == value, value, mean))  # masks of -inf stay: they have no mean
-
-    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
-    average.n_averaged.fill_(1)  # the initial weights count as the first
-    return average.eval().requires_grad_(False)
-
-
-def learning_rate(step: int, steps: int | None, *, peak: float, decay_fraction: float) -> float:
-    """Linear warm-up, constant, and linear decay to zero over the last `decay_fraction` of the run.
-
-    Unlike a cosine's, the middle does not depend on the length, which can be changed until the decay.
+    Unlike torch's AveragedModel it takes a few kernels per update, and never makes a GPU wait.
     """
-    warm_up = min(WARM_UP_STEPS, steps or WARM_UP_STEPS)
-    decay = 1.0 if steps is None else (steps - step) / max(decay_fraction * steps, 1)
-    return peak * min((step + 1) / warm_up, 1.0, decay)
+
+    n_averaged: Tensor
+
+    def __init__(self, network: nn.Module, *, decay: float = EMA_DECAY) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.register_buffer("n_averaged", torch.ones((), dtype=torch.long))  # the initial weights count as the first
+        has_mean = [tensor.is_floating_point() and bool(tensor.isfinite().all()) for tensor in _state(network)]
+        self._mean = [at for at, is_mean in enumerate(has_mean) if is_mean]
+        self._copied = [at for at, is_mean in enumerate(has_mean) if not is_mean]  # counts, and masks of -inf
+
+    @torch.no_grad()
+    def update_parameters(self, network: nn.Module) -> None:
+        """Move the averages towards a network's weights."""
+        count = int(self.n_averaged)
+        averages, values = _state(self.module), _state(network)
+        torch._foreach_lerp_(
+            [averages[at] for at in self._mean],
+            [values[at] for at in self._mean],
+            1 - min(self.decay, count / (9 + count)),
+        )
+        for at in self._copied:
+            averages[at].copy_(values[at])
+        self.n_averaged += 1
+
+    @torch.no_grad()
+    def restart(self, network: nn.Module) -> None:
+        """Begin anew with a network's weights."""
+        self.module.load_state_dict(network.state_dict())
+        self.n_averaged.fill_(1)
+
+
+def _state(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def learning_rate(step: int, progress: float, *, peak: float, decay_fraction: float, warm_up: int) -> float:
+    """Linear over `warm_up` steps, constant, and linear to zero over the last `decay_fraction` of the run.
+
+    Unlike a cosine's, the middle does not depend on the length, which can be changed until the decay. `progress` is
+    the part of the run that is over, from 0 to 1.
+    """
+    return peak * min((step + 1) / warm_up, 1.0, (1 - progress) / max(decay_fraction, 1e-6))
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -37,12 +37,14 @@ class VQGANSettings(SettingsGroup):
     batch: int = setting(8, "crops per step", limits=COUNT)
     crop: int = setting(64, "pixels along each side of a crop", limits=(8, None))
     learning_rate: float = setting(1e-3, "peak learning rate", limits=SHARE)
+    whole_from: float = setting(0.67, "share of the run after which whole pictures replace the crops", limits=SHARE)
     autoencoder: float = setting(0.3, "share of the run without a codebook", limits=SHARE)
     noise: float = setting(0.1, "noise on the latent without a codebook, in standard deviations", limits=SHARE)
     commitment: float = setting(0.25, "weight of the commitment loss", limits=SHARE)
     lattice: float = setting(2.0, "weight of the loss on edges that repeat in each latent cell", limits=SHARE)
-    perceptual: float = setting(0.1, "weight of the perceptual loss, if a CLIP is trained", limits=SHARE)
-    perceptual_from: float = setting(0.45, "share of the run after which the perceptual loss starts", limits=SHARE)
+    perceptual: float = setting(0.3, "weight of the perceptual loss; 0 for none", limits=SHARE)
+    psnr: float = setting(21.5, "PSNR that the perceptual loss yields to: there it has half its weight", unit="dB")
+    perceptual_from: float = setting(0.15, "share of the run after which the perceptual loss starts", limits=SHARE)
     adversarial: float = setting(
         0.15, "weight of the adversarial loss, relative to all others; 0 for none", limits=SHARE
     )
@@ -55,9 +57,11 @@ class LabeledAudioSettings(SettingsGroup):
 
     batch: int = setting(32, "windows per step; of videos, clips over all processes", limits=COUNT)
     learning_rate: float = setting(1e-3, "peak learning rate", limits=SHARE)
+    unlabeled: float = setting(0.4, "share of the windows without a label, if there are such sounds", limits=(0, 0.9))
     mixing: float = setting(0.3, "share of the windows with a second sound mixed in", limits=SHARE)
     smoothing: float = setting(0.1, "label smoothing", limits=SHARE)
-    cosine: float = setting(0.5, "weight of the plain cosine loss to the images", limits=SHARE)
+    teacher: float = setting(1.0, "weight of what the teacher hears; 0 for no teacher", limits=SHARE)
+    cosine: float = setting(0.25, "weight of the plain cosine loss to the images", limits=SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)

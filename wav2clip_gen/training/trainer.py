@@ -26,9 +26,10 @@ from wav2clip_gen.training.data import Loader
 from wav2clip_gen.training.distributed import SINGLE, World
 from wav2clip_gen.training.schedule import (
     EMA_DECAY,
+    WARM_UP_STEPS,
+    AverageModel,
     PlateauSchedule,
     Schedule,
-    average_model,
     ensure_space,
     learning_rate,
     seeded,
@@ -36,7 +37,8 @@ from wav2clip_gen.training.schedule import (
     writing,
 )
 
-MEASURED_STEPS = 40  # after which a run that was given minutes is converted to a number of steps
+UNREAD_STEPS = 25  # on a GPU, which would wait whenever a number of a step is read
+TOTALS = ("loss", "gradient's norm")
 FULL_DISK = "free some disk space, then resume: the last good checkpoint is kept"
 COPIES = 8  # of a network on the disk: weights, average and two moments, in the old checkpoint and in the new one
 
@@ -114,12 +116,15 @@ class Trainer(Generic[Network]):
 
     def __init__(self, task: TrainTask[Network], schedule: Schedule, *, tensorboard: Path | None = None) -> None:
         self.task, self.schedule = task, schedule
-        self.average = average_model(task.network, decay=task.ema_decay)
+        self.average = AverageModel(task.network, decay=task.ema_decay)
         self.step = 0
         self.steps = schedule.steps
-        self.seconds = 0.0  # spent in training steps
+        self.seconds = 0.0  # that the run has taken
         self.scores: dict[str, float] = {}
         self._scored_at: int | None = None
+        self._unread: list[tuple[int, list[str], Tensor]] = []  # step, names and values, still on the device
+        self._sums: dict[str, float] = {}  # of the losses since the last report
+        self._summed = 0  # steps
         self._log = MetricsLog(schedule.log, tensorboard) if task.world.is_main else None
 
     @property
@@ -166,80 +171,106 @@ class Trainer(Generic[Network]):
             if self._log:
                 self._log.close()
 
+    @property
+    def _reads_each_step(self) -> bool:
+        """Whether a number on the device can be read without making it wait."""
+        return self.task.device.type == "cpu"
+
+    @property
+    def progress(self) -> float:
+        """The part of the run that is over, from 0 to 1; all processes agree on it."""
+        if self.steps is not None:
+            return min(self.step / self.steps, 1.0)
+        assert self.schedule.minutes is not None
+        return self.task.world.broadcast({"progress": min(self.seconds / (60 * self.schedule.minutes), 1.0)})[
+            "progress"
+        ]
+
     def _loop(self) -> Iterator[TrainingProgress]:
         reported = saved = scored = time.monotonic()
-        sums: dict[str, float] = {}
-        count = 0
-        while self.steps is None or self.step < self.steps:
-            if self.task.plateau is not None and self.task.plateau.exhausted:
-                break
-            for name, value in self._train_step().items():
-                sums[name] = sums.get(name, 0.0) + value
-            count += 1
-            self._convert_minutes()
+        began, progress = reported - self.seconds, self.progress
+        while progress < 1 and not (self.task.plateau is not None and self.task.plateau.exhausted):
+            self._train_step(progress)
             now = time.monotonic()
-            if now - reported >= self.schedule.report_every or self.step == self.steps:
-                yield self._report({name: value / count for name, value in sums.items()}, (now - reported) / count)
-                sums, count, reported = {}, 0, now
+            self.seconds, progress = now - began, self.progress
+            if now - reported >= self.schedule.report_every or progress == 1:
+                self._read()
+                yield self._report((now - reported) / self._summed)
+                reported = now
             every = self.schedule.score_steps
             is_due = now - scored >= self.schedule.score_every if every is None else self.step % every == 0
-            if is_due and self.step != self.steps:
+            if is_due and progress < 1:
                 yield self._evaluate()
                 scored = time.monotonic()
             if now - saved >= self.schedule.save_every:
                 self._save()
                 saved = time.monotonic()
 
-    def _report(self, losses: dict[str, float], seconds: float) -> TrainingProgress:
-        """Report mean losses and the seconds per step."""
+    def _report(self, seconds: float) -> TrainingProgress:
+        """Report the mean losses since the last report, and the seconds per step."""
+        losses = {name: value / self._summed for name, value in self._sums.items()}
+        self._sums, self._summed = {}, 0
         self._write_log(losses=losses, scalars={"speed/steps per second": 1 / seconds})
         terms = "  ".join(f"{term} {value:.4f}" for term, value in losses.items())
-        left = "" if self.steps is None else f"  {clock((self.steps - self.step) * seconds)} left"
-        message = f"step {self.step}/{self.steps or '?'}  {terms}  {1 / seconds:.2f} it/s{left}"
+        if self.steps is None:
+            left = 60 * (self.schedule.minutes or 0) - self.seconds
+        else:
+            left = (self.steps - self.step) * seconds
+        of = "" if self.steps is None else f"/{self.steps}"
+        message = f"step {self.step}{of}  {terms}  {1 / seconds:.2f} it/s  {clock(max(left, 0))} left"
         return TrainingProgress(self.step, message, losses=losses)
 
-    def _train_step(self) -> dict[str, float]:
-        task, began = self.task, time.monotonic()
+    def _train_step(self, progress: float) -> None:
+        task = self.task
         if task.plateau is None:
-            decay_fraction = self.schedule.decay_fraction
-            rate = learning_rate(self.step, self.steps, peak=task.settings.learning_rate, decay_fraction=decay_fraction)
+            rate = learning_rate(
+                self.step,
+                progress,
+                peak=task.settings.learning_rate,
+                decay_fraction=self.schedule.decay_fraction,
+                warm_up=min(WARM_UP_STEPS, self.steps or WARM_UP_STEPS),
+            )
             for group in task.optimizer.param_groups:
                 group["lr"] = rate * group.get("scale", 1.0)
-        progress = self.step / self.steps if self.steps else 0.0
         with seeded(task.seed + self.step, task.device):
             terms = task.losses(self.step, progress, step_generator(task.seed, self.step))
         loss = torch.stack(list(terms.values())).sum()
-        self._require_finite("loss", loss)
         task.optimizer.zero_grad(set_to_none=True)
         task.backward(loss)
-        # a finite loss may have an infinite gradient, which would ruin the weights and the next checkpoint
-        self._require_finite("gradient's norm", nn.utils.clip_grad_norm_(task.network.parameters(), 1.0))
+        norm = nn.utils.clip_grad_norm_(task.network.parameters(), 1.0)
+        values = torch.stack([loss.detach(), norm, *(term.detach() for term in terms.values())])
+        self._unread.append((self.step, [*TOTALS, *terms], values))
+        if self._reads_each_step or len(self._unread) >= UNREAD_STEPS:
+            self._read()
         task.optimizer.step()
         if task.restart_average:
-            self.average.module.load_state_dict(task.network.state_dict())
-            self.average.n_averaged.fill_(1)
+            self.average.restart(task.network)
             task.restart_average = False
         task.after_step()
         self.average.update_parameters(task.network)
         self.step += 1
-        self.seconds += time.monotonic() - began
-        return {name: value.item() for name, value in terms.items()}
 
-    def _require_finite(self, name: str, value: Tensor) -> None:
-        if not math.isfinite(value.item()):
-            raise TrainingError(
-                f"{self.task.name}: the {name} is {value.item()} at step {self.step}",
-                hint=f"the last good state is kept in {self.schedule.folder}; try a lower learning rate",
-            )
+    def _read(self) -> None:
+        """Add the losses of the steps so far to their sums.
 
-    def _convert_minutes(self) -> None:
-        """Turn minutes into steps once the speed is known."""
-        if self.steps is None and self.step >= MEASURED_STEPS and self.schedule.minutes is not None:
-            speed = self.task.world.broadcast({"seconds": self.seconds / self.step})
-            self.steps = max(int(self.schedule.minutes * 60 / speed["seconds"]), self.step + 1)
+        Raises:
+            TrainingError: One of them, or a gradient, is not finite: it would ruin the weights and the next checkpoint.
+        """
+        for step, names, values in self._unread:
+            for name, value in zip(names, values.tolist(), strict=True):
+                if name not in TOTALS:
+                    self._sums[name] = self._sums.get(name, 0.0) + value
+                elif not math.isfinite(value):
+                    raise TrainingError(
+                        f"{self.task.name}: the {name} is {value} at step {step}",
+                        hint=f"the last good state is kept in {self.schedule.folder}; try a lower learning rate",
+                    )
+            self._summed += 1
+        self._unread.clear()
 
     def _evaluate(self) -> TrainingProgress:
         task = self.task
+        self._read()
         self.scores = task.world.broadcast(task.scores(self.averaged) if task.world.is_main else {})
         self._scored_at = self.step
         self._write_log(scores=self.scores)
@@ -276,11 +307,12 @@ class Trainer(Generic[Network]):
 
     def _save(self) -> None:
         """Write a checkpoint atomically; if the disk is full, the previous one stays."""
+        self._read()
         if not self.task.world.is_main:
             return
         state = {
             "settings": self._settings(),
-            "progress": {"step": self.step, "steps": self.steps, "seconds": self.seconds, "scores": self.scores},
+            "progress": {"step": self.step, "seconds": self.seconds, "scores": self.scores},
             "network": self.task.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.task.optimizer.state_dict(),
@@ -324,7 +356,6 @@ class Trainer(Generic[Network]):
             ) from error
         progress = state["progress"]
         self.step, self.seconds, self.scores = progress["step"], progress["seconds"], progress["scores"]
-        self.steps = self.schedule.steps or progress["steps"]
 
 
 class MetricsLog:

@@ -21,9 +21,9 @@ def _few_small_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(data.SIZES, "natural", 32)
 
 
-def vqgan(data: Path, *, clip: Path | None = None, start: Path | None = None, **settings: float) -> VQGANTask:
+def vqgan(data: Path, *, start: Path | None = None, **settings: float) -> VQGANTask:
     shares = {"autoencoder": 0.5, "perceptual_from": 0.5, "adversarial_from": 0.5} | settings
-    return VQGANTask(data, VQGANSettings(batch=2, crop=16, **shares), clip=clip, start=start, config=SMALL_VQGAN)
+    return VQGANTask(data, VQGANSettings(batch=2, crop=16, **shares), start=start, config=SMALL_VQGAN)
 
 
 @pytest.fixture(scope="session")
@@ -35,8 +35,8 @@ def trained_vqgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_quantization_starts_after_its_share_of_the_run(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
-    losses, scores = train(vqgan(toy_data, clip=untrained_clip), tmp_path, 4)
+def test_quantization_starts_after_its_share_of_the_run(toy_data: Path, tmp_path: Path) -> None:
+    losses, scores = train(vqgan(toy_data), tmp_path, 4)
     assert not {"commitment", "perceptual", "adversarial"} & losses[1].keys()
     assert {"commitment", "perceptual", "adversarial"} <= losses[2].keys()
     assert scores["psnr"] > 0
@@ -46,10 +46,13 @@ def test_quantization_starts_after_its_share_of_the_run(toy_data: Path, untraine
     assert network.config == SMALL_VQGAN
 
 
-def test_a_run_is_not_resumed_with_another_clip(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:
-    train(vqgan(toy_data, clip=untrained_clip, autoencoder=1.0), tmp_path, 1)
-    with pytest.raises(TrainingError, match=r"other settings: clip \([0-9a-f]{12}, now None\)"):
-        train(vqgan(toy_data, autoencoder=1.0), tmp_path, 2)
+def test_whole_pictures_replace_the_crops_at_the_end(toy_data: Path) -> None:
+    task = vqgan(toy_data, whole_from=0.5)
+    sizes = [
+        tuple(task._load_batch(step, progress, torch.Generator()).shape)
+        for step, progress in ((0, 0.0), (3, 0.0), (0, 0.6))
+    ]
+    assert sizes == [(2, 3, 16, 16), (1, 3, 32, 32), (1, 3, 32, 32)]
 
 
 def test_a_run_resumed_before_quantization_equals_an_uninterrupted_one(toy_data: Path, tmp_path: Path) -> None:
@@ -59,11 +62,9 @@ def test_a_run_resumed_before_quantization_equals_an_uninterrupted_one(toy_data:
     assert rest == whole[1:]
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    toy_data: Path, trained_vqgan: Path, untrained_clip: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(toy_data: Path, trained_vqgan: Path, tmp_path: Path) -> None:
     def task() -> VQGANTask:
-        return vqgan(toy_data, clip=untrained_clip, start=trained_vqgan, perceptual_from=0.0, adversarial_from=0.0)
+        return vqgan(toy_data, start=trained_vqgan, perceptual_from=0.0, adversarial_from=0.0)
 
     whole, scores = train(task(), tmp_path / "whole", 3)
     assert all("adversarial" in losses for losses in whole)
@@ -84,7 +85,7 @@ def test_weights_are_fine_tuned(toy_data: Path, trained_vqgan: Path, tmp_path: P
 
 
 def test_weights_of_another_size_are_refused(toy_data: Path, trained_vqgan: Path) -> None:
-    with pytest.raises(TrainingError, match=r"another size: .*n_embed \(16, not 4096\)"):
+    with pytest.raises(TrainingError, match=r"another size: .*n_embed \(16, not 8192\)"):
         VQGANTask(toy_data, start=trained_vqgan)
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import soundfile
@@ -23,12 +23,22 @@ from torch import Tensor
 
 from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import Array, ByteRange, DecodedExamples, Example, Loader, read_shards, read_table
-from wav2clip_gen.training.mini.concepts import WORDS, Concepts, PhraseEncoder
+from wav2clip_gen.training.data import (
+    Array,
+    ByteRange,
+    DecodedExamples,
+    Example,
+    Loader,
+    read_shard,
+    read_shards,
+    read_table,
+)
+from wav2clip_gen.training.mini.concepts import WORDS, Concepts, ReadPhrases
 
 SUFFIXES = ("ogg", "flac", "wav", "mp3", "opus")
 LONGEST = 600  # seconds of a sound that are used
 
+UNLABELED = ("urbansound8k/fold1.tar", "urbansound8k/fold2.tar")  # heard without their labels; fold 3 is never heard
 VALIDATION_FOLD = 4  # of ESC-50
 VALIDATION_SHARE = 4  # one recording in so many of the labels without several folds
 
@@ -89,6 +99,30 @@ def load_audio(data: Path, *, loader: Loader | None = None) -> tuple[Examples, E
     train = [example for example in examples if example.group not in validation]
     held_out = [example for example in examples if example.group in validation]
     return train, held_out, (*skipped, *decoded.skipped)
+
+
+def load_unlabeled(
+    data: Path, held_out: Sequence[AudioExample], *, loader: Loader | None = None
+) -> tuple[Examples, tuple[str, ...]]:
+    """The sounds that are heard without a label, if there are any, and the names of unreadable ones.
+
+    Those of a recording that is held out are left out: their names begin with its Freesound number.
+    """
+    skipped: list[str] = []
+    groups = {example.group for example in held_out}
+    encoded = [
+        example
+        for path in (data / name for name in UNLABELED)
+        if path.is_file()
+        for example in read_shard(path, path.parent.name, SUFFIXES, skipped)
+        if f"freesound {PurePosixPath(example.key).name.partition('-')[0]}" not in groups
+    ]
+    decoded = DecodedExamples(encoded, _decode_sound, loader or Loader())
+    found = [
+        AudioExample(example.key, example.set, "", example.key, partial(decoded.__getitem__, index))
+        for index, example in enumerate(decoded.examples)
+    ]
+    return found, (*skipped, *decoded.skipped)
 
 
 def recording_of(example: Example) -> str:
@@ -159,9 +193,7 @@ class AudioLabels:
     concepts: tuple[tuple[int, ...], ...]  # rows of the visible concepts of each label; may be empty
 
 
-def load_audio_labels(
-    data: Path, names: Sequence[str], concepts: Concepts, encoder: PhraseEncoder | None
-) -> AudioLabels:
+def load_audio_labels(data: Path, names: Sequence[str], concepts: Concepts, encoder: ReadPhrases | None) -> AudioLabels:
     """Give each label a vector: half from its visible concepts, half from its own name, so no two are the same."""
     visible: dict[str, set[str]] = {name: set(WORDS["visible"].get(name, ())) for name in names}
     for row in read_table(data / "text" / "audio_labels.csv", "label", "esc50_class", "anchors", "how"):
@@ -182,18 +214,29 @@ def load_audio_labels(
     return AudioLabels(tuple(rows), text, tuple(tuple(found) for found in rows.values()))
 
 
-def random_excerpt(samples: Array, length: int, *, generator: torch.Generator) -> Tensor:
-    """A random part (length,) of int16 samples, played up to 15 % faster or slower; repeated if too short."""
-    factor, place = torch.rand(2, generator=generator).tolist()
-    needed = int(length * (1 + 0.15 * (2 * factor - 1)))
-    if len(samples) < needed:
-        samples = np.tile(samples, -(-needed // len(samples)))
-    start = int(place * (len(samples) - needed + 1))
-    cut = torch.from_numpy(samples[start : start + needed].astype(np.float32) / 32768)
-    return F.interpolate(cut[None, None], size=length, mode="linear", align_corners=False)[0, 0]
+def tag_names(data: Path) -> list[tuple[str, ...]]:
+    """The names of each of YAMNet's tags, such as `("vehicle horn", "car horn", "honking")`; none without the teacher.
+
+    What stands in brackets explains a name and is left out.
+    """
+    table = data / "teachers" / "yamnet_class_map.csv"
+    if not table.is_file():
+        return []
+    rows = (re.sub(r" *\(.*?\)", "", row["display_name"]) for row in read_table(table, "display_name"))
+    return [tuple(dict.fromkeys(name.strip() for name in row.lower().split(","))) for row in rows]
 
 
-def loud_window(context: Tensor, length: int, *, generator: torch.Generator) -> Tensor:
-    """A window (length,) of `context`, the loudest of three random ones: sounds are often padded with silence."""
-    starts = torch.randint(len(context) - length + 1, (3,), generator=generator).tolist()
-    return max((context[start : start + length] for start in starts), key=lambda window: window.square().sum().item())
+def label_names(data: Path) -> dict[str, tuple[str, ...]]:
+    """The names of each label: its own, and those of the labels that mean the same."""
+    found: dict[str, dict[str, None]] = {}
+    for row in read_table(data / "text" / "audio_labels.csv", "label", "esc50_class"):
+        names = (_merged(row), row["label"], row["esc50_class"])
+        found.setdefault(_merged(row), {}).update({name.replace("_", " "): None for name in names if name})
+    return {label: tuple(names) for label, names in found.items()}
+
+
+def sound_names(data: Path) -> list[str]:
+    """What sounds are called: labels, tags, and for those of a single word also what it does ("drilling")."""
+    names = {name for row in (*label_names(data).values(), *tag_names(data)) for name in row}
+    words = {name for name in names if name.isalpha() and not name.endswith("ing")}
+    return sorted(names | {f"{word.removesuffix('e')}ing" for word in words})

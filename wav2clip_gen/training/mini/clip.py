@@ -26,12 +26,14 @@ from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vocabulary import read_words, words_in, write_words
 from wav2clip_gen.training.data import read_arrays
 from wav2clip_gen.training.distill import MAX_LOGIT_SCALE
+from wav2clip_gen.training.mini.audio import sound_names
 from wav2clip_gen.training.mini.concepts import (
     KINDS,
     WORDS,
     Concepts,
     LabeledImages,
     PhraseEncoder,
+    ReadPhrases,
     data_notes,
     load_concepts,
 )
@@ -250,6 +252,10 @@ class TextTowerTask(TrainTask[Perceptor]):
         self.concepts, encoder = load_concepts(data)
         self.notes = data_notes(has_encoder=encoder is not None)
         self.names, self.synonyms = named_texts(data, self.concepts)
+        if encoder is not None:
+            sounds = [name for name in sound_names(data) if name not in self.concepts.index]
+            vectors = torch.cat([self.names.vectors, encoder([f"a {name}" for name in sounds])])
+            self.names = Texts((*self.names.texts, *sounds), vectors)
         self.derived, self.held_out = derived_texts(self.concepts, encoder, seed=self.seed).split(HELD_OUT)
         self.data_facts = {"texts": len(self.names.texts) + len(self.derived.texts)}
         self.anchors = self.concepts.vectors.to(self.device)
@@ -327,9 +333,9 @@ def named_texts(data: Path, concepts: Concepts) -> tuple[Texts, Texts]:
     return named, Texts(tuple(text for text, _ in held_out), concepts.vectors[[row for _, row in held_out]])
 
 
-def derived_texts(concepts: Concepts, encoder: PhraseEncoder | None, *, seed: int) -> Texts:
+def derived_texts(concepts: Concepts, encoder: ReadPhrases | None, *, seed: int) -> Texts:
     """Common words and phrases in random order, with the vectors that the encoder gives them."""
-    if encoder is None:
+    if not isinstance(encoder, PhraseEncoder):
         return Texts((), concepts.vectors[:0])
     vocabulary = encoder.sentences.vocabulary
     words = {word for word in vocabulary if word.isascii() and word.isalpha() and len(word) >= 3}  # not word pieces

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ SIDE = 16  # cells of a color layout along each side
 PENALTY = 5.0  # of the regression of colors
 CONTRAST = 2.5  # factor of the distance from the mean image: expectations are paler than images
 BATCH = 64  # images at a time
+ReadPhrases = Callable[[Sequence[str]], Tensor]  # unit vectors (N, 512) of N phrases
 WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))  # tables of names
 NO_SENTENCE_MODEL = (
     "concepts without a CLIP embedding of their own (sea, rain, fire, ...) are left out:"
@@ -133,8 +134,10 @@ def load_anchors(data: Path) -> Concepts:
     return Concepts(names, F.normalize(vectors + shift * underscored[:, None], dim=-1))
 
 
-def load_concepts(data: Path) -> tuple[Concepts, PhraseEncoder | None]:
+def load_concepts(data: Path, encoder: ReadPhrases | None = None) -> tuple[Concepts, ReadPhrases | None]:
     """The anchors, then the other concepts of the images' labels; without the `train` extra only the anchors.
+
+    `encoder` reads the phrases of the others, instead of the sentence model of that extra.
 
     Raises:
         TrainingError: A file is missing or damaged.
@@ -142,7 +145,7 @@ def load_concepts(data: Path) -> tuple[Concepts, PhraseEncoder | None]:
     anchors = load_anchors(data)
     phrases = missing_concepts(data, anchors)
     try:
-        encoder = PhraseEncoder(anchors, SentenceModel())
+        encoder = encoder or PhraseEncoder(anchors, SentenceModel())
     except ImportError:
         return anchors, None
     if not phrases:

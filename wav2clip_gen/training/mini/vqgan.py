@@ -1,7 +1,8 @@
 """Train the VQGAN: first a plain autoencoder with noise on its latent, then with a codebook found by k-means.
 
 A codebook from the start leaves most codes unused and gives gray images on a small budget. The loss weighs color apart
-from luminance for the same reason.
+from luminance for the same reason. What makes a thing recognizable is measured by the features of a classifier for
+ImageNet (`objects`).
 """
 
 from __future__ import annotations
@@ -15,34 +16,33 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
-from wav2clip_gen.training.data import load_images, random_crops
-from wav2clip_gen.training.mini.clip import PerceptualFeatures
+from wav2clip_gen.training.data import load_images
 from wav2clip_gen.training.mini.concepts import data_notes
+from wav2clip_gen.training.mini.discriminator import Discriminator, adaptive_weight
+from wav2clip_gen.training.mini.objects import ObjectFeatures
 from wav2clip_gen.training.schedule import batch_indices, seeded, step_generator
 from wav2clip_gen.training.settings import VQGANSettings
 from wav2clip_gen.training.trainer import TrainTask
 
 MINI = VQGANConfig(
-    ch=32, ch_mult=(1, 2, 2, 4), num_res_blocks=1, attn_resolutions=(), resolution=128,
-    z_channels=16, embed_dim=16, n_embed=4096, norm_groups=4,
+    ch=32, ch_mult=(1, 1, 3, 6), num_res_blocks=1, attn_resolutions=(), resolution=128,
+    z_channels=16, embed_dim=16, n_embed=8192, norm_groups=4,
 )  # fmt: skip
 MOST_VALIDATED = 400  # images that an evaluation uses
 KMEANS_IMAGES = 768
 KMEANS_ITERATIONS = 12
 CODE_DECAY = 0.99  # of the running sums that the codes are (van den Oord et al., arXiv 1711.00937, appendix A.1)
+ZOOMS = (1.25, 1.5, 1.75)  # at which the classifier sees a batch: it was trained on 260 px
+SCALED = 0.3  # share of the pictures that are scaled to a crop's size instead
+LEAST_PERCEPTUAL = 0.1  # share of its weight that the perceptual loss keeps
+PSNR_DECAY = 0.98  # of the running mean of the batches' PSNR
 ADVERSARIAL_RAMP = 0.03  # share of the run over which the adversarial weight rises
 DEAD_BELOW = 0.01  # cells per step, on average; a code used less is moved
-CHANNELS = 32  # of the discriminator's first layer, as the small VQGAN's
-STRIDED_LAYERS = 2
-LEARNING_RATE = 2e-4
-MIN_GRADIENT = 1e-4  # in the adaptive weight's denominator, as in the paper
-MAX_WEIGHT = 1e4
-LOSS_DECAY = 0.99  # of the running mean that is reported
 
 
 class VQGANTask(TrainTask[VQGAN]):
@@ -56,15 +56,16 @@ class VQGANTask(TrainTask[VQGAN]):
         data: Path,
         settings: VQGANSettings | None = None,
         *,
-        clip: Path | None = None,
         start: Path | None = None,
         config: VQGANConfig = MINI,
         **common: Any,
     ) -> None:
         """Read the images and the networks to start from.
 
-        `clip` is a trained image tower for the perceptual loss. `start` is a VQGAN to fine-tune; it has its codes,
-        so the share of the run without them is omitted.
+        `start` is a VQGAN to fine-tune; it has its codes, so the share of the run without them is omitted.
+
+        Raises:
+            TrainingError: Images are missing, or the network behind the perceptual loss is.
         """
         super().__init__(settings or VQGANSettings(), **common)
         self.images, self.validation = (load_images(data, split, loader=self.loader) for split in ("train", "val"))
@@ -73,7 +74,6 @@ class VQGANTask(TrainTask[VQGAN]):
         self.data_facts = {
             "sets": sorted({image.set for image in self.images.info}),
             "pictures": len(self.images),
-            "clip": checkpoints.digest(clip)[:12] if clip else None,
         }
         with seeded(self.seed):
             network = load_start(start, config) if start else VQGAN(config)
@@ -85,66 +85,100 @@ class VQGANTask(TrainTask[VQGAN]):
         self.optimizer = torch.optim.AdamW(
             trained, lr=self.settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
         )
-        self._features = PerceptualFeatures(clip).to(self.device) if clip else None
+        self._features = ObjectFeatures().to(self.device) if self.settings.perceptual else None
         self._discriminator = Discriminator(seed=self.seed, device=self.device) if self.settings.adversarial else None
+        self._psnr = torch.zeros((), device=self.device)  # running mean
         self.quantizing = start is not None
         self._before: dict[str, Any] = checkpoints.read_header(start).training if start else {}
         self._counts = torch.ones(config.n_embed, device=self.device)
         self._sums = self.network.quantize.codes.detach().clone()
         self._updates: list[Callable[[], None]] = []  # after the current step
+        self._backward: Callable[[], None] = lambda: None  # of the current step
+        # a GPU keeps all pictures: it would wait for each batch
+        self._pixels = self.images[:].to(self.device) if self.device.type == "cuda" else None
 
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
-        """Reconstruct a batch of crops, or every fourth step a few whole images."""
+        """Reconstruct a batch of crops, or every fourth step and at the end of the run a few whole images.
+
+        The gradients of what compares images are computed here, once, and are balanced where they meet: `backward`
+        takes them on to the weights.
+        """
         if not self.quantizing and progress >= self.settings.autoencoder:
             self._start_quantizing()
-        images = self._load_batch(step, generator)
-        terms: dict[str, Tensor] = {}
+        images = self._load_batch(step, progress, generator)
+        parts: dict[str, Tensor] = {}  # that do not depend on the output
         with self.autocast():
             latent = self.network.encode(images)
             if not self.quantizing:
-                noise = torch.randn(latent.shape, generator=generator).to(latent)
-                quantized = latent + self.settings.noise * latent.detach().std() * noise
+                quantized = latent + self.settings.noise * latent.detach().std() * torch.randn_like(latent)
             else:
-                codes = self.network.quantize.look_up(self.network.quantize.nearest(latent.detach()))
+                nearest = self._nearest(self.network, latent.detach())
+                codes = self.network.quantize.look_up(nearest)
                 quantized = latent + (codes - latent).detach()
-                terms["commitment"] = self.settings.commitment * F.mse_loss(latent.float(), codes)
+                parts["commitment"] = self.settings.commitment * F.mse_loss(latent.float(), codes)
                 cells = rearrange(latent.detach().float(), "b d h w -> (b h w) d")
-                self._updates.append(partial(self._update_codes, cells, generator))
-            outputs = self.network.decode(quantized).float()
-            if self._features is not None and progress >= self.settings.perceptual_from:
-                shifted = random_shift(outputs, images, most=self.network.stride, generator=generator)
-                terms["perceptual"] = self.settings.perceptual * self._features.distance(*shifted)
-        terms |= reconstruction_losses(outputs, images)
-        terms["lattice"] = self.settings.lattice * lattice_loss(outputs, images, cell=self.network.stride)
+                self._updates.append(partial(self._update_codes, cells, nearest.flatten(), generator))
+            decoded = self.network.decode(quantized)
+        outputs = decoded.detach().float().requires_grad_()
+        terms = self._comparisons(outputs, images, progress, generator)
+        (gradient,) = torch.autograd.grad(sum(terms.values(), torch.zeros((), device=self.device)), outputs)
         if self._discriminator is not None and progress >= self.settings.adversarial_from:
             self._updates.append(partial(self._discriminator.update, images, outputs.detach()))
-            terms["adversarial"] = self._adversarial(self._discriminator, outputs, terms, progress)
+            with self.autocast():
+                loss = -self._discriminator.score(outputs).mean()
+            (other,) = torch.autograd.grad(loss, outputs)
+            balance = adaptive_weight(decoded, gradient, other, self.network.decoder.conv_out.weight)
+            ramp = min((progress - self.settings.adversarial_from) / ADVERSARIAL_RAMP, 1.0)
+            weight = self.settings.adversarial * ramp * balance
+            terms["adversarial"] = weight * loss
+            gradient = gradient + weight * other
+        roots, gradients = [decoded, *parts.values()], [gradient.to(decoded.dtype), *(None for _ in parts)]
+        self._backward = partial(torch.autograd.backward, roots, gradients)
+        return {name: term.detach() for name, term in (parts | terms).items()}
+
+    def _nearest(self, network: VQGAN, latent: Tensor) -> Tensor:
+        """The codes nearest to a latent, in full precision: many lie closer together than half precision can tell."""
+        with torch.autocast(self.device.type, enabled=False):
+            return network.quantize.nearest(latent.float())
+
+    def _comparisons(
+        self, outputs: Tensor, images: Tensor, progress: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The losses that compare reconstructions (B, 3, H, W) with the images."""
+        terms = reconstruction_losses(outputs, images)
+        terms["lattice"] = self.settings.lattice * lattice_loss(outputs, images, cell=self.network.stride)
+        if self._features is not None and progress >= self.settings.perceptual_from:
+            shifted = random_shift(outputs, images, most=self.network.stride, generator=generator)
+            zoom = ZOOMS[int(torch.randint(len(ZOOMS), (1,), generator=generator))]
+            distance = self._features.distance(*shifted, size=round(zoom * shifted[0].shape[-1]))
+            self._psnr.lerp_(psnr(outputs.detach().clamp(0, 1), images).mean(), 1 - PSNR_DECAY)
+            yielding = (0.5 + self._psnr - self.settings.psnr).clamp(LEAST_PERCEPTUAL, 1)
+            terms["perceptual"] = self.settings.perceptual * yielding * distance
         return terms
 
-    def _adversarial(
-        self, discriminator: Discriminator, outputs: Tensor, terms: dict[str, Tensor], progress: float
-    ) -> Tensor:
-        """The adversarial loss, balanced against all terms that reach the decoder."""
-        with self.autocast():
-            loss = -discriminator.score(outputs).mean()
-        reconstruction = torch.stack([term for name, term in terms.items() if name != "commitment"]).sum()
-        balance = adaptive_weight(reconstruction, loss, self.network.decoder.conv_out.weight)
-        ramp = min((progress - self.settings.adversarial_from) / ADVERSARIAL_RAMP, 1.0)
-        return self.settings.adversarial * ramp * balance * loss
+    def backward(self, loss: Tensor) -> None:
+        """Take the gradients that `losses` found to the weights."""
+        self._backward()
+        self._backward = lambda: None
 
-    def _load_batch(self, step: int, generator: torch.Generator) -> Tensor:
-        pixels = self.images[batch_indices(len(self.images), self.settings.batch, step=step, seed=self.seed)]
-        if step % 4 == 3:  # as in inference: a few whole images, at the cost of a batch of crops
-            share = max(self.settings.batch * self.settings.crop**2 // self.images.size**2, 1)
-            return random_crops(pixels[:share], self.images.size, generator=generator, whole=0.0).to(self.device)
-        return random_crops(pixels, self.settings.crop, generator=generator).to(self.device)
+    def _load_batch(self, step: int, progress: float, generator: torch.Generator) -> Tensor:
+        chosen = batch_indices(len(self.images), self.settings.batch, step=step, seed=self.seed)
+        size = self.settings.crop
+        if step % 4 == 3 or progress >= self.settings.whole_from:  # as in inference, at the cost of a batch of crops
+            size = self.images.size
+            chosen = chosen[: max(self.settings.batch * self.settings.crop**2 // size**2, 1)]
+        if self._pixels is not None:
+            pixels = self._pixels[chosen.to(self.device, non_blocking=True)]
+        else:
+            pixels = self.images[chosen].to(self.device)
+        return random_crops(pixels, size, generator=generator, whole=0.0 if size == self.images.size else SCALED)
 
     @torch.no_grad()
     def _start_quantizing(self) -> None:
         """Scale the latent to unit deviation without changing an image, and find the codes by k-means."""
         network, generator = self.network, step_generator(self.seed, -1)
         chosen = torch.randperm(len(self.images), generator=generator)[:KMEANS_IMAGES]
-        batches = [part.to(self.device).float() / 255 for part in self.images[chosen].split(16)]
+        batches = (part.to(self.device).float() / 255 for part in self.images[chosen].split(16))
         cells = torch.cat([rearrange(network.encode(batch), "b d h w -> (b h w) d") for batch in batches])
         mean, deviation = cells.mean(dim=0), cells.std(dim=0)
         before, after = network.quant_conv, network.post_quant_conv
@@ -167,20 +201,17 @@ class VQGANTask(TrainTask[VQGAN]):
         self._updates.clear()
 
     @torch.no_grad()
-    def _update_codes(self, cells: Tensor, generator: torch.Generator) -> None:
-        """Move each code to the running mean of its cells (N, D), and unused ones to one of these cells."""
-        codebook = self.network.quantize
-        nearest = codebook.nearest(cells.T[None, :, :, None]).flatten()
-        counts = torch.bincount(nearest, minlength=len(self._counts)).float()
+    def _update_codes(self, cells: Tensor, nearest: Tensor, generator: torch.Generator) -> None:
+        """Move each code to the running mean of the cells (N, D) it is nearest to, and unused ones to any cell."""
+        counts = torch.zeros_like(self._counts).index_add_(0, nearest, torch.ones_like(cells[:, 0]))
         sums = torch.zeros_like(self._sums).index_add_(0, nearest, cells)
         self._counts.lerp_(counts, 1 - CODE_DECAY)
         self._sums.lerp_(sums, 1 - CODE_DECAY)
-        dead = (self._counts < DEAD_BELOW).nonzero().flatten()
-        if len(dead):
-            chosen = torch.randint(len(cells), (len(dead),), generator=generator).to(cells.device)
-            self._sums[dead] = cells[chosen]
-            self._counts[dead] = 1.0
-        codebook.codes.copy_(self._sums / self._counts[:, None])
+        dead = self._counts < DEAD_BELOW
+        chosen = torch.randint(len(cells), (len(dead),), generator=generator).to(cells.device, non_blocking=True)
+        self._sums.copy_(torch.where(dead[:, None], cells[chosen], self._sums))
+        self._counts.masked_fill_(dead, 1.0)
+        self.network.quantize.codes.copy_(self._sums / self._counts[:, None])
 
     @torch.no_grad()
     def scores(self, network: VQGAN) -> dict[str, float]:
@@ -192,7 +223,7 @@ class VQGANTask(TrainTask[VQGAN]):
             with self.autocast():
                 latent = network.encode(images).float()
                 if self.quantizing:
-                    indices = network.quantize.nearest(latent)
+                    indices = self._nearest(network, latent)
                     latent = network.quantize.look_up(indices)
                     counts += torch.bincount(indices.flatten(), minlength=len(counts))
                 outputs = network.decode(latent).float().clamp(0, 1)
@@ -208,13 +239,15 @@ class VQGANTask(TrainTask[VQGAN]):
     def state_dict(self) -> dict[str, Any]:
         """The running sums of the codes, the discriminator, and the provenance of the start."""
         return {
-            "quantizing": self.quantizing, "counts": self._counts, "sums": self._sums, "before": self._before,
+            "quantizing": self.quantizing, "psnr": self._psnr, "counts": self._counts, "sums": self._sums,
+            "before": self._before,
             "discriminator": self._discriminator.state_dict() if self._discriminator else None,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.quantizing = state["quantizing"]
+        self._psnr.copy_(state["psnr"])
         self._counts.copy_(state["counts"])
         self._sums.copy_(state["sums"])
         self._before = state["before"]
@@ -326,67 +359,26 @@ def lattice_loss(outputs: Tensor, images: Tensor, *, cell: int) -> Tensor:
     return F.mse_loss(edges_by_position(outputs, cell=cell), edges_by_position(images, cell=cell))
 
 
-class Discriminator:
-    """A patch discriminator with its own optimizer, trained alongside the generator."""
+def random_crops(images: Tensor, size: int, *, generator: torch.Generator, whole: float = 0.3) -> Tensor:
+    """A random square (B, 3, size, size) in [0, 1] of each image (B, 3, S, S) uint8, mirrored or not.
 
-    def __init__(self, *, seed: int, device: torch.device) -> None:
-        from taming.modules.discriminator.model import NLayerDiscriminator, weights_init
+    A share `whole` of the images is scaled down instead of cropped.
 
-        with seeded(seed):
-            network: nn.Module = NLayerDiscriminator(input_nc=3, ndf=CHANNELS, n_layers=STRIDED_LAYERS)
-            network.apply(weights_init)
-        self.network = network.to(device).train().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE, betas=(0.5, 0.9))
-        self.loss = torch.ones((), device=device)  # running mean: 1 at chance, 0 if it is never fooled
-
-    def score(self, images: Tensor) -> Tensor:
-        """Score patches (B, 1, h, w) of images (B, 3, H, W) in [0, 1]: above 0 for real ones.
-
-        The gradient flows to the images; only `update` changes the discriminator.
-        """
-        scores: Tensor = self.network(images * 2 - 1).float()
-        return scores
-
-    def update(self, real: Tensor, fake: Tensor) -> None:
-        """Train for one step to distinguish real images (B, 3, H, W) from reconstructions."""
-        self.network.requires_grad_(True)
-        with torch.autocast(real.device.type, dtype=torch.bfloat16):
-            loss = hinge_loss(self.score(real), self.score(fake.detach()))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.network.requires_grad_(False)
-        self.loss.lerp_(loss.detach(), 1 - LOSS_DECAY)
-
-    def state_dict(self) -> dict[str, Any]:
-        """State for the checkpoint."""
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "loss": self.loss}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.loss.copy_(state["loss"])
-
-
-def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's loss (Lim and Ye, arXiv 1705.02894), from scores of any shape.
-
-    It is 0 once real patches score above 1 and fake ones below -1.
+    Raises:
+        TrainingError: The images are smaller than that.
     """
-    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
-
-
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Tensor) -> Tensor:
-    """Weight () at which both losses have gradients of equal norm at the decoder's last layer (equation 7).
-
-    Args:
-        reconstruction: Sum () of the losses that compare with the real image.
-        adversarial: The loss () of the discriminator's scores.
-        last_layer: Parameter that both depend on; their graphs stay usable.
-    """
-    norms = [
-        torch.linalg.vector_norm(torch.autograd.grad(loss, last_layer, retain_graph=True)[0].float())
-        for loss in (reconstruction, adversarial)
-    ]
-    return (norms[0] / (norms[1] + MIN_GRADIENT)).clamp(max=MAX_WEIGHT).detach()
+    if size > images.shape[-1]:
+        raise TrainingError(
+            f"crops of {size} px cannot be cut from pictures of {images.shape[-1]} px", hint="use larger pictures"
+        )
+    draws = torch.rand(4, len(images), generator=generator)
+    starts = (draws[1:3] * (images.shape[-1] - size + 1)).long()
+    places = starts[..., None] + torch.arange(size)  # (2, B, size): rows and columns
+    mirrored = torch.where(draws[3, :, None] < 0.5, places[1].flip(-1), places[1])
+    rows, columns = (axis.to(images.device, non_blocking=True) for axis in (places[0], mirrored))
+    each = torch.arange(len(images), device=images.device)[:, None, None]
+    crops = images.permute(0, 2, 3, 1)[each, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2).float()
+    for number in (draws[0] < whole).nonzero().flatten().tolist():
+        scaled = F.interpolate(images[number, None].float(), size=(size, size), mode="area")[0]
+        crops[number] = scaled.flip(-1) if draws[3, number] < 0.5 else scaled
+    return crops / 255
