@@ -90,7 +90,7 @@ def check(device: torch.device, folder: Path, *, tiny: bool) -> Run:
     run.compare("networks of mini", lambda: checks.networks(mini, load_family("mini")))
     run.compare("graphs of mini", lambda: checks.graphs(mini, mini_side, 8))
     run.compare("a film of mini", lambda: [checks.film(folder, str(device), mini_side)])
-    budget = 0.2 if tiny else 1.5
+    budget = 0.2 if tiny else 0.8
     measure_steps(run, mini, [mini_side], 2 if tiny else 8, budget)
     weights = None if tiny else run.section("writing random weights", lambda: write_random_weights(folder / "weights"))
     if weights:

@@ -164,7 +164,7 @@ def profiled(models: Models, side: int, cuts: int) -> str:
     with profile(activities=kinds, acc_events=True) as profiler:
         optimizer.optimize(target, steps=5, temporal_weight=0.1)
         synchronise(models.device)
-    by = "self_cuda_time_total" if models.device.type == "cuda" else "self_cpu_time_total"
+    by = "self_device_time_total" if models.device.type == "cuda" else "self_cpu_time_total"
     return str(profiler.key_averages().table(sort_by=by, row_limit=45, max_name_column_width=90))
 
 

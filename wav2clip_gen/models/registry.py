@@ -265,6 +265,7 @@ def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu"
     import torch
 
     from wav2clip_gen.models import checkpoints, convert
+    from wav2clip_gen.models.norm import fused_norm_works
 
     networks: dict[str, Any] = {}
     random, device = False, torch.device(device)
@@ -275,7 +276,7 @@ def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu"
             network = checkpoints.load(component.path, role=role)
             random |= "random" in store.read_header(component.path).training
         networks[role] = network.to(device)
-        if role == "wav2clip" or device.type == "cuda":  # on a CPU, the other networks gain nothing
+        if role == "wav2clip" or (role == "vqgan" and fused_norm_works(device)):  # elsewhere, nothing is gained
             networks[role].to(memory_format=torch.channels_last)
     return Models(selection=selection, random=random, **networks)
 

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from taming.modules.diffusionmodules.model import Decoder, Encoder, ResnetBlock
 from torch import Tensor, nn
+
+from wav2clip_gen.models.norm import FastResnetBlock, norm_silu
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +80,6 @@ class VQGAN(nn.Module):
     def __init__(self, config: VQGANConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or VQGANConfig()
-        from taming.modules.diffusionmodules.model import Decoder, Encoder
-
         networks = {
             "ch": config.ch, "ch_mult": config.ch_mult, "num_res_blocks": config.num_res_blocks,
             "attn_resolutions": config.attn_resolutions, "resolution": config.resolution,
@@ -87,9 +88,12 @@ class VQGAN(nn.Module):
         with contextlib.redirect_stdout(io.StringIO()):  # taming prints the latent's shape when built
             self.encoder = Encoder(**networks)
             self.decoder = Decoder(**networks)
+        self.decoder.give_pre_end = True  # its last norm is ours too, in `decode`
         for module in self.modules():
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.norm_groups
+            elif isinstance(module, ResnetBlock):
+                module.__class__ = FastResnetBlock  # the same parameters, another way
         self.quantize = Codebook(config)
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
@@ -111,7 +115,8 @@ class VQGAN(nn.Module):
 
     def decode(self, quantised: Tensor) -> Tensor:
         """Map quantised latents (B, D, h, w) to pictures (B, 3, H, W), in about [0, 1] but not clamped."""
-        return (self.decoder(self.post_quant_conv(quantised.to(self._dtype))).float() + 1) / 2
+        hidden = norm_silu(self.decoder.norm_out, self.decoder(self.post_quant_conv(quantised.to(self._dtype))))
+        return (self.decoder.conv_out(hidden).float() + 1) / 2
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue, Rec. 601
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -98,21 +100,27 @@ def projective_grid(homographies: Tensor, height: int, width: int) -> Tensor:
 def jitter_colors(cutouts: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:
     """Change saturation, contrast and brightness of each cutout (N, 3, s, s) by up to `strength`."""
     signed = torch.rand(3, cutouts.shape[0], 1, 1, 1, generator=generator, device=cutouts.device) * 2 - 1
-    saturation, contrast, brightness = 1 + signed[0] * strength * 2, 1 + signed[1] * strength, signed[2] * strength
-    return contrast * (adjust_saturation(cutouts, saturation) - 0.5) + 0.5 + brightness
+    saturation, contrast, brightness = (one.view(-1, 1, 1) for one in signed * strength)
+    saturation, contrast = 1 + 2 * saturation, 1 + contrast
+    luma = torch.stack([torch.full((3,), weight, device=cutouts.device) for weight in LUMA], dim=1)
+    unit = torch.eye(3, device=cutouts.device)
+    # all three are linear: one product of matrices, one pass over memory
+    change = contrast * torch.lerp(luma, unit, saturation)  # (N, 3, 3)
+    shift = 0.5 * (1 - contrast) + brightness
+    return torch.baddbmm(shift, change, cutouts.flatten(2)).view_as(cutouts)
 
 
 def adjust_saturation(pictures: Tensor, factor: Tensor | float) -> Tensor:
     """Scale the distance of pictures (N, 3, H, W) from grey by `factor`."""
     red, green, blue = pictures.split(1, dim=1)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # Rec. 601
+    luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
     return torch.lerp(luma, pictures, factor)
 
 
 def add_noise(cutouts: Tensor, *, generator: torch.Generator, strength: float) -> Tensor:
     """Add to each cutout (N, 3, s, s) Gaussian noise of its own deviation, drawn up to `strength`."""
     deviation = torch.rand(cutouts.shape[0], 1, 1, 1, generator=generator, device=cutouts.device) * strength
-    return cutouts + deviation * torch.randn(cutouts.shape, generator=generator, device=cutouts.device)
+    return torch.addcmul(cutouts, deviation, torch.randn(cutouts.shape, generator=generator, device=cutouts.device))
 
 
 def erase(cutouts: Tensor, *, generator: torch.Generator, chance: float, longest: float) -> Tensor:

@@ -34,7 +34,7 @@ class LatentStep:
             start: The latent; copied.
         """
         self.models, self.settings, self.generator = models, settings, generator
-        self.latent = start.detach().clone().requires_grad_()
+        self.latent = start.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
         self.start = self.latent.detach().clone()  # of the film
         self.previous = self.latent.detach().clone()  # the latent of the frame before
         self.temporal_weight = torch.zeros((), device=start.device)
@@ -104,9 +104,8 @@ class LatentStep:
             others = others + painting.init_weight * temporal_loss(self.latent, self.start, self._spread)
         loss, similarity, gradient = self._guide(cutouts, target)
         with record_function("backward"):
-            (self.latent.grad,) = torch.autograd.grad(
-                [cutouts, others], [self.latent], [gradient, torch.ones_like(others)]
-            )
+            (found,) = torch.autograd.grad([cutouts, others], [self.latent], [gradient, torch.ones_like(others)])
+            self.latent.grad = found.contiguous()  # the fused kernel of Adam wants one layout
         self.optimizer.step()
         with torch.no_grad():
             self.latent.clamp_(self._lowest, self._highest)
