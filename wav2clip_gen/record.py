@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
@@ -263,7 +264,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "ffmpeg": tool, **package_versions()}
 
 
-def package_versions() -> dict[str, str]:
+@cache
+def package_versions() -> Mapping[str, str]:
     """Versions of the packages that can change a film, or "not installed"."""
     found = {}
     for package in PACKAGES:

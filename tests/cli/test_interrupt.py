@@ -24,6 +24,7 @@ from wav2clip_gen.video.verify import probe
 
 QUICK = ("--size", "32x32", "--first-steps", "1", "--steps", "1", "--cuts", "2", "--seed", "3")
 SLOW = ("--size", "64x64", "--fps", "60", "--first-steps", "1", "--steps", "20")
+MORE = (pytest.mark.slow, pytest.mark.more)
 KEPT = ["film.partial.json", "film.partial.mp4", "song.wav"]
 
 
@@ -99,7 +100,7 @@ def test_ignored_signals_stay_ignored_and_handlers_are_restored() -> None:
 # The whole process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])  # SIGTERM below
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=MORE)])  # SIGTERM below
 def test_a_signal_keeps_a_playable_film_and_the_process_dies_of_it(number: int, song: Path, tmp_path: Path) -> None:
     code, stdout, stderr = interrupted(song, "-o", tmp_path / "film.mp4", *SLOW, when=has_frames, number=number)
     assert code == -number, stderr
@@ -200,9 +201,7 @@ def test_a_film_is_finished_when_stderr_goes_away(song: Path, tmp_path: Path) ->
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
-@pytest.mark.parametrize(
-    "redirection", [">/dev/full", pytest.param(">&- 2>&-", marks=[pytest.mark.slow, pytest.mark.more])]
-)
+@pytest.mark.parametrize("redirection", [">/dev/full", pytest.param(">&- 2>&-", marks=MORE)])
 def test_a_film_is_finished_without_standard_streams(redirection: str, song: Path, tmp_path: Path) -> None:
     line = f'"$0" -m wav2clip_gen "$1" -o "$2" {" ".join(QUICK)} {redirection}'
     words = ["bash", "-c", line, sys.executable, str(song), str(tmp_path / "film.mp4")]
