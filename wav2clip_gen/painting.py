@@ -183,10 +183,13 @@ class Painter:
 
     def picture(self, number: int, shown: Sequence[Shown]) -> Picture:
         """A frame, decoded."""
-        view = self._part.parameters.view(number)
         with shortage_explained(self._job.settings, self._selection):
-            decoded = [one.picture(each, view) for one, each in zip(self._optimizers.values(), shown, strict=True)]
+            decoded = self._decode(number, shown)
         return self._grid.join(decoded) if self._grid else decoded[0]
+
+    def _decode(self, number: int, shown: Sequence[Shown]) -> list[Picture]:
+        view = self._part.parameters.view(number)
+        return [one.picture(each, view) for one, each in zip(self._optimizers.values(), shown, strict=True)]
 
     def state(self, stop: int) -> dict[str, Tensor]:
         """All that the frames from `stop` on depend on, which is next; see `FrameOptimizer.state`."""
@@ -218,7 +221,9 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def paint_segment(part: Part, work: WorkFolder, models: Models, *, stop: Stop) -> Events:
+def paint_segment(
+    part: Part, work: WorkFolder, models: Models, *, stop: Stop, painter: Painter | None = None
+) -> Events:
     """Paint the chunks of a segment that are not finished.
 
     Args:
@@ -226,8 +231,9 @@ def paint_segment(part: Part, work: WorkFolder, models: Models, *, stop: Stop) -
         work: The folder of its film, with what is finished of it already.
         models: Networks.
         stop: Called after each frame; when it returns true, the segment ends there.
+        painter: Begins the segment; by default a new one.
     """
-    missing, painter, before = work.missing(part.chunks), Painter(part, models), part.chunks[0]
+    missing, painter, before = work.missing(part.chunks), painter or Painter(part, models), part.chunks[0]
     position = before.start
     for chunk in part.chunks:
         if chunk in missing:

@@ -282,6 +282,13 @@ class FrameOptimizer:
             self._camera.apply(decoded, shown.offset, view, border=self.settings.motion.border).clamp(0, 1).squeeze(0)
         )
 
+    @torch.no_grad()
+    def start_from(self, picture: Tensor) -> None:
+        """Continue from a picture (1, 3, H, W) as from that of the frame before."""
+        latent, self._started = self.models.vqgan.encode(picture), True
+        self.latent.copy_(latent.clamp(self._lowest, self._highest))
+        self._residual = picture - self._decode(self._average.update(self.models.vqgan.quantise(self.latent)))
+
     def state(self) -> dict[str, Tensor]:
         """All that the frames after an optimised one depend on, copied to the CPU."""
         assert self._average.total is not None, "there is a frame"

@@ -43,6 +43,8 @@ OWN = re.compile(
 )
 PARTS = re.compile(r"film\.\w+|(picture|finished)\.mp4.*|.*\.part")  # of them, what is worthless to another run
 
+Piece = tuple[str, int]  # the name of a film, and its number of frames
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -211,10 +213,16 @@ class WorkFolder:
 
     # The film
 
-    def join(self, chunks: Sequence[Chunk], *, unfinished: int = 0) -> None:
+    def join(
+        self, chunks: Sequence[Chunk], *, unfinished: int = 0, before: Sequence[Piece] = (), after: Sequence[Piece] = ()
+    ) -> None:
         """Join consecutive chunks as `picture`, without encoding them again.
 
-        `unfinished`: the number of frames in the part of the chunk after them, which is joined too.
+        Args:
+            chunks: The chunks.
+            unfinished: The number of frames in the part of the chunk after them, which is joined too.
+            before: Other films in this folder, each with its number of frames, that are joined before the chunks.
+            after: The same after them.
 
         Raises:
             VideoError: ffmpeg fails.
@@ -224,7 +232,7 @@ class WorkFolder:
         if unfinished:
             number = chunks[-1].number + 1 if chunks else 0
             pieces.append((self.part(Chunk(number=number, start=0, stop=0)).name, unfinished))
-        self._join(pieces, PICTURE)
+        self._join([*before, *pieces, *after], PICTURE)
 
     def finished_part(self) -> Path:
         """Where the film is from its start as far as it is finished, without sound, if anything is: an mp4 that grows.
@@ -248,7 +256,7 @@ class WorkFolder:
         """What is finished of the picture."""
         return [one for one in list(self._finished.values()) if not one.chunk.half]
 
-    def _join(self, pieces: Sequence[tuple[str, int]], name: str, form: Sequence[str] = ()) -> None:
+    def _join(self, pieces: Sequence[Piece], name: str, form: Sequence[str] = ()) -> None:
         """Join films in this folder, each with its number of frames; durations are whole microseconds, as ffmpeg's."""
         fps, lines, frames = self.timeline.fps, ["ffconcat version 1.0"], 0
         for piece, count in pieces:
