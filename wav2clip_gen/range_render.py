@@ -125,7 +125,6 @@ class RangePainter(Painter):
 
     def __init__(self, division: Division, job: RangeJob, models: Models, state: State | None) -> None:
         """Begin with a state, if there is one."""
-
         super().__init__(division.part(0), models)
         new, picture = job.replaced, job.settings.picture
         self._new, self._vqgan, fps = new, models.vqgan, job.timeline.fps

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from wav2clip_gen.video.cut import PictureFacts, read_picture
 
 if TYPE_CHECKING:
     from wav2clip_gen.config import Settings
+    from wav2clip_gen.progress import Estimate
 
 AGAIN = "--range needs a finished film with the run record that was written with it"
 
@@ -82,6 +83,11 @@ class RangeJob(Job):
         """The film after which its work folder is named."""
         return self.out.with_suffix(".range.mp4")
 
+    def share(self, whole: Estimate) -> Estimate:
+        """The cost of the range, from that of the whole film."""
+        left = self.timeline.frames - (self.replaced.stop - self.replaced.start)
+        return replace(whole, seconds=whole.seconds - whole.per_song_second * float(left / self.timeline.fps))
+
 
 def parse_range(written: str) -> tuple[float, float]:
     """Read `1:05-1:20` as seconds.
@@ -102,7 +108,7 @@ def open_original(film: Path) -> Original:
     """Read the film of which a range is made anew, and its record.
 
     Raises:
-        W2CError: There is no such film, it has no record, or one of an unfinished film.
+        W2CError: There is no such film, it has no record, or one of an unfinished film; its song is missing or changed.
     """
     path = record_path(film)
     if not film.is_file():
@@ -115,21 +121,12 @@ def open_original(film: Path) -> Original:
     content = record.load(path)
     if content.get("partial"):
         raise SettingsError(f"{film} ends early, as its record says", hint=f"finish it first; {AGAIN}")
+    song = film.parent / content["track"]["path"]
+    found = record.hash_input(song)
+    if found != content["track"]["sha256"]:
+        what = f"{song}, the song of {film}, {'was changed since' if found else 'is missing'}"
+        raise SoundError(what, hint="put it back in its place; for another song, generate the whole film")
     return Original(film, content, read_picture(film))
-
-
-def check_song(original: Original, song: Path) -> None:
-    """Refuse another song than the film's.
-
-    Raises:
-        SoundError: It is missing, or differs.
-    """
-    found, track = record.hash_input(song), original.content["track"]
-    if found is None:
-        raise SoundError(f"{song}, the song of {original.film}, is missing", hint="put it back, or name it with --from")
-    if found != track["sha256"]:
-        hint = "a range is made for the same song; generate the whole film for another one"
-        raise SoundError(f"{song} is not the song of {original.film}, or was changed since", hint=hint)
 
 
 def prepare_range(
@@ -160,7 +157,6 @@ def prepare_range(
             raise SettingsError(f"--range makes no {name.removesuffix('_dir')}", hint="leave one of them out")
     name = str(out).replace("{", "{{").replace("}", "}}")
     job = prepare(source, name, settings, overwrite=overwrite or same_file(out, film), **options)
-    check_song(original, job.track.path)
     _check_shape(job, original)
     replaced = _replaced(asked, written, job, original.picture)
     return RangeJob(**vars(job), original=original, written=written.strip(), replaced=replaced)

@@ -237,6 +237,10 @@ def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demuc
         for (_, before), (frame, size) in pairwise(content.get("cut_batch", {}).items())
         if size < before  # where a segment begins, it may grow again
     ]
+    differences += [
+        f"{path.name} tells of --range {one['range']} too, which is left out: that part is made as it was before"
+        for one in content.get("ranges", [])
+    ]
     for name, made in {stem["from"]: stem.get("version") for stem in stems.values() if not stem["path"]}.items():
         if separator_version(name, demucs_repo) not in (None, made):
             differences.append(f"the version of {name} differs from the one that separated the stems of {path.name}")

@@ -112,7 +112,7 @@ def _open_original(given: dict[str, Any]) -> Original | None:
     if (path is None) != (len(inputs) == 1) or len(inputs) > 1:
         what = "--range needs one finished film"
         raise SettingsError(what, hint="w2c-gen video.mp4 --range 1:05-1:20, or w2c-gen --from video.json --range ...")
-    for name in ("dry_run", "preview", "skip_existing", "storyboard"):
+    for name in ("frames_dir", "preview", "skip_existing", "storyboard"):
         if given[name]:
             flag = options.OPTIONS[name].flags[0]
             raise SettingsError(f"--range and {flag} contradict each other", hint="leave one of them out")
@@ -128,7 +128,7 @@ def _read_record(given: dict[str, Any]) -> Replay | None:
     from wav2clip_gen import record
 
     replay = record.read(given["from_record"], given["weights_dir"], given["demucs_repo"])
-    for difference in replay.differences:
+    for difference in () if given["range"] else replay.differences:
         typer.echo(f"note: {difference}", err=True)
     return replay
 
@@ -264,7 +264,8 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, pages: Pages, *, pl
         if dry_run:
             from wav2clip_gen.preview import estimate
 
-            listener.show_estimate(estimate(job, on_progress=show))
+            found = estimate(job, on_progress=show)
+            listener.show_estimate(job.share(found) if isinstance(job, RangeJob) else found)
         elif job.storyboard:
             from wav2clip_gen.preview import make_storyboard
 
