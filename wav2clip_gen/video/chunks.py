@@ -41,7 +41,7 @@ PLAN, LOCK, PICTURE, FINISHED = "plan.json", "lock", "picture.mp4", "finished.mp
 OWN = re.compile(
     r"(lock|plan\.json|chunk-\d{5,}(\.(before|after))?\.\w+|film\.\w+|(picture|finished)\.mp4(\.txt)?)(\.part)?"
 )
-PARTS = re.compile(r"film\.\w+|(picture|finished)\.mp4.*|.*\.part")  # of them, what is worthless to another run
+PARTS = re.compile(r"film\.\w+|(picture|finished)\.mp4.*|chunk.*\.part")  # of them, what is worthless to another run
 
 Piece = tuple[str, int]  # the name of a film, and its number of frames
 
@@ -292,8 +292,18 @@ class WorkFolder:
                     path.unlink()
 
     def clear(self) -> None:
-        """Remove all that is ours, as far as that is possible."""
-        self._remove(lambda name: name != LOCK)
+        """Remove all that is ours, as far as that is possible; the plan first, so that nobody continues with a part."""
+        plan, unwanted = self.path / PLAN, self.path / f"{PLAN}.part"
+        if plan.exists():
+            with suppress(OSError):
+                plan.replace(unwanted)
+        self._remove(lambda name: name not in (LOCK, unwanted.name))
+        self._remove(unwanted.name.__eq__)
+
+    def clear_leavings(self) -> None:
+        """Remove what a run left that was killed in `clear`."""
+        if (self.path / f"{PLAN}.part").exists() and not (self.path / PLAN).exists():
+            self.clear()
 
     def tidy(self) -> None:
         """Remove what a run leaves that is of no use to another."""
@@ -373,6 +383,7 @@ def open_work(
     work.check()
     try:
         with locked(work.path / LOCK, out):
+            work.clear_leavings()
             for part, path in ((work.film, out), (work.record, out.with_suffix(RECORD))):
                 if same_file(part, path):  # see `half_published`: it gets its name again
                     path.unlink()
