@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.models.registry import Models
     from wav2clip_gen.synthesis.segments import Shown
 
+NEAR = 4  # seconds between a kept state and a range that begins with it; a run-in costs less
 State = tuple[int, Mapping[str, "Tensor"]]  # the frame that it leads to, and an optimiser's state
 
 
@@ -92,23 +93,22 @@ def render_range(
 
 def _kept_state(job: RangeJob, checksums: Sequence[str]) -> State | None:
     """The newest state before a range in the film's own work folder, of chunks that the film still shows."""
-    film, found = job.original.film, list[tuple[int, Chunk]]()
-    work = WorkFolder(film, job.timeline)
+    start, found = job.replaced.start, list[Chunk]()
+    work = WorkFolder(job.original.film, job.timeline)
     for path in work.path.glob("chunk-*.json"):
         try:
             chunk = Chunk(**json.loads(path.read_text(encoding="utf-8"))["chunk"])
         except (OSError, ValueError, TypeError, KeyError):
             continue
-        if chunk.stop <= job.replaced.start and chunk.half != BEFORE:  # that segment is not shown there
+        near = chunk.stop <= start <= chunk.stop + NEAR * job.timeline.fps
+        if near and chunk.half != BEFORE:  # that segment is not shown at its end
             work.note(chunk)
-            found.append((chunk.stop, chunk))
-    for place, chunk in sorted(found, key=lambda one: -one[0]):
+            found.append(chunk)
+    for chunk in sorted(found, key=lambda one: -one.stop):
         picture = work.path / f"{(chunk.whole if chunk.half == AFTER else chunk).name}.mp4"
-        if place + job.timeline.fps * 4 < job.replaced.start:
-            return None  # a run-in costs less
         state = work.state(chunk) if picture.is_file() else None
         if state and picture_checksums(picture) == list(checksums[chunk.start : chunk.stop]):
-            return place, state
+            return chunk.stop, state
     return None
 
 
@@ -227,10 +227,10 @@ def _finish(
     stages.begin("verify")
     fps, song = job.timeline.fps, job.track
     sync = verify_film(work.film, frames=frames, fps=fps, duration=song.duration, sound=song)
-    for part in (slice(0, new.start), slice(new.stop, None)):
-        if picture_checksums(work.film)[part] != checksums[part]:
-            hint = "was it made by another ffmpeg? generate the whole film"
-            raise VideoError(f"{original.film} cannot be joined with new frames without a change", hint=hint)
+    joined = picture_checksums(work.film)
+    if joined[: new.start] + joined[new.stop :] != checksums[: new.start] + checksums[new.stop :]:
+        hint = "was it made by another ffmpeg? generate the whole film"
+        raise VideoError(f"{original.film} cannot be joined with new frames without a change", hint=hint)
     reactivity = measure_reactivity(visual_change(work.film), onsets, fps)
     film = Film(
         path=job.out,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen import record
+from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import OutputError, SettingsError, SoundError
 from wav2clip_gen.job import Job, prepare, record_path
@@ -81,7 +82,7 @@ class RangeJob(Job):
     @property
     def work(self) -> Path:
         """The film after which its work folder is named."""
-        return self.out.with_suffix(".range.mp4")
+        return _work(self.out).out
 
     def share(self, whole: Estimate) -> Estimate:
         """The cost of the range, from that of the whole film."""
@@ -113,7 +114,7 @@ def open_original(film: Path) -> Original:
     path = record_path(film)
     if not film.is_file():
         raise SettingsError(f"{film} does not exist", hint=AGAIN)
-    work = WorkFolder(film.with_suffix(".range.mp4"), None)  # type: ignore[arg-type]
+    work = _work(film)
     if not path.exists() and work.record.exists() and not work.film.exists():  # killed between film and record
         work.record.replace(path)
     if not path.is_file():
@@ -156,10 +157,16 @@ def prepare_range(
         if options.get(name):
             raise SettingsError(f"--range makes no {name.removesuffix('_dir')}", hint="leave one of them out")
     name = str(out).replace("{", "{{").replace("}", "}}")
-    job = prepare(source, name, settings, overwrite=overwrite or same_file(out, film), **options)
+    unfinished = same_file(_work(out).film, out)  # killed before it had a record
+    job = prepare(source, name, settings, overwrite=overwrite or unfinished or same_file(out, film), **options)
     _check_shape(job, original)
     replaced = _replaced(asked, written, job, original.picture)
     return RangeJob(**vars(job), original=original, written=written.strip(), replaced=replaced)
+
+
+def _work(film: Path) -> WorkFolder:
+    """The work folder of a range of a film, which is not that of the film."""
+    return WorkFolder(film.with_suffix(".range.mp4"), Timeline(samples=1, sample_rate=1, fps=Fraction(1)))
 
 
 def _check_shape(job: Job, original: Original) -> None:

@@ -104,7 +104,7 @@ def _open_original(given: dict[str, Any]) -> Original | None:
     """The film of which a range is generated again, if one is given; its record is then the one that is replayed."""
     if given["range"] is None:
         return None
-    from wav2clip_gen import ranges, record
+    from wav2clip_gen import ranges
     from wav2clip_gen.job import record_path
 
     inputs, path = given["inputs"] or [], given["from_record"]
@@ -116,7 +116,7 @@ def _open_original(given: dict[str, Any]) -> Original | None:
         if given[name]:
             flag = options.OPTIONS[name].flags[0]
             raise SettingsError(f"--range and {flag} contradict each other", hint="leave one of them out")
-    original = ranges.open_original(path.parent / record.load(path)["film"] if path else inputs[0])
+    original = ranges.open_original(path.with_suffix(".mp4") if path else inputs[0])
     given |= {"from_record": record_path(original.film), "inputs": []}
     return original
 
@@ -128,8 +128,9 @@ def _read_record(given: dict[str, Any]) -> Replay | None:
     from wav2clip_gen import record
 
     replay = record.read(given["from_record"], given["weights_dir"], given["demucs_repo"])
-    for difference in () if given["range"] else replay.differences:
-        typer.echo(f"note: {difference}", err=True)
+    for difference in replay.differences:
+        if not (given["range"] and "--range" in difference):  # those stay
+            typer.echo(f"note: {difference}", err=True)
     return replay
 
 
