@@ -7,6 +7,8 @@ READY  := $(VENV)/.ready
 
 # Training data, as described in weights/README.md; needed only for `make weights` and part of `make samples`.
 DATA   ?= ../shared/data
+# More options for pip: PIP_OPTIONS=--no-compile installs sooner, and each module is compiled when it is first imported.
+PIP_OPTIONS ?=
 # The tests to run: TESTS="not more and not benchmark" for all that CI has time for.
 TESTS  ?= not slow and not benchmark
 # Options for the demo's film, such as DEMO="--duration 2".
@@ -24,7 +26,7 @@ install: $(READY)  ## make .venv with w2c-gen and all that its tests need
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_OPTIONS) -e '.[dev]'
 	@touch $@
 
 demo: $(READY)  ## render the film of samples/demo.yaml, and its page, into films/

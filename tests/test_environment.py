@@ -115,7 +115,7 @@ exec "$@"
 """  # a folder becomes /mnt, and nothing else can be written to
 
 
-@pytest.mark.parametrize("here", ["/", pytest.param("/mnt", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("here", ["/", pytest.param("/mnt", marks=[pytest.mark.slow, pytest.mark.more])])
 def test_where_only_the_folder_for_films_can_be_written_to(here: str, tmp_path: Path) -> None:
     """A film if that is the current folder, else one sentence; 1 s, and 20 s in which numba compiles."""
     isolated = ["unshare", "--mount", "sh", "-c", ONLY_MNT, "sh", str(tmp_path)]

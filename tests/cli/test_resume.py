@@ -6,16 +6,16 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from tests.conftest import ROOT, Write
+from tests.conftest import Write
 from tests.interruption import interrupted
 from tests.killing import kill_and_resume
+from wav2clip_gen.cli.render import app
 from wav2clip_gen.video.verify import probe
 
 QUICK = ("--size", "32x32", "--first-steps", "1", "--steps", "1", "--cuts", "2", "--fps", "8", "--painted-fps", "4")
@@ -38,9 +38,8 @@ def sha256(path: Path) -> str:
 
 
 def run(song: Path, out: Path, *options: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", out, *QUICK, "--progress", "plain", *options]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=ROOT)
-    return done.returncode, done.stderr
+    done = CliRunner().invoke(app, [str(song), "-o", str(out), *QUICK, "--progress", "plain", *options])
+    return done.exit_code, done.stderr
 
 
 @pytest.mark.slow
