@@ -73,19 +73,21 @@ def copied(film: Path, folder: Path) -> Path:
 
 @pytest.fixture
 def redo(mini: Models) -> Redo:
-    def run(film: Path, written: str, changes: dict[str, Any] | None = None, stop_at: int = 0, **options: Any) -> Made:
+    def run(film: Path, written: str, changes: dict[str, Any] | None = None, stop_at: int = -1, **options: Any) -> Made:
         reported: list[Progress] = []
+        gently = options.pop("gently", False)
 
         def follow(progress: Progress) -> None:
             reported.append(progress)
-            if stop_at and progress.stage == "optimize" and progress.done == stop_at and not progress.message:
+            if not gently and progress.stage == "optimize" and progress.done == stop_at and not progress.message:
                 raise KeyboardInterrupt
 
         original = open_original(film)
         changed = original.settings.merged(changes or {})
         source = film.with_name("song.wav")
         job = prepare_range(original, written, source, settings=changed, selection=mini.selection, **options)
-        made = Made([*render_range(job, load=lambda *_, **__: mini, on_progress=follow)], reported)
+        stop = lambda: gently and reported[-1].done >= stop_at  # noqa: E731
+        made = Made([*render_range(job, load=lambda *_, **__: mini, stop=stop, on_progress=follow)], reported)
         made.messages += job.notes
         return made
 
@@ -238,6 +240,9 @@ def test_an_interrupted_range_is_resumed_and_is_the_same(film: Path, plain: Path
     assert film.read_bytes() == content
     with pytest.raises(OutputError, match=r"painting\.steps was 3, now 2"):
         redo(film, "1.5-2", RED | {"painting": {"steps": 2}})
+    with pytest.raises(KeyboardInterrupt, match="0:02 of 0:02 are finished"):
+        redo(film, "1.5-2", RED, stop_at=13, gently=True)
+    assert names(film.parent) == ["film.json", "film.mp4", "film.range.w2c", "song.wav", "whole"]
     made = redo(film, "1.5-2", RED)
     assert any(message.startswith("resuming at 0:0") for message in made.messages)
     assert made.content == expected
