@@ -248,6 +248,19 @@ def test_an_interrupted_range_is_resumed_and_is_the_same(film: Path, plain: Path
     assert made.content == expected
 
 
+def test_a_film_that_another_run_has_replaced_is_left_alone(film: Path, redo: Redo, mini: Models) -> None:
+    original = open_original(film)
+    job = prepare_range(
+        original, "1.5-2", film.with_name("song.wav"), settings=original.settings, selection=mini.selection
+    )
+    redo(film, "1.5-2", RED)
+    content = film.read_bytes()
+    with pytest.raises(OutputError, match=r"film\.mp4 was replaced meanwhile by another run"):
+        next(render_range(job, load=lambda *_, **__: mini))
+    assert film.read_bytes() == content
+    assert names(film.parent) == ["film.json", "film.mp4", "song.wav"]
+
+
 def test_a_run_that_was_killed_between_film_and_record_loses_no_history(film: Path, redo: Redo) -> None:
     redo(film, "1.5-2", RED, keep_work=True)
     work = film.with_suffix(".range.w2c")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wav2clip_gen import ffmpeg, record
 from wav2clip_gen.audio.track import open_track
 from wav2clip_gen.drawing import clock
-from wav2clip_gen.errors import VideoError
+from wav2clip_gen.errors import OutputError, VideoError
 from wav2clip_gen.files import hash_file
 from wav2clip_gen.job import check_outputs, record_path
 from wav2clip_gen.painting import Division, Painter, measured, paint_segment
@@ -71,6 +71,8 @@ def render_range(
         work = stack.enter_context(open_work(inner.out, shown, keep=job.keep_work, report=report))
         work.out = job.out
         check_outputs(job)
+        if record.load(record_path(job.original.film)) != job.original.content:
+            raise OutputError(f"{job.original.film} was replaced meanwhile by another run", hint="start again")
         models = load_job_models(job, load, stages)
         hashes = record.hash_inputs(job, models)
         plan = plan_film(inner, models, hashes) | {
