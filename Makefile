@@ -7,13 +7,15 @@ READY  := $(VENV)/.ready
 
 # Training data, as described in weights/README.md; needed only for `make weights` and part of `make samples`.
 DATA   ?= ../shared/data
-# The slow tests to run: SLOW="slow and not more" for those that CI has time for.
-SLOW   ?= slow
+# More options for pip: PIP_OPTIONS=--no-compile installs sooner, and each module is compiled when it is first imported.
+PIP_OPTIONS ?=
+# The tests to run: TESTS="not more and not benchmark" for all that CI has time for.
+TESTS  ?= not slow and not benchmark
 # Options for the demo's film, such as DEMO="--duration 2".
 DEMO   ?=
 
-# One torch thread per worker: the workers share the cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+# One torch thread per worker: the workers share the cores. A file's tests share what they make, so they share a worker.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 
@@ -24,7 +26,7 @@ install: $(READY)  ## make .venv with w2c-gen and all that its tests need
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_OPTIONS) -e '.[dev]'
 	@touch $@
 
 demo: $(READY)  ## render the film of samples/demo.yaml, and its page, into films/
@@ -33,10 +35,10 @@ demo: $(READY)  ## render the film of samples/demo.yaml, and its page, into film
 	@echo "Play films/demo.mp4, or open films/demo.html in a browser: the film, and under it what it follows."
 
 test: $(READY)  ## the quick suite: no network, a few minutes on two cores
-	$(PYTEST)
+	$(PYTEST) -m "$(TESTS)"
 
 test-slow: $(READY)  ## the slow tests: wheel, training, published sizes
-	$(PYTEST) --dist worksteal -m "$(SLOW)"
+	$(PYTEST) --dist worksteal -m slow
 
 test-all: test test-slow  ## both
 
@@ -51,7 +53,7 @@ format: $(READY)  ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-check: lint types test  ## what CI runs
+check: lint types test  ## what every change needs
 
 bench: $(READY)  ## measure speed and memory; writes tests/benchmarks/results.md
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks

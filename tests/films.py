@@ -28,6 +28,7 @@ class Made(list[Film]):
     def __init__(self, films: list[Film], reported: list[Progress]) -> None:
         super().__init__(films)
         self.messages = [one.message for one in reported if one.message]
+        self.left = [one.left for one in reported if one.stage == "optimize" and one.done and not one.message]
         self.painted = [one.done for one in reported if one.stage == "optimize" and one.done and not one.message]
 
     @property

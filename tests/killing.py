@@ -1,6 +1,6 @@
 """Kill renders at random moments, resume them, and compare their films with one that was never interrupted.
 
-    python -m tests.killing FOLDER KILLS SEED
+    python -m tests.killing FOLDER KILLS SEED SEGMENTS WORKERS
 
 Networks are loaded once, and each run is a fork of the process that has them: most of its time can be killed.
 """
@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import soundfile
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:
+    from wav2clip_gen.config import Settings
     from wav2clip_gen.models.registry import Models
 
 SETTINGS = {  # eight seconds of film in four chunks, of pictures that are moved and encoded again
@@ -48,19 +48,19 @@ class Found:
     seconds: float
 
 
-def kill_and_resume(folder: Path, *, kills: int, seed: int) -> Found:
+def kill_and_resume(folder: Path, *, kills: int, seed: int, segments: str = "none", workers: int = 1) -> Found:
     """Do it in a process of its own, with one thread: only such a process can be forked safely."""
-    command = [sys.executable, "-m", "tests.killing", str(folder), str(kills), str(seed)]
+    command = [sys.executable, "-m", "tests.killing", *map(str, (folder, kills, seed, segments, workers))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT, env=environment)
     return Found(**json.loads(done.stdout))
 
 
-def main(folder: Path, kills: int, seed: int) -> Found:
+def main(folder: Path, kills: int, seed: int, segments: str, workers: str) -> Found:
     """See `kill_and_resume`."""
     import torch
 
-    from wav2clip_gen.config import RunSettings
+    from wav2clip_gen.config import RunSettings, Settings
     from wav2clip_gen.models.registry import load_models, select_models
     from wav2clip_gen.video.chunks import half_published
 
@@ -69,23 +69,22 @@ def main(folder: Path, kills: int, seed: int) -> Found:
     models = load_models(select_models(RunSettings(models="mini")), device=torch.device("cpu"))
     t = np.arange(8 * 16_000) / 16_000
     soundfile.write(folder / "song.wav", 0.4 * np.sin(2 * np.pi * 330 * t) * (t % 1), 16_000)
+    settings = Settings().merged(SETTINGS).merged({"run": {"segments": segments}})
     _warm_up(folder, models)
     once = time.perf_counter()
-    os.waitpid(_render(folder, "whole.mp4", models), 0)
+    os.waitpid(_render(folder, "whole.mp4", models, settings, workers), 0)
     longest, whole = time.perf_counter() - once, _sha256(folder / "whole.mp4")
     killed = finished = identical = resumed = 0
     film = folder / "film.mp4"
     record, work = film.with_suffix(".json"), film.with_suffix(".w2c")
     while killed < kills or finished == 0 or work.exists():
         resumed += any(work.glob("chunk-*.json"))
-        process = _render(folder, film.name, models)
+        process = _render(folder, film.name, models, settings, workers)
         killed += _killed(process, after=rng.uniform(0, longest) if killed < kills else 10 * longest)
         if film.exists() and record.exists() and not half_published(film):
             finished, identical = finished + 1, identical + (_sha256(film) == whole)
             film.unlink()
             record.unlink()
-            if killed < kills:  # it may have been killed while it removed the folder
-                shutil.rmtree(work, ignore_errors=True)
     left = sorted(path.name for path in folder.iterdir())
     return Found(killed, finished, identical, resumed, left, round(time.perf_counter() - began, 1))
 
@@ -102,16 +101,15 @@ def _warm_up(folder: Path, models: Models) -> None:
     condition_films(job, load_stems(job, stages), models, stages)
 
 
-def _render(folder: Path, name: str, models: Models) -> int:
+def _render(folder: Path, name: str, models: Models, settings: Settings, workers: str) -> int:
     """Start a render in another process."""
-    from wav2clip_gen.config import Settings
     from wav2clip_gen.pipeline import render
 
     process = os.fork()
     if process:
         return process
     try:
-        render(folder / "song.wav", folder / name, Settings().merged(SETTINGS), family=models)
+        render(folder / "song.wav", folder / name, settings, family=models, workers=workers)
         os._exit(0)
     except BaseException as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
@@ -142,4 +140,4 @@ def _sha256(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))))
+    sys.stdout.write(json.dumps(asdict(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]))))

@@ -48,6 +48,8 @@ LAYERS = (  # each may import from its own layer and those before it
         "workers",
         "resume",
         "pipeline",
+        "ranges",
+        "range_render",
         "contact_sheet",
         "preview",
         "score",

@@ -68,6 +68,8 @@ def test_a_film_is_divided_and_recorded(whole: Made) -> None:
     painted = set(film_painted())
     assert [value is not None for value in content["frames"]["loss"]] == [number in painted for number in range(28)]
     assert whole.painted == list(range(1, 29))
+    unseen = [6 + 4, 14 + 4]  # run-ins, and frames that two segments share
+    assert whole.left == [28 - done + sum(unseen[(done > 6) + (done > 14) :]) for done in range(1, 29)]
     halves = [f"chunk-{number:05}.{half}" for number in (1, 3) for half in ("after", "before")]
     assert kept(whole) == sorted([f"chunk-{number:05}" for number in range(7)] + halves)
 

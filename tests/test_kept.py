@@ -116,6 +116,20 @@ def test_a_disk_that_is_full_when_joining_keeps_the_chunks(
     assert names(out.parent) == ["film.json", "film.mp4", "song.wav"]
 
 
+def test_a_disk_that_is_full_in_a_later_chunk_keeps_those_before(
+    make: Callable[..., Film], out: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(frame: int, stage: str) -> None:
+        if frame == 3:
+            break_ffmpeg(out, "rawvideo*rgb24*32x32", monkeypatch)
+
+    with pytest.raises(VideoError, match=r"No space left.*; 0:01 of 0:02 are finished in .*film\.w2c") as caught:
+        make(fill)
+    assert "free some disk space" in caught.value.hint
+    monkeypatch.delenv("W2C_FFMPEG")
+    assert make().path.read_bytes() == whole
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_disk_that_is_full_in_the_first_chunk_leaves_nothing(
     overwrite: bool, make: Callable[..., Film], out: Path, monkeypatch: pytest.MonkeyPatch

@@ -31,6 +31,7 @@ MOVING: dict[str, Any] = {  # 14 frames in four chunks; every other one is optim
     "picture": {"fps": 8, "painted_fps": 4},
     "motion": {"pan_x": 2.0, "rotate": 20.0, "border": "wrap"},
 }
+MORE = (pytest.mark.slow, pytest.mark.more)
 FINISHED = "0:01 of 0:02 are finished in"
 
 
@@ -87,7 +88,7 @@ def work(begun: Path, song: Path) -> Path:
 # The same film
 
 
-@pytest.mark.parametrize("frame", [1, 2, 4, 5, 8, 13, 14])
+@pytest.mark.parametrize("frame", [1, 4, 8, 14, *(pytest.param(frame, marks=MORE) for frame in (2, 5, 13))])
 def test_a_film_that_is_interrupted_at_any_frame_is_the_same_in_the_end(
     frame: int, make: Make, song: Path, whole: bytes
 ) -> None:
@@ -146,8 +147,15 @@ def test_a_stop_before_the_first_new_frame_gives_what_is_finished(
     assert work.exists()
 
 
-@pytest.mark.parametrize("name", ["chunk-00000.mp4", "chunk-00001.mp4", "chunk-00001.json", "chunk-00001.safetensors"])
-@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        *((name, True) for name in ("chunk-00000.mp4", "chunk-00001.mp4", "chunk-00001.json")),
+        *(("chunk-00001.mp4", False), ("chunk-00001.safetensors", False)),
+        pytest.param("chunk-00001.safetensors", True, marks=MORE),
+        pytest.param("chunk-00001.json", False, marks=MORE),
+    ],
+)
 def test_what_is_damaged_is_painted_again(name: str, cut: bool, make: Make, work: Path, whole: bytes) -> None:
     content = bytearray((work / name).read_bytes())
     content[len(content) // 2] ^= 255
@@ -158,7 +166,7 @@ def test_what_is_damaged_is_painted_again(name: str, cut: bool, make: Make, work
     assert len(told) == (not name.endswith("safetensors"))
 
 
-@pytest.mark.parametrize("layout", ["grid", pytest.param("separate", marks=[pytest.mark.slow, pytest.mark.more])])
+@pytest.mark.parametrize("layout", ["grid", pytest.param("separate", marks=MORE)])
 def test_films_of_several_pictures_are_resumed(
     layout: str, song: Path, tmp_path: Path, settings: Settings, mini: Models
 ) -> None:

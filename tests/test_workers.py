@@ -45,6 +45,7 @@ class Failing(ParameterCurves):
     marker: Path = Path()
     times: int = 1
     error: Exception | None = None
+    allocated: int = 0  # bytes that are more than there are: an error of the allocator
 
     def view(self, frame: int) -> View:
         """See above."""
@@ -53,6 +54,8 @@ class Failing(ParameterCurves):
             self.marker.write_text("x" * (count + 1))
             if self.error:
                 raise self.error
+            if self.allocated:
+                torch.empty(self.allocated, dtype=torch.uint8)
             os._exit(9)
         return super().view(frame)
 
@@ -206,6 +209,18 @@ def test_a_worker_that_is_killed_again_and_again_ends_the_film(
         make_films(song, settings, mini, workers="2")
     assert "--workers" in caught.value.hint
     assert make_films(song, settings, mini).content == whole.content
+
+
+@pytest.mark.parametrize("count", ["1", pytest.param("2", marks=[pytest.mark.slow, pytest.mark.more])])
+def test_where_memory_runs_out_nothing_finished_is_lost(
+    count: str, song: Path, settings: Settings, mini: Models, whole: Made, failing: Callable[..., None]
+) -> None:
+    failing(allocated=10**15)
+    with pytest.raises(OutOfMemoryError, match=r"0:0\d of 0:04 are finished in .*film\.w2c") as caught:
+        make_films(song, settings, mini, workers=count)
+    assert "--size" in caught.value.hint
+    made = make_films(song, settings, mini, workers=count)
+    assert (made.content, made.painted[0] > 1) == (whole.content, True)
 
 
 @pytest.mark.slow

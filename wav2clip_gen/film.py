@@ -99,6 +99,9 @@ class _Progress:
                 self.earlier += done.seconds
                 if not chunk.half:
                     self._values |= dict(zip(range(chunk.start, chunk.stop), measured(done), strict=True))
+        self._unseen = {  # by segment, until its first frame is known
+            one.number: one.run_in + 2 * one.fade_in for one in division.segments if one.alone.start not in self._values
+        }
         if self._values:
             timeline = division.job.timeline
             place, total = (clock(float(one)) for one in (len(self._values) / timeline.fps, timeline.duration))
@@ -115,13 +118,15 @@ class _Progress:
             self.report(f"note: {SHORTAGE.format(frame=painted.frame, size=values.cut_batch)}")
         if not chunk.seam:
             self._batches[chunk.segment] = values.cut_batch
+        self._unseen.pop(chunk.segment, None)
         self._values[painted.frame] = values
         self.report(loss=values.loss, similarity=values.similarity)
 
     def report(self, message: str = "", **known: float | None) -> None:
         """Report how many frames are done, with a line for the user or what is known of the newest frame."""
         total = self._division.job.timeline.frames
-        self._stages.report(message=message, done=len(self._values), total=total, **known)
+        unseen = sum(self._unseen.values())
+        self._stages.report(message=message, done=len(self._values), total=total, unseen=unseen, **known)
 
     def join(self) -> list[FrameValues]:
         """Join what is finished without a gap, and return its values."""

@@ -149,7 +149,7 @@ class Live:
         elif progress.stage == "optimize" and progress.done:
             scene.similarity[progress.done - 1] = np.nan if progress.similarity is None else progress.similarity
             pace = scene.pace.update(progress)
-            scene.left = None if pace is None else pace * (progress.total - progress.done)
+            scene.left = None if pace is None else pace * progress.left
         scene.progress = progress
 
     def note(self, text: str) -> None:

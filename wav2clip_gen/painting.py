@@ -204,9 +204,8 @@ class Painter:
 
     def decode(self, number: int, shown: Sequence[Shown]) -> Callable[[], Picture]:
         """Begin to decode a frame; what is returned waits for it."""
-        view = self._part.parameters.view(number)
         with shortage_explained(self._job.settings, self._selection):
-            copies = [one.picture(each, view) for one, each in zip(self._optimizers.values(), shown, strict=True)]
+            copies = self._decode(number, shown)
 
         def wait() -> Picture:
             pictures = [one.numpy() for one in copies]
@@ -223,6 +222,10 @@ class Painter:
                 done, wait = waiting.popleft()
                 yield done, wait()
         yield from ((done, wait()) for done, wait in waiting)
+
+    def _decode(self, number: int, shown: Sequence[Shown]) -> list[HostCopy]:
+        view = self._part.parameters.view(number)
+        return [one.picture(each, view) for one, each in zip(self._optimizers.values(), shown, strict=True)]
 
     def state(self, stop: int) -> dict[str, Tensor]:
         """All that the frames from `stop` on depend on, which is next; see `FrameOptimizer.state`."""
@@ -254,7 +257,9 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def paint_segment(part: Part, work: WorkFolder, models: Models, *, stop: Stop) -> Events:
+def paint_segment(
+    part: Part, work: WorkFolder, models: Models, *, stop: Stop, painter: Painter | None = None
+) -> Events:
     """Paint the chunks of a segment that are not finished.
 
     Args:
@@ -262,8 +267,9 @@ def paint_segment(part: Part, work: WorkFolder, models: Models, *, stop: Stop) -
         work: The folder of its film, with what is finished of it already.
         models: Networks.
         stop: Called after each frame; when it returns true, the segment ends there.
+        painter: Begins the segment; by default a new one.
     """
-    missing, painter, before = work.missing(part.chunks), Painter(part, models), part.chunks[0]
+    missing, painter, before = work.missing(part.chunks), painter or Painter(part, models), part.chunks[0]
     position = before.start
     for chunk in part.chunks:
         if chunk in missing:

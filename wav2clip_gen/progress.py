@@ -28,9 +28,15 @@ class Progress:
     stage: str  # one of STAGES
     done: int = 0  # frames, sections or percent finished in this stage
     total: int = 0  # of them; 0 where the stage has no steps
+    unseen: int = 0  # frames besides that are still to be made: run-ins, and those that two segments share
     loss: float | None = None  # of the last frame, at its last optimiser step
     similarity: float | None = None  # mean cosine between its cutouts and the target
     message: str = ""  # one line for the user
+
+    @property
+    def left(self) -> int:
+        """Frames that are still to be made."""
+        return self.total - self.done + self.unseen
 
 
 OnProgress = Callable[[Progress], None]
@@ -44,14 +50,14 @@ class Pace:
     """Measures the seconds per frame, from the second frame on: the first has more steps."""
 
     def __init__(self) -> None:
-        self._first, self._since = 0, 0.0
+        self._left, self._since = 0, 0.0
 
     def update(self, progress: Progress) -> float | None:
         """Seconds per frame so far; None until there is a second one."""
         now = time.perf_counter()
-        if progress.done == 1 or not self._first:
-            self._first, self._since = progress.done, now
-        counted = progress.done - self._first
+        if progress.done == 1 or not self._since:
+            self._left, self._since = progress.left, now
+        counted = self._left - progress.left
         return (now - self._since) / counted if counted else None
 
 

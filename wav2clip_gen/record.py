@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
@@ -236,6 +237,10 @@ def _replay(content: dict[str, Any], path: Path, weights_dir: Path | None, demuc
         for (_, before), (frame, size) in pairwise(content.get("cut_batch", {}).items())
         if size < before  # where a segment begins, it may grow again
     ]
+    differences += [
+        f"{path.name} tells of --range {one['range']} too, which is left out: that part is made as it was before"
+        for one in content.get("ranges", [])
+    ]
     for name, made in {stem["from"]: stem.get("version") for stem in stems.values() if not stem["path"]}.items():
         if separator_version(name, demucs_repo) not in (None, made):
             differences.append(f"the version of {name} differs from the one that separated the stems of {path.name}")
@@ -263,7 +268,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "ffmpeg": tool, **package_versions()}
 
 
-def package_versions() -> dict[str, str]:
+@cache
+def package_versions() -> Mapping[str, str]:
     """Versions of the packages that can change a film, or "not installed"."""
     found = {}
     for package in PACKAGES:

@@ -221,6 +221,7 @@ def test_the_page_stops_a_film_as_ctrl_c_does(ignored: int | None, songs: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.more
 def test_a_stop_before_the_first_frame_leaves_nothing(songs: Path) -> None:
     began = time.monotonic()
     code, stdout, stderr = stopped(

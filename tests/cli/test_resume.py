@@ -6,19 +6,20 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from tests.conftest import ROOT, Write
+from tests.conftest import Write
 from tests.interruption import interrupted
 from tests.killing import kill_and_resume
+from wav2clip_gen.cli.render import app
 from wav2clip_gen.video.verify import probe
 
 QUICK = ("--size", "32x32", "--first-steps", "1", "--steps", "1", "--cuts", "2", "--fps", "8", "--painted-fps", "4")
+MORE = (pytest.mark.slow, pytest.mark.more)
 
 
 @pytest.fixture
@@ -37,9 +38,8 @@ def sha256(path: Path) -> str:
 
 
 def run(song: Path, out: Path, *options: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "wav2clip_gen", song, "-o", out, *QUICK, "--progress", "plain", *options]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=ROOT)
-    return done.returncode, done.stderr
+    done = CliRunner().invoke(app, [str(song), "-o", str(out), *QUICK, "--progress", "plain", *options])
+    return done.exit_code, done.stderr
 
 
 @pytest.mark.slow
@@ -81,10 +81,16 @@ def test_what_differs_is_told_and_fresh_begins_anew(song: Path, tmp_path: Path) 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_films_of_runs_that_are_killed_at_random_are_the_same(tmp_path: Path) -> None:
-    """Eight times; tests/benchmarks does it a hundred times."""
-    found = kill_and_resume(tmp_path, kills=8, seed=1)
-    assert found.killed == 8
+@pytest.mark.parametrize(
+    ("kills", "segments", "workers"),
+    [(8, "none", 1), pytest.param(8, "2.5", 1, marks=MORE), pytest.param(3, "2.5", 2, marks=MORE)],
+)
+def test_films_of_runs_that_are_killed_at_random_are_the_same(
+    kills: int, segments: str, workers: int, tmp_path: Path
+) -> None:
+    """A few times; tests/benchmarks does it a hundred times."""
+    found = kill_and_resume(tmp_path, kills=kills, seed=1, segments=segments, workers=workers)
+    assert found.killed == kills
     assert found.identical == found.finished > 0
     assert found.resumed > 0
     assert found.left == ["song.wav", "whole.json", "whole.mp4"]

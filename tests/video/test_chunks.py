@@ -247,6 +247,25 @@ def test_everything_is_on_the_disk_before_its_name(out: Path, monkeypatch: pytes
 # The folder
 
 
+def test_a_folder_that_was_being_removed_is_begun_anew(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path, *, missing_ok: bool = False) -> None:
+        raise MemoryError
+
+    with open_work(out, line(12)) as work:
+        work.restart(PLAN)
+        paint(work, *spans(12))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", killed)
+            with pytest.raises(MemoryError):
+                work.clear()
+        assert sorted(path.name for path in work.path.glob("chunk-*.json"))
+        assert not (work.path / "plan.json").exists()
+    with open_work(out, line(12)) as work:
+        assert not work.has_chunks
+        assert not list(work.path.glob("plan*"))
+    assert not work.path.exists()
+
+
 def test_the_folder_of_a_finished_film_is_removed_unless_it_is_kept(out: Path) -> None:
     for keep in (False, True):
         with open_work(out, line(12), keep=keep) as work:

@@ -122,7 +122,7 @@ class Speed:
         settings, fps = self.job.settings, float(self.job.timeline.fps)
         optimized = len(pictures(settings)) * settings.picture.optimized_fps / fps
         steps = settings.painting.steps * optimized / per_frame
-        left = per_frame * (progress.total - progress.done)
+        left = per_frame * progress.left
         song = per_frame * fps
         return f"{steps:.3g} it/s, {song:.3g} s per second of song, {clock(left)} left"
 

@@ -218,6 +218,8 @@ OTHERS = (
         metavar="KEY=VALUE"),
     _other("from_record", Path, "Settings", "Replay the run record (JSON) of a video: same track, settings and seed, "
         "unless others are given.", flags=("--from",), metavar="RECORD", everyday=True),
+    _other("range", str, "Run", "Generate a part of a finished video again, as in w2c-gen video.mp4 --range 1:05-1:20; "
+        "settings are those of its run record, unless others are given.", metavar="TIME-TIME"),
     _other("fresh", bool, "Run", "Begin anew, instead of resuming an interrupted run."),
     _other("workers", str, "Run", "Processes that generate the segments of a video, which stays the same [dim]("
         "default: auto: one for each core that memory suffices for, or one for each GPU)[/]", metavar="auto|N"),

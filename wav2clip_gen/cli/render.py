@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.cli.console import Listener
     from wav2clip_gen.job import Job
     from wav2clip_gen.models.registry import Models, ModelSelection
+    from wav2clip_gen.ranges import Original
     from wav2clip_gen.record import Replay
 
 
@@ -68,12 +69,13 @@ def render(**given: Any) -> None:
     with console.errors_shown(debug=debug):
         with options.deprecations_shown():
             changes = options.settings_given(given)
+            original = _open_original(given)
             replay = _read_record(given)
             sources, settings = _merge(given, changes, replay)
         _refuse_contradictions(given, settings)
         pages = Pages.of(given)
         refuse_preview(given)
-        prepare = _preparation(given, replay)
+        prepare = _preparation(given, replay, original)
         _refuse_same_names(sources, (given["out"] or "{stem}.mp4", given["frames_dir"], given["keep_stems"]), settings)
         batch = Batch(sources, _what_is_done(given, settings), debug)
         wanted = _skip_existing(batch, given, settings)
@@ -98,6 +100,27 @@ def render(**given: Any) -> None:
     raise typer.Exit(batch.code)
 
 
+def _open_original(given: dict[str, Any]) -> Original | None:
+    """The film of which a range is generated again, if one is given; its record is then the one that is replayed."""
+    if given["range"] is None:
+        return None
+    from wav2clip_gen import ranges
+    from wav2clip_gen.job import record_path
+
+    inputs, path = given["inputs"] or [], given["from_record"]
+    ranges.parse_range(given["range"])
+    if (path is None) != (len(inputs) == 1) or len(inputs) > 1:
+        what = "--range needs one finished film"
+        raise SettingsError(what, hint="w2c-gen video.mp4 --range 1:05-1:20, or w2c-gen --from video.json --range ...")
+    for name in ("frames_dir", "preview", "skip_existing", "storyboard"):
+        if given[name]:
+            flag = options.OPTIONS[name].flags[0]
+            raise SettingsError(f"--range and {flag} contradict each other", hint="leave one of them out")
+    original = ranges.open_original(path.with_suffix(".mp4") if path else inputs[0])
+    given |= {"from_record": record_path(original.film), "inputs": []}
+    return original
+
+
 def _read_record(given: dict[str, Any]) -> Replay | None:
     """The run record, if one is given; differences between then and now are reported."""
     if given["from_record"] is None:
@@ -106,7 +129,8 @@ def _read_record(given: dict[str, Any]) -> Replay | None:
 
     replay = record.read(given["from_record"], given["weights_dir"], given["demucs_repo"])
     for difference in replay.differences:
-        typer.echo(f"note: {difference}", err=True)
+        if not (given["range"] and "--range" in difference):  # those stay
+            typer.echo(f"note: {difference}", err=True)
     return replay
 
 
@@ -147,15 +171,16 @@ def _refuse_same_names(sources: list[Path], templates: tuple[str | Path | None, 
             raise SettingsError(f"several tracks cannot all go to {template}", hint="use {stem}: videos/{stem}.mp4")
 
 
-def _preparation(given: dict[str, Any], replay: Replay | None) -> Callable[..., Job]:
-    """`wav2clip_gen.job.prepare` with everything but the track and its settings."""
+def _preparation(given: dict[str, Any], replay: Replay | None, original: Original | None) -> Callable[..., Job]:
+    """`wav2clip_gen.job.prepare`, or that of a range, with everything but the track and its settings."""
     from wav2clip_gen.job import prepare
+    from wav2clip_gen.ranges import prepare_range
 
     names = ("out", "overwrite", "frames_dir", "weights_dir", "keep_stems", "demucs_repo", "keep_work", "fresh")
     values = {name: given[name] for name in (*names, "storyboard")} | {"workers": given["workers"] or "auto"}
     if replay:
         values["demucs_repo"] = replay.demucs_repo
-    return partial(prepare, **values)
+    return partial(prepare_range, original, given["range"], **values) if original else partial(prepare, **values)
 
 
 def _what_is_done(given: dict[str, Any], settings: Settings) -> str:
@@ -228,6 +253,8 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, pages: Pages, *, pl
     from wav2clip_gen.cli.interrupt import GentleStop
     from wav2clip_gen.pipeline import render_job
     from wav2clip_gen.progress import Progress
+    from wav2clip_gen.range_render import render_range
+    from wav2clip_gen.ranges import RangeJob
 
     with listener.following(job, place), GentleStop(listener.show) as stop:
 
@@ -238,7 +265,8 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, pages: Pages, *, pl
         if dry_run:
             from wav2clip_gen.preview import estimate
 
-            listener.show_estimate(estimate(job, on_progress=show))
+            found = estimate(job, on_progress=show)
+            listener.show_estimate(job.share(found) if isinstance(job, RangeJob) else found)
         elif job.storyboard:
             from wav2clip_gen.preview import make_storyboard
 
@@ -247,7 +275,8 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, pages: Pages, *, pl
             listener.print_path(storyboard.path)
         else:
             listener.offer_stop(stop.request)
-            for film in render_job(job, load=loader, stop=stop, on_progress=show, on_picture=listener.show_picture):
+            rendering = partial(render_range, job) if isinstance(job, RangeJob) else partial(render_job, job)
+            for film in rendering(load=loader, stop=stop, on_progress=show, on_picture=listener.show_picture):
                 listener.show_film(film)
                 listener.print_path(film.path)
                 pages.write(film, job, loader, listener, show)

@@ -223,11 +223,11 @@ class FrameOptimizer:
 
     def decode_bytes(self) -> NDArray[np.uint8]:
         """The same as (H, W, 3) uint8 on the host."""
-        return _to_bytes(self.decode()).numpy()
+        return to_bytes(self.decode()).numpy()
 
     def picture(self, shown: Shown, view: View) -> HostCopy:
         """A frame from what it is decoded from, (H, W, 3) uint8 on its way to the host."""
-        return _to_bytes(self._show(shown, view))
+        return to_bytes(self._show(shown, view))
 
     @torch.no_grad()
     def _show(self, shown: Shown, view: View) -> Tensor:
@@ -237,6 +237,14 @@ class FrameOptimizer:
         return (
             self._camera.apply(decoded, shown.offset, view, border=self.settings.motion.border).clamp(0, 1).squeeze(0)
         )
+
+    @torch.no_grad()
+    def start_from(self, picture: Tensor) -> None:
+        """Continue from a picture (1, 3, H, W) as from that of the frame before."""
+        latent, self._started = self.models.vqgan.encode(picture), True
+        self.step.replace(latent)
+        average = self._average.update(self.models.vqgan.quantise(self.latent))
+        self._residual = picture - self.models.vqgan.decode(average)
 
     def state(self) -> dict[str, Tensor]:
         """All that the frames after an optimised one depend on, copied to the CPU."""
@@ -277,7 +285,7 @@ class HostCopy:
         return self._copy.numpy()
 
 
-def _to_bytes(picture: Tensor) -> HostCopy:
+def to_bytes(picture: Tensor) -> HostCopy:
     """A picture (3, H, W) in [0, 1] as (H, W, 3) uint8 on its way to the host."""
     return HostCopy((picture * 255).round().byte().permute(1, 2, 0).contiguous())
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from wav2clip_gen.audio.features import Features
     from wav2clip_gen.audio.timeline import Timeline
+    from wav2clip_gen.models.vqgan import VQGAN
     from wav2clip_gen.synthesis.camera import Matrix
 
 Floats = NDArray[np.float64]
@@ -102,14 +103,14 @@ def divide(timeline: Timeline, features: Features, length: float | None, painted
             stop=stop,
             fade_in=fades[number],
             fade_out=fades[number + 1],
-            run_in=_run_in(start - fades[number], painted),
+            run_in=run_in(start - fades[number], painted),
         )
         for number, (start, stop) in enumerate(pairwise(edges))
     )
 
 
-def _run_in(shown: int, painted: Indices) -> int:
-    """Frames from the painted one at which a segment begins to the first that is shown."""
+def run_in(shown: int, painted: Indices) -> int:
+    """Frames of the run-in: from the painted one at which a segment begins to the first that is shown."""
     last = int(np.searchsorted(painted, shown, side="right")) - 1
     return shown - int(painted[max(0, last - RUN_IN)])
 
@@ -171,6 +172,18 @@ def interpolate(before: Shown, after: Shown, weight: float) -> Shown:
         (1 - weight) * before.offset + weight * after.offset,
         sum(parts[1:], start=parts[0]) if parts else None,
     )
+
+
+def interpolate_pictures(vqgan: VQGAN, before: Tensor, after: Tensor, weight: float) -> Tensor:
+    """Interpolate between two pictures (3, H, W) by their codes, and linearly by what codes cannot represent."""
+    import torch
+
+    with torch.no_grad():
+        both = torch.stack([before, after])
+        codes = vqgan.quantise(vqgan.encode(both))
+        residuals = both - vqgan.decode(codes)
+        mixed = vqgan.decode(torch.lerp(codes[:1], codes[1:], weight)) + torch.lerp(residuals[0], residuals[1], weight)
+    return mixed.squeeze(0).clamp(0, 1)
 
 
 def pack(shown: Sequence[Shown]) -> dict[str, Tensor]:

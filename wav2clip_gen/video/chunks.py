@@ -41,7 +41,9 @@ PLAN, LOCK, PICTURE, FINISHED = "plan.json", "lock", "picture.mp4", "finished.mp
 OWN = re.compile(
     r"(lock|plan\.json|chunk-\d{5,}(\.(before|after))?\.\w+|film\.\w+|(picture|finished)\.mp4(\.txt)?)(\.part)?"
 )
-PARTS = re.compile(r"film\.\w+|(picture|finished)\.mp4.*|.*\.part")  # of them, what is worthless to another run
+PARTS = re.compile(r"film\.\w+|(picture|finished)\.mp4.*|chunk.*\.part")  # of them, what is worthless to another run
+
+Piece = tuple[str, int]  # the name of a film, and its number of frames
 
 
 @dataclass(frozen=True)
@@ -211,10 +213,16 @@ class WorkFolder:
 
     # The film
 
-    def join(self, chunks: Sequence[Chunk], *, unfinished: int = 0) -> None:
+    def join(
+        self, chunks: Sequence[Chunk], *, unfinished: int = 0, before: Sequence[Piece] = (), after: Sequence[Piece] = ()
+    ) -> None:
         """Join consecutive chunks as `picture`, without encoding them again.
 
-        `unfinished`: the number of frames in the part of the chunk after them, which is joined too.
+        Args:
+            chunks: The chunks.
+            unfinished: The number of frames in the part of the chunk after them, which is joined too.
+            before: Other films in this folder, each with its number of frames, that are joined before the chunks.
+            after: The same after them.
 
         Raises:
             VideoError: ffmpeg fails.
@@ -224,7 +232,7 @@ class WorkFolder:
         if unfinished:
             number = chunks[-1].number + 1 if chunks else 0
             pieces.append((self.part(Chunk(number=number, start=0, stop=0)).name, unfinished))
-        self._join(pieces, PICTURE)
+        self._join([*before, *pieces, *after], PICTURE)
 
     def finished_part(self) -> Path:
         """Where the film is from its start as far as it is finished, without sound, if anything is: an mp4 that grows.
@@ -248,7 +256,7 @@ class WorkFolder:
         """What is finished of the picture."""
         return [one for one in list(self._finished.values()) if not one.chunk.half]
 
-    def _join(self, pieces: Sequence[tuple[str, int]], name: str, form: Sequence[str] = ()) -> None:
+    def _join(self, pieces: Sequence[Piece], name: str, form: Sequence[str] = ()) -> None:
         """Join films in this folder, each with its number of frames; durations are whole microseconds, as ffmpeg's."""
         fps, lines, frames = self.timeline.fps, ["ffconcat version 1.0"], 0
         for piece, count in pieces:
@@ -284,8 +292,18 @@ class WorkFolder:
                     path.unlink()
 
     def clear(self) -> None:
-        """Remove all that is ours, as far as that is possible."""
-        self._remove(lambda name: name != LOCK)
+        """Remove all that is ours, as far as that is possible; the plan first, so that nobody continues with a part."""
+        plan, unwanted = self.path / PLAN, self.path / f"{PLAN}.part"
+        if plan.exists():
+            with suppress(OSError):
+                plan.replace(unwanted)
+        self._remove(lambda name: name not in (LOCK, unwanted.name))
+        self._remove(unwanted.name.__eq__)
+
+    def clear_leavings(self) -> None:
+        """Remove what a run left that was killed in `clear`."""
+        if (self.path / f"{PLAN}.part").exists() and not (self.path / PLAN).exists():
+            self.clear()
 
     def tidy(self) -> None:
         """Remove what a run leaves that is of no use to another."""
@@ -365,6 +383,7 @@ def open_work(
     work.check()
     try:
         with locked(work.path / LOCK, out):
+            work.clear_leavings()
             for part, path in ((work.film, out), (work.record, out.with_suffix(RECORD))):
                 if same_file(part, path):  # see `half_published`: it gets its name again
                     path.unlink()

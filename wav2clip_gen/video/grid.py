@@ -46,6 +46,10 @@ class Grid:
             whole[place] = picture
         return whole
 
+    def split(self, whole: Picture) -> list[Picture]:
+        """The pictures that `join` was given."""
+        return [whole[place] for place in self._places]
+
 
 def _rows(count: int, width: int, height: int) -> int:
     """In how many rows cells of this size come nearest to the shape of a film."""

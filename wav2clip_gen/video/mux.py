@@ -26,6 +26,7 @@ SPEAKERS = ("mono", "stereo", "3.0", "quad", "5.0", "5.1", "6.1", "7.1")  # by n
 MOST_CHANNELS = len(SPEAKERS)
 NOT_PLAYED = {"mp3": "Apple's players", "flac": "Apple's players", "alac": "Chrome and Firefox"}  # from an mp4
 TRIAL_SECONDS = 1.0  # of the sound, muxed before rendering
+_tried: set[tuple[object, ...]] = set()  # encodings that are possible, with the binary, the channels and the length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +164,19 @@ def _stored_codec(track: Track) -> str:
 def _try(track: Track, plan: SoundPlan) -> None:
     """Make a film of a blank picture and the first second of the sound, and play that.
 
+    Whether samples can be encoded does not depend on the song, so that each encoding is tried once.
+
     Raises:
         FFmpegError: This is not possible.
         VideoError: ffmpeg cannot make films at all.
     """
-    blank = _blank_picture(ffmpeg.find_ffmpeg())
     samples = min(track.samples, round(TRIAL_SECONDS * track.sample_rate))
+    binary = ffmpeg.find_ffmpeg()
+    changed = Path(binary).stat().st_mtime_ns
+    encoding = (binary, changed, replace(plan, why=""), track.sample_rate, track.channels, samples)
+    if encoding in _tried:
+        return
+    blank = _blank_picture(binary)
     part = replace(track, samples=samples, decoded=min(track.decoded, samples))
     with tempfile.TemporaryDirectory(prefix="w2c-") as folder:
         picture, film = Path(folder) / "picture.mp4", Path(folder) / "trial.mp4"
@@ -180,6 +188,8 @@ def _try(track: Track, plan: SoundPlan) -> None:
             raise _refused(plan) from error
     if not played.contiguous or (played.sample_rate, played.channels) != (plan.sample_rate, track.channels):
         raise _refused(plan)
+    if not plan.copied:
+        _tried.add(encoding)
 
 
 def _refused(plan: SoundPlan) -> ffmpeg.FFmpegError:
