@@ -11,6 +11,8 @@ DATA   ?= ../shared/data
 PIP_OPTIONS ?=
 # The tests to run: TESTS="not more and not benchmark" for all that CI has time for.
 TESTS  ?= not slow and not benchmark
+# Options of the check of a GPU, such as GPU="--device cuda:1", or "--device cpu --tiny".
+GPU    ?=
 # Options for the demo's film, such as DEMO="--duration 2".
 DEMO   ?=
 
@@ -55,6 +57,9 @@ format: $(READY)  ## let ruff put the code in order
 
 check: lint types test  ## what every change needs
 
+gpu-check: $(READY)  ## check and measure a GPU: results-gpu.md in films/ (docs/gpu.md); minutes
+	$(BIN)/python -m tests.gpu_check --out films $(GPU)
+
 bench: $(READY)  ## measure speed and memory; writes tests/benchmarks/results.md
 	$(BIN)/python -m pytest -m benchmark -s tests/benchmarks
 
@@ -82,4 +87,4 @@ docs: $(READY)  ## write docs/options.md and build the documentation into site/
 clean:  ## remove .venv and what was built
 	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help install demo test test-slow test-all lint types format check bench samples weights weights-smoke docs clean
+.PHONY: help install demo test test-slow test-all lint types format check gpu-check bench samples weights weights-smoke docs clean

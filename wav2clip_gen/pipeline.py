@@ -246,7 +246,7 @@ def _render_film(
 def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageClock) -> Models:
     """Load the networks of a job onto their device, and check that they can make pictures of its size."""
     from wav2clip_gen.devices import choose_device
-    from wav2clip_gen.models.registry import load_models
+    from wav2clip_gen.models.registry import computes_in_bf16, load_models
     from wav2clip_gen.synthesis.optimizer import check_size
 
     stages.begin("load")
@@ -254,6 +254,8 @@ def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageC
     check_memory(job.settings, job.selection, device)
     models = (load or load_models)(job.selection, device=device)
     check_size(job.settings.picture.width, job.settings.picture.height, models.vqgan.stride)
+    if device.type == "cuda" and job.settings.run.precision == "auto" and not computes_in_bf16(device):
+        stages.report(message="note: this GPU has no bfloat16, so it computes in float32, which takes longer")
     stages.report(message=f"models {models.name} on {models.device}; {describe_cost(job, device)}")
     return models
 
