@@ -183,49 +183,74 @@ def test_other_errors_pass(small: Settings, mini: Models) -> None:
 # The memory that the settings allow
 
 
-def fitted(selection: ModelSelection, memory: str, size: str = "512x256", **painting: int) -> tuple[str, int, str]:
-    """Size, batches and note for a film of 64 cutouts."""
+def fitted(
+    selection: ModelSelection, memory: str, size: str = "512x256", *, recompute: bool = False, **painting: int
+) -> tuple[Settings, str]:
+    """Settings and note for a film of 64 cutouts."""
     width, height = map(int, size.split("x"))
     changes = {"picture": {"width": width, "height": height}, "painting": {"cuts": 64, **painting}}
-    run = {"max_memory": memory, "device": "cpu", "precision": "fp32"}
+    run = {"max_memory": memory, "device": "cpu", "precision": "fp32", "recompute": recompute}
     used, note = fit(Settings().merged({**changes, "run": run}), selection)
-    return f"{used.picture.width}x{used.picture.height}", used.painting.cut_batch, note or ""
+    return used, note or ""
+
+
+def size_of(settings: Settings) -> str:
+    return f"{settings.picture.width}x{settings.picture.height}"
 
 
 def test_where_memory_is_short_batches_are_lowered_and_then_the_size(mini: Models) -> None:
-    assert fitted(mini.selection, "4GB") == ("512x256", 0, "")
-    size, batch, note = fitted(mini.selection, "2.6GB")
-    assert size == "512x256"
+    used, note = fitted(mini.selection, "4GB")
+    assert (size_of(used), used.painting.cut_batch, note) == ("512x256", 0, "")
+    used, note = fitted(mini.selection, "2.6GB")
+    batch = used.painting.cut_batch
+    assert size_of(used) == "512x256"
     assert 1 <= batch < 64
     assert note == f"to fit into 2.6GB: --cut-batch {batch}"
-    size, batch, note = fitted(mini.selection, "1.5GiB")
-    width, height = map(int, size.split("x"))
-    assert 32 < height < 256
-    assert 1.5 < width / height < 2.5
-    assert note == (
-        f"to fit into 1.5GiB: --size {size} instead of 512x256 (--upscale enlarges finished pictures) "
-        f"and --cut-batch {batch}"
-    )
-    assert fitted(mini.selection, "1.5GiB", size, cut_batch=batch) == (size, batch, "")  # as a replayed film has it
+    used, note = fitted(mini.selection, "1.5GiB")
+    assert 32 < used.picture.height < 256
+    assert 1.5 < used.picture.width / used.picture.height < 2.5
+    lowered = [f"--size {size_of(used)} instead of 512x256 (--upscale enlarges finished pictures)"]
+    lowered += ["--recompute"] * used.run.recompute
+    lowered += [f"--cut-batch {used.painting.cut_batch}"] * bool(used.painting.cut_batch)
+    assert note == f"to fit into 1.5GiB: {' and '.join(lowered)}"
+    recompute, batch = used.run.recompute, used.painting.cut_batch
+    again = fitted(mini.selection, "1.5GiB", size_of(used), recompute=recompute, cut_batch=batch)
+    assert again == (used, "")  # as a replayed film has it
+
+
+def test_activations_are_recomputed_before_the_size_is_lowered(mini: Models) -> None:
+    films = [fitted(mini.selection, f"{size}MB")[0] for size in range(2600, 1500, -50)]
+    ways = [*dict.fromkeys((size_of(one) != "512x256", one.run.recompute) for one in films)]
+    assert ways[:2] == [(False, False), (False, True)]
+    assert all(smaller for smaller, _ in ways[2:])
+
+
+@pytest.mark.parametrize(("free", "recompute"), [(8, False), (5, True), (2, None)])
+def test_a_picture_that_would_be_refused_is_recomputed_if_that_helps(
+    free: int, recompute: bool | None, machine: Any, mini: Models
+) -> None:
+    machine(free * GIB)
+    settings = large(1024, 1024, precision="fp32")
+    used, note = fit(settings, mini.selection)
+    assert used.run.recompute == bool(recompute)
+    assert (note is not None) == bool(recompute)
+    if recompute is None:
+        with pytest.raises(OutOfMemoryError):
+            check_memory(used, mini.selection)
+    else:
+        check_memory(used, mini.selection)
 
 
 def test_what_fits_does_so_by_a_high_estimate(mini: Models) -> None:
     for allowed, most in (("2.6GB", 2.6e9), ("1500MB", 1.5e9), ("1.3GiB", 1.3 * GIB)):
-        size, batch, _ = fitted(mini.selection, allowed)
-        width, height = map(int, size.split("x"))
-        settings = Settings().merged(
-            {
-                "picture": {"width": width, "height": height},
-                "painting": {"cuts": 64, "cut_batch": batch},
-                "run": {"precision": "fp32"},
-            }
-        )
+        settings, _ = fitted(mini.selection, allowed)
         assert 0.7 * most < (usual_bytes(settings, mini.selection, torch.device("cpu")) or 0) < most
 
 
 def test_batches_that_were_asked_for_are_not_raised(mini: Models) -> None:
-    assert fitted(mini.selection, "4GB", cut_batch=3) == ("512x256", 3, "")
-    assert fitted(mini.selection, "1.6GB", cut_batch=3)[1] in (1, 2, 3)
+    used, note = fitted(mini.selection, "4GB", cut_batch=3)
+    assert (size_of(used), used.painting.cut_batch, note) == ("512x256", 3, "")
+    assert fitted(mini.selection, "1.6GB", cut_batch=3)[0].painting.cut_batch in (1, 2, 3)
 
 
 def test_where_no_picture_fits_the_least_is_told(mini: Models) -> None:
@@ -292,6 +317,9 @@ def test_the_frame_at_which_memory_ran_out_is_told_and_recorded(
 
         def __getattr__(self, name: str) -> Any:
             return getattr(mini.clip, name)
+
+        def in_bf16(self) -> Short:
+            return self
 
         def encode_images(self, images: torch.Tensor) -> torch.Tensor:
             self.steps += 1

@@ -216,10 +216,16 @@ class RunSettings(SettingsGroup):
     device: str = setting("auto", "device that runs the models: auto, cpu, cuda, cuda:1, mps", everyday=True)
     precision: str = setting("auto", "floating-point precision of the models", choices=("auto", "fp32", "bf16"))
     graph: bool = setting(True, "replay steps from a CUDA graph, on a GPU that has them", default_text="--graph")
+    recompute: bool = setting(
+        False,
+        "compute activations of the VQGAN again in the backward pass instead of keeping them: a third less memory, a "
+        "fifth more time",
+        default_text="--no-recompute, but where memory would not suffice",
+    )
     max_memory: str | None = setting(
         None,
-        "most memory that may be used, of the GPU or of this machine: where more would be needed, --cut-batch and then "
-        "--size are lowered",
+        "most memory that may be used, of the GPU or of this machine: where more would be needed, --cut-batch is "
+        "lowered, then --recompute is set, then --size is lowered",
         metavar="SIZE",
         default_text="what is free, and nothing is lowered",
         flags=("--max-memory", "--max-vram"),

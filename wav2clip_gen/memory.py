@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TENSORS = 10  # that a residual block of the decoder keeps for the backward pass, of the size of its output
 IN_HALF = 0.55  # share of the memory that is left where most of it is bfloat16
+RECOMPUTED = 0.65  # of a decoder's memory, where its blocks compute activations again
 ATTENTION = 1.3  # matrices of all pairs of latent cells that are held at a time
 CUTOUT = 40  # bytes per pixel of the picture, for each cutout
 FITS = 0.75  # of the available memory, for a size that is proposed
@@ -42,7 +43,9 @@ OTHER = 0.15  # bytes that another perceptor keeps for a cutout, per byte of its
 CELL, SMALLEST = 32, 32  # pixels; sizes that are proposed are multiples of the first
 
 
-def step_bytes(size: tuple[int, int], cuts: int, vqgan: dict[str, Any], *, half: bool) -> float:
+def step_bytes(
+    size: tuple[int, int], cuts: int, vqgan: dict[str, Any], *, half: bool, recompute: bool = False
+) -> float:
     """Bytes that an optimiser step takes at least, besides the networks.
 
     Args:
@@ -50,11 +53,13 @@ def step_bytes(size: tuple[int, int], cuts: int, vqgan: dict[str, Any], *, half:
         cuts: Cutouts.
         vqgan: Fields of `VQGANConfig`.
         half: The networks may compute in bfloat16.
+        recompute: The decoder computes activations again.
     """
     pixels, levels = prod(size), vqgan["ch_mult"]
     channels = sum(vqgan["ch"] * factor / 4**level for level, factor in enumerate(levels))
     cells = pixels / 4 ** (len(levels) - 1)
-    network = 4 * (TENSORS * channels * (vqgan["num_res_blocks"] + 1) * pixels + ATTENTION * cells**2)
+    blocks = TENSORS * channels * (vqgan["num_res_blocks"] + 1) * pixels
+    network = 4 * ((RECOMPUTED if recompute else 1) * blocks + ATTENTION * cells**2)
     return network * (IN_HALF if half else 1) + CUTOUT * cuts * pixels
 
 
@@ -64,16 +69,23 @@ def check_memory(settings: Settings, selection: ModelSelection, device: torch.de
     Raises:
         OutOfMemoryError: It is.
     """
+    if short := _lacking(settings, selection, device):
+        needed, available = short
+        how = f": it needs {describe_bytes(needed)}, and {describe_bytes(available)} are free"
+        raise _shortage(settings, selection, how, available)
+
+
+def _lacking(
+    settings: Settings, selection: ModelSelection, device: torch.device | None = None
+) -> tuple[float, float] | None:
+    """Bytes that a picture needs by a low estimate, and those that there are, where these are too few."""
     needed = _needed(settings, selection, half=settings.run.precision != "fp32")
     available = _available(device)
     if needed is None or available is None or needed <= available:
-        return
+        return None
     if device is None:  # now it is worth importing torch: a GPU may have more memory
-        check_memory(settings, selection, choose_device(settings.run.device))
-        return
-    raise _shortage(
-        settings, selection, f": it needs {describe_bytes(needed)}, and {describe_bytes(available)} are free", available
-    )
+        return _lacking(settings, selection, choose_device(settings.run.device))
+    return needed, available
 
 
 def _available(device: torch.device | None) -> int | None:
@@ -101,7 +113,8 @@ def _needed(settings: Settings, selection: ModelSelection, *, half: bool) -> flo
     component, picture = selection.components["vqgan"], settings.picture
     try:
         config = config_of(component.path) if component.is_checkpoint else read_header(component.path).config
-        return step_bytes((picture.width, picture.height), settings.painting.cuts, config, half=half)
+        size, recompute = (picture.width, picture.height), settings.run.recompute
+        return step_bytes(size, settings.painting.cuts, config, half=half, recompute=recompute)
     except (
         W2CError,
         KeyError,
@@ -124,7 +137,9 @@ def _shortage(settings: Settings, selection: ModelSelection, how: str, budget: f
 
 
 def fit(settings: Settings, selection: ModelSelection) -> tuple[Settings, str | None]:
-    """Lower the batches of cutouts, then the size, until a film fits into the memory that the settings allow.
+    """Lower the batches of cutouts, then recompute, then lower the size, until a film fits into its memory.
+
+    That is what the settings allow. Where they say nothing, what would be refused is recomputed, if that helps.
 
     Returns:
         The settings that are used, and a note of what was lowered.
@@ -132,14 +147,19 @@ def fit(settings: Settings, selection: ModelSelection) -> tuple[Settings, str | 
     Raises:
         OutOfMemoryError: No size fits.
     """
-    if settings.run.max_memory is None or _fits(settings, selection):
+    if settings.run.max_memory is None:
+        again = _recomputed(settings)
+        if again == settings or not _lacking(settings, selection) or _lacking(again, selection):
+            return settings, None
+        return again, "to fit into the memory that is free: --recompute, which takes longer"
+    if _fits(settings, selection):
         return settings, None
     device = choose_device(settings.run.device)  # now it is worth importing torch: bfloat16 needs less
     sizes = [(settings.picture.width, settings.picture.height), *_smaller_sizes(settings)]
-    candidates = (one for size in sizes for one in _smaller_batches(_with_size(settings, size)))
+    candidates = (one for size in sizes for one in _cheaper(_with_size(settings, size)))
     fitting = next((one for one in candidates if _fits(one, selection, device)), None)
     if fitting is None:
-        least = _run_bytes(_smaller_batches(_with_size(settings, (SMALLEST, SMALLEST)))[-1], selection, device)
+        least = _run_bytes(_cheaper(_with_size(settings, (SMALLEST, SMALLEST)))[-1], selection, device)
         raise OutOfMemoryError(
             f"no picture fits into {settings.run.max_memory}: even the smallest needs {describe_bytes(least or 0)}",
             hint="raise --max-memory; the libraries and the networks take most of that",
@@ -154,19 +174,25 @@ def _what_differs(asked: Settings, used: Settings) -> str:
     if used.picture != asked.picture:
         sizes = [f"{one.picture.width}x{one.picture.height}" for one in (used, asked)]
         lowered.append("--size {} instead of {} (--upscale enlarges finished pictures)".format(*sizes))
+    if used.run.recompute != asked.run.recompute:
+        lowered.append("--recompute")
     if used.painting != asked.painting:
         lowered.append(f"--cut-batch {used.painting.cut_batch}")
     return " and ".join(lowered)
 
 
-def _smaller_batches(settings: Settings) -> list[Settings]:
-    """The settings, then with batches of half as many cutouts, and so on to single ones."""
+def _recomputed(settings: Settings) -> Settings:
+    return replace(settings, run=replace(settings.run, recompute=True))
+
+
+def _cheaper(settings: Settings) -> list[Settings]:
+    """The settings, then with batches of half as many cutouts, and so on to single ones; then the same recomputed."""
     cuts = settings.painting.cuts
     found, size = [settings], min(settings.painting.cut_batch or cuts, cuts)
     while size > 1:
         size = (size + 1) // 2
         found.append(replace(settings, painting=replace(settings.painting, cut_batch=size)))
-    return found
+    return found if settings.run.recompute else [*found, *map(_recomputed, found)]
 
 
 def _with_size(settings: Settings, size: tuple[int, int]) -> Settings:

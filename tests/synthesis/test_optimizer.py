@@ -289,6 +289,16 @@ def test_the_gradient_does_not_depend_on_the_micro_batch(mini: Models, small: Se
     assert not torch.equal(whole, make_optimizer(mini, small).latent)
 
 
+def test_recomputed_activations_are_the_same(mini: Models, small: Settings) -> None:
+    def run(recompute: bool) -> Tensor:
+        settings = small.merged({"run": {"recompute": recompute, "precision": "fp32"}})
+        optimizer = make_optimizer(mini, settings)
+        optimizer.optimize(target_of(mini), steps=2, temporal_weight=0.1)
+        return optimizer.latent.detach()
+
+    assert torch.equal(run(True), run(False))
+
+
 class TooMuch:
     """In place of a perceptor: memory runs out where it is given more than some pictures at a time."""
 

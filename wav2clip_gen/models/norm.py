@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from taming.modules.diffusionmodules.model import ResnetBlock
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 ELEMENTS = 4096  # of a tile that one program of a kernel reads at a time
 TILES = 4  # that it reads one after the other
@@ -28,11 +29,20 @@ def norm_silu(norm: nn.GroupNorm, values: Tensor) -> Tensor:
 class FastResnetBlock(ResnetBlock):  # type: ignore[misc]
     """taming's residual block, which spells SiLU as a product."""
 
+    recompute = False  # activations in the backward pass, instead of keeping them (arXiv 1604.06174)
+
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         """Map (N, C, H, W) to (N, C', H, W)."""
+        if self.recompute and x.requires_grad:
+            made: Tensor = checkpoint(self._compute, x, use_reentrant=False, preserve_rng_state=False)
+            return made
+        return self._compute(x)
+
+    def _compute(self, x: Tensor) -> Tensor:
         hidden = self.conv1(norm_silu(self.norm1, x))
         hidden = self.conv2(self.dropout(norm_silu(self.norm2, hidden)))
-        return (x if self.in_channels == self.out_channels else self.nin_shortcut(x)) + hidden
+        shortcut: Tensor = x if self.in_channels == self.out_channels else self.nin_shortcut(x)
+        return shortcut + hidden
 
 
 def _is_supported(norm: nn.GroupNorm, values: Tensor) -> bool:

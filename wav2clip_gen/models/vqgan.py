@@ -113,8 +113,14 @@ class VQGAN(nn.Module):
         codes = self.quantize.look_up(self.quantize.nearest(latent.detach()))
         return latent + (codes - latent).detach()
 
-    def decode(self, quantised: Tensor) -> Tensor:
-        """Map quantised latents (B, D, h, w) to pictures (B, 3, H, W), in about [0, 1] but not clamped."""
+    def decode(self, quantised: Tensor, *, recompute: bool = False) -> Tensor:
+        """Map quantised latents (B, D, h, w) to pictures (B, 3, H, W), in about [0, 1] but not clamped.
+
+        With `recompute`, the backward pass computes activations again instead of keeping them.
+        """
+        for block in self.decoder.modules():
+            if isinstance(block, FastResnetBlock):
+                block.recompute = recompute
         hidden = norm_silu(self.decoder.norm_out, self.decoder(self.post_quant_conv(quantised.to(self._dtype))))
         return (self.decoder.conv_out(hidden).float() + 1) / 2
 

@@ -90,7 +90,8 @@ class LatentStep:
         painting, target = self.settings.painting, self.target
         assert target is not None, "aim was called"
         with record_function("decode"):
-            picture = self.models.vqgan.decode(self.models.vqgan.quantise(self.latent))
+            quantised = self.models.vqgan.quantise(self.latent)
+            picture = self.models.vqgan.decode(quantised, recompute=self.settings.run.recompute)
             picture = picture if self.residual is None else picture + self.residual
         with record_function("cutouts"):
             picture = clamp_with_gradient(picture)
