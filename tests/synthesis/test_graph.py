@@ -97,7 +97,7 @@ def test_a_graph_is_captured_anew_where_something_else_is_computed(
     cuda: FakeCUDA, mini: Models, small: Settings
 ) -> None:
     step = aimed(mini, small)
-    graphed = GraphedStep(step, on_note=lambda note: pytest.fail(note))
+    graphed = GraphedStep(step, on_note=pytest.fail)
     target, rest = step.target, {"temporal_weight": 0.1, "learning_rate": 0.2}
     assert target
     graphed.take()
