@@ -113,8 +113,8 @@ RED: dict[str, Any] = {"prompts": ["a red square"], "painting": {"steps": 3}}
 @pytest.mark.parametrize(
     ("written", "start", "stop", "fades"),
     [
-        ("1.5-2", 7, 23, (4, 4)),
-        ("0-0.5", 0, 11, (0, 4)),
+        ("1.5-2", 7, 19, (4, 2)),
+        ("0-0.5", 0, 7, (0, 2)),
         pytest.param("0:03-0:03.5", 19, 28, (4, 0), marks=MORE),
         pytest.param("0-3.5", 0, 28, (0, 0), marks=MORE),
     ],
@@ -148,7 +148,7 @@ def test_only_the_range_is_made_anew(
 
 def test_the_note_tells_what_is_made_anew(film: Path, redo: Redo) -> None:
     why = "as the film can only be cut at its key frames"
-    assert f"0:00.87-0:02.87 is generated again (16 frames, crossfades included), {why}" in redo(film, "1.5-2").messages
+    assert f"0:00.87-0:02.37 is generated again (12 frames, crossfades included), {why}" in redo(film, "1.5-2").messages
 
 
 def test_with_its_kept_states_the_same_settings_make_the_same_film(
@@ -233,17 +233,17 @@ def test_another_name_leaves_the_film(film: Path, redo: Redo) -> None:
 def test_an_interrupted_range_is_resumed_and_is_the_same(film: Path, plain: Path, tmp_path: Path, redo: Redo) -> None:
     place = tmp_path / "whole"
     place.mkdir()
-    expected = redo(copied(plain, place), "1.5-2", RED).content
+    expected = redo(copied(plain, place), "1.5-2.3", RED).content
     content = film.read_bytes()
     with pytest.raises(KeyboardInterrupt, match=r"0:0\d of 0:02 are finished in .*film\.range\.w2c"):
-        redo(film, "1.5-2", RED, stop_at=10)
+        redo(film, "1.5-2.3", RED, stop_at=10)
     assert film.read_bytes() == content
     with pytest.raises(OutputError, match=r"painting\.steps was 3, now 2"):
-        redo(film, "1.5-2", RED | {"painting": {"steps": 2}})
+        redo(film, "1.5-2.3", RED | {"painting": {"steps": 2}})
     with pytest.raises(KeyboardInterrupt, match="0:02 of 0:02 are finished"):
-        redo(film, "1.5-2", RED, stop_at=13, gently=True)
+        redo(film, "1.5-2.3", RED, stop_at=13, gently=True)
     assert names(film.parent) == ["film.json", "film.mp4", "film.range.w2c", "song.wav", "whole"]
-    made = redo(film, "1.5-2", RED)
+    made = redo(film, "1.5-2.3", RED)
     assert any(message.startswith("resuming at 0:0") for message in made.messages)
     assert made.content == expected
 

@@ -189,7 +189,7 @@ def _check_shape(job: Job, original: Original) -> None:
 
 
 def _replaced(asked: tuple[float, float], written: str, job: Job, picture: PictureFacts) -> Replaced:
-    """The frames of a range: widened by the crossfades, and to the film's key frames."""
+    """The frames of a range: widened by crossfades of half a second to a second, and to the film's key frames."""
     fps, end = job.timeline.fps, job.timeline.frames
     start, stop = (round(second * fps) for second in map(Fraction, asked))
     length = _exact_clock(job.timeline.duration)
@@ -201,8 +201,8 @@ def _replaced(asked: tuple[float, float], written: str, job: Job, picture: Pictu
     reach = max(1, round(CROSSFADE * fps / 2))
     stop = min(stop, end)
     keys = (*picture.key_frames, end)
-    first = keys[bisect_right(keys, max(0, start - 2 * reach)) - 1]
-    last = keys[bisect_left(keys, min(end, stop + 2 * reach))]
+    first = keys[bisect_right(keys, max(0, start - reach)) - 1]
+    last = keys[bisect_left(keys, min(end, stop + reach))]
     return Replaced(first, last, 2 * min(reach, (start - first) // 2), 2 * min(reach, (last - stop) // 2))
 
 
