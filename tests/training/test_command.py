@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.training.conftest import write_table, write_yamnet
 from wav2clip_gen.cli.train import app, install_weights
 from wav2clip_gen.errors import OutputError
 from wav2clip_gen.models import checkpoints, manifest, store
@@ -31,8 +32,11 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_four_commands_make_a_family(toy_data: Path, tmp_path: Path) -> None:
-    out, runs = tmp_path / "weights" / "mini", tmp_path / "runs"
-    where = ("--data", toy_data, "--out", out, "--runs", runs)
+    out, runs, data = tmp_path / "weights" / "mini", tmp_path / "runs", tmp_path / "data"
+    shutil.copytree(toy_data, data)
+    write_yamnet(data)
+    write_table(data / "teachers" / "yamnet_class_map.csv", [{"display_name": f"tag {row}"} for row in range(521)])
+    where = ("--data", data, "--out", out, "--runs", runs)
     code, output = run("clip", *where, *QUICK, "--text-steps", "1")
     assert code == 0, output
     assert "step 1/1" in output
@@ -41,7 +45,7 @@ def test_four_commands_make_a_family(toy_data: Path, tmp_path: Path) -> None:
         assert code == 0, output
         assert "scores at step 1" in output
     assert load_family("mini", weights_dir=tmp_path / "weights").prior is None
-    code, output = run("prior", "--data", toy_data, "--out", out)
+    code, output = run("prior", "--data", data, "--out", out)
     assert code == 0, output
     family = load_family("mini", weights_dir=tmp_path / "weights")
     assert family.clip.size == 64
