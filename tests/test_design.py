@@ -46,6 +46,7 @@ LAYERS = (  # each may import from its own layer and those before it
         "painting",
         "film",
         "workers",
+        "cluster",
         "resume",
         "pipeline",
         "ranges",

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from wav2clip_gen.cluster import paint_on_cluster
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.painting import Division, Events, Painted, Stop, measured, paint_here, threads_for
 from wav2clip_gen.progress import StageClock
@@ -61,7 +62,9 @@ def _events(
 ) -> Iterator[Events]:
     """Paint a film with as many workers as `segments` are worth; in this process where that is one."""
     devices = choose_devices(division.job, models.device, segments)
-    if len(devices) > 1:
+    if division.job.cluster and len(division.segments) > 1:
+        painting = paint_on_cluster(division, work, stop=stop)
+    elif len(devices) > 1:
         painting = paint_in_workers(division, work, models.selection, devices, stop=stop, report=report)
     else:
         painting = paint_here(division, work, models, stop=stop)

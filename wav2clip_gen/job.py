@@ -51,6 +51,7 @@ class Job:
     overwrite: bool = False
     keep_work: bool = False  # keep the work folder of a finished film
     fresh: bool = False  # begin anew, whatever an interrupted run has finished
+    cluster: str | None = None  # address of the Ray cluster that paints segments
     workers: int | None = 1  # processes that paint segments; None: as many as the machine has room for
     storyboard: bool = False  # make a storyboard instead of a film
     lowered: str | None = None  # what was lowered so that it fits into memory, in words
@@ -93,6 +94,7 @@ def prepare(
     keep_work: bool = False,
     fresh: bool = False,
     workers: str = "1",
+    cluster: str | None = None,
     storyboard: bool = False,
 ) -> Job:
     """Check everything that can be checked before a network is loaded; draw the seed, choose family and separator.
@@ -139,6 +141,7 @@ def prepare(
         keep_work=keep_work,
         fresh=fresh,
         workers=parse_workers(workers),
+        cluster=cluster,
         storyboard=storyboard,
         lowered=lowered,
     )

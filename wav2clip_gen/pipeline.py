@@ -14,6 +14,7 @@ from wav2clip_gen.audio.decode import FEATURE_RATE, Floats, decode
 from wav2clip_gen.audio.features import Features, measure, silenced
 from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.audio.track import ENCODER_RATE, Track
+from wav2clip_gen.cluster import connect
 from wav2clip_gen.config import MIX, Settings, StemWeight
 from wav2clip_gen.cost import describe_cost
 from wav2clip_gen.errors import SettingsError
@@ -57,6 +58,7 @@ def render(
     keep_work: bool = False,
     fresh: bool = False,
     workers: str = "1",
+    cluster: str | None = None,
     on_progress: OnProgress = ignore,
 ) -> Film:
     """Make the film of a track, or go on where an earlier run with the same arguments was interrupted.
@@ -75,6 +77,7 @@ def render(
         fresh: Begin anew, whatever an earlier run has finished.
         workers: Processes that paint the segments of a film, or "auto"; the film is the same. With more than 1, a
             script must begin with `if __name__ == "__main__":`, as each process imports it.
+        cluster: Address of the Ray cluster that paints the segments instead, or "auto"; the film is the same.
         on_progress: Called with the state of the run.
 
     Raises:
@@ -94,6 +97,7 @@ def render(
         keep_work=keep_work,
         fresh=fresh,
         workers=workers,
+        cluster=cluster,
     )
     if len(films(job)) > 1:
         raise SettingsError("the layout separate makes several films", hint="render each stem with layout single")
@@ -131,6 +135,8 @@ def render_job(
             if film.frames_dir:
                 stack.enter_context(claim_folder(film.frames_dir))
             check_outputs(film)  # again: until now another run may have made them
+        if job.cluster:
+            connect(job)
         models = load_job_models(job, load, stages)
         hashes = record.hash_inputs(job, models)  # of what is used, whatever becomes of the files meanwhile
         plans = [plan_film(film, models, hashes) for film in made]

@@ -156,7 +156,7 @@ def prepare_range(
     for name in ("frames_dir", "storyboard"):
         if options.get(name):
             raise SettingsError(f"--range makes no {name.removesuffix('_dir')}", hint="leave one of them out")
-    options["workers"] = "1"  # it is one segment
+    options |= {"workers": "1", "cluster": None}  # it is one segment
     name = str(out).replace("{", "{{").replace("}", "}}")
     unfinished = same_file(_work(out).film, out)  # killed before it had a record
     job = prepare(source, name, settings, overwrite=overwrite or unfinished or same_file(out, film), **options)

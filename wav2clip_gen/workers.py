@@ -13,7 +13,7 @@ import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from heapq import heapreplace
@@ -103,6 +103,19 @@ class Task:
         if self.seam:
             return paint_seam(self.part, self.seam, work, models, stop=stop)
         return paint_segment(self.part, work, models, stop=stop)
+
+
+def open_tasks(
+    division: Division, work: WorkFolder, others: Collection[tuple[int, Chunk | None]]
+) -> Iterator[tuple[int, Chunk | None]]:
+    """What can be done of a film, from its start on: segments, and seams before them; but not what others do."""
+    seams = {seam.segment: seam for seam in division.seams}
+    for segment in division.segments:
+        number, seam = segment.number, seams.get(segment.number)
+        if seam and work.is_ready(seam) and (number, seam) not in others:
+            yield number, seam
+        if (number, None) not in others and work.missing(division.chunks_of_segment(number)):
+            yield number, None
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,7 +297,8 @@ class _Pool:
                 with suppress(OSError):
                     busy.pipe.send(STOP)
         spare = self._idle or len(self._busy()) < len(self._workers)
-        for number, seam in self._open() if spare and not stopped else ():
+        others = {(task.part.segment.number, task.seam) for worker in self._busy() if (task := worker.task)}
+        for number, seam in open_tasks(self._division, self._work, others) if spare and not stopped else ():
             worker: _Worker | None = next((one for one, _ in self._workers if one.task is None), None)
             if worker is None and self._idle:
                 device = self._idle.pop()
@@ -301,17 +315,6 @@ class _Pool:
 
     def _busy(self) -> list[_Worker]:
         return [worker for worker, _ in self._workers if worker.task]
-
-    def _open(self) -> Iterator[tuple[int, Chunk | None]]:
-        """What can be done and nobody does, from the start of the film on."""
-        done = {(task.part.segment.number, task.seam) for worker in self._busy() if (task := worker.task)}
-        seams = {seam.segment: seam for seam in self._division.seams}
-        for segment in self._division.segments:
-            number, seam = segment.number, seams.get(segment.number)
-            if seam and self._work.is_ready(seam) and (number, seam) not in done:
-                yield number, seam
-            if (number, None) not in done and self._work.missing(self._division.chunks_of_segment(number)):
-                yield number, None
 
     def events(self) -> Iterator[Painted]:
         """What workers have painted meanwhile."""

@@ -223,6 +223,8 @@ OTHERS = (
     _other("fresh", bool, "Run", "Begin anew, instead of resuming an interrupted run."),
     _other("workers", str, "Run", "Processes that generate the segments of a video, which stays the same [dim]("
         "default: auto: one for each core that memory suffices for, or one for each GPU)[/]", metavar="auto|N"),
+    _other("cluster", str, "Run", "Generate the segments on a Ray cluster; the video stays the same.",
+        metavar="auto|ADDRESS"),
     _other("keep_work", bool, "Run", "Keep the work folder, NAME.w2c, of a finished video."),
     _other("dry_run", bool, "Run", "Check everything, and report the plan and the estimated time; write nothing.",
         everyday=True),

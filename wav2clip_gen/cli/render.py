@@ -177,7 +177,8 @@ def _preparation(given: dict[str, Any], replay: Replay | None, original: Origina
     from wav2clip_gen.ranges import prepare_range
 
     names = ("out", "overwrite", "frames_dir", "weights_dir", "keep_stems", "demucs_repo", "keep_work", "fresh")
-    values = {name: given[name] for name in (*names, "storyboard")} | {"workers": given["workers"] or "auto"}
+    values = {name: given[name] for name in (*names, "storyboard", "cluster")}
+    values["workers"] = given["workers"] or "auto"
     if replay:
         values["demucs_repo"] = replay.demucs_repo
     return partial(prepare_range, original, given["range"], **values) if original else partial(prepare, **values)

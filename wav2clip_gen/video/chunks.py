@@ -177,9 +177,9 @@ class WorkFolder:
         flush(self.path)
         self._finished[chunk.name] = done
         if not self.keep_all:
-            self._drop_states(chunk)
+            self.drop_states(chunk)
 
-    def _drop_states(self, chunk: Chunk) -> None:
+    def drop_states(self, chunk: Chunk) -> None:
         """Remove the states that are not needed since a chunk is finished."""
         number, ends = chunk.number, chunk.half == BEFORE  # the last of its segment: no state of it is needed
         for old in range(number - STATES, number if ends else number - STATES + 1):
