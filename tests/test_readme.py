@@ -20,7 +20,7 @@ from tests.conftest import ROOT, SAMPLES
 from wav2clip_gen.cli.app import COMMANDS
 
 EVERYWHERE = {"--help", "-h"}
-OTHER_TOOLS = {"--nproc-per-node"}  # torchrun
+OTHER_TOOLS = {"--nproc-per-node", "--num-cpus"}  # torchrun, ray
 REMOVED = {"--teacher"}  # named by the model card
 
 pages = pytest.mark.parametrize("page", readme.WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
