@@ -51,7 +51,7 @@ def machines() -> Iterator[Any]:
     """A head that generates nothing, and two machines with a core each, of which one pretends to have GPUs."""
     from ray.cluster_utils import Cluster
 
-    machines = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
+    machines: Any = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
     try:
         machines.add_node(**NODE)
         machines.add_node(**NODE, num_gpus=2)
@@ -59,7 +59,7 @@ def machines() -> Iterator[Any]:
         yield machines
     finally:
         ray.shutdown()
-        machines.shutdown()  # type: ignore[no-untyped-call]
+        machines.shutdown()
 
 
 @pytest.fixture
