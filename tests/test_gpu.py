@@ -1,17 +1,20 @@
-"""Tests that need a GPU: the same numbers as on the CPU, both precisions, no synchronisation inside a step."""
+"""The checks of `make gpu-check` as tests, and the memory of a film; they need a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.conftest import SAMPLES
+from tests.gpu_check import checks
+from tests.gpu_check.checks import Check
+from tests.gpu_check.measure import a_target, make_optimizer
 from wav2clip_gen.config import Settings
 from wav2clip_gen.models.registry import Models, load_family
 from wav2clip_gen.pipeline import render
-from wav2clip_gen.synthesis.optimizer import FrameOptimizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")]
 
@@ -21,8 +24,33 @@ def full(full_weights: Path) -> Models:
     return load_family("full", device="cuda", weights_dir=full_weights)
 
 
-def settings(precision: str) -> Settings:
-    return Settings().merged(
+def failed(found: Iterator[Check]) -> list[Check]:
+    return [one for one in found if not one.passed]
+
+
+@pytest.mark.parametrize("name", ["mini", "full"])
+def test_networks_compute_what_they_compute_on_a_cpu(name: str, full_weights: Path) -> None:
+    here, there = (load_family(name, device=device, weights_dir=full_weights) for device in ("cpu", "cuda"))
+    assert not failed(checks.networks(there, here))
+
+
+def test_graphs_compute_what_eager_steps_do_and_wait_for_nothing(full: Models) -> None:
+    assert not failed(checks.graphs(full, 256, 32))
+
+
+def test_bf16_and_fp32_give_the_same_picture(full: Models) -> None:
+    def picture(precision: str) -> torch.Tensor:
+        optimizer = make_optimizer(full, 256, precision=precision, graph=True)
+        optimizer.optimize(a_target(full), steps=1, temporal_weight=0)
+        return optimizer.decode()
+
+    assert (picture("fp32") - picture("bf16")).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_film_of_published_size_is_made(precision: str, full: Models, tmp_path: Path) -> None:
+    torch.cuda.reset_peak_memory_stats()
+    settings = Settings().merged(
         {
             "sound": {"duration": 5},
             "picture": {"width": 256, "height": 256, "fps": 4},
@@ -30,53 +58,6 @@ def settings(precision: str) -> Settings:
             "run": {"models": "full", "precision": precision, "device": "cuda", "seed": 1},
         }
     )
-
-
-def make_optimizer(full: Models, precision: str) -> FrameOptimizer:
-    return FrameOptimizer(full, settings(precision), generator=torch.Generator("cuda").manual_seed(0))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", ["mini", "full"])
-def test_networks_compute_what_they_compute_on_a_cpu(name: str, full_weights: Path) -> None:
-    here, there = (load_family(name, device=device, weights_dir=full_weights) for device in ("cpu", "cuda"))
-    windows = torch.randn(4, 16_000, generator=torch.Generator().manual_seed(0))
-    pictures = torch.rand(1, 3, here.clip.size, here.clip.size, generator=torch.Generator().manual_seed(1))
-    codes = here.vqgan.quantize.codes[:16].T.reshape(1, -1, 4, 4)
-    for expected, found in (
-        (here.wav2clip.encode_windows(lambda: [windows]), there.wav2clip.encode_windows(lambda: [windows])),
-        (here.clip.encode_images(pictures), there.clip.encode_images(pictures.cuda())),
-        (here.clip.encode_text(["a dog"]), there.clip.encode_text(["a dog"])),
-        (here.vqgan.decode(codes), there.vqgan.decode(codes.cuda())),
-    ):
-        torch.testing.assert_close(found.cpu(), expected, atol=5e-3, rtol=5e-3)  # TF32 convolutions
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_film_of_published_size_is_made(precision: str, full: Models, tmp_path: Path) -> None:
-    torch.cuda.reset_peak_memory_stats()
-    film = render(SAMPLES / "africa.ogg", tmp_path / "film.mp4", settings(precision), family=full)
+    film = render(SAMPLES / "africa.ogg", tmp_path / "film.mp4", settings, family=full)
     assert film.frames == 20
     assert torch.cuda.max_memory_allocated() < 8 * 2**30
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_step_does_not_synchronise_with_the_host(precision: str, full: Models) -> None:
-    optimizer, target = make_optimizer(full, precision), full.clip.encode_text(["a dog"])[0]
-    optimizer.optimize(target, steps=2, temporal_weight=0.1)  # the first steps choose their algorithms
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        optimizer.optimize(target, steps=3, temporal_weight=0.1)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-def test_bf16_and_fp32_give_the_same_picture(full: Models) -> None:
-    target = full.clip.encode_text(["a dog"])[0]
-
-    def picture(precision: str) -> torch.Tensor:
-        optimizer = make_optimizer(full, precision)
-        optimizer.optimize(target, steps=1, temporal_weight=0)
-        return optimizer.decode()
-
-    assert (picture("fp32") - picture("bf16")).abs().mean() < 0.05

@@ -11,6 +11,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ import torch
 from tests.conftest import ROOT
 from tests.gpu_check import checks, measure
 from tests.gpu_check.checks import Check
-from tests.gpu_check.recipe import CommonRecipe
 from tests.gpu_check.report import write_report
 from wav2clip_gen import __version__
 from wav2clip_gen.devices import choose_device
@@ -32,7 +33,7 @@ class Run:
     """What is found, section by section: one that fails does not stop the others."""
 
     def __init__(self) -> None:
-        self.found: dict[str, Any] = {"checks": [], "steps": [], "failures": {}, "seconds": {}}
+        self.found: dict[str, Any] = {"checks": [], "steps": [], "flop": [], "failures": {}, "seconds": {}}
 
     def section(self, name: str, work: Callable[[], Any]) -> Any:
         """Do one; returns its result, or None where it failed."""
@@ -129,21 +130,16 @@ def measure_steps(run: Run, models: Models, sides: list[int], cuts: int, budget:
     """Steps of all kinds, and the common recipe."""
     ways = (True, False) if models.device.type == "cuda" else (False,)
     for side in sides:
-        for precision in ("bf16", "fp32"):
-            for graph in ways:
-                name = f"{models.name} {side} px, {precision}, {'graph' if graph else 'eager'}"
-                one = run.section(
-                    name,
-                    lambda precision=precision, side=side, graph=graph: measure.measure_step(  # type: ignore[misc]
-                        models, side, precision=precision, graph=graph, cuts=cuts, budget=budget
-                    ),
-                )
-                run.found["steps"] += [one] if one else []
-        recipe = run.section(
-            f"{models.name} {side} px, common recipe",
-            lambda side=side: measure.measure_recipe(CommonRecipe(models, side, cuts), side, budget),  # type: ignore[misc]
-        )
-        run.found["steps"] += [recipe] if recipe else []
+        what = f"{models.name} {side} px"
+        flop = run.section(f"{what}, operations", partial(measure.count_flop, models, side, cuts))
+        run.found["flop"].append({"models": models.name, "side": side, "flop": flop})
+        for precision, graph in product(("bf16", "fp32"), ways):
+            chosen: dict[str, Any] = {"precision": precision, "graph": graph, "cuts": cuts, "budget": budget}
+            name = f"{what}, {precision}, {'graph' if graph else 'eager'}"
+            run.found["steps"].append(run.section(name, partial(measure.measure_step, models, side, **chosen)))
+        work = partial(measure.measure_recipe, models, side, cuts=cuts, budget=budget)
+        run.found["steps"].append(run.section(f"{what}, common recipe", work))
+    run.found["steps"] = [one for one in run.found["steps"] if one]
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tests.conftest import SAMPLES
-from tests.gpu_check.measure import make_optimizer, steps_without_waiting
+from tests.gpu_check.measure import a_target, make_optimizer
 from wav2clip_gen.config import Settings
 from wav2clip_gen.images import read_covering
 from wav2clip_gen.models.registry import Models
@@ -69,7 +69,7 @@ def graphs(models: Models, side: int, cuts: int) -> Iterator[Check]:
     if models.device.type != "cuda":
         return
     for precision in ("fp32", "bf16"):
-        target, notes = models.clip.encode_text(["a dog"])[0], list[str]()
+        target, notes = a_target(models), list[str]()
         optimizer = make_optimizer(models, side, precision=precision, graph=False, cuts=cuts)
         optimizer.optimize(target, steps=2, temporal_weight=0.1)
         graphed = GraphedStep(optimizer.step, on_note=notes.append)
@@ -81,6 +81,21 @@ def graphs(models: Models, side: int, cuts: int) -> Iterator[Check]:
         yield Check(f"{what}, latent, of its way", latent, LATENT_TOLERANCE)
     waited = "; ".join(steps_without_waiting(models, side, cuts))
     yield Check(f"{models.name} {side} px: steps that wait for the host", float(bool(waited)), 0, waited)
+
+
+def steps_without_waiting(models: Models, side: int, cuts: int) -> Iterator[str]:
+    """Take steps and show frames where waiting for the GPU is an error; yields what waited."""
+    target = a_target(models)
+    for graph in (False, True):
+        optimizer = make_optimizer(models, side, precision="auto", graph=graph, cuts=cuts)
+        optimizer.optimize(target, steps=3, temporal_weight=0.1)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            optimizer.optimize(target, steps=3, temporal_weight=0.1)
+        except RuntimeError as error:
+            yield f"{'graph' if graph else 'eager'}: {str(error).splitlines()[0]}"
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def film(folder: Path, device: str, side: int) -> Check:

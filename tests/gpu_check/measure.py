@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import ROOT, SAMPLES
 from tests.gpu_check.recipe import CommonRecipe
@@ -25,7 +27,6 @@ from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
 from wav2clip_gen.synthesis.segments import Shown
 
 WARM_UP = 6  # steps, besides the capture of a graph
-FLOP = {"full 256": 1.06e12}  # of a step with 32 cuts, forwards and backwards; counted with torch's FlopCounterMode
 RATE = 16_000  # Hz
 
 
@@ -46,6 +47,19 @@ def seconds_each(work: Callable[[], Any], device: torch.device, *, budget: float
         synchronise(device)
         taken.append(time.perf_counter() - began)
     return float(np.median(taken)) / batch
+
+
+def count_flop(models: Models, side: int, cuts: int) -> int:
+    """Operations of a step, forwards and backwards: those of convolutions, matrix products and attention."""
+    optimizer, target = make_optimizer(models, side, precision="auto", graph=False, cuts=cuts), a_target(models)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.optimize(target, steps=1, temporal_weight=0.1)
+    return int(counter.get_total_flops())
+
+
+def a_target(models: Models) -> Tensor:
+    """Some conditioning vector (D,)."""
+    return models.clip.encode_text(["a dog"])[0]
 
 
 def matmul_speed(device: torch.device, side: int, budget: float) -> float:
@@ -73,7 +87,7 @@ def make_optimizer(
 
 def measure_step(models: Models, side: int, *, precision: str, graph: bool, cuts: int, budget: float) -> dict[str, Any]:
     """Speed and peak memory of a step."""
-    device, target = models.device, models.clip.encode_text(["a dog"])[0]
+    device, target = models.device, a_target(models)
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -157,7 +171,7 @@ def profiled(models: Models, side: int, cuts: int) -> str:
     """A table of the kernels of a few eager steps."""
     from torch.profiler import ProfilerActivity, profile
 
-    target = models.clip.encode_text(["a dog"])[0]
+    target = a_target(models)
     optimizer = make_optimizer(models, side, precision="auto", graph=False, cuts=cuts)
     optimizer.optimize(target, steps=WARM_UP, temporal_weight=0.1)
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if models.device.type == "cuda" else [])]
@@ -168,25 +182,10 @@ def profiled(models: Models, side: int, cuts: int) -> str:
     return str(profiler.key_averages().table(sort_by=by, row_limit=45, max_name_column_width=90))
 
 
-def steps_without_waiting(models: Models, side: int, cuts: int) -> Iterator[str]:
-    """Take steps and show frames where waiting for the GPU is an error; yields what waited."""
-    target = models.clip.encode_text(["a dog"])[0]
-    for graph in (False, True):
-        optimizer = make_optimizer(models, side, precision="auto", graph=graph, cuts=cuts)
-        optimizer.optimize(target, steps=3, temporal_weight=0.1)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            optimizer.optimize(target, steps=3, temporal_weight=0.1)
-        except RuntimeError as error:
-            yield f"{'graph' if graph else 'eager'}: {str(error).splitlines()[0]}"
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-
-
-def measure_recipe(recipe: CommonRecipe, side: int, budget: float) -> dict[str, Any]:
+def measure_recipe(models: Models, side: int, *, cuts: int, budget: float) -> dict[str, Any]:
     """Speed and peak memory of a step of the common recipe."""
-    models = recipe.models
-    device, target = models.device, models.clip.encode_text(["a dog"])[0]
+    recipe = CommonRecipe(models, side, cuts)
+    device, target = models.device, a_target(models)
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -196,7 +195,7 @@ def measure_recipe(recipe: CommonRecipe, side: int, budget: float) -> dict[str, 
     return {
         "models": models.name,
         "side": side,
-        "cuts": recipe.cuts,
+        "cuts": cuts,
         "precision": "fp32",
         "way": "common recipe",
         "ms": seconds * 1000,

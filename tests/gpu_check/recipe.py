@@ -6,7 +6,6 @@ everything is float32; and the loss is read after every step. Networks and losse
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -67,19 +66,10 @@ class CommonRecipe:
         most, least = min(height, width), min(height, width, size)
         cutouts = []
         for _ in range(self.cuts):
-            side = int(torch.rand([]).item() ** 1.0 * (most - least) + least)
+            side = int(torch.rand([]).item() * (most - least) + least)
             left, top = (int(torch.randint(0, room - side + 1, ()).item()) for room in (width, height))
             cut = picture[:, :, top : top + side, left : left + side]
             cutouts.append(F.adaptive_avg_pool2d(cut, (size, size)))
         batch = self._augment(torch.cat(cutouts))
         deviation = batch.new_empty([self.cuts, 1, 1, 1]).uniform_(0, NOISE)
         return batch + deviation * torch.randn_like(batch)
-
-
-def available() -> SimpleNamespace | None:
-    """kornia's version, or None where it is not installed."""
-    try:
-        import kornia
-    except ImportError:
-        return None
-    return SimpleNamespace(version=kornia.__version__)

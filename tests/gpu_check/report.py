@@ -47,12 +47,15 @@ def _steps(found: dict[str, Any]) -> list[str]:
 
 def _others(found: dict[str, Any]) -> list[str]:
     rows = ["| what | figure |", "| --- | --- |"]
-    if matmul := found.get("matmul"):
-        rows.append(f"| bfloat16 matrix product, 8192 | {matmul / 1e12:.0f} TFLOP/s |")
-        best = [one for one in found["steps"] if one["side"] == 256 and one["way"] == "graph"]
-        for one in best:
-            share = 1.06e12 / (one["ms"] / 1000) / matmul
-            rows.append(f"| of that, a step of full at 256 px, {one['precision']} (1.06 TFLOP) | {share:.0%} |")
+    matmul = found.get("matmul")
+    rows += [f"| large matrix product in bfloat16 | {matmul / 1e12:.3g} TFLOP/s |"] if matmul else []
+    for one in found["flop"] if matmul else ():
+        ways = [step for step in found["steps"] if (step["models"], step["side"]) == (one["models"], one["side"])]
+        fastest = min(ways, key=lambda step: float(step["ms"]), default=None)
+        if fastest and one["flop"]:
+            share = one["flop"] / (fastest["ms"] / 1000) / matmul
+            what = f"{one['models']} {one['side']} px, {fastest['precision']}, {fastest['way']}"
+            rows.append(f"| share of that in a step: {what} ({one['flop'] / 1e12:.3g} TFLOP) | {share:.0%} |")
     if decode := found.get("decode"):
         rows.append(f"| a shown frame of {decode['side']} px: decoded, moved, on the host | {decode['ms']:.2f} ms |")
     if encoder := found.get("encoder"):
