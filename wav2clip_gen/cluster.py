@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen import __version__, record
 from wav2clip_gen.errors import OutputError, SettingsError, W2CError
-from wav2clip_gen.files import flush, hash_file, settle
+from wav2clip_gen.files import hash_file
 from wav2clip_gen.job import Job
 from wav2clip_gen.models.registry import ModelSelection, load_models, select_models
 from wav2clip_gen.painting import Division, Events, Painted, Stop, measured
-from wav2clip_gen.video.chunks import SUFFIX, WorkFolder
+from wav2clip_gen.video.chunks import Finished, WorkFolder
 from wav2clip_gen.video.division import Chunk
 from wav2clip_gen.workers import POLL, RETRIES, Task, open_tasks
 
 if TYPE_CHECKING:
     from wav2clip_gen.models.registry import Models
 
-Files = dict[str, bytes]  # by name: of chunks, in the order in which they are written
-SUFFIXES = (".mp4", ".safetensors", ".json")  # a chunk is finished with the last
+Files = dict[str, bytes]  # of chunks, by name; see `WorkFolder.files`
 REACH = 5.0  # seconds within which a cluster answers
 PROBE = 60.0  # seconds within which a machine tells its versions
 START = "start one with: ray start --head --num-cpus=N"
@@ -52,14 +51,14 @@ def paint_there(
             image.write_bytes(init_image)
             job = replace(job, settings=job.settings.merged({"painting": {"init_image": str(image)}}))
         out = Path(folder) / "film.mp4"
-        work = out.with_suffix(SUFFIX)
-        work.mkdir()
+        work = WorkFolder(out, job.timeline)
+        work.path.mkdir()
         for name, content in files.items():
-            (work / name).write_bytes(content)
+            (work.path / name).write_bytes(content)
         here = replace(task, part=replace(task.part, job=replace(job, out=out)), keep_all=True)
         for painted in here.painted(models, lambda: False):
             if painted.frame is None:
-                yield painted.chunk, _read(work, painted.chunk)
+                yield painted.chunk, work.files(painted.chunk)
 
 
 def _models(job: Job) -> Models:
@@ -87,11 +86,6 @@ def describe(job: Job) -> dict[str, str]:
         for role, path in _selection(job).files.items()
     }
     return {"w2c-gen": __version__, **record.versions(), **weights}
-
-
-def _read(folder: Path, *chunks: Chunk) -> Files:
-    names = [f"{chunk.name}{suffix}" for chunk in chunks for suffix in SUFFIXES]
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
 
 
 # --- in the process that makes the film
@@ -192,7 +186,7 @@ def paint_on_cluster(division: Division, work: WorkFolder, *, stop: Stop) -> Eve
                 except ray.exceptions.RayError as error:
                     raise _explained(error, running[stream][0]) from error
                 if not work.finished(chunk):  # what a repeated task gives again is the same
-                    yield from _published(work, chunk, files)
+                    yield from _events(chunk, work.take(chunk, files))
     finally:
         for stream in running:
             with suppress(Exception):
@@ -204,25 +198,11 @@ def _prepared(division: Division, work: WorkFolder, number: int, seam: Chunk | N
     part = replace(division.part(number), job=replace(division.job, stems=None))
     ends = [chunk.whole for chunk in part.chunks if chunk.half]
     needed = {chunk.name: chunk for chunk in (*part.chunks, *ends, *(seam.halves if seam else ()))}
-    return Task(part, seam, keep_all=True), _read(work.path, *filter(work.finished, needed.values()))
+    return Task(part, seam, keep_all=True), work.files(*filter(work.finished, needed.values()))
 
 
-def _published(work: WorkFolder, chunk: Chunk, files: Files) -> Iterator[Painted]:
-    """Give the files of a chunk their names in the work folder."""
-    try:
-        for name, content in files.items():
-            part = work.path / f"{name}.part"
-            part.write_bytes(content)
-            settle(part, work.path / name)
-        flush(work.path)
-    except OSError as error:
-        raise OutputError(f"cannot write in {work.path}: {error.strerror}", hint="free some disk space") from error
-    work.note(chunk)
-    done = work.finished(chunk)
-    if done is None:
-        raise OutputError(f"{work.path / chunk.name} arrived damaged", hint="run the same command again")
-    if not work.keep_all:
-        work.drop_states(chunk)
+def _events(chunk: Chunk, done: Finished) -> Iterator[Painted]:
+    """What is told of a chunk that was finished elsewhere."""
     if not chunk.half:
         for frame, values in enumerate(measured(done), chunk.start):
             yield Painted(chunk, frame, values)

@@ -215,12 +215,12 @@ class RunSettings(SettingsGroup):
     )
     device: str = setting("auto", "device that runs the models: auto, cpu, cuda, cuda:1, mps", everyday=True)
     precision: str = setting("auto", "floating-point precision of the models", choices=("auto", "fp32", "bf16"))
-    graph: bool = setting(True, "replay steps from a CUDA graph, on a GPU that has them", default_text="--graph")
+    graph: bool = setting(True, "replay optimization steps from a CUDA graph, on NVIDIA GPUs", default_text="on")
     recompute: bool = setting(
         False,
-        "compute activations of the VQGAN again in the backward pass instead of keeping them: a third less memory, a "
-        "fifth more time",
-        default_text="--no-recompute, but where memory would not suffice",
+        "gradient checkpointing: recompute the VQGAN's activations in the backward pass, which takes a third less "
+        "memory and a fifth more time",
+        default_text="off, unless memory would not suffice",
     )
     max_memory: str | None = setting(
         None,

@@ -130,7 +130,7 @@ def render_job(
     """
     stages, made = StageClock(on_progress), films(job)
     with ExitStack() as stack:
-        works = [stack.enter_context(_open_work(film, stages)) for film in made]
+        works = [stack.enter_context(open_job_work(film, stages)) for film in made]
         for film in made:
             if film.frames_dir:
                 stack.enter_context(claim_folder(film.frames_dir))
@@ -153,7 +153,8 @@ def render_job(
                 return
 
 
-def _open_work(job: Job, stages: StageClock) -> AbstractContextManager[WorkFolder]:
+def open_job_work(job: Job, stages: StageClock) -> AbstractContextManager[WorkFolder]:
+    """Claim a film and its work folder; see `open_work`."""
     return open_work(job.out, job.timeline, keep=job.keep_work, report=lambda finished: stages.report(message=finished))
 
 

@@ -16,7 +16,7 @@ from wav2clip_gen.errors import OutputError, VideoError
 from wav2clip_gen.files import hash_file
 from wav2clip_gen.job import check_outputs, record_path
 from wav2clip_gen.painting import Division, Painter, measured, paint_segment
-from wav2clip_gen.pipeline import condition_films, load_job_models, load_stems
+from wav2clip_gen.pipeline import condition_films, load_job_models, load_stems, open_job_work
 from wav2clip_gen.progress import Film, OnProgress, StageClock, ignore
 from wav2clip_gen.ranges import RangeJob
 from wav2clip_gen.record import FrameValues
@@ -52,24 +52,17 @@ def render_range(
 ) -> Generator[Film, None, None]:
     """Generate the range of a film, and make the film with it.
 
-    Args:
-        job: From `prepare_range`.
-        load: Loads the networks, as `load_models` does.
-        stop: Called after each frame; when it returns true, the run ends as by Ctrl-C: what is finished is kept.
-        on_progress: Called with the state of the run.
-        on_picture: Called with each frame that was generated.
+    `job` is from `prepare_range`; the other arguments and the errors are those of `pipeline.render_job`.
 
     Raises:
-        W2CError: As `pipeline.render_job`.
-        KeyboardInterrupt: It was stopped.
+        KeyboardInterrupt: `stop` returned true; what is finished is kept.
     """
     stages, new = StageClock(on_progress), job.replaced
     inner = replace(job, out=job.work)
     shown = job.timeline.until(new.stop - new.start)  # what messages about finished parts refer to
     with ExitStack() as stack:
         stack.enter_context(open_work(job.out, job.timeline, keep=True))  # that no other run makes this film
-        report = lambda finished: stages.report(message=finished)  # noqa: E731
-        work = stack.enter_context(open_work(inner.out, shown, keep=job.keep_work, report=report))
+        work = stack.enter_context(open_job_work(replace(inner, timeline=shown), stages))
         work.out = job.out
         check_outputs(job)
         if record.load(record_path(job.original.film)) != job.original.content:

@@ -176,7 +176,7 @@ class FastAttentionBlock(ResidualAttentionBlock):  # type: ignore[misc]
 def _speed_up(block: ResidualAttentionBlock) -> None:
     """Let a block of an image tower compute the same in fewer passes over memory."""
     if block.attn.batch_first and block.attn.in_proj_bias is not None and not hasattr(block, "ln_1_kv"):
-        block.__class__ = FastAttentionBlock  # the same parameters, another way
+        block.__class__ = FastAttentionBlock  # the same parameters, a faster forward pass
     if isinstance(block.mlp.gelu, QuickGELU):  # x * sigmoid(1.702 x) is SiLU(1.702 x) / 1.702
         block.mlp.c_fc.weight *= QUICK_GELU
         block.mlp.c_fc.bias *= QUICK_GELU

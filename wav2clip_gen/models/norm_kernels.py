@@ -18,8 +18,10 @@ def _tile(tile, cells, CHANNELS: tl.constexpr, ROWS: tl.constexpr, TILES: tl.con
 
 
 @triton.jit
-def _per_group(values, CHANNELS: tl.constexpr, GROUPS: tl.constexpr):
-    return tl.sum(tl.reshape(values, (GROUPS, CHANNELS // GROUPS)), axis=1)
+def _add_per_group(sums, one, other, CHANNELS: tl.constexpr, GROUPS: tl.constexpr):
+    place = sums + tl.program_id(1) * 2 * GROUPS + tl.arange(0, GROUPS)
+    tl.atomic_add(place, tl.sum(tl.reshape(one, (GROUPS, CHANNELS // GROUPS)), axis=1))
+    tl.atomic_add(place + GROUPS, tl.sum(tl.reshape(other, (GROUPS, CHANNELS // GROUPS)), axis=1))
 
 
 @triton.jit
@@ -44,9 +46,7 @@ def moments(
         x = tl.load(values + places, mask=inside, other=0.0).to(tl.float32)
         total += tl.sum(x, axis=0)
         squares += tl.sum(x * x, axis=0)
-    first = moments + tl.program_id(1) * 2 * GROUPS + tl.arange(0, GROUPS)
-    tl.atomic_add(first, _per_group(total, CHANNELS, GROUPS))
-    tl.atomic_add(first + GROUPS, _per_group(squares, CHANNELS, GROUPS))
+    _add_per_group(moments, total, squares, CHANNELS, GROUPS)
 
 
 @triton.jit
@@ -89,9 +89,7 @@ def gradient_sums(
         unit, g = _normed_gradient(x, mean, scale, gamma, beta, g)
         total += tl.sum(g, axis=0)
         along += tl.sum(g * unit, axis=0)
-    first = sums + tl.program_id(1) * 2 * GROUPS + tl.arange(0, GROUPS)
-    tl.atomic_add(first, _per_group(total, CHANNELS, GROUPS))
-    tl.atomic_add(first + GROUPS, _per_group(along, CHANNELS, GROUPS))
+    _add_per_group(sums, total, along, CHANNELS, GROUPS)
 
 
 @triton.jit

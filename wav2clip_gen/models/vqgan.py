@@ -93,7 +93,7 @@ class VQGAN(nn.Module):
             if isinstance(module, nn.GroupNorm):
                 module.num_groups = config.norm_groups
             elif isinstance(module, ResnetBlock):
-                module.__class__ = FastResnetBlock  # the same parameters, another way
+                module.__class__ = FastResnetBlock  # the same parameters, a faster forward pass
         self.quantize = Codebook(config)
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
@@ -129,7 +129,7 @@ class VQGAN(nn.Module):
         return self.quant_conv.weight.dtype
 
     def in_bf16(self) -> VQGAN:
-        """The same with encoder and decoder in bfloat16; in it, neighbouring codes are confused, so they are not."""
+        """A copy with encoder and decoder in bfloat16; the codebook stays float32, as bfloat16 confuses near codes."""
         copied = copy.deepcopy(self, {id(self.quantize): self.quantize})
         for network in (copied.encoder, copied.decoder, copied.quant_conv, copied.post_quant_conv):
             network.to(torch.bfloat16)

@@ -104,7 +104,7 @@ def jitter_colors(cutouts: Tensor, *, generator: torch.Generator, strength: floa
     saturation, contrast = 1 + 2 * saturation, 1 + contrast
     luma = torch.stack([torch.full((3,), weight, device=cutouts.device) for weight in LUMA], dim=1)
     unit = torch.eye(3, device=cutouts.device)
-    # all three are linear: one product of matrices, one pass over memory
+    # all three are linear: one product of matrices, one pass over memory; made on the device, which need not wait then
     change = contrast * torch.lerp(luma, unit, saturation)  # (N, 3, 3)
     shift = 0.5 * (1 - contrast) + brightness
     return torch.baddbmm(shift, change, cutouts.flatten(2)).view_as(cutouts)

@@ -43,7 +43,7 @@ class VQGANSettings(SettingsGroup):
     commitment: float = setting(0.25, "weight of the commitment loss", limits=SHARE)
     lattice: float = setting(2.0, "weight of the loss on edges that repeat in each latent cell", limits=SHARE)
     perceptual: float = setting(0.3, "weight of the perceptual loss; 0 for none", limits=SHARE)
-    psnr: float = setting(21.5, "PSNR that the perceptual loss yields to: there it has half its weight", unit="dB")
+    psnr: float = setting(21.5, "PSNR at which the perceptual loss has half its weight; below, it has less", unit="dB")
     perceptual_from: float = setting(0.15, "share of the run after which the perceptual loss starts", limits=SHARE)
     adversarial: float = setting(
         0.15, "weight of the adversarial loss, relative to all others; 0 for none", limits=SHARE
@@ -60,7 +60,7 @@ class LabeledAudioSettings(SettingsGroup):
     unlabeled: float = setting(0.4, "share of the windows without a label, if there are such sounds", limits=(0, 0.9))
     mixing: float = setting(0.3, "share of the windows with a second sound mixed in", limits=SHARE)
     smoothing: float = setting(0.1, "label smoothing", limits=SHARE)
-    teacher: float = setting(1.0, "weight of what the teacher hears; 0 for no teacher", limits=SHARE)
+    teacher: float = setting(1.0, "weight of the distillation from the teacher, YAMNet; 0 for none", limits=SHARE)
     cosine: float = setting(0.25, "weight of the plain cosine loss to the images", limits=SHARE)
 
 

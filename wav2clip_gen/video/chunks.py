@@ -177,9 +177,32 @@ class WorkFolder:
         flush(self.path)
         self._finished[chunk.name] = done
         if not self.keep_all:
-            self.drop_states(chunk)
+            self._drop_states(chunk)
 
-    def drop_states(self, chunk: Chunk) -> None:
+    def files(self, *chunks: Chunk) -> dict[str, bytes]:
+        """The files of finished chunks by name, in the order of writing: what says that one is finished is last."""
+        names = [f"{chunk.name}{suffix}" for chunk in chunks for suffix in (".mp4", ".safetensors", ".json")]
+        return {name: (self.path / name).read_bytes() for name in names if (self.path / name).exists()}
+
+    def take(self, chunk: Chunk, files: Mapping[str, bytes]) -> Finished:
+        """Keep a chunk that was finished in another work folder; `files`: from there.
+
+        Raises:
+            OutputError: The disk does not take it, or it is damaged.
+        """
+        for name, content in files.items():
+            with self._written(name) as part:
+                part.write_bytes(content)
+        flush(self.path)
+        self.note(chunk)
+        done = self.finished(chunk)
+        if done is None:
+            raise OutputError(f"{self.path / chunk.name} arrived damaged", hint="run the same command again")
+        if not self.keep_all:
+            self._drop_states(chunk)
+        return done
+
+    def _drop_states(self, chunk: Chunk) -> None:
         """Remove the states that are not needed since a chunk is finished."""
         number, ends = chunk.number, chunk.half == BEFORE  # the last of its segment: no state of it is needed
         for old in range(number - STATES, number if ends else number - STATES + 1):

@@ -38,7 +38,7 @@ from wav2clip_gen.training.mini.concepts import WORDS, Concepts, ReadPhrases
 SUFFIXES = ("ogg", "flac", "wav", "mp3", "opus")
 LONGEST = 600  # seconds of a sound that are used
 
-UNLABELED = ("urbansound8k/fold1.tar", "urbansound8k/fold2.tar")  # heard without their labels; fold 3 is never heard
+UNLABELED = ("urbansound8k/fold1.tar", "urbansound8k/fold2.tar")  # used without their labels; fold 3 is never used
 VALIDATION_FOLD = 4  # of ESC-50
 VALIDATION_SHARE = 4  # one recording in so many of the labels without several folds
 
@@ -104,7 +104,7 @@ def load_audio(data: Path, *, loader: Loader | None = None) -> tuple[Examples, E
 def load_unlabeled(
     data: Path, held_out: Sequence[AudioExample], *, loader: Loader | None = None
 ) -> tuple[Examples, tuple[str, ...]]:
-    """The sounds that are heard without a label, if there are any, and the names of unreadable ones.
+    """The sounds that are used without a label, if there are any, and the names of unreadable ones.
 
     Those of a recording that is held out are left out: their names begin with its Freesound number.
     """

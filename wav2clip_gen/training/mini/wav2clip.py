@@ -55,12 +55,12 @@ from wav2clip_gen.training.trainer import TrainTask
 
 MINI = Wav2CLIPConfig(width=48)
 WINDOW = ENCODER_RATE  # samples, 1 s
-TEACHER_LEVEL = 0.1  # standard deviation of the samples that the teacher hears
+TEACHER_LEVEL = 0.1  # standard deviation of the samples that the teacher is given
 READ = 256  # phrases at a time
 MOST_WINDOWS = 16  # of a sound that is embedded as a whole
 CONTEXT = 4 * ENCODER_RATE  # samples that the standardization is computed over, as over the whole track in inference
 TEMPLATES = ("{}", "a {}", "the sound of {}", "the sound of a {}")  # what stands before a name must not change it
-UNHEARD = 0.02  # score below which a tag is not in a sound
+LEAST_SCORE = 0.02  # score below which a tag is not in a sound
 CERTAIN = 0.3  # score of the first tag from which the teacher's answer counts in full
 RARE = -4.0  # log odds of a tag at the start
 TAGGING = 10.0  # weight of the plain scores of the tags, relative to their names
@@ -95,7 +95,7 @@ class Batch(NamedTuple):
 
     spectrogram: Tensor  # (B, 1, 257, T), standardized
     shares: Tensor  # (L, K) of each label in the first L windows
-    windows: Tensor  # (B, N), as the teacher hears them: without noise, all equally loud
+    windows: Tensor  # (B, N), as the teacher is given them: without noise, all equally loud
 
 
 class TaggingModel(DistillationModel):
@@ -223,23 +223,23 @@ class LabeledAudioTask(TrainTask[TaggingModel]):
             tags = self.network.tagger(features * features.shape[1] ** 0.5)
         features, embeddings, projected = features.float(), embeddings.float(), projected.float()
         scale, smoothing = self.network.scale, self.settings.smoothing
-        named, heard = embeddings[:count], features[:count]
+        named, labeled = embeddings[:count], features[:count]
         own = F.normalize(shares @ self.images, dim=-1)
         names = scale * named @ self.names.draw(generator).T
         terms = {
             "sound-name": F.cross_entropy(names, shares, label_smoothing=smoothing),
             "sound-concept": 0.5 * weighted_entropy(scale * named @ self.concepts.T, shares @ self.shown),
             "sound-image": 0.25 * label_contrast(scale * named @ self.images.T, shares, smoothing=smoothing),
-            "sound-projected image": 0.5 * label_contrast(scale * heard @ projected.T, shares, smoothing=smoothing),
+            "sound-projected image": 0.5 * label_contrast(scale * labeled @ projected.T, shares, smoothing=smoothing),
             "cosine": self.settings.cosine * (1 - (named * own).sum(dim=-1)).mean(),
         }
         if self.teacher is not None and self.tags is not None:
             with torch.autocast(self.device.type, enabled=False):
                 scores = self.teacher(batch.windows)
             certain = (scores.amax(dim=1, keepdim=True) / CERTAIN).clamp(max=1)
-            heard_tags = certain * F.normalize(F.relu(scores - UNHEARD), p=1, dim=1)
+            likely_tags = certain * F.normalize(F.relu(scores - LEAST_SCORE), p=1, dim=1)
             logits = scale * embeddings @ self.tags.draw(generator).T
-            terms["sound-tag"] = self.settings.teacher * weighted_entropy(logits, heard_tags)
+            terms["sound-tag"] = self.settings.teacher * weighted_entropy(logits, likely_tags)
             plain = F.binary_cross_entropy_with_logits(tags.float(), scores)
             terms["tags"] = self.settings.teacher * TAGGING * plain
         return terms
