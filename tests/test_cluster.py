@@ -162,4 +162,4 @@ def test_what_a_lost_machine_did_is_done_again(
     made = make_films(song, settings, mini, cluster=address)
     remover.join()
     assert made.content == whole.content
-    assert len([node for node in ray.nodes() if node["Alive"]]) == 2
+    assert len(machines.worker_nodes) == 1  # the machine was lost; Ray itself notices it only after a while

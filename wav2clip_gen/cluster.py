@@ -5,6 +5,7 @@ No folder is shared: a task paints into a temporary work folder, and this proces
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Generator, Iterator
@@ -104,7 +105,7 @@ def connect(job: Job) -> None:
     if not ray.is_initialized():
         _require_answer(address)
         try:
-            ray.init(address=address, log_to_driver=False, include_dashboard=False)
+            ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             line = (str(error).splitlines() or ["no answer"])[0]
             raise OutputError(f"cannot connect to the cluster {address}: {line}", hint=START) from error

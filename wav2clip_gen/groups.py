@@ -218,8 +218,8 @@ class RunSettings(SettingsGroup):
     graph: bool = setting(True, "replay optimization steps from a CUDA graph, on NVIDIA GPUs", default_text="on")
     recompute: bool = setting(
         False,
-        "gradient checkpointing: recompute the VQGAN's activations in the backward pass, which takes a third less "
-        "memory and a fifth more time",
+        "gradient checkpointing: recompute the decoder's activations in the backward pass, which takes a third less of "
+        "its memory and a quarter more time",
         default_text="off, unless memory would not suffice",
     )
     max_memory: str | None = setting(
