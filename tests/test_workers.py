@@ -188,6 +188,7 @@ def test_the_film_does_not_depend_on_the_number_of_workers(
     assert names(frames) == [f"{number:06}.png" for number in range(28)]
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_what_a_killed_worker_did_is_done_by_another(
     song: Path, settings: Settings, mini: Models, whole: Made, failing: Callable[..., None]
@@ -286,6 +287,7 @@ def test_signals_to_the_whole_group_stop_the_film_gently(number: int, song: Path
     assert probe(out.with_name("film.partial.mp4")).frames > 0
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_no_worker_survives_a_killed_run(song: Path) -> None:
     options = [*QUICK, "--workers", "2", "--progress", "json"]

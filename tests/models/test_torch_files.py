@@ -155,6 +155,7 @@ def test_a_tar_archive_is_recognised_and_refused(tmp_path: Path) -> None:
     expect_error(tmp_path / "x.pt", "a tar archive, as torch wrote before version 0.1.10")
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_a_real_lightning_checkpoint_loads_without_lightning(tmp_path: Path) -> None:
     pytest.importorskip("pytorch_lightning")

@@ -68,6 +68,7 @@ def test_the_first_pass_does_not_update_the_running_statistics(videos: VideoData
     assert norm.num_batches_tracked == 2  # once per micro-batch, although each has two passes
 
 
+@pytest.mark.more
 @pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(
     toy_videos: Path, untrained_clip: Path, videos: VideoDataset, tmp_path: Path
