@@ -56,7 +56,7 @@ LAYERS = (  # each may import from its own layer and those before it
         "score",
     }
     | {"report", "report_page", "live", "live_server"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "benchmark"},
     {"cli", "__main__"},
 )
 

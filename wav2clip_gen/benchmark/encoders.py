@@ -1,0 +1,141 @@
+"""Sound encoders behind one interface: a sound in, frozen features over time and one vector out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wav2clip_gen.errors import SettingsError
+
+BATCH = 128  # windows at a time
+
+
+class Encoded(NamedTuple):
+    """What an encoder makes of a sound."""
+
+    frames: Tensor  # (T, D) features, one per hop, on the CPU
+    vector: Tensor  # (E,) of the whole sound, on the CPU; a unit vector of the shared space where there is one
+
+
+class SoundEncoder(ABC):
+    """A frozen encoder of sound, perhaps with encoders of text and pictures in the same space."""
+
+    name: str  # as it was asked for
+    identity: str  # changes with the weights and the computation: names the features in a cache
+    rate: int  # Hz of its input
+    trained_on: frozenset[str] = frozenset()  # recordings (Freesound numbers) that its training used, where known
+
+    @abstractmethod
+    def encode(self, sound: Tensor, hop: float) -> Encoded:
+        """Encode a sound (N,), float32 mono in [-1, 1] at `rate` Hz, with a frame every `hop` seconds."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (N, E), on the CPU, of texts.
+
+        Raises:
+            SettingsError: The encoder has no text side.
+        """
+        raise SettingsError(f"{self.name} has no text encoder", hint="use mini, wav2clip or audioclip for this task")
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Unit vectors (N, E), on the CPU, of pictures (N, 3, H, W) in [0, 1].
+
+        Raises:
+            SettingsError: The encoder has no picture side.
+        """
+        raise SettingsError(f"{self.name} has no picture encoder", hint="use mini, wav2clip or audioclip for this task")
+
+
+def windows_of(sound: Tensor, size: int, hop: int) -> Tensor:
+    """Windows (W, size) of a sound (N,), one each `hop` samples; a short sound is repeated until it fills one."""
+    if len(sound) < size:
+        sound = sound.repeat(-(-size // len(sound)))[:size]
+    return sound.unfold(0, size, hop)
+
+
+class LogMelEncoder(SoundEncoder):
+    """The baseline that has learnt nothing: mean and deviation of 64 log-mel bands over windows of a second."""
+
+    name, identity, rate = "log-mel", "log-mel-1", 16_000
+
+    def __init__(self) -> None:
+        from torchaudio.transforms import MelSpectrogram
+
+        self.mel = MelSpectrogram(self.rate, n_fft=512, hop_length=160, n_mels=64)
+
+    @torch.no_grad()
+    def encode(self, sound: Tensor, hop: float) -> Encoded:
+        """Frames (T, 128) of windows of one second; the vector is their mean."""
+        windows = windows_of(sound, self.rate, round(hop * self.rate))
+        mel = torch.log(self.mel(windows) + 1e-6)
+        frames = torch.cat([mel.mean(dim=-1), mel.std(dim=-1)], dim=-1)
+        return Encoded(frames, frames.mean(dim=0))
+
+
+class Wav2CLIPEncoder(SoundEncoder):
+    """Wav2CLIP and the CLIP in whose space it embeds."""
+
+    rate = 16_000
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        from wav2clip_gen.models import checkpoints, registry
+
+        self.models = registry.load_family(name, device=device)
+        self.name = name
+        self.identity = f"wav2clip-{checkpoints.digest(self.models.files['wav2clip'])[:16]}"
+
+    @torch.no_grad()
+    def encode(self, sound: Tensor, hop: float) -> Encoded:
+        """Frames (T, 512) are the network's outputs for windows of one second, standardised over the sound.
+
+        The vector is the unit mean of the windows that are not silent (at least a tenth of the loudest's RMS).
+        """
+        encoder = self.models.wav2clip
+        windows = windows_of(sound, self.rate, round(hop * self.rate))
+        batches = windows.split(BATCH)
+        statistics = encoder.statistics(batches)
+        frames = torch.cat([encoder(batch.to(encoder.device), statistics).cpu() for batch in batches])
+        loudness = windows.square().mean(dim=1).sqrt()
+        heard = F.normalize(frames, dim=-1)[loudness >= 0.1 * loudness.max()]
+        return Encoded(frames, F.normalize(heard.mean(dim=0), dim=0))
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (N, 512), by CLIP."""
+        chunks = (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
+        return torch.cat([self.models.clip.encode_text(chunk).cpu() for chunk in chunks])
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Unit vectors (N, 512), by CLIP."""
+        size = self.models.clip.size
+        return self.models.clip.encode_images(F.interpolate(images, size=(size, size), mode="area")).cpu()
+
+
+ENCODERS = {  # name -> what it is
+    "mini": "Wav2CLIP of the small family",
+    "wav2clip": "the published Wav2CLIP with CLIP ViT-B/32",
+    "log-mel": "log-mel statistics, a baseline that has learnt nothing",
+}
+
+
+def load_encoder(name: str, *, device: torch.device, weights_dir: Path | None = None) -> SoundEncoder:
+    """Load an encoder by its name.
+
+    Raises:
+        SettingsError: There is no such encoder.
+        WeightsError: Its weights are missing or damaged.
+    """
+    from wav2clip_gen.config import suggestion
+
+    if name == "log-mel":
+        return LogMelEncoder()
+    if name in ("mini", "wav2clip"):
+        return Wav2CLIPEncoder({"wav2clip": "full"}.get(name, name), device)
+    raise SettingsError(f"there is no encoder {name!r}", hint=suggestion(name, list(ENCODERS)))
