@@ -124,7 +124,14 @@ class CaptionDecoder(nn.Module):
 
         The vector is replaced by the mean of the memory, weighted by the softmax of their cosines: that lies where
         vectors of texts do (DeCap, arXiv 2303.03032, equation 4).
+
+        Raises:
+            WeightsError: The decoder is made for features of another size.
         """
+        found, needed = (encoded.frames if self.of_frames else encoded.vector).shape[-1], len(self.mean)
+        if found != needed:
+            what = f"the decoder of captions is made for features of {needed} dimensions, not {found}"
+            raise WeightsError(what, hint=TRAIN_AGAIN)
         if self.of_frames:
             return (encoded.frames.to(self.mean) - self.mean) / self.deviation
         vector = F.normalize(encoded.vector.to(self.mean) - self.mean, dim=-1)
@@ -160,30 +167,39 @@ class CaptionDecoder(nn.Module):
             no_repeat: No n-gram of so many words occurs twice; 0 allows it.
         """
         open_, ended = [(0.0, [START])], list[tuple[float, list[int]]]()
-        while open_ and len(ended) < beam:
-            tokens = torch.tensor([one for _, one in open_], device=features.device)
-            scores = self(tokens, features.expand(len(open_), -1, -1))[:, -1].log_softmax(dim=-1)
-            scores[:, [PAD, START, UNKNOWN]] = -torch.inf
-            if tokens.shape[1] == 1:
-                scores[:, END] = -torch.inf
-            if tokens.shape[1] > self.longest:  # no place for another word
-                scores[:, END + 1 :] = -torch.inf
-            for row, (score, one) in enumerate(open_):
-                scores[row, _repeating(one, no_repeat)] = -torch.inf
-                scores[row] += score
+        while open_:
+            scores = self._continue(open_, features, no_repeat)
             best = scores.flatten().topk(min(2 * beam, scores.numel()))
             followed: list[tuple[float, list[int]]] = []
-            for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            for rank, (score, place) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
                 row, token = divmod(place, scores.shape[1])
                 grown = [*open_[row][1], token]
-                if score == -torch.inf or len(followed) == beam:
-                    continue
-                if token == END:
-                    ended.append((score / (len(grown) - 1) ** length_penalty, grown))
-                else:
+                if score == -torch.inf:
+                    break
+                if token != END and len(followed) < beam:
                     followed.append((score, grown))
+                elif token == END and rank < beam:
+                    ended.append((score / (len(grown) - 1) ** length_penalty, grown))
+            ended = sorted(ended, key=lambda one: -one[0])[:beam]
             open_ = followed
-        return self.vocabulary.decode(max(ended, key=lambda one: one[0])[1]) if ended else []
+            if followed and len(ended) == beam:  # stop where the best open one is behind already
+                score, grown = followed[0]
+                open_ = followed if score / (len(grown) - 1) ** length_penalty > ended[-1][0] else []
+        return self.vocabulary.decode(ended[0][1]) if ended else []
+
+    def _continue(self, open_: list[tuple[float, list[int]]], features: Tensor, no_repeat: int) -> Tensor:
+        """Log-probabilities (B, V) of begun captions, of one length, with each next token; -inf where it may not be."""
+        tokens = torch.tensor([one for _, one in open_], device=features.device)
+        scores = self(tokens, features.expand(len(open_), -1, -1))[:, -1].log_softmax(dim=-1)
+        scores[:, [PAD, START, UNKNOWN]] = -torch.inf
+        if tokens.shape[1] == 1:
+            scores[:, END] = -torch.inf
+        if tokens.shape[1] > self.longest:  # no place for another word
+            scores[:, END + 1 :] = -torch.inf
+        for row, (score, one) in enumerate(open_):
+            scores[row, _repeating(one, no_repeat)] = -torch.inf
+            scores[row] += score
+        return scores
 
 
 def _repeating(tokens: list[int], size: int) -> list[int]:

@@ -9,12 +9,13 @@ is interpolated between those of captions (`CaptionDecoder.prepare`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from wav2clip_gen.benchmark.caption_decoder import CaptionDecoder, save_decoder, spell
+from wav2clip_gen.benchmark.caption_decoder import TRAIN_AGAIN, CaptionDecoder, load_decoder, save_decoder, spell
 from wav2clip_gen.benchmark.caption_scores import Words, score_captions
 from wav2clip_gen.benchmark.caption_texts import same_sounds, texts_of
 from wav2clip_gen.benchmark.caption_training import (
@@ -25,12 +26,13 @@ from wav2clip_gen.benchmark.caption_training import (
     read_protocol,
     train,
 )
-from wav2clip_gen.benchmark.clips import Dataset
-from wav2clip_gen.benchmark.encoders import Encoded, SoundEncoder
+from wav2clip_gen.benchmark.clips import Clip, Dataset
+from wav2clip_gen.benchmark.encoders import Encoded, SoundEncoder, load_encoder
 from wav2clip_gen.benchmark.results import Result
-from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.errors import SettingsError, WeightsError
 
 TEST = ("test", "evaluation")  # names of the split that is evaluated
+SEARCH = ("beam", "length_penalty", "no_repeat")  # settings of `CaptionDecoder.write`
 FEWEST_SOUNDS = 100  # whose mean vector stands for that of all sounds
 
 
@@ -115,9 +117,55 @@ def caption(
 
 def write(decoder: CaptionDecoder, encoded: Encoded, protocol: CaptionProtocol) -> Words:
     """The caption of a sound, by the protocol's search."""
-    return decoder.write(
-        decoder.prepare(encoded),
-        beam=protocol.beam,
-        length_penalty=protocol.length_penalty,
-        no_repeat=protocol.no_repeat,
-    )
+    search = {name: getattr(protocol, name) for name in SEARCH}
+    return decoder.write(decoder.prepare(encoded), **search)
+
+
+@dataclass(frozen=True)
+class Captioner:
+    """A decoder with the encoder of its sounds."""
+
+    decoder: CaptionDecoder
+    encoder: SoundEncoder
+    hop: float  # s between two frames
+    search: dict[str, Any]  # arguments of `CaptionDecoder.write`
+    note: str = ""  # for the user
+
+    def describe(self, path: Path) -> str:
+        """The caption of a sound; empty if it has no word for it.
+
+        Raises:
+            SoundError: The sound cannot be read.
+            WeightsError: The decoder is made for features of another size.
+        """
+        clip = Clip(key=path.name, path=path)
+        sound = torch.from_numpy(clip.decode(clip.read(), self.encoder.rate).copy())
+        features = self.decoder.prepare(self.encoder.encode(sound, self.hop))
+        return spell(self.decoder.write(features, **self.search))
+
+
+def load_captioner(path: Path | None = None, *, device: torch.device, beam: int | None = None) -> Captioner:
+    """Load a decoder and the encoder that its file names.
+
+    Args:
+        path: The decoder's file.
+        device: Of the encoder; the decoder runs on the CPU.
+        beam: Captions that are followed at a time; the decoder's own number if it is None.
+
+    Raises:
+        SettingsError: No decoder is given, or there is no such encoder.
+        WeightsError: The decoder's or the encoder's weights are missing or damaged.
+    """
+    if path is None:
+        raise SettingsError("no decoder of captions was given", hint="give its file with --decoder; " + TRAIN_AGAIN)
+    decoder, training = load_decoder(path)
+    try:
+        search = {name: training[name] for name in SEARCH} | ({"beam": beam} if beam else {})
+        name, identity, hop = training["encoder"], training["identity"], training["hop"]
+    except KeyError as error:
+        raise WeightsError(f"{path}: does not tell its {error.args[0]}", hint=TRAIN_AGAIN) from None
+    encoder = load_encoder(name, device=device)
+    note = ""
+    if encoder.identity != identity:
+        note = f"{path} was made for {name} with other weights ({identity}): its captions may be wrong"
+    return Captioner(decoder, encoder, hop, search, note)
