@@ -174,6 +174,13 @@ def test_the_task_scores_captions_of_the_test_part(tmp_path: Path, monkeypatch: 
     assert spell(captioning.write(decoder, SOUNDS[0], protocol)) == prediction["caption"]
 
 
+def test_chance_is_the_score_of_other_clips_captions() -> None:
+    captions = [["a", "dog"], ["some", "rain"], ["one", "bird"]]
+    assert captioning.shuffled_scores(captions, [[one] for one in captions], seed=0)["ROUGE-L"] == 0
+    same = [["a", "dog"]] * 2
+    assert captioning.shuffled_scores(same, [[one] for one in same], seed=0)["BLEU-2"] == pytest.approx(1)
+
+
 def test_training_clips_that_are_in_the_test_part_are_left_out() -> None:
     dataset = made_up_set()
     leak = clip("another name.wav", "a DOG barks", "people talk and a dog barks", split="train")

@@ -141,7 +141,7 @@ class CaptionDecoder(nn.Module):
         return vector.unsqueeze(0)
 
     def forward(self, tokens: Tensor, features: Tensor, padding: Tensor | None = None) -> Tensor:
-        """Scores (B, L, V) of the word after each of the tokens.
+        """States (B, L, width) after each of the tokens, which `score` turns into scores of the next word.
 
         Args:
             tokens: (B, L), L at most `longest` + 1.
@@ -151,10 +151,12 @@ class CaptionDecoder(nn.Module):
         length = tokens.shape[1]
         x = self.drop(self.embedding(tokens) * self.embedding.embedding_dim**0.5 + self.positions[:length])
         future = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)
-        x = self.decoder(
-            x, self.project(features), tgt_mask=future, memory_key_padding_mask=padding, tgt_is_causal=True
-        )
-        return x @ self.embedding.weight.T
+        memory = self.project(features)
+        return self.decoder(x, memory, tgt_mask=future, memory_key_padding_mask=padding, tgt_is_causal=True)
+
+    def score(self, states: Tensor) -> Tensor:
+        """Scores (..., V) of all words after states (..., width)."""
+        return states @ self.embedding.weight.T
 
     @torch.no_grad()
     def write(self, features: Tensor, *, beam: int = 4, length_penalty: float = 1.0, no_repeat: int = 3) -> Words:
@@ -190,7 +192,7 @@ class CaptionDecoder(nn.Module):
     def _continue(self, open_: list[tuple[float, list[int]]], features: Tensor, no_repeat: int) -> Tensor:
         """Log-probabilities (B, V) of begun captions, of one length, with each next token; -inf where it may not be."""
         tokens = torch.tensor([one for _, one in open_], device=features.device)
-        scores = self(tokens, features.expand(len(open_), -1, -1))[:, -1].log_softmax(dim=-1)
+        scores = self.score(self(tokens, features.expand(len(open_), -1, -1))[:, -1]).log_softmax(dim=-1)
         scores[:, [PAD, START, UNKNOWN]] = -torch.inf
         if tokens.shape[1] == 1:
             scores[:, END] = -torch.inf

@@ -72,8 +72,12 @@ def tokenize(caption: str) -> Words:
     return words
 
 
-def score_captions(captions: Sequence[Words], references: Sequence[Sequence[Words]]) -> CaptionScores:
+def score_captions(
+    captions: Sequence[Words], references: Sequence[Sequence[Words]], *, java: bool = True
+) -> CaptionScores:
     """Score captions, as words, each against its references (at least one), as words too.
+
+    `java`: also by METEOR and SPICE, where they can be had.
 
     BLEU: Papineni et al., ACL 2002, with the closest reference's length; ROUGE-L: Lin, 2004; CIDEr-D: Vedantam et al.,
     arXiv 1411.5726, with document frequencies from these references, so that it depends on which clips are scored.
@@ -87,7 +91,7 @@ def score_captions(captions: Sequence[Words], references: Sequence[Sequence[Word
     for name in ("ROUGE-L", "CIDEr-D"):
         corpus[name] = float(np.mean([row[name] for row in each]))
     notes = []
-    for name, score in (("METEOR", _meteor), ("SPICE", _spice)):
+    for name, score in (("METEOR", _meteor), ("SPICE", _spice)) if java else ():
         try:
             values, whole = score(
                 [" ".join(caption) for caption in captions], [[*map(" ".join, t)] for t in references]

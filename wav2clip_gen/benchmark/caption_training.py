@@ -257,7 +257,8 @@ def _loss(
     padding = torch.arange(features.shape[1]) >= lengths.unsqueeze(1)
     if noise:
         features = F.normalize(features + noise * torch.randn(features.shape, generator=rng), dim=-1)
-    scores = decoder(tokens[:, :-1], features, padding if padding.any() else None).flatten(0, 1)
-    target = tokens[:, 1:].flatten()
-    loss = F.cross_entropy(scores, target, ignore_index=PAD, reduction="sum", label_smoothing=smoothing)
-    return loss, int((target != PAD).sum())
+    states = decoder(tokens[:, :-1], features, padding if padding.any() else None)
+    target = tokens[:, 1:]
+    is_word = target != PAD
+    scores = decoder.score(states[is_word])  # not of the padding, which is half of all
+    return F.cross_entropy(scores, target[is_word], reduction="sum", label_smoothing=smoothing), len(scores)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from wav2clip_gen.benchmark.caption_decoder import TRAIN_AGAIN, CaptionDecoder, load_decoder, save_decoder, spell
-from wav2clip_gen.benchmark.caption_scores import Words, score_captions
+from wav2clip_gen.benchmark.caption_scores import METRICS, Words, score_captions
 from wav2clip_gen.benchmark.caption_texts import same_sounds, texts_of
 from wav2clip_gen.benchmark.caption_training import (
     Captioned,
@@ -30,9 +30,11 @@ from wav2clip_gen.benchmark.clips import Clip, Dataset
 from wav2clip_gen.benchmark.encoders import Encoded, SoundEncoder, load_encoder
 from wav2clip_gen.benchmark.results import Result
 from wav2clip_gen.errors import SettingsError, WeightsError
+from wav2clip_gen.training.schedule import epoch_order
 
 TEST = ("test", "evaluation")  # names of the split that is evaluated
 SEARCH = ("beam", "length_penalty", "no_repeat")  # settings of `CaptionDecoder.write`
+SHUFFLES = 5
 FEWEST_SOUNDS = 100  # whose mean vector stands for that of all sounds
 
 
@@ -99,13 +101,17 @@ def caption(
     for _, features in tested:
         written.append(write(decoder, features, protocol))
         show("captions written", len(written), len(tested))
-    scores = score_captions(written, [one.texts for one, _ in tested])
+    references = [one.texts for one, _ in tested]
+    scores = score_captions(written, references)
+    if len(tested) > 1:
+        notes.append("Chance: the same captions, shuffled among the clips.")
     return Result(
         task=f"caption-{mode}",
         dataset=dataset.name,
         encoder=encoder.name,
         identity=encoder.identity,
         figures={**scores.corpus},
+        chance=shuffled_scores(written, references, seed=seed) if len(tested) > 1 else {},
         settings=settings,
         notes=[*notes, *scores.notes],
         predictions=[
@@ -113,6 +119,16 @@ def caption(
             for (one, _), words, each in zip(tested, written, scores.each, strict=True)
         ],
     )
+
+
+def shuffled_scores(captions: Sequence[Words], references: Sequence[Sequence[Words]], *, seed: int) -> dict[str, float]:
+    """Mean corpus scores of the captions of other clips: what words and style alone reach."""
+    found = []
+    for epoch in range(SHUFFLES):
+        order = epoch_order(len(captions), epoch=epoch, seed=seed).tolist()  # a cycle through it: none keeps its place
+        other = dict(zip(order, [*order[1:], order[0]], strict=True))
+        found.append(score_captions([captions[other[place]] for place in range(len(captions))], references, java=False))
+    return {name: sum(one.corpus[name] for one in found) / SHUFFLES for name in METRICS}
 
 
 def write(decoder: CaptionDecoder, encoded: Encoded, protocol: CaptionProtocol) -> Words:
