@@ -67,7 +67,7 @@ def run_task(
     clips, notes = leave_out_trained(dataset, encoder)
     dataset = replace(dataset, clips=tuple(clips), notes=[*dataset.notes, *notes])
     if task in ("probe", "few-shot"):
-        return _probe(task, dataset, encoder, options, device, show)
+        return _probe(task, dataset, encoder, options, device=device, show=show)
     if task == "caption":
         return _caption(dataset, encoder, options, show)
     dataset = only(dataset, options.split)
@@ -107,7 +107,7 @@ def _embed(
 
 
 def _probe(
-    task: str, dataset: Dataset, encoder: SoundEncoder, options: Options, device: torch.device, show: Show
+    task: str, dataset: Dataset, encoder: SoundEncoder, options: Options, *, device: torch.device, show: Show
 ) -> Result:
     from wav2clip_gen.benchmark.probe import FRACTIONS, folds_of, load_protocol, probe
 

@@ -47,9 +47,7 @@ def benchmark(
     seed: Annotated[int, typer.Option(min=0, help="Seed of captions and figures.")] = 0,
     template: Annotated[list[str] | None, typer.Option(metavar="TEXT", help=TEMPLATE_HELP, show_default=False)] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimisation steps of each picture of a figure.")] = 200,
-    mode: Annotated[
-        str, typer.Option(help="Captions are learned from sounds (supervised) or from text.")
-    ] = "supervised",
+    mode: Annotated[str, typer.Option(help="Captions are learned supervised, or from text.")] = "supervised",
     captions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="More captions to learn from: CSV or lines of text.")
     ] = None,
@@ -95,10 +93,10 @@ def benchmark(
         where = choose_device(device, on_note=partial(typer.echo, err=True))
         encoders = [load_encoder(name.strip(), device=where) for name in encoder.split(",")]
         for one in encoders:
-            _run(task, dataset, one, chosen, out, where)
+            _run(task, dataset, one, chosen, out=out, device=where)
 
 
-def _run(task: str, dataset: Dataset, encoder: SoundEncoder, chosen: Options, out: Path, device: Any) -> None:
+def _run(task: str, dataset: Dataset, encoder: SoundEncoder, chosen: Options, *, out: Path, device: Any) -> None:
     from wav2clip_gen.benchmark.results import save_result
 
     if task == "figure":
