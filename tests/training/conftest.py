@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wav2clip_gen import ffmpeg
-from wav2clip_gen.evaluation.yamnet import YAMNet
+from wav2clip_gen.models.yamnet import YAMNet
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGANConfig

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.models import checkpoints, manifest, store, yamnet
+from wav2clip_gen.models.yamnet import YAMNet
 
 BATCH = 128  # windows at a time
 
@@ -83,11 +85,11 @@ class Wav2CLIPEncoder(SoundEncoder):
 
     rate = 16_000
 
-    def __init__(self, name: str, device: torch.device) -> None:
-        from wav2clip_gen.models import checkpoints, registry
+    def __init__(self, name: str, device: torch.device, weights_dir: Path | None = None) -> None:
+        from wav2clip_gen.models import registry
 
-        self.models = registry.load_family(name, device=device)
-        self.name = name
+        self.models = registry.load_family(name, device=device, weights_dir=weights_dir)
+        self.name = {"full": "wav2clip"}.get(name, name)
         self.identity = f"wav2clip-{checkpoints.digest(self.models.files['wav2clip'])[:16]}"
 
     @torch.no_grad()
@@ -118,9 +120,41 @@ class Wav2CLIPEncoder(SoundEncoder):
         return self.models.clip.encode_images(F.interpolate(images, size=(size, size), mode="area")).cpu()
 
 
+class YAMNetEncoder(SoundEncoder):
+    """YAMNet's embedding, before its classifier."""
+
+    name, rate = "yamnet", 16_000
+
+    def __init__(self, device: torch.device, weights_dir: Path | None) -> None:
+        network, self.identity = _load_part("yamnet", device, weights_dir)
+        self.network = cast(YAMNet, network)
+        self.device = device
+
+    @torch.no_grad()
+    def encode(self, sound: Tensor, hop: float) -> Encoded:
+        """Frames (T, 1024) of patches of 0.96 s, `hop` seconds apart to 10 ms; the vector is their mean."""
+        columns = self.network.log_mel(sound.to(self.device)[None])[0]
+        patches = columns.unfold(0, yamnet.PATCH, max(round(hop * yamnet.RATE / yamnet.HOP), 1)).transpose(1, 2)
+        frames = torch.cat([self.network.embed(batch).cpu() for batch in patches.split(BATCH)])
+        return Encoded(frames, frames.mean(dim=0))
+
+
+def _load_part(name: str, device: torch.device, weights_dir: Path | None) -> tuple[nn.Module, str]:
+    """The network of a part of the manifest, on a device, and what identifies it.
+
+    Raises:
+        WeightsError: Its weights are missing or damaged.
+    """
+    part = manifest.part(name)
+    path = store.require_part(part, weights_dir)
+    network = checkpoints.load(path, role=part.role).to(device)
+    return network, f"{name}-{checkpoints.digest(path)[:16]}"
+
+
 ENCODERS = {  # name -> what it is
     "mini": "Wav2CLIP of the small family",
     "wav2clip": "the published Wav2CLIP with CLIP ViT-B/32",
+    "yamnet": "YAMNet, a classifier of AudioSet's sounds",
     "log-mel": "log-mel statistics, a baseline that has learnt nothing",
 }
 
@@ -137,5 +171,7 @@ def load_encoder(name: str, *, device: torch.device, weights_dir: Path | None = 
     if name == "log-mel":
         return LogMelEncoder()
     if name in ("mini", "wav2clip"):
-        return Wav2CLIPEncoder({"wav2clip": "full"}.get(name, name), device)
+        return Wav2CLIPEncoder({"wav2clip": "full"}.get(name, name), device, weights_dir)
+    if name == "yamnet":
+        return YAMNetEncoder(device, weights_dir)
     raise SettingsError(f"there is no encoder {name!r}", hint=suggestion(name, list(ENCODERS)))

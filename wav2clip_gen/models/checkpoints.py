@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,9 +20,11 @@ from wav2clip_gen.models.store import Header
 from wav2clip_gen.models.store import read_header as read_header  # noqa: PLC0414 (re-exported)
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
+from wav2clip_gen.models.yamnet import YAMNet
 
-Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | ConceptPrior
+Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | ConceptPrior | YAMNet
 
+ON_CPU: dict[str, Callable[..., Network]] = {"clip": Perceptor, "yamnet": YAMNet}  # role -> built there
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _DAMAGED = "the file is damaged: run `w2c-gen weights verify`, fetch it again, or reinstall w2c-gen"
 
@@ -38,20 +41,23 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
     if isinstance(network, ConceptPrior):
         embedding, side = network.words.shape[1], network.layouts.shape[-1]
         return "prior", {"concepts": network.concepts, "embedding": embedding, "side": side}
-    raise TypeError(f"{type(network).__name__} has no role in a family")
+    if isinstance(network, YAMNet):
+        return "yamnet", {}
+    raise TypeError(f"{type(network).__name__} has no role")
 
 
 def build(role: str, config: dict[str, Any], *, device: str = "meta") -> Network:
     """An untrained network.
 
     Args:
-        role: "vqgan", "wav2clip", "clip" or "prior".
-        config: Fields of `VQGANConfig` or `Wav2CLIPConfig`, or arguments of `Perceptor` or `ConceptPrior`.
-        device: By default `meta`, which takes no memory; a CLIP is always built on the CPU, as open_clip needs it.
+        role: "vqgan", "wav2clip", "clip", "prior" or "yamnet".
+        config: Fields of `VQGANConfig` or `Wav2CLIPConfig`, or arguments of the other networks.
+        device: By default `meta`, which takes no memory; a CLIP is always built on the CPU, as open_clip needs it, and
+            so are networks with constants that are in no file.
     """
     config = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-    if role == "clip":
-        return Perceptor(**config)
+    if role in ON_CPU:
+        return ON_CPU[role](**config)
     with torch.device(device):
         if role == "vqgan":
             return VQGAN(VQGANConfig(**config))
@@ -69,7 +75,7 @@ def save(
     """Write `network` to `path`, whole or not at all: parameters as `precision`, statistics (buffers) as they are.
 
     Args:
-        network: A VQGAN, a Wav2CLIP, a Perceptor or a ConceptPrior.
+        network: One that `describe` knows.
         path: The file; its folder is made.
         training: Where the weights come from.
         original: `file` and `sha256` of the file they were converted from.

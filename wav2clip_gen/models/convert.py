@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wav2clip_gen.config import suggestion
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models import arrays, checkpoints, yamnet
 from wav2clip_gen.models.checkpoints import Network
 from wav2clip_gen.models.clip import Perceptor, silent_log
 from wav2clip_gen.models.torch_files import TorchScriptError, read_state_dict
@@ -46,6 +46,7 @@ SIGNS = {  # starts of names that show what else a file may be
 }
 
 
+TRANSLATIONS = {"yamnet": yamnet.translate}  # role -> from published names and layouts to ours
 PREFIXES = ("", "module.", "model.", "first_stage_model.")  # of wrappers; the last of a Net2NetTransformer
 
 
@@ -56,9 +57,9 @@ def convert(
 
     Args:
         original: Wav2CLIP.pt; a VQGAN's .ckpt (VQModel, GumbelVQ, or the first stage inside a Net2NetTransformer); a
-            CLIP's TorchScript archive or state dict.
+            CLIP's TorchScript archive or state dict; named arrays in an npz or a Keras HDF5 file.
         out: The weights file; it appears whole, and an old one is replaced.
-        role: "wav2clip", "vqgan" or "clip".
+        role: One that `checkpoints.build` knows.
         config: As for `checkpoints.build`.
         precision: Of the parameters written, "fp32", "fp16" or "bf16".
         sha256: Of the original, where it is known already.
@@ -83,6 +84,8 @@ def read_network(original: Path, *, role: str, config: dict[str, Any]) -> Networ
     wanted = inner.state_dict()
     modules = {name.partition(".")[0] for name in wanted}  # others belong to training
     found = _read_tensors(original, modules, archives=role == "clip")
+    if role in TRANSLATIONS:
+        found = TRANSLATIONS[role](found)
     prefix = max(PREFIXES, key=lambda prefix: sum(prefix + name in found for name in wanted))
     named = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
     tensors = {name: tensor for name, tensor in named.items() if name.partition(".")[0] in modules}
@@ -95,12 +98,16 @@ def read_network(original: Path, *, role: str, config: dict[str, Any]) -> Networ
 
 
 def _read_tensors(path: Path, modules: set[str], *, archives: bool) -> dict[str, Tensor]:
-    """The tensors in safetensors, a pickle (of which nothing is run) or, with `archives`, OpenAI's TorchScript.
+    """The tensors in safetensors, npz, HDF5, a pickle (not run) or, with `archives`, OpenAI's TorchScript.
 
     Those outside of some modules may be on `meta`.
     """
     if path.suffix == ".safetensors":
         return checkpoints.read_tensors(path)
+    if path.suffix == ".npz":
+        return arrays.read_npz(path)
+    if arrays.is_hdf5(path):
+        return arrays.read_hdf5(path)
     try:
         return read_state_dict(path, lambda name: not modules.isdisjoint(name.split(".")))
     except TorchScriptError:

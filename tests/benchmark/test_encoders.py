@@ -1,0 +1,83 @@
+"""Sound encoders: one interface, whatever the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.conftest import write_yamnet
+from wav2clip_gen.benchmark.encoders import ENCODERS, SoundEncoder, load_encoder, windows_of
+from wav2clip_gen.errors import SettingsError, WeightsError
+from wav2clip_gen.models import manifest
+from wav2clip_gen.models.fetch import install
+from wav2clip_gen.models.yamnet import YAMNet
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights, random ones."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_yamnet(folder / "data")
+    install(folder / "data" / "teachers" / "yamnet.npz", manifest.part("yamnet"), folder)
+    return folder
+
+
+def noise(encoder: SoundEncoder, seconds: float, *, seed: int = 0) -> Tensor:
+    return 0.1 * torch.randn(round(seconds * encoder.rate), generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_short_sound_is_repeated() -> None:
+    assert windows_of(torch.arange(3), 5, 2).tolist() == [[0, 1, 2, 0, 1]]
+    assert windows_of(torch.arange(6), 4, 2).tolist() == [[0, 1, 2, 3], [2, 3, 4, 5]]
+
+
+def test_log_mel_frames_are_means_and_deviations() -> None:
+    encoder = load_encoder("log-mel", device=CPU)
+    sound = noise(encoder, 2)
+    frames, vector = encoder.encode(sound, 0.5)
+    assert frames.shape == (3, 128)
+    torch.testing.assert_close(vector, frames.mean(dim=0))
+    louder, _ = encoder.encode(10 * sound, 0.5)
+    torch.testing.assert_close(louder[:, :64] - frames[:, :64], torch.full((3, 64), 4.605), atol=2e-2, rtol=0)
+
+
+def test_mini_has_all_three_sides() -> None:
+    encoder = load_encoder("mini", device=CPU)
+    frames, vector = encoder.encode(noise(encoder, 1.5), 0.25)
+    assert frames.shape == (3, 512)
+    vectors = [vector[None], encoder.encode_texts(["rain", "a dog"]), encoder.encode_images(torch.rand(2, 3, 40, 50))]
+    assert [len(one) for one in vectors] == [1, 2, 2]
+    torch.testing.assert_close(torch.cat(vectors).norm(dim=1), torch.ones(5))
+    assert encoder.identity == load_encoder("mini", device=CPU).identity
+
+
+def test_yamnet_gives_the_mean_of_its_patches(weights: Path) -> None:
+    encoder = load_encoder("yamnet", device=CPU, weights_dir=weights)
+    sound = noise(encoder, 2)
+    frames, vector = encoder.encode(sound, 0.48)
+    assert frames.shape == (3, 1024)
+    network = encoder.network  # type: ignore[attr-defined]
+    assert isinstance(network, YAMNet)
+    torch.testing.assert_close(network.classifier(frames).sigmoid().mean(dim=0), network(sound[None])[0])
+    torch.testing.assert_close(vector, frames.mean(dim=0))
+    assert encoder.encode(sound[:800], 0.48).frames.shape == (1, 1024)
+    with pytest.raises(SettingsError, match="yamnet has no text encoder"):
+        encoder.encode_texts(["rain"])
+
+
+def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such weights file") as caught:
+        load_encoder("yamnet", device=CPU, weights_dir=tmp_path)
+    assert caught.value.hint == "run `w2c-gen weights fetch yamnet`"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(SettingsError, match="no encoder 'yamnett'") as caught:
+        load_encoder("yamnett", device=CPU)
+    assert "yamnet" in caught.value.hint
+    assert "log-mel" in ENCODERS
