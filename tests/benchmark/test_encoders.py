@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.training.conftest import write_yamnet
 from wav2clip_gen.benchmark.encoders import ENCODERS, SoundEncoder, load_encoder, windows_of
 from wav2clip_gen.errors import SettingsError, WeightsError
-from wav2clip_gen.models import manifest
+from wav2clip_gen.models import checkpoints, manifest
+from wav2clip_gen.models.audioclip import AudioCLIP
 from wav2clip_gen.models.fetch import install
 from wav2clip_gen.models.yamnet import YAMNet
 
@@ -24,6 +26,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     write_yamnet(folder / "data")
     install(folder / "data" / "teachers" / "yamnet.npz", manifest.part("yamnet"), folder)
+    config = {"architecture": "w2c-mini", "blocks": [1, 1, 1, 1]}
+    checkpoints.write_random(folder / "audioclip" / "audioclip.safetensors", role="audioclip", config=config)
     return folder
 
 
@@ -68,6 +72,23 @@ def test_yamnet_gives_the_mean_of_its_patches(weights: Path) -> None:
     assert encoder.encode(sound[:800], 0.48).frames.shape == (1, 1024)
     with pytest.raises(SettingsError, match="yamnet has no text encoder"):
         encoder.encode_texts(["rain"])
+
+
+def test_audioclip_hears_a_sound_whole(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder("audioclip", device=CPU, weights_dir=weights)
+    sound = noise(encoder, 1.6)
+    frames, vector = encoder.encode(sound, 0.3)
+    network = encoder.network  # type: ignore[attr-defined]
+    assert isinstance(network, AudioCLIP)
+    assert frames.shape == (3, 512)
+    torch.testing.assert_close(frames[1], network.encode_sounds(sound[None, 13_230 : 13_230 + 44_100])[0])
+    torch.testing.assert_close(vector, network.encode_sounds(sound[None])[0])
+    monkeypatch.setattr(encoder, "longest", 0.8)
+    halves = network.encode_sounds(torch.stack(sound.chunk(2)))
+    torch.testing.assert_close(encoder.encode(sound, 0.3).vector, F.normalize(halves.mean(dim=0), dim=0))
+    for vectors in (encoder.encode_texts(["rain", "a dog"]), encoder.encode_images(torch.rand(2, 3, 40, 50))):
+        assert vectors.shape == (2, 512)
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
 
 
 def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models import checkpoints, manifest, store, yamnet
+from wav2clip_gen.models.audioclip import AudioCLIP
+from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.yamnet import YAMNet
 
 BATCH = 128  # windows at a time
+FAMILIES = {"mini": "mini", "wav2clip": "full"}  # encoder -> family of models
 
 
 class Encoded(NamedTuple):
@@ -80,7 +83,26 @@ class LogMelEncoder(SoundEncoder):
         return Encoded(frames, frames.mean(dim=0))
 
 
-class Wav2CLIPEncoder(SoundEncoder):
+class SharedSpaceEncoder(SoundEncoder):
+    """An encoder of sound in the space of a CLIP."""
+
+    perceptor: Perceptor
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (N, E), by CLIP."""
+        chunks = (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
+        return torch.cat([self.perceptor.encode_text(chunk).cpu() for chunk in chunks])
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Unit vectors (N, E), by CLIP."""
+        size = self.perceptor.size
+        batches = F.interpolate(images, size=(size, size), mode="area").split(BATCH)
+        return torch.cat([self.perceptor.encode_images(batch.to(self.perceptor.device)).cpu() for batch in batches])
+
+
+class Wav2CLIPEncoder(SharedSpaceEncoder):
     """Wav2CLIP and the CLIP in whose space it embeds."""
 
     rate = 16_000
@@ -88,8 +110,9 @@ class Wav2CLIPEncoder(SoundEncoder):
     def __init__(self, name: str, device: torch.device, weights_dir: Path | None = None) -> None:
         from wav2clip_gen.models import registry
 
-        self.models = registry.load_family(name, device=device, weights_dir=weights_dir)
-        self.name = {"full": "wav2clip"}.get(name, name)
+        self.name = name
+        self.models = registry.load_family(FAMILIES[name], device=device, weights_dir=weights_dir)
+        self.perceptor = self.models.clip
         self.identity = f"wav2clip-{checkpoints.digest(self.models.files['wav2clip'])[:16]}"
 
     @torch.no_grad()
@@ -107,17 +130,30 @@ class Wav2CLIPEncoder(SoundEncoder):
         heard = F.normalize(frames, dim=-1)[loudness >= 0.1 * loudness.max()]
         return Encoded(frames, F.normalize(heard.mean(dim=0), dim=0))
 
-    @torch.no_grad()
-    def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (N, 512), by CLIP."""
-        chunks = (list(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH))
-        return torch.cat([self.models.clip.encode_text(chunk).cpu() for chunk in chunks])
+
+class AudioCLIPEncoder(SharedSpaceEncoder):
+    """AudioCLIP: all three sides are of one checkpoint."""
+
+    rate = AudioCLIP.sample_rate
+    longest = 10.0  # seconds that are heard at a time, as in its training
+
+    def __init__(self, name: str, device: torch.device, weights_dir: Path | None) -> None:
+        network, self.identity = _load_part(name, device, weights_dir)
+        self.name = name
+        self.network = self.perceptor = cast(AudioCLIP, network)
 
     @torch.no_grad()
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Unit vectors (N, 512), by CLIP."""
-        size = self.models.clip.size
-        return self.models.clip.encode_images(F.interpolate(images, size=(size, size), mode="area")).cpu()
+    def encode(self, sound: Tensor, hop: float) -> Encoded:
+        """Frames (T, 1024) are unit vectors of windows of one second.
+
+        The vector is that of the whole sound, as the authors evaluate it; of a sound of more than 10 s, the unit mean
+        of equal pieces.
+        """
+        windows = windows_of(sound, self.rate, round(hop * self.rate))
+        frames = self.network.encode_windows(lambda: windows.split(BATCH // 4))
+        pieces = sound.tensor_split(-(-len(sound) // round(self.longest * self.rate)))
+        vectors = self.network.encode_windows(lambda: (piece[None] for piece in pieces))
+        return Encoded(frames, F.normalize(vectors.mean(dim=0), dim=0))
 
 
 class YAMNetEncoder(SoundEncoder):
@@ -154,6 +190,8 @@ def _load_part(name: str, device: torch.device, weights_dir: Path | None) -> tup
 ENCODERS = {  # name -> what it is
     "mini": "Wav2CLIP of the small family",
     "wav2clip": "the published Wav2CLIP with CLIP ViT-B/32",
+    "audioclip": "AudioCLIP, whose CLIP was kept as it was",
+    "audioclip-full": "AudioCLIP, trained with its CLIP",
     "yamnet": "YAMNet, a classifier of AudioSet's sounds",
     "log-mel": "log-mel statistics, a baseline that has learnt nothing",
 }
@@ -170,8 +208,10 @@ def load_encoder(name: str, *, device: torch.device, weights_dir: Path | None = 
 
     if name == "log-mel":
         return LogMelEncoder()
-    if name in ("mini", "wav2clip"):
-        return Wav2CLIPEncoder({"wav2clip": "full"}.get(name, name), device, weights_dir)
+    if name in FAMILIES:
+        return Wav2CLIPEncoder(name, device, weights_dir)
+    if name.startswith("audioclip") and name in ENCODERS:
+        return AudioCLIPEncoder(name, device, weights_dir)
     if name == "yamnet":
         return YAMNetEncoder(device, weights_dir)
     raise SettingsError(f"there is no encoder {name!r}", hint=suggestion(name, list(ENCODERS)))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole
+from wav2clip_gen.models.audioclip import AudioCLIP
 from wav2clip_gen.models.clip import ConceptPrior, Perceptor
 from wav2clip_gen.models.store import Header
 from wav2clip_gen.models.store import read_header as read_header  # noqa: PLC0414 (re-exported)
@@ -22,9 +23,9 @@ from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.models.yamnet import YAMNet
 
-Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | ConceptPrior | YAMNet
+Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | ConceptPrior | AudioCLIP | YAMNet
 
-ON_CPU: dict[str, Callable[..., Network]] = {"clip": Perceptor, "yamnet": YAMNet}  # role -> built there
+ON_CPU: dict[str, Callable[..., Network]] = {"clip": Perceptor, "audioclip": AudioCLIP, "yamnet": YAMNet}  # by role
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _DAMAGED = "the file is damaged: run `w2c-gen weights verify`, fetch it again, or reinstall w2c-gen"
 
@@ -37,7 +38,10 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
         return "wav2clip", asdict(network.config)
     if isinstance(network, Perceptor):
         colors = {"mean": network.mean.flatten().tolist(), "std": network.deviation.flatten().tolist()}
-        return "clip", {"architecture": network.architecture, **colors}
+        config = {"architecture": network.architecture, **colors}
+        return (
+            ("audioclip", {**config, "blocks": network.blocks}) if isinstance(network, AudioCLIP) else ("clip", config)
+        )
     if isinstance(network, ConceptPrior):
         embedding, side = network.words.shape[1], network.layouts.shape[-1]
         return "prior", {"concepts": network.concepts, "embedding": embedding, "side": side}
@@ -50,7 +54,7 @@ def build(role: str, config: dict[str, Any], *, device: str = "meta") -> Network
     """An untrained network.
 
     Args:
-        role: "vqgan", "wav2clip", "clip", "prior" or "yamnet".
+        role: "vqgan", "wav2clip", "clip", "prior", "audioclip" or "yamnet".
         config: Fields of `VQGANConfig` or `Wav2CLIPConfig`, or arguments of the other networks.
         device: By default `meta`, which takes no memory; a CLIP is always built on the CPU, as open_clip needs it, and
             so are networks with constants that are in no file.

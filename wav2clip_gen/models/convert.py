@@ -31,6 +31,7 @@ KNOWN = {
     "clip-vit-b-32": "a CLIP ViT-B/32",
     "clip-vit-b-16": "a CLIP ViT-B/16",
     "clip-vit-l-14": "a CLIP ViT-L/14",
+    "audioclip": "an AudioCLIP",  # before the CLIP that it contains
     "clip-rn50": "a CLIP RN50",
 }
 SIGNS = {  # starts of names that show what else a file may be
@@ -57,7 +58,7 @@ def convert(
 
     Args:
         original: Wav2CLIP.pt; a VQGAN's .ckpt (VQModel, GumbelVQ, or the first stage inside a Net2NetTransformer); a
-            CLIP's TorchScript archive or state dict; named arrays in an npz or a Keras HDF5 file.
+            CLIP's TorchScript archive or state dict; an AudioCLIP's; named arrays in an npz or a Keras HDF5 file.
         out: The weights file; it appears whole, and an old one is replaced.
         role: One that `checkpoints.build` knows.
         config: As for `checkpoints.build`.
