@@ -12,9 +12,10 @@ from torch import Tensor
 from tests.training.conftest import write_yamnet
 from wav2clip_gen.benchmark.encoders import ENCODERS, SoundEncoder, load_encoder, windows_of
 from wav2clip_gen.errors import SettingsError, WeightsError
-from wav2clip_gen.models import checkpoints, manifest
+from wav2clip_gen.models import checkpoints, manifest, openl3
 from wav2clip_gen.models.audioclip import AudioCLIP
 from wav2clip_gen.models.fetch import install
+from wav2clip_gen.models.openl3 import OpenL3
 from wav2clip_gen.models.yamnet import YAMNet
 
 CPU = torch.device("cpu")
@@ -26,6 +27,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     write_yamnet(folder / "data")
     install(folder / "data" / "teachers" / "yamnet.npz", manifest.part("yamnet"), folder)
+    checkpoints.write_random(folder / "openl3-env" / "openl3.safetensors", role="openl3", config={})
     config = {"architecture": "w2c-mini", "blocks": [1, 1, 1, 1]}
     checkpoints.write_random(folder / "audioclip" / "audioclip.safetensors", role="audioclip", config=config)
     return folder
@@ -91,10 +93,28 @@ def test_audioclip_hears_a_sound_whole(weights: Path, monkeypatch: pytest.Monkey
         torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
 
 
+def test_openl3_centres_its_windows(weights: Path) -> None:
+    encoder = load_encoder("openl3-env-512", device=CPU, weights_dir=weights)
+    sound = noise(encoder, 1.1)
+    frames, vector = encoder.encode(sound, 0.5)
+    network = encoder.network  # type: ignore[attr-defined]
+    assert isinstance(network, OpenL3)
+    assert frames.shape == (3, 512)  # centred at 0, 0.5 and 1 s, the last filled up with zeros
+    torch.testing.assert_close(frames[1], network(sound[None, : openl3.WINDOW])[0])
+    torch.testing.assert_close(frames[2], network(F.pad(sound[24_000:], (0, 19_200))[None])[0])
+    torch.testing.assert_close(vector, frames.mean(dim=0))
+    large = load_encoder("openl3-env-6144", device=CPU, weights_dir=weights)
+    assert large.encode(sound[:100], 0.5).frames.shape == (1, 6144)
+    assert large.identity != encoder.identity
+
+
 def test_missing_weights_say_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such weights file") as caught:
         load_encoder("yamnet", device=CPU, weights_dir=tmp_path)
     assert caught.value.hint == "run `w2c-gen weights fetch yamnet`"
+    with pytest.raises(WeightsError) as caught:
+        load_encoder("openl3-music-6144", device=CPU, weights_dir=tmp_path)
+    assert caught.value.hint == "run `w2c-gen weights fetch openl3-music`"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2clip_gen.errors import SettingsError
-from wav2clip_gen.models import checkpoints, manifest, store, yamnet
+from wav2clip_gen.models import checkpoints, manifest, openl3, store, yamnet
 from wav2clip_gen.models.audioclip import AudioCLIP
 from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.openl3 import OpenL3
 from wav2clip_gen.models.yamnet import YAMNet
 
 BATCH = 128  # windows at a time
@@ -175,6 +176,31 @@ class YAMNetEncoder(SoundEncoder):
         return Encoded(frames, frames.mean(dim=0))
 
 
+class OpenL3Encoder(SoundEncoder):
+    """OpenL3 over 256 mel bands, as its authors' package slides it over a sound."""
+
+    rate = openl3.SAMPLE_RATE
+
+    def __init__(self, name: str, device: torch.device, weights_dir: Path | None) -> None:
+        part, _, size = name.rpartition("-")
+        network, identity = _load_part(part, device, weights_dir)
+        self.name, self.identity = name, f"{identity}-{size}"
+        self.network, self.size = cast(OpenL3, network), int(size)
+
+    @torch.no_grad()
+    def encode(self, sound: Tensor, hop: float) -> Encoded:
+        """Frames (T, 512 or 6144) of windows of one second, the first centred at the start; the vector is their mean.
+
+        Zeros before the start and after the end fill up the first and the last window.
+        """
+        half, step = openl3.WINDOW // 2, max(round(hop * self.rate), 1)
+        count = 1 + max(-(-(len(sound) - half) // step), 0)
+        padded = F.pad(sound, (half, max((count - 1) * step + half - len(sound), 0)))
+        windows = padded.unfold(0, openl3.WINDOW, step)[:count]
+        frames = [self.network(batch.to(self.network.device), self.size).cpu() for batch in windows.split(BATCH // 8)]
+        return Encoded(torch.cat(frames), torch.cat(frames).mean(dim=0))
+
+
 def _load_part(name: str, device: torch.device, weights_dir: Path | None) -> tuple[nn.Module, str]:
     """The network of a part of the manifest, on a device, and what identifies it.
 
@@ -192,6 +218,10 @@ ENCODERS = {  # name -> what it is
     "wav2clip": "the published Wav2CLIP with CLIP ViT-B/32",
     "audioclip": "AudioCLIP, whose CLIP was kept as it was",
     "audioclip-full": "AudioCLIP, trained with its CLIP",
+    "openl3-music-512": "OpenL3, trained on music, 512 dimensions",
+    "openl3-music-6144": "OpenL3, trained on music, 6144 dimensions",
+    "openl3-env-512": "OpenL3, trained on sounds of the environment, 512 dimensions",
+    "openl3-env-6144": "OpenL3, trained on sounds of the environment, 6144 dimensions",
     "yamnet": "YAMNet, a classifier of AudioSet's sounds",
     "log-mel": "log-mel statistics, a baseline that has learnt nothing",
 }
@@ -212,6 +242,8 @@ def load_encoder(name: str, *, device: torch.device, weights_dir: Path | None = 
         return Wav2CLIPEncoder(name, device, weights_dir)
     if name.startswith("audioclip") and name in ENCODERS:
         return AudioCLIPEncoder(name, device, weights_dir)
+    if name.startswith("openl3-") and name in ENCODERS:
+        return OpenL3Encoder(name, device, weights_dir)
     if name == "yamnet":
         return YAMNetEncoder(device, weights_dir)
     raise SettingsError(f"there is no encoder {name!r}", hint=suggestion(name, list(ENCODERS)))

@@ -17,15 +17,18 @@ from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole
 from wav2clip_gen.models.audioclip import AudioCLIP
 from wav2clip_gen.models.clip import ConceptPrior, Perceptor
+from wav2clip_gen.models.openl3 import OpenL3
 from wav2clip_gen.models.store import Header
 from wav2clip_gen.models.store import read_header as read_header  # noqa: PLC0414 (re-exported)
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
 from wav2clip_gen.models.yamnet import YAMNet
 
-Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | ConceptPrior | AudioCLIP | YAMNet
+Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | ConceptPrior | AudioCLIP | OpenL3 | YAMNet
 
-ON_CPU: dict[str, Callable[..., Network]] = {"clip": Perceptor, "audioclip": AudioCLIP, "yamnet": YAMNet}  # by role
+ON_CPU: dict[str, Callable[..., Network]] = {  # by role
+    "clip": Perceptor, "audioclip": AudioCLIP, "openl3": OpenL3, "yamnet": YAMNet,
+}  # fmt: skip
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _DAMAGED = "the file is damaged: run `w2c-gen weights verify`, fetch it again, or reinstall w2c-gen"
 
@@ -45,8 +48,8 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
     if isinstance(network, ConceptPrior):
         embedding, side = network.words.shape[1], network.layouts.shape[-1]
         return "prior", {"concepts": network.concepts, "embedding": embedding, "side": side}
-    if isinstance(network, YAMNet):
-        return "yamnet", {}
+    if isinstance(network, OpenL3 | YAMNet):
+        return ("openl3" if isinstance(network, OpenL3) else "yamnet"), {}
     raise TypeError(f"{type(network).__name__} has no role")
 
 
@@ -54,7 +57,7 @@ def build(role: str, config: dict[str, Any], *, device: str = "meta") -> Network
     """An untrained network.
 
     Args:
-        role: "vqgan", "wav2clip", "clip", "prior", "audioclip" or "yamnet".
+        role: "vqgan", "wav2clip", "clip", "prior", "audioclip", "openl3" or "yamnet".
         config: Fields of `VQGANConfig` or `Wav2CLIPConfig`, or arguments of the other networks.
         device: By default `meta`, which takes no memory; a CLIP is always built on the CPU, as open_clip needs it, and
             so are networks with constants that are in no file.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wav2clip_gen.config import suggestion
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.models import arrays, checkpoints, yamnet
+from wav2clip_gen.models import arrays, checkpoints, openl3, yamnet
 from wav2clip_gen.models.checkpoints import Network
 from wav2clip_gen.models.clip import Perceptor, silent_log
 from wav2clip_gen.models.torch_files import TorchScriptError, read_state_dict
@@ -47,7 +47,10 @@ SIGNS = {  # starts of names that show what else a file may be
 }
 
 
-TRANSLATIONS = {"yamnet": yamnet.translate}  # role -> from published names and layouts to ours
+TRANSLATIONS = {
+    "openl3": openl3.translate,
+    "yamnet": yamnet.translate,
+}  # role -> from published names and layouts to ours
 PREFIXES = ("", "module.", "model.", "first_stage_model.")  # of wrappers; the last of a Net2NetTransformer
 
 
@@ -86,7 +89,10 @@ def read_network(original: Path, *, role: str, config: dict[str, Any]) -> Networ
     modules = {name.partition(".")[0] for name in wanted}  # others belong to training
     found = _read_tensors(original, modules, archives=role == "clip")
     if role in TRANSLATIONS:
-        found = TRANSLATIONS[role](found)
+        try:
+            found = TRANSLATIONS[role](found)
+        except WeightsError as error:
+            raise WeightsError(f"{original}: {error.what}", hint=error.hint) from None
     prefix = max(PREFIXES, key=lambda prefix: sum(prefix + name in found for name in wanted))
     named = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
     tensors = {name: tensor for name, tensor in named.items() if name.partition(".")[0] in modules}
