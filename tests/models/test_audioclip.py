@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import checkpoints, convert, manifest
-from wav2clip_gen.models.audioclip import SAMPLE_RATE, AudioCLIP, SoundEncoder
+from wav2clip_gen.models.audioclip import SAMPLE_RATE, AudioCLIP, ESResNeXt
 from wav2clip_gen.models.clip import Perceptor
 
 SMALL: dict[str, Any] = {"architecture": "w2c-mini", "blocks": [1, 1, 1, 1]}
@@ -52,7 +52,7 @@ def windows() -> Tensor:
 
 @torch.no_grad()
 def test_sound_is_embedded_as_by_the_reference_code() -> None:
-    network = SoundEncoder(1024).eval()
+    network = ESResNeXt(1024).eval()
     fill(network, seed=3)
     embeddings = network(windows())
     assert embeddings.shape == (2, 1024)
@@ -97,11 +97,11 @@ def test_a_checkpoint_without_its_sound_is_refused(small: AudioCLIP, tmp_path: P
 
 def test_windows_in_batches_are_the_windows_together(small: AudioCLIP) -> None:
     sound = windows()[:, :12_000].repeat(3, 1)
-    together = small.encode_windows(lambda: [sound])
-    apart = small.encode_windows(lambda: [piece.numpy() for piece in sound.split(2)])
+    together = small.audio.encode_windows(lambda: [sound])
+    apart = small.audio.encode_windows(lambda: [piece.numpy() for piece in sound.split(2)])
     torch.testing.assert_close(together, apart, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(6))
-    silent = small.encode_windows(lambda: [torch.zeros(1, 100)])
+    silent = small.audio.encode_windows(lambda: [torch.zeros(1, 100)])
     assert torch.isfinite(silent).all()
 
 

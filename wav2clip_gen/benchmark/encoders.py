@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.models import checkpoints, manifest, openl3, store, yamnet
-from wav2clip_gen.models.audioclip import AudioCLIP
+from wav2clip_gen.models.audioclip import AudioCLIP, ESResNeXt
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.openl3 import OpenL3
 from wav2clip_gen.models.yamnet import YAMNet
@@ -135,7 +135,7 @@ class Wav2CLIPEncoder(SharedSpaceEncoder):
 class AudioCLIPEncoder(SharedSpaceEncoder):
     """AudioCLIP: all three sides are of one checkpoint."""
 
-    rate = AudioCLIP.sample_rate
+    rate = ESResNeXt.sample_rate
     longest = 10.0  # seconds that are heard at a time, as in its training
 
     def __init__(self, name: str, device: torch.device, weights_dir: Path | None) -> None:
@@ -151,9 +151,9 @@ class AudioCLIPEncoder(SharedSpaceEncoder):
         of equal pieces.
         """
         windows = windows_of(sound, self.rate, round(hop * self.rate))
-        frames = self.network.encode_windows(lambda: windows.split(BATCH // 4))
+        frames = self.network.audio.encode_windows(lambda: windows.split(BATCH // 4))
         pieces = sound.tensor_split(-(-len(sound) // round(self.longest * self.rate)))
-        vectors = self.network.encode_windows(lambda: (piece[None] for piece in pieces))
+        vectors = self.network.audio.encode_windows(lambda: (piece[None] for piece in pieces))
         return Encoded(frames, F.normalize(vectors.mean(dim=0), dim=0))
 
 

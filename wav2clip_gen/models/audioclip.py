@@ -68,9 +68,10 @@ class Attention(nn.Module):
         return torch.sigmoid(self.bn(self.conv_point(self.conv_depth(pooled))))
 
 
-class SoundEncoder(ResNet):  # type: ignore[misc]
+class ESResNeXt(ResNet):  # type: ignore[misc]
     """ESResNeXt-FBSP. Windows are (B, N) mono float32 in [-1, 1] at 44.1 kHz."""
 
+    sample_rate = SAMPLE_RATE  # Hz of its sound
     window: Tensor  # (1654,) periodic Blackman-Harris
 
     def __init__(self, embedding: int, blocks: tuple[int, ...] = (3, 4, 6, 3)) -> None:
@@ -124,14 +125,23 @@ class SoundEncoder(ResNet):  # type: ignore[misc]
         embeddings: Tensor = self.fc(self.features(self.log_spectrogram(windows)))
         return embeddings
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.window.device
+
+    @torch.no_grad()
+    def encode_windows(self, windows: Callable[[], Iterable[np.ndarray | Tensor]]) -> Tensor:
+        """Map a track's windows, in batches of (B, N), to unit vectors (W, D) on the CPU, as `Wav2CLIP` does."""
+        batches = (torch.as_tensor(batch, dtype=torch.float32, device=self.device) for batch in windows())
+        return torch.cat([F.normalize(self(batch), dim=-1).cpu() for batch in batches])
+
 
 class AudioCLIP(Perceptor):
     """CLIP's encoders of pictures and texts, and an encoder of sound.
 
     The published inverse temperatures between sound and pictures or texts are kept as `logit_scale_ai` and `_at`.
     """
-
-    sample_rate = SAMPLE_RATE  # Hz of its sound
 
     def __init__(
         self,
@@ -151,17 +161,16 @@ class AudioCLIP(Perceptor):
         """
         super().__init__(architecture, mean=mean, std=std)
         self.blocks = blocks
-        self.model.audio = SoundEncoder(self.model.text_projection.shape[1], blocks)
+        self.model.audio = ESResNeXt(self.model.text_projection.shape[1], blocks)
         self.model.logit_scale_ai = nn.Parameter(torch.tensor(math.log(100)))
         self.model.logit_scale_at = nn.Parameter(torch.tensor(math.log(100)))
 
+    @property
+    def audio(self) -> ESResNeXt:
+        """The sound encoder, which needs nothing of the rest."""
+        encoder: ESResNeXt = self.model.audio
+        return encoder
+
     def encode_sounds(self, windows: Tensor) -> Tensor:
         """Map windows (B, N), mono float32 in [-1, 1] at 44.1 kHz, to unit vectors (B, D)."""
-        return F.normalize(self.model.audio(windows), dim=-1)
-
-    @torch.no_grad()
-    def encode_windows(self, windows: Callable[[], Iterable[np.ndarray | Tensor]]) -> Tensor:
-        """Map a track's windows, in batches of (B, N), to unit vectors (W, D) on the CPU, as `Wav2CLIP` does."""
-        device = self.device
-        batches = (torch.as_tensor(batch, dtype=torch.float32, device=device) for batch in windows())
-        return torch.cat([self.encode_sounds(batch).cpu() for batch in batches])
+        return F.normalize(self.audio(windows), dim=-1)

@@ -1,7 +1,7 @@
 """OpenL3, embeddings of sound that were trained on pictures of the same videos (Cramer et al., ICASSP 2019).
 
 The network over 256 mel bands, with the front end that it was trained with: kapre 0.1.4's, whose bands are HTK's,
-normalised by their areas (`norm=1` in librosa of that time, "slaney" since 0.8), over power spectra, as amplitudes in dB
+normalised by their areas (`norm=1` in librosa of that time, "slaney" since 0.8), of power spectra, as amplitudes in dB
 below the loudest of a window. Names are those of the port to PyTorch, turian/torchopenl3.
 """
 
