@@ -13,9 +13,9 @@ import torch
 
 from tests.conftest import ROOT
 from tests.training.conftest import write_yamnet
-from wav2clip_gen.errors import TrainingError, WeightsError
+from wav2clip_gen.errors import SettingsError, TrainingError, WeightsError
 from wav2clip_gen.models import checkpoints, convert, manifest, store
-from wav2clip_gen.models.fetch import install
+from wav2clip_gen.models.fetch import fetch, install
 from wav2clip_gen.models.yamnet import CHANNELS, EPSILON, YAMNet, mel_matrix
 from wav2clip_gen.training.mini.wav2clip import load_teacher
 
@@ -149,10 +149,13 @@ def test_the_batch_norm_of_the_published_file_is_folded(tmp_path: Path) -> None:
     assert network(torch.rand(1, 16_000)).shape == (1, 521)
 
 
-def test_without_h5py_the_message_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "yamnet.h5"
+def test_without_h5py_the_message_says_how_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = manifest.part("yamnet")
+    path = store.locate_original(part)
+    path.parent.mkdir(parents=True)
     path.write_bytes(b"\x89HDF\r\n\x1a\n")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(WeightsError, match="needs h5py") as caught:
-        convert.read_network(path, role="yamnet", config={})
-    assert "pip install" in caught.value.hint
+    with pytest.raises(SettingsError, match="needs h5py") as caught:
+        list(fetch(part, offline=True))
+    assert "pip install 'wav2clip-gen[hdf5]'" in caught.value.hint
+    assert path.is_file()  # the same command converts it then

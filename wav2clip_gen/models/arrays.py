@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wav2clip_gen.errors import WeightsError
+from wav2clip_gen.errors import SettingsError, WeightsError
 
 HDF5, GZIP = b"\x89HDF\r\n\x1a\n", b"\x1f\x8b"  # what such files begin with
 LARGEST = 1 << 30  # bytes of an unpacked file
@@ -57,13 +57,14 @@ def read_hdf5(path: Path) -> dict[str, Tensor]:
     graph: `LAYER/LAYER/kernel:0`, perhaps below `model_weights`.
 
     Raises:
-        WeightsError: h5py is missing, or the file is missing or damaged.
+        SettingsError: h5py is missing.
+        WeightsError: The file is missing or damaged.
     """
     try:
         import h5py
     except ImportError:
         hint = "run `pip install 'wav2clip-gen[hdf5]'`, then the same command again"
-        raise WeightsError(f"{path}: an HDF5 file, which needs h5py", hint=hint) from None
+        raise SettingsError(f"{path}: an HDF5 file, which needs h5py", hint=hint) from None
     found: dict[str, Tensor] = {}
 
     def visit(name: str, item: Any) -> None:

@@ -70,6 +70,7 @@ def convert(
 
     Raises:
         WeightsError: The file cannot be read, holds another network, or does not fit the precision.
+        SettingsError: Reading it needs a package that is not installed.
         OutputError: `out` cannot be written.
     """
     network = read_network(original, role=role, config=config)
