@@ -110,9 +110,7 @@ def _check(dataset: Dataset, clips: Sequence[Clip], fold: Fold) -> None:
         what = f"{dataset.name}: the training clips for test {fold.name} have fewer than two classes"
         raise W2CError(what, hint="fetch the whole set")
     if shared := sorted(shared_recordings(parts)):
-        what = (
-            f"{dataset.name}: clips of the recording {shared[0]} are in more than one of training, validation and test"
-        )
+        what = f"{dataset.name}: the recording {shared[0]} is in more than one of training, validation and test"
         raise W2CError(what, hint=f"{len(shared)} recordings are shared: give all clips of each one fold")
 
 
