@@ -1,8 +1,8 @@
 """Write `wav2clip_gen/models/structures/`: the tensors of the published files, from reference code alone.
 
 `python -m tests.structures`. The references are the PyPI package wav2clip, taming-transformers' own Encoder and Decoder
-joined as its VQModel and GumbelVQ join them, and open_clip's models; none of our networks is asked. All is built on the
-`meta` device, but for open_clip's, which compute while they are built.
+joined as its VQModel and GumbelVQ join them, and open_clip's models, with a sound encoder in AudioCLIP; none of our
+networks is asked. All is built on the `meta` device, but for open_clip's, which compute while they are built.
 """
 
 from __future__ import annotations
@@ -75,6 +75,26 @@ def clip(architecture: str) -> Callable[[], nn.Module]:
     return build
 
 
+def audioclip() -> nn.Module:
+    """AudioCLIP, as its code joins torchvision's ResNeXt-50, attention and wavelets with CLIP's RN50."""
+    from torchvision.models import resnext50_32x4d
+
+    network, audio = clip("RN50-quickgelu")(), resnext50_32x4d(num_classes=1024)
+    audio.register_buffer("window", torch.zeros(1654))
+    audio.fbsp = nn.ParameterDict({"m": torch.zeros(1025), "fb": torch.zeros(1025), "fc": torch.zeros(1025)})
+    audio.fbsp["bias"] = nn.Parameter(torch.zeros(0))
+    places = ((64, 256, (3, 1)), (256, 512, (1, 5)), (512, 1024, (3, 1)), (1024, 2048, (1, 5)), (2048, 2048, (3, 5)))
+    for number, (channels_in, channels, kernel) in enumerate(places, 1):
+        attention = nn.Module()
+        attention.conv_depth = nn.Conv2d(channels_in, channels_in, kernel, groups=channels_in)
+        attention.conv_point = nn.Conv2d(channels_in, channels, 1)
+        attention.bn = nn.BatchNorm2d(channels)
+        audio.add_module(f"att{number}", attention)
+    network.audio = audio
+    network.logit_scale_ai, network.logit_scale_at = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+    return network
+
+
 REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "wav2clip": PublishedWav2CLIP,
     "vqgan-f16-1024": lambda: VQModel(F16, n_embed=1024),
@@ -84,13 +104,14 @@ REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "clip-vit-b-32": clip("ViT-B-32-quickgelu"),
     "clip-vit-b-16": clip("ViT-B-16-quickgelu"),
     "clip-vit-l-14": clip("ViT-L-14-quickgelu"),
+    "audioclip": audioclip,
     "clip-rn50": clip("RN50-quickgelu"),
 }
 
 
 def lines(name: str) -> str:
     """The file of one published network."""
-    where = "cpu" if name.startswith("clip") else "meta"
+    where = "cpu" if name.startswith(("clip", "audioclip")) else "meta"
     with torch.device(where):
         tensors = REFERENCES[name]().state_dict()
     return "".join(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen import __version__
-from wav2clip_gen.audio.decode import FEATURE_RATE, DecodedTrack, decode
+from wav2clip_gen.audio.decode import FEATURE_RATE, decode
 from wav2clip_gen.audio.features import Features, measure
 from wav2clip_gen.audio.stems import StemPlan
-from wav2clip_gen.audio.timeline import Timeline, iterate_windows
-from wav2clip_gen.audio.track import ENCODER_RATE, Track
+from wav2clip_gen.audio.timeline import Timeline
+from wav2clip_gen.audio.track import Track
 from wav2clip_gen.config import MIX, PITCHES
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.files import written
@@ -153,24 +152,22 @@ def analyze(
         OutputError: The cache of separated stems cannot be written.
         SoundError: The file changed while it was read.
     """
+    from wav2clip_gen.synthesis.conditioning import encode_audio  # imports torch
+
     vocabulary = Vocabulary.encode(labels, models) if models else None
     tracks = {MIX: track, **(stems.load(on_progress=on_separation) if stems else {})}
     found: dict[str, SoundAnalysis] = {}
     for name, sound in tracks.items():
-        signal = decode(sound, timeline, (FEATURE_RATE, ENCODER_RATE) if models else (FEATURE_RATE,))
+        signal = decode(sound, timeline, (FEATURE_RATE, models.wav2clip.sample_rate) if models else (FEATURE_RATE,))
         features = measure(signal, timeline)
         song = found[MIX].features if found else features
         sections = find_sections(features, timeline, song=song)
         if models and vocabulary:
-            embeddings = models.wav2clip.encode_windows(partial(_windows, signal, timeline))
+            embeddings = encode_audio(models.wav2clip, signal, timeline)
             sections = label_sections(sections, embeddings, relative_level(features, song), timeline, vocabulary)
         found[name] = SoundAnalysis(features, sections, origin=stems.origins[name] if stems and name != MIX else "")
     family, count = (models.name, len(labels)) if models else (None, 0)
     return Analysis(track, timeline, found.pop(MIX), found, family=family, vocabulary=count)
-
-
-def _windows(signal: DecodedTrack, timeline: Timeline) -> Iterator[NDArray[np.float32]]:
-    return iterate_windows(signal.mono_blocks(), timeline)
 
 
 def relative_level(features: Features, song: Features) -> Floats:

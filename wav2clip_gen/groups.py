@@ -196,6 +196,13 @@ class RunSettings(SettingsGroup):
         everyday=True,
         choices=("auto", "full", "mini"),
     )
+    encoder: str | None = setting(
+        None,
+        "another sound encoder: audioclip, which comes with the perceptor rn50, or a weights file",
+        default_text="the one of the family",
+        panel="Models",
+        metavar="MODEL",
+    )
     perceptor: str | None = setting(
         None,
         "another CLIP model: the name of a published part, ARCHITECTURE/TAG of open_clip, or a weights file",

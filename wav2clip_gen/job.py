@@ -156,7 +156,7 @@ def _resolved(settings: Settings, selection: ModelSelection, begun: int | None) 
     run = settings.run
     drawn = secrets.randbelow(2**31) if begun is None else begun  # short enough to be typed again
     seed = drawn if run.seed is None else run.seed
-    run = replace(run, seed=seed, models=selection.family, perceptor=selection.perceptor, vqgan=selection.vqgan)
+    run = replace(run, seed=seed, models=selection.family, **selection.named)
     return replace(settings, run=run)
 
 

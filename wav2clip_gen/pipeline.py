@@ -13,7 +13,7 @@ from wav2clip_gen import record
 from wav2clip_gen.audio.decode import FEATURE_RATE, Floats, decode
 from wav2clip_gen.audio.features import Features, measure, silenced
 from wav2clip_gen.audio.timeline import Timeline
-from wav2clip_gen.audio.track import ENCODER_RATE, Track
+from wav2clip_gen.audio.track import Track
 from wav2clip_gen.cluster import connect
 from wav2clip_gen.config import MIX, Settings, StemWeight
 from wav2clip_gen.cost import describe_cost
@@ -308,7 +308,9 @@ def analyze_audio(job: Job, stems: Mapping[str, Track], models: Models, *, label
     encoded = conditioning_sources(settings) | ({MIX} if label_mix else set())
     measured = {MIX} | {one.stem or MIX for one in settings.maps}
     signals = {
-        name: decode(track, timeline, [ENCODER_RATE] * (name in encoded) + [FEATURE_RATE] * (name in measured))
+        name: decode(
+            track, timeline, [models.wav2clip.sample_rate] * (name in encoded) + [FEATURE_RATE] * (name in measured)
+        )
         for name, track in stems.items()
         if name in encoded | measured
     }

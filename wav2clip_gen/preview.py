@@ -23,7 +23,7 @@ from wav2clip_gen.files import written
 from wav2clip_gen.film import threads
 from wav2clip_gen.job import Job, check_outputs, films, pictures, truncate
 from wav2clip_gen.memory import encoder_bytes, peak_bytes, shortage_explained
-from wav2clip_gen.models.registry import supports_audio
+from wav2clip_gen.models.registry import shares_space
 from wav2clip_gen.painting import grid_of, threads_for
 from wav2clip_gen.pipeline import (
     AudioAnalysis,
@@ -86,7 +86,7 @@ def _draw_storyboard(job: Job, load: Callable[..., Models] | None, stages: Stage
     models = load_job_models(job, load, stages)
     stems = load_stems(job, stages)
     stages.begin("analyze")
-    labelled = supports_audio(job.selection.components["clip"])  # else audio and text embeddings are not comparable
+    labelled = shares_space(job.selection)  # else audio and text embeddings are not comparable
     audio = analyze_audio(job, stems, models, label_mix=labelled)
     note_silence(audio, stages)
     parameters = modulate(job.settings, audio.features, job.timeline)

@@ -22,7 +22,7 @@ from wav2clip_gen.environment import readable
 from wav2clip_gen.errors import OutputError, VideoError, W2CError
 from wav2clip_gen.files import check_output, written
 from wav2clip_gen.job import Job, is_record, plan_song_stems, record_path
-from wav2clip_gen.models.registry import select_models, supports_audio
+from wav2clip_gen.models.registry import select_models, shares_space
 from wav2clip_gen.progress import OnProgress, Progress, ignore
 from wav2clip_gen.video.verify import probe
 
@@ -331,7 +331,7 @@ def _label_models(
     try:
         selection = select_models(settings.run, weights_dir)
         selection.require()
-        if not supports_audio(selection.components["clip"]):
+        if not shares_space(selection):
             notes.append(f"no labels: {selection.components['clip'].name} has no space in common with the sound")
             return None
         return load(selection, device=choose_device(device))

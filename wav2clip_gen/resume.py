@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of the work folder: plan, chunks and states
 WITHOUT_EFFECT = {  # on the picture; the networks are told by the hashes of their files
     "sound": {"codec"},
-    "run": {"device", "models", "perceptor", "vqgan", "max_memory", "recompute"},
+    "run": {"device", "models", "encoder", "perceptor", "vqgan", "max_memory", "recompute"},
 }
 SEGMENTS, THREADS = "segments", "threads"  # in the plan, once the song is analysed: first frames; they decide rounding
 SHOWN = 6  # differences that are named

@@ -70,6 +70,23 @@ def test_words_alone_may_steer_another_perceptor(
     assert "models mini with vit-b-16 (RANDOM WEIGHTS)" in done.stderr
 
 
+def test_audioclip_steers_a_film(write_sound: Write, tone: object, tmp_path: Path) -> None:
+    folder, song = tmp_path / "weights", write_sound(tone)
+    options = ("--encoder", "audioclip", "--weights-dir", folder)
+    missing = film(song, tmp_path / "film.mp4", *options)
+    assert missing.exit_code == 1
+    assert "hint: run `w2c-gen weights fetch audioclip`" in missing.stderr
+    small = {"architecture": "w2c-mini", "blocks": [1, 1, 1, 1]}
+    checkpoints.write_random(folder / "audioclip" / "audioclip.safetensors", role="audioclip", config=small)
+    checkpoints.write_random(folder / "rn50" / "clip.safetensors", role="clip", config={"architecture": "w2c-mini"})
+    done = film(song, tmp_path / "film.mp4", *options)
+    assert done.exit_code == 0, done.output
+    assert "models mini with audioclip and rn50 (RANDOM WEIGHTS)" in done.stderr
+    record = json.loads((tmp_path / "film.json").read_text())
+    assert (record["settings"]["run"]["encoder"], record["settings"]["run"]["perceptor"]) == ("audioclip", "rn50")
+    assert set(record["family"]["sha256"]) == {"wav2clip", "clip", "vqgan"}
+
+
 def test_networks_are_loaded_once_for_all_tracks(
     write_sound: Write, tone: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ def test_every_model_of_the_usual_download_scripts_is_there() -> None:
 def test_parts_have_roles_and_families_one_of_each() -> None:
     found = manifest.published()
     for part in found.parts.values():
-        assert part.role in (*manifest.ROLES, *manifest.OPTIONAL)
+        assert part.role in (*manifest.ROLES, *manifest.OPTIONAL, *manifest.OTHERS)
         assert part.shipped is not bool(part.sources)
         assert part.sha256 is None or re.fullmatch("[0-9a-f]{64}", part.sha256)
     for members in found.families.values():
@@ -48,7 +48,7 @@ def test_parts_have_roles_and_families_one_of_each() -> None:
 def test_every_part_has_a_licence_a_citation_and_sources(part: manifest.Part) -> None:
     assert part.licence
     assert "arXiv" in part.citation
-    assert part.checkpoint in ("Wav2CLIP", "CLIP", "VQModel", "GumbelVQ", "Net2NetTransformer")
+    assert part.checkpoint in ("Wav2CLIP", "CLIP", "VQModel", "GumbelVQ", "Net2NetTransformer", "AudioCLIP", "Keras")
     assert "/" not in part.file
     assert len(set(part.sources)) == len(part.sources)
     schemes = [urlsplit(source).scheme for source in part.sources]

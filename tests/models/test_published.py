@@ -28,9 +28,10 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "clip-vit-b-32": ("clip", {"architecture": "ViT-B-32-quickgelu"}),
     "clip-vit-b-16": ("clip", {"architecture": "ViT-B-16-quickgelu"}),
     "clip-vit-l-14": ("clip", {"architecture": "ViT-L-14-quickgelu"}),
+    "audioclip": ("audioclip", {}),
     "clip-rn50": ("clip", {"architecture": "RN50-quickgelu"}),
 }
-LIGHT = [name for name in CONFIGS if not name.startswith("clip")]
+LIGHT = [name for name in CONFIGS if not name.startswith(("clip", "audioclip"))]
 
 
 def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -48,7 +49,7 @@ def test_our_network_has_the_tensors_of_the_published_file(name: str) -> None:
     role, config = CONFIGS[name]
     network = checkpoints.build(role, config)
     tensors = network.state_dict()
-    if role == "clip":
+    if role in ("clip", "audioclip"):
         tensors = {key.removeprefix("model."): value for key, value in tensors.items()}
     assert shapes(tensors) == convert.read_structure(name)
 

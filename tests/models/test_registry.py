@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from tests.models.test_convert import GUMBEL, SMALL
 from tests.models.tiny import place, write_weights
@@ -101,6 +103,46 @@ def test_a_weights_file_says_itself_of_what_space_it_is(tmp_path: Path) -> None:
     registry.require_shared_space(chosen, sound=True)
     copy.write_bytes(b"")
     assert not registry.supports_audio(chosen.components["clip"])
+
+
+def test_audioclip_comes_with_the_perceptor_of_its_space(folder: Path) -> None:
+    for name in ("audioclip", "audioclip-full", "rn50", "vit-l-14"):
+        part = manifest.part(name)
+        write_weights(store.locate(part))
+    run = RunSettings(models="mini", encoder="audioclip")
+    usable(run, folder)
+    chosen = registry.select_models(run)
+    assert chosen.named == {"encoder": "audioclip", "perceptor": "rn50"}
+    assert chosen.files["wav2clip"] == folder / "audioclip" / "audioclip.safetensors"
+    assert "prior" not in chosen.components  # its texts are of another space
+    error = refused(replace(run, perceptor="vit-b-32"), folder)
+    assert "no such weights file" in error.what
+    error = refused(replace(run, perceptor="vit-l-14"), folder)
+    assert "vit-l-14: the encoder audioclip embeds it in the space of its own CLIP" in error.what
+    assert "--encoder audioclip without --perceptor" in error.hint
+    error = refused(replace(run, encoder="audioclip-full"), folder)  # its CLIP was trained on
+    assert "cannot steer the perceptor rn50" in error.what
+    error = refused(replace(run, encoder="yamnet"), folder)
+    assert "yamnet is a yamnet, not a wav2clip" in error.what
+
+
+def test_audioclip_steers_the_clip_of_its_own_checkpoint(tmp_path: Path, folder: Path) -> None:
+    encoder, clip = tmp_path / "sound.safetensors", tmp_path / "clip.safetensors"
+    for path, role, sha256 in (
+        (encoder, "audioclip", "full"),
+        (clip, "clip", "full"),
+        (tmp_path / "x", "clip", "rn50"),
+    ):
+        part = manifest.part({"full": "audioclip-full"}.get(sha256, sha256))
+        header = store.Header(role=role, config={}, original={"file": part.file, "sha256": str(part.sha256)})
+        save_file({"x": torch.zeros(1)}, path, metadata=header.metadata())
+    run = RunSettings(models="mini", encoder=str(encoder), perceptor=str(clip))
+    usable(run, folder)
+    assert registry.select_models(run).components["wav2clip"].holds == "audioclip"
+    clip.write_bytes((tmp_path / "x").read_bytes())
+    assert "in the space of its own CLIP" in refused(run, folder).what
+    clip.write_bytes(b"")
+    assert "in the space of its own CLIP" in refused(run, folder).what
 
 
 def taming_yaml(config: dict[str, Any], *, inside: bool = False) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wav2clip_gen import ffmpeg
-from wav2clip_gen.evaluation.yamnet import YAMNet
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.vqgan import VQGANConfig
+from wav2clip_gen.models.yamnet import YAMNet
 from wav2clip_gen.training.mini import clip, concepts, vqgan
 from wav2clip_gen.training.schedule import Schedule, seeded
 from wav2clip_gen.training.trainer import Trainer, TrainTask

@@ -91,7 +91,7 @@ def _decode_by_ffmpeg(clip: Clip, rate: int) -> Samples:
     command = ["-i", ffmpeg.file_url(clip.path), "-map", f"0:a:{clip.stream}", "-ac", "1", "-ar", str(rate)]
     try:
         with ffmpeg.reading([*command, "-f", "f32le", "pipe:1"], purpose=f"decode {clip.path}") as pipe:
-            return np.frombuffer(pipe.read(), np.float32)
+            return np.frombuffer(bytearray(pipe.read()), np.float32)  # writable, for torch
     except ffmpeg.FFmpegError as error:
         raise SoundError(error.what, hint="fetch the data again") from error
 

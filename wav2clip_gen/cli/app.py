@@ -20,6 +20,7 @@ TYPER: dict[str, Any] = {  # of every command but the bare form
 }
 COMMANDS = {
     "analyze": "analyze a track: curves, beats, sections, nearest words",
+    "benchmark": "repeat the paper's experiments: probe, few-shot, zero-shot, retrieval, caption, figure",
     "caption": "describe sounds in a sentence each",
     "doctor": "check the installation",
     "evaluate": "evaluate a family of models on held-out data",

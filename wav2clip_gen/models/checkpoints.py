@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,14 +15,20 @@ from torch import Tensor, nn
 
 from wav2clip_gen.errors import OutputError, WeightsError
 from wav2clip_gen.files import appear_whole
+from wav2clip_gen.models.audioclip import AudioCLIP
 from wav2clip_gen.models.clip import ConceptPrior, Perceptor
+from wav2clip_gen.models.openl3 import OpenL3
 from wav2clip_gen.models.store import Header
 from wav2clip_gen.models.store import read_header as read_header  # noqa: PLC0414 (re-exported)
 from wav2clip_gen.models.vqgan import VQGAN, VQGANConfig
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
+from wav2clip_gen.models.yamnet import YAMNet
 
-Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | ConceptPrior
+Network: TypeAlias = VQGAN | Wav2CLIP | Perceptor | ConceptPrior | AudioCLIP | OpenL3 | YAMNet
 
+ON_CPU: dict[str, Callable[..., Network]] = {  # by role
+    "clip": Perceptor, "audioclip": AudioCLIP, "openl3": OpenL3, "yamnet": YAMNet,
+}  # fmt: skip
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _DAMAGED = "the file is damaged: run `w2c-gen weights verify`, fetch it again, or reinstall w2c-gen"
 
@@ -34,24 +41,30 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
         return "wav2clip", asdict(network.config)
     if isinstance(network, Perceptor):
         colors = {"mean": network.mean.flatten().tolist(), "std": network.deviation.flatten().tolist()}
-        return "clip", {"architecture": network.architecture, **colors}
+        config = {"architecture": network.architecture, **colors}
+        return (
+            ("audioclip", {**config, "blocks": network.blocks}) if isinstance(network, AudioCLIP) else ("clip", config)
+        )
     if isinstance(network, ConceptPrior):
         embedding, side = network.words.shape[1], network.layouts.shape[-1]
         return "prior", {"concepts": network.concepts, "embedding": embedding, "side": side}
-    raise TypeError(f"{type(network).__name__} has no role in a family")
+    if isinstance(network, OpenL3 | YAMNet):
+        return ("openl3" if isinstance(network, OpenL3) else "yamnet"), {}
+    raise TypeError(f"{type(network).__name__} has no role")
 
 
 def build(role: str, config: dict[str, Any], *, device: str = "meta") -> Network:
     """An untrained network.
 
     Args:
-        role: "vqgan", "wav2clip", "clip" or "prior".
-        config: Fields of `VQGANConfig` or `Wav2CLIPConfig`, or arguments of `Perceptor` or `ConceptPrior`.
-        device: By default `meta`, which takes no memory; a CLIP is always built on the CPU, as open_clip needs it.
+        role: "vqgan", "wav2clip", "clip", "prior", "audioclip", "openl3" or "yamnet".
+        config: Fields of `VQGANConfig` or `Wav2CLIPConfig`, or arguments of the other networks.
+        device: By default `meta`, which takes no memory; a CLIP is always built on the CPU, as open_clip needs it, and
+            so are networks with constants that are in no file.
     """
     config = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-    if role == "clip":
-        return Perceptor(**config)
+    if role in ON_CPU:
+        return ON_CPU[role](**config)
     with torch.device(device):
         if role == "vqgan":
             return VQGAN(VQGANConfig(**config))
@@ -69,7 +82,7 @@ def save(
     """Write `network` to `path`, whole or not at all: parameters as `precision`, statistics (buffers) as they are.
 
     Args:
-        network: A VQGAN, a Wav2CLIP, a Perceptor or a ConceptPrior.
+        network: One that `describe` knows.
         path: The file; its folder is made.
         training: Where the weights come from.
         original: `file` and `sha256` of the file they were converted from.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wav2clip_gen.config import suggestion
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.files import hash_file
-from wav2clip_gen.models import checkpoints
+from wav2clip_gen.models import arrays, checkpoints, openl3, yamnet
 from wav2clip_gen.models.checkpoints import Network
 from wav2clip_gen.models.clip import Perceptor, silent_log
 from wav2clip_gen.models.torch_files import TorchScriptError, read_state_dict
@@ -31,6 +31,7 @@ KNOWN = {
     "clip-vit-b-32": "a CLIP ViT-B/32",
     "clip-vit-b-16": "a CLIP ViT-B/16",
     "clip-vit-l-14": "a CLIP ViT-L/14",
+    "audioclip": "an AudioCLIP",  # before the CLIP that it contains
     "clip-rn50": "a CLIP RN50",
 }
 SIGNS = {  # starts of names that show what else a file may be
@@ -46,6 +47,10 @@ SIGNS = {  # starts of names that show what else a file may be
 }
 
 
+TRANSLATIONS = {
+    "openl3": openl3.translate,
+    "yamnet": yamnet.translate,
+}  # role -> from published names and layouts to ours
 PREFIXES = ("", "module.", "model.", "first_stage_model.")  # of wrappers; the last of a Net2NetTransformer
 
 
@@ -56,15 +61,16 @@ def convert(
 
     Args:
         original: Wav2CLIP.pt; a VQGAN's .ckpt (VQModel, GumbelVQ, or the first stage inside a Net2NetTransformer); a
-            CLIP's TorchScript archive or state dict.
+            CLIP's TorchScript archive or state dict; an AudioCLIP's; named arrays in an npz or a Keras HDF5 file.
         out: The weights file; it appears whole, and an old one is replaced.
-        role: "wav2clip", "vqgan" or "clip".
+        role: One that `checkpoints.build` knows.
         config: As for `checkpoints.build`.
         precision: Of the parameters written, "fp32", "fp16" or "bf16".
         sha256: Of the original, where it is known already.
 
     Raises:
         WeightsError: The file cannot be read, holds another network, or does not fit the precision.
+        SettingsError: Reading it needs a package that is not installed.
         OutputError: `out` cannot be written.
     """
     network = read_network(original, role=role, config=config)
@@ -83,6 +89,11 @@ def read_network(original: Path, *, role: str, config: dict[str, Any]) -> Networ
     wanted = inner.state_dict()
     modules = {name.partition(".")[0] for name in wanted}  # others belong to training
     found = _read_tensors(original, modules, archives=role == "clip")
+    if role in TRANSLATIONS:
+        try:
+            found = TRANSLATIONS[role](found)
+        except WeightsError as error:
+            raise WeightsError(f"{original}: {error.what}", hint=error.hint) from None
     prefix = max(PREFIXES, key=lambda prefix: sum(prefix + name in found for name in wanted))
     named = {name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
     tensors = {name: tensor for name, tensor in named.items() if name.partition(".")[0] in modules}
@@ -95,12 +106,16 @@ def read_network(original: Path, *, role: str, config: dict[str, Any]) -> Networ
 
 
 def _read_tensors(path: Path, modules: set[str], *, archives: bool) -> dict[str, Tensor]:
-    """The tensors in safetensors, a pickle (of which nothing is run) or, with `archives`, OpenAI's TorchScript.
+    """The tensors in safetensors, npz, HDF5, a pickle (not run) or, with `archives`, OpenAI's TorchScript.
 
     Those outside of some modules may be on `meta`.
     """
     if path.suffix == ".safetensors":
         return checkpoints.read_tensors(path)
+    if path.suffix == ".npz":
+        return arrays.read_npz(path)
+    if arrays.is_hdf5(path):
+        return arrays.read_hdf5(path)
     try:
         return read_state_dict(path, lambda name: not modules.isdisjoint(name.split(".")))
     except TorchScriptError:

@@ -14,6 +14,7 @@ from wav2clip_gen.errors import WeightsError
 
 ROLES = ("wav2clip", "clip", "vqgan")
 OPTIONAL = ("prior",)  # roles that a family may do without
+OTHERS = ("audioclip", "openl3", "yamnet")  # sound encoders outside the families
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ Imports torch only to load networks; loading writes nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,16 @@ from wav2clip_gen.models import manifest, store
 if TYPE_CHECKING:
     import torch
 
+    from wav2clip_gen.models.audioclip import ESResNeXt
     from wav2clip_gen.models.clip import ConceptPrior, Perceptor
     from wav2clip_gen.models.vqgan import VQGAN
     from wav2clip_gen.models.wav2clip import Wav2CLIP
 
 FAMILIES = ("full", "mini")  # the better one first
 WITH_AUDIO = ("vit-b-32", "mini-clip")  # the perceptors in whose space Wav2CLIP embeds sound
+SETTINGS = {"wav2clip": "encoder", "clip": "perceptor", "vqgan": "vqgan"}  # role -> the setting that names another
+ENCODERS = ("wav2clip", "audioclip")  # roles of the files that may embed a film's sound
+AUDIOCLIP, AUDIOCLIP_PERCEPTOR = "audioclip", "rn50"  # it was trained in the space of this one
 CHECKPOINTS = (".ckpt", ".pt", ".pth")
 DDCONFIG = ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "resolution", "z_channels")
 FIXED = {"in_channels": 3, "out_ch": 3, "double_z": False}  # what RGB pictures and our decoder need
@@ -38,6 +42,7 @@ class Component:
     name: str  # as it was asked for
     path: Path  # its weights file, or a checkpoint of the user's own
     hint: str = ""  # what to do where that is missing
+    holds: str = ""  # the role that its file states, where that is another one
 
     @property
     def is_checkpoint(self) -> bool:
@@ -51,8 +56,7 @@ class ModelSelection:
 
     components: dict[str, Component]
     family: str
-    perceptor: str | None = None  # as it was asked for, where it is not the family's
-    vqgan: str | None = None  # likewise
+    named: dict[str, Any] = field(default_factory=dict)  # setting -> as it was asked for, where it is not the family's
 
     @property
     def files(self) -> dict[str, Path]:
@@ -95,15 +99,18 @@ def select_models(run: RunSettings, weights_dir: Path | None = None) -> ModelSel
         part.role: Component(part.name, store.locate(part, weights_dir), store.fetch_hint(part, family))
         for part in manifest.expand(family)
     }
-    named: dict[str, str] = {}
-    for role, asked in (("clip", run.perceptor), ("vqgan", run.vqgan)):
+    named: dict[str, Any] = {}
+    for role, setting in SETTINGS.items():
+        asked = getattr(run, setting)
+        if role == "clip" and asked is None and components["wav2clip"].holds == AUDIOCLIP:
+            asked = AUDIOCLIP_PERCEPTOR
         if asked is not None:
             components[role] = find_component(asked, role, weights_dir)
-            named[role] = components[role].name
+            named[setting] = components[role].name
     for role in manifest.OPTIONAL:  # a prior belongs to one space, as Wav2CLIP does
         if role in components and not (components[role].path.is_file() and supports_audio(components["clip"])):
             del components[role]
-    return ModelSelection(components, family, named.get("clip"), named.get("vqgan"))
+    return ModelSelection(components, family, named)
 
 
 def find_component(asked: str, role: str, weights_dir: Path | None = None) -> Component:
@@ -120,16 +127,19 @@ def find_component(asked: str, role: str, weights_dir: Path | None = None) -> Co
             raise SettingsError(f"{path}: no such weights file", hint="check the spelling and the folder you are in")
         if path.suffix.lower() != ".safetensors":
             if role != "vqgan":  # only of a VQGAN is there a YAML file that describes it
-                hint = f"w2c-gen weights convert {path.name} --as vit-b-32 --out {path.stem}.safetensors"
+                kind = "vit-b-32" if role == "clip" else "audioclip"
+                hint = f"w2c-gen weights convert {path.name} --as {kind} --out {path.stem}.safetensors"
                 raise SettingsError(f"{path}: a {role} must be converted first", hint=hint)
             config_of(path)  # an error in it is found before any work
-        return Component(str(path), path)
+        holds = store.read_header(path).role if role == "wav2clip" else ""
+        return Component(str(path), path, holds=AUDIOCLIP if holds == AUDIOCLIP else "")
     if role == "clip" and asked.count("/") == 1:
         return Component(asked, store.locate_tag(asked, weights_dir), f"run `w2c-gen weights fetch {asked}`")
     part = manifest.part(asked)
-    if part.role != role:
+    if part.role not in (ENCODERS if role == "wav2clip" else (role,)):
         raise WeightsError(f"{asked} is a {part.role}, not a {role}", hint="`w2c-gen weights list` shows the roles")
-    return Component(part.name, store.locate(part, weights_dir), store.fetch_hint(part))
+    holds = part.role if part.role != role else ""
+    return Component(part.name, store.locate(part, weights_dir), store.fetch_hint(part), holds=holds)
 
 
 def config_of(checkpoint: Path) -> dict[str, Any]:
@@ -174,18 +184,47 @@ def supports_audio(perceptor: Component) -> bool:
     return published or header.config.get("architecture") == "w2c-mini"
 
 
+def shares_space(selection: ModelSelection) -> bool:
+    """Whether the encoder embeds sound in the space that the perceptor sees pictures in.
+
+    AudioCLIP's is that of the CLIP in its own checkpoint, and of rn50 if that is the CLIP that was kept as it was.
+    """
+    encoder, perceptor = selection.components["wav2clip"], selection.components["clip"]
+    if encoder.holds != AUDIOCLIP:
+        return supports_audio(perceptor)
+    try:
+        known = {_published_hash(encoder), _published_hash(perceptor)}
+    except WeightsError:
+        return False
+    kept = {manifest.part(AUDIOCLIP).sha256, manifest.part(AUDIOCLIP_PERCEPTOR).sha256}
+    return known == kept or (
+        len(known) == 1 and known <= {manifest.part(one).sha256 for one in (AUDIOCLIP, "audioclip-full")}
+    )
+
+
+def _published_hash(component: Component) -> str | None:
+    """SHA-256 of the published file that a network comes from."""
+    if component.name in manifest.published().parts:
+        return manifest.part(component.name).sha256
+    return store.read_header(component.path).original.get("sha256")
+
+
 def require_shared_space(selection: ModelSelection, *, sound: bool) -> None:
-    """Make sure that Wav2CLIP and the perceptor share one embedding space, if `sound` is used.
+    """Make sure that the sound encoder and the perceptor share one embedding space, if `sound` is used.
 
     Raises:
         SettingsError: They do not.
     """
-    perceptor = selection.components["clip"]
-    if sound and not supports_audio(perceptor):
-        raise SettingsError(
-            f"sound cannot steer the perceptor {perceptor.name}: Wav2CLIP embeds it in the space of ViT-B/32",
-            hint="use --perceptor vit-b-32, by OpenAI, or prompts alone: --prompt ... --audio-weight 0",
-        )
+    if not sound or shares_space(selection):
+        return
+    encoder, perceptor = selection.components["wav2clip"], selection.components["clip"]
+    audioclip = encoder.holds == AUDIOCLIP
+    who, space = (f"the encoder {encoder.name}", "its own CLIP") if audioclip else ("Wav2CLIP", "ViT-B/32")
+    use = "--encoder audioclip without --perceptor" if audioclip else "--perceptor vit-b-32, by OpenAI"
+    raise SettingsError(
+        f"sound cannot steer the perceptor {perceptor.name}: {who} embeds it in the space of {space}",
+        hint=f"use {use}, or prompts alone: --prompt ... --audio-weight 0",
+    )
 
 
 # --- networks on a device
@@ -196,7 +235,7 @@ class Models:
     """The networks of a film, frozen, on one device."""
 
     selection: ModelSelection
-    wav2clip: Wav2CLIP
+    wav2clip: Wav2CLIP | ESResNeXt  # the sound encoder
     clip: Perceptor
     vqgan: VQGAN
     prior: ConceptPrior | None = None
@@ -205,7 +244,7 @@ class Models:
     @property
     def name(self) -> str:
         """The family, and what was selected instead of its own networks."""
-        named = [name for name in (self.selection.perceptor, self.selection.vqgan) if name]
+        named = self.selection.named.values()
         others = f" with {' and '.join(named)}" if named else ""
         return f"{self.selection.family}{others}{' (RANDOM WEIGHTS)' if self.random else ''}"
 
@@ -234,6 +273,7 @@ def load_family(
     name: str = "auto",
     *,
     device: str | torch.device = "cpu",
+    encoder: str | None = None,
     perceptor: str | None = None,
     vqgan: str | None = None,
     weights_dir: Path | None = None,
@@ -243,6 +283,7 @@ def load_family(
     Args:
         name: "full", "mini", or "auto" for the best family whose files are in place.
         device: Where the networks are put.
+        encoder: Another sound encoder: a part's name, or a weights file.
         perceptor: Another CLIP: a part's name, an open_clip `ARCHITECTURE/TAG`, or a weights file.
         vqgan: Another VQGAN: a part's name, a weights file, or a checkpoint with its YAML next to it.
         weights_dir: Folder of fetched weights, instead of `W2C_WEIGHTS` or the user's cache.
@@ -251,7 +292,8 @@ def load_family(
         WeightsError: There is no such family or part, or one of its files is missing or damaged.
         SettingsError: A file that was named cannot be used.
     """
-    selection = select_models(RunSettings(models=name, perceptor=perceptor, vqgan=vqgan), weights_dir)
+    run = RunSettings(models=name, encoder=encoder, perceptor=perceptor, vqgan=vqgan)
+    selection = select_models(run, weights_dir)
     selection.require()
     return load_models(selection, device=device)
 
@@ -265,6 +307,7 @@ def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu"
     import torch
 
     from wav2clip_gen.models import checkpoints, convert
+    from wav2clip_gen.models.audioclip import AudioCLIP
     from wav2clip_gen.models.norm import fused_norm_works
 
     networks: dict[str, Any] = {}
@@ -273,7 +316,8 @@ def load_models(selection: ModelSelection, *, device: str | torch.device = "cpu"
         if component.is_checkpoint:
             network = convert.read_network(component.path, role=role, config=config_of(component.path))
         else:
-            network = checkpoints.load(component.path, role=role)
+            network = checkpoints.load(component.path, role=component.holds or role)
+            network = network.audio if isinstance(network, AudioCLIP) else network
             random |= "random" in store.read_header(component.path).training
         networks[role] = network.to(device)
         if role == "wav2clip" or (role == "vqgan" and fused_norm_works(device)):  # elsewhere, nothing is gained

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torchaudio.transforms import Spectrogram
 from torchvision.models.resnet import BasicBlock
 
+from wav2clip_gen.audio.track import ENCODER_RATE
+
 FFT_SIZE = 512  # samples in one column of the spectrogram, 32 ms
 SPECTROGRAM_HOP = 353  # samples between two columns, 22 ms
 
@@ -97,6 +99,8 @@ class Wav2CLIP(nn.Module):
     The published code standardises the spectrogram over whatever shares the batch. Here the statistics are an
     argument (see `statistics`): equal to the published code when they are those of the batch.
     """
+
+    sample_rate = ENCODER_RATE  # Hz of its sound
 
     def __init__(self, config: Wav2CLIPConfig | None = None) -> None:
         super().__init__()

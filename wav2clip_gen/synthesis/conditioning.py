@@ -14,9 +14,11 @@ from torch import Tensor
 from wav2clip_gen.audio.decode import DecodedTrack, Floats
 from wav2clip_gen.audio.smoothing import normalize_to_peak, zero_phase_smooth
 from wav2clip_gen.audio.timeline import Timeline, iterate_windows
+from wav2clip_gen.audio.track import ENCODER_RATE
 from wav2clip_gen.config import MIX, Guidance, Settings, StemWeight
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.images import Picture, read_style
+from wav2clip_gen.models.audioclip import ESResNeXt
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.models.wav2clip import Wav2CLIP
@@ -90,14 +92,15 @@ class Conditioning:
     silent: tuple[str, ...] = ()  # stems that are silent from start to end
 
 
-def encode_audio(encoder: Wav2CLIP, signal: DecodedTrack, timeline: Timeline) -> Tensor:
+def encode_audio(encoder: Wav2CLIP | ESResNeXt, signal: DecodedTrack, timeline: Timeline) -> Tensor:
     """Embed a track's windows: unit vectors (W, D) on the CPU."""
-    return encoder.encode_windows(lambda: iterate_windows(signal.mono_blocks(), timeline, batch=batch_for(encoder)))
+    rate, batch = encoder.sample_rate, batch_for(encoder)
+    return encoder.encode_windows(lambda: iterate_windows(signal.mono_blocks(rate), timeline, rate=rate, batch=batch))
 
 
-def batch_for(encoder: Wav2CLIP) -> int:
-    """Windows that Wav2CLIP takes at a time; a GPU is busy with many, and 512 take less than 2 GiB."""
-    return 64 if encoder.device.type == "cpu" else 512
+def batch_for(encoder: Wav2CLIP | ESResNeXt) -> int:
+    """Windows that an encoder takes at a time; a GPU is busy with many, and 512 of Wav2CLIP take less than 2 GiB."""
+    return (64 if encoder.device.type == "cpu" else 512) * ENCODER_RATE // encoder.sample_rate
 
 
 def encode_guidance(

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2clip_gen.audio.track import ENCODER_RATE
-from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.evaluation.yamnet import CLASSES, load_yamnet
-from wav2clip_gen.models import checkpoints
+from wav2clip_gen.errors import TrainingError, WeightsError
+from wav2clip_gen.models import checkpoints, convert
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
-from wav2clip_gen.training.data import Array, ImageDataset, Loader, load_images
+from wav2clip_gen.models.yamnet import CLASSES, YAMNet
+from wav2clip_gen.training.data import HINT, Array, ImageDataset, Loader, load_images
 from wav2clip_gen.training.distill import DistillationModel, standardized_spectrogram
 from wav2clip_gen.training.mini.audio import (
     AudioExample,
@@ -68,6 +68,20 @@ FEWEST_IMAGES = 8  # for which the mean of a concept's images is a useful target
 SHARPENING = 0.5  # share of the mean over all concepts that is subtracted from each: the rest guides more clearly
 SHARPNESS = 40.0  # inverse temperature over the concepts that stand in for one without images
 MOST_IMAGES = 400  # that a concept's mean is taken over
+
+
+def load_teacher(data: Path) -> YAMNet:
+    """YAMNet with the weights in the training data's folder, frozen.
+
+    Raises:
+        TrainingError: The file is missing, damaged, or holds other arrays.
+    """
+    try:
+        network = convert.read_network(data / "teachers" / "yamnet.npz", role="yamnet", config={})
+    except WeightsError as error:
+        raise TrainingError(error.what, hint=HINT) from None
+    assert isinstance(network, YAMNet)
+    return network
 
 
 class Names:
@@ -182,7 +196,7 @@ class LabeledAudioTask(TrainTask[TaggingModel]):
 
     def _load_teacher(self, data: Path, held_out: list[AudioExample]) -> None:
         """The teacher, the names of its tags, and the sounds that only it knows something about."""
-        self.teacher = load_yamnet(data).to(self.device) if self.settings.teacher else None
+        self.teacher = load_teacher(data).to(self.device) if self.settings.teacher else None
         self.tags = Names(tag_names(data), self._read, self.device) if self.teacher else None
         self.unlabeled: list[AudioExample] = []
         self.skipped = ()

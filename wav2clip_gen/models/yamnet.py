@@ -1,21 +1,16 @@
 """YAMNet, a classifier of sounds into 521 AudioSet classes, ported to PyTorch as a baseline.
 
 A MobileNet-v1 over log-mel patches (Google, TensorFlow Model Garden, Apache 2.0), as `teachers/yamnet.md` of the
-training data describes it; the weights are in the same folder.
+training data describes it, and `research/audioset/yamnet` of tensorflow/models.
 """
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from wav2clip_gen.errors import TrainingError
-from wav2clip_gen.training.data import HINT, read_arrays
 
 RATE = 16_000  # Hz
 FRAME, HOP = 400, 160  # samples, 25 and 10 ms
@@ -28,6 +23,7 @@ SHORTEST = FRAME + (PATCH - 1) * HOP  # samples of one patch, 0.97 s
 CLASSES = 521
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)  # of the 13 separable convolutions
 HALVING = (1, 3, 5, 11)  # which of them have stride 2
+EPSILON = 1e-4  # of the published batch norm, which has no gain
 
 
 def mel_matrix() -> Tensor:
@@ -93,21 +89,46 @@ def _same_padding(x: Tensor, layer: nn.Module) -> Tensor:
     return F.pad(x, [side for total in totals for side in (total // 2, total - total // 2)])
 
 
-def load_yamnet(data: Path) -> YAMNet:
-    """The network with its weights from the training data's folder, frozen.
+def translate(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tensors, by our names, in those of a published file.
 
-    Raises:
-        TrainingError: The file is missing, damaged, or holds other arrays.
+    Args:
+        published: The arrays of a TFLite conversion (`00.conv.w`, `01.dw.b`, ..., `fc.w`: layouts of PyTorch, the batch
+            norm folded in), or of Google's yamnet.h5 (`layer2/depthwise_conv/depthwise_kernel`, ...: those of Keras).
     """
-    network = YAMNet()
-    names = {f"layers.{number}": f"{number:02d}.{('conv', 'dw')[number % 2]}" for number in range(len(network.layers))}
-    names["classifier"] = "fc"
-    pairs = [(f"{ours}.{kind}", f"{theirs}.{kind[0]}") for ours, theirs in names.items() for kind in ("weight", "bias")]
-    path = data / "teachers" / "yamnet.npz"
-    arrays = read_arrays(path, *(theirs for _, theirs in pairs))
-    tensors = [torch.from_numpy(array.astype(np.float32)) for array in arrays]
-    try:
-        network.load_state_dict({ours: tensor for (ours, _), tensor in zip(pairs, tensors, strict=True)})
-    except RuntimeError as error:
-        raise TrainingError(f"{path}: holds another network ({error})", hint=HINT) from None
-    return network.requires_grad_(False).eval()
+    count = 1 + 2 * len(CHANNELS)
+    if any("/" in name for name in published):
+        return _from_keras(published, count)
+    places = {f"{number:02d}.{('conv', 'dw')[number % 2]}": f"layers.{number}" for number in range(count)}
+    places["fc"] = "classifier"
+    kinds = {"w": "weight", "b": "bias"}
+    split = {name: name.rpartition(".") for name in published if name != "mel"}
+    return {
+        f"{places.get(place, place)}.{kinds.get(kind, kind)}": published[name]
+        for name, (place, _, kind) in split.items()
+    }
+
+
+def _from_keras(published: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Fold each batch norm into the convolution before it, and put the axes of kernels in PyTorch's order."""
+    layers = {0: "layer1/conv"}
+    for pair in range(len(CHANNELS)):
+        layers |= {2 * pair + 1: f"layer{pair + 2}/depthwise_conv", 2 * pair + 2: f"layer{pair + 2}/pointwise_conv"}
+    tensors = {}
+    for number in range(count):
+        kernel = "depthwise_kernel" if number % 2 else "kernel"
+        norm = f"{layers[number]}/bn"
+        needed = (f"{layers[number]}/{kernel}", f"{norm}/beta", f"{norm}/moving_mean", f"{norm}/moving_variance")
+        if any(name not in published for name in needed):
+            continue  # reported as missing
+        weight, beta, mean, variance = (published[name].double() for name in needed)
+        weight = weight.permute(2, 3, 0, 1) if number % 2 else weight.permute(3, 2, 0, 1)
+        gain = (variance + EPSILON).rsqrt()
+        tensors[f"layers.{number}.weight"] = (weight * gain.view(-1, 1, 1, 1)).float()
+        tensors[f"layers.{number}.bias"] = (beta - mean * gain).float()
+    for name, value in published.items():  # of the classifier, which has no name of its own
+        if name.endswith("/kernel") and value.ndim == 2:
+            tensors["classifier.weight"] = value.T
+        elif name.endswith("/bias"):
+            tensors["classifier.bias"] = value
+    return tensors
