@@ -137,6 +137,12 @@ def recording_of(example: Example) -> str:
     return f"{example.set} {source} {metadata.get('title', example.key)}"
 
 
+def freesound_numbers(examples: Examples) -> list[str]:
+    """The Freesound numbers of the recordings of labeled sounds, where they are known: no benchmark may test on them."""
+    found = {example.group.removeprefix("freesound ") for example in examples if example.group.startswith("freesound ")}
+    return sorted(found, key=int)
+
+
 def _decode_sound(encoded: bytes) -> Array | None:
     """A sound (N,), int16 mono at 16 kHz, or None if it is damaged or empty."""
     try:

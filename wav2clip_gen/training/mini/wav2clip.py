@@ -26,6 +26,7 @@ from wav2clip_gen.training.data import HINT, Array, ImageDataset, Loader, load_i
 from wav2clip_gen.training.distill import DistillationModel, standardized_spectrogram
 from wav2clip_gen.training.mini.audio import (
     AudioExample,
+    freesound_numbers,
     label_names,
     load_audio,
     load_audio_labels,
@@ -165,6 +166,7 @@ class LabeledAudioTask(TrainTask[TaggingModel]):
             "sets": sorted({example.set for example in self.train}), "pieces": len(self.train),
             "sets without labels": sorted({example.set for example in self.unlabeled}),
             "pieces without labels": len(self.unlabeled),
+            "freesound": freesound_numbers(self.train),
             "labels": len(self.labels.names), "tags": CLASSES if self.teacher else 0,
             "clip": checkpoints.digest(clip)[:12],
         }  # fmt: skip
