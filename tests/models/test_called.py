@@ -6,6 +6,8 @@ windows: where two names are almost equally near, a small change decides.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def sounds() -> list[Tensor]:
 
 def embed(mini: Models, sounds: list[Tensor]) -> Tensor:
     """Unit vectors (W, D) of the windows of all sounds, each sound standardized by itself as in a film."""
-    return torch.cat([mini.wav2clip.encode_windows(lambda windows=windows: [windows]) for windows in sounds])
+    return torch.cat([mini.wav2clip.encode_windows(partial(list, [windows])) for windows in sounds])
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,7 @@ def recording_of(example: Example) -> str:
 
 
 def freesound_numbers(examples: Examples) -> list[str]:
-    """The Freesound numbers of the recordings of labeled sounds, where they are known: no benchmark may test on them."""
+    """The Freesound numbers of the recordings of labeled sounds, where known: no benchmark may test on them."""
     found = {example.group.removeprefix("freesound ") for example in examples if example.group.startswith("freesound ")}
     return sorted(found, key=int)
 
