@@ -183,7 +183,8 @@ def test_figures_of_classes_and_of_stems(tmp_path: Path) -> None:
         done = run("figure", "--data", data, "--out", tmp_path, "--steps", "1")
         assert done.exit_code == 0, done.stderr
         path = Path(done.stderr.splitlines()[-1].removeprefix("wrote "))
-        assert Image.open(path).size == size
+        with Image.open(path) as page:
+            assert page.size == size
     assert path.name == "figure-musdb18-mini.png"
 
 

@@ -1,4 +1,4 @@
-"""Films of sounds through the real renderer, with a judge that always answers the same."""
+"""Films of sounds through the real renderer, with judges that always answer the same."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from wav2clip_gen.evaluation.held_out import HeldOut
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.mini.audio import AudioExample
 
+CHIHUAHUA, TABBY = 151, 281  # of ImageNet's labels
 
-class DogJudge:
-    """A judge to whom everything is a Chihuahua; it keeps its inputs."""
 
-    def __init__(self) -> None:
+class LabelJudge:
+    """A judge to whom everything has one label; it keeps its inputs."""
+
+    def __init__(self, label: int) -> None:
+        self.label = label
         self.inputs: list[Tensor] = []
 
     def __call__(self, pictures: Tensor) -> Tensor:
         self.inputs.append(pictures)
         probabilities = torch.full((len(pictures), 1000), 1e-4)
-        probabilities[:, 151] = 0.9
+        probabilities[:, self.label] = 0.9
         return probabilities
 
 
@@ -37,8 +40,8 @@ def piece(label: str, group: str) -> AudioExample:
 def test_the_judge_classifies_the_end_of_each_film(
     mini: Models, toy_data: Path, tiny: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub = DogJudge()
-    monkeypatch.setattr(film, "load_judge", lambda device="cpu": stub)
+    stub, cats = LabelJudge(CHIHUAHUA), LabelJudge(TABBY)
+    monkeypatch.setattr(film, "load_judges", lambda device="cpu": {"Lite0": stub, "Lite1": cats})
     monkeypatch.setattr(film, "settings_from", lambda preset: tiny)
     monkeypatch.setattr(film, "SECONDS", 1.0)
     monkeypatch.setattr(film, "JUDGED", 0.5)
@@ -51,12 +54,21 @@ def test_the_judge_classifies_the_end_of_each_film(
     assert events == [("film", 0, 0), ("film", 1, 2), ("film", 2, 2)]
     assert [tuple(pictures.shape) for pictures in stub.inputs[:2]] == [(2, 3, 48, 64)] * 2  # of 4 frames at 4 fps
     assert (figures["films"], figures["classes_present"], figures["held_out"], figures["classes"]) == (2, 2, 6, 20)
-    assert figures["summed"].right == 1  # the dog's
-    assert figures["summed"].shuffled == pytest.approx(1 / 2)
+    dog, cat = figures["judges"]["Lite0"], figures["judges"]["Lite1"]
+    assert dog.summed.right == 1
+    assert dog.summed.shuffled == pytest.approx(1 / 2)
+    assert cat.summed.right == sum(label == "cat" for label in dog.chosen)
+    assert cats.inputs[0] is stub.inputs[0]
+    for verdict in (dog, cat):
+        assert sum(sum(choices.values()) for choices in verdict.chosen.values()) == 2
+        assert verdict.tests["photographs"] == (0, 0)  # none has a label of ImageNet
+    assert [row[0] for row in table.rows if row[0].endswith("summed: top-1")] == [
+        "choice of Lite0, summed: top-1",
+        "choice of Lite1, summed: top-1",
+    ]
     assert figures["audio_encoder"].films == figures["image_tower"].films == 2
     assert figures["offset"] == pytest.approx(0, abs=0.05)
     assert 0 < figures["flicker"] < 0.5
-    assert sum(sum(choices.values()) for choices in figures["chosen"].values()) == 2
     assert "2 of 6 held-out sounds" in table.notes[0]
 
     sound = film.balanced(HeldOut(toy_data).all_sounds)[1]

@@ -1,4 +1,4 @@
-"""The judge: its labels are those of its classes, and it recognizes a clock."""
+"""The judges: their labels are those of their classes, and they recognize a clock."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_probabilities_of_a_class_are_summed() -> None:
 def test_without_the_extra_the_hint_tells_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(W2CError) as error:
-        film.load_judge()
+        film.load_judges()
     assert "wav2clip-gen[evaluate]" in error.value.hint
 
 
@@ -98,11 +98,14 @@ def clock_face() -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_the_real_judge_recognizes_a_clock() -> None:
+def test_the_real_judges_recognize_a_clock() -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="the `evaluate` extra is not installed")
-    probabilities = film.load_judge()(clock_face())
-    assert probabilities.shape == (1, 1000)
-    assert probabilities.sum().item() == pytest.approx(1, abs=1e-4)
-    classes = film.class_probabilities(probabilities)[0]
-    assert list(film.IMAGENET_LABELS)[int(classes.argmax())] == "clock"
-    assert classes.max() > 0.3
+    judges = film.load_judges()
+    assert list(judges) == ["Lite0", "Lite1"]
+    for judge in judges.values():
+        probabilities = judge(clock_face())
+        assert probabilities.shape == (1, 1000)
+        assert probabilities.sum().item() == pytest.approx(1, abs=1e-4)
+        classes = film.class_probabilities(probabilities)[0]
+        assert list(film.IMAGENET_LABELS)[int(classes.argmax())] == "clock"
+        assert classes.max() > 0.3

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.evaluation.conftest import encoded_tone
+from tests.training.conftest import add, write_table
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation import measures
 from wav2clip_gen.evaluation.held_out import HeldOut
@@ -58,15 +62,54 @@ def test_a_missing_folder_names_the_option_and_the_page(tmp_path: Path) -> None:
 def test_sounds_are_classified_by_name(oracle: Models, constant: Models, held_out: HeldOut) -> None:
     table = measures.measure_wav2clip(oracle, held_out, on_progress=check_progress)
     known = table.figures
-    assert (known["esc50"].questions, known["esc50"].candidates, known["classes"]) == (6, 50, 3)
-    assert known["esc50"].hits == known["joined"].hits == {1: 6, 5: 6}
+    esc50 = known["esc50"]
+    assert (esc50.ranking.questions, esc50.ranking.candidates, esc50.classes) == (6, 50, 3)
+    assert esc50.ranking.hits == known["joined"].hits == {1: 6, 5: 6}
+    assert esc50.plain.hits == {1: 6}
     assert known["audioset"].hits[1] == 6
-    assert known["mean_of_classes"] == 1
-    assert known["esc50"].chances[1] == pytest.approx(1 / 50)
+    assert esc50.mean_of_classes == 1
+    assert esc50.ranking.chances[1] == pytest.approx(1 / 50)
     assert known["supervision"] == "supervised labels, recordings not trained on"
     assert "supervised labels" in " ".join(table.notes)
     unknown = measures.measure_wav2clip(constant, held_out, on_progress=check_progress).figures
-    assert unknown["esc50"].hits == unknown["audioset"].hits == {1: 0, 5: 0}
+    assert unknown["esc50"].ranking.hits == unknown["audioset"].hits == {1: 0, 5: 0}
+    assert known["urbansound8k"] is None
+    assert "not in the data folder" in table.notes[-1]
+
+
+def test_sounds_of_unknown_labels_are_classified_by_name(oracle: Models, toy_data: Path, tmp_path: Path) -> None:
+    """The music is called a dog's bark, the clip of a recording that is trained on left out."""
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data)
+    (data / "urbansound8k").mkdir()
+    clips = {
+        "1-3-0-0": (0, "dog_bark", 0),
+        "2-3-0-0": (0, "dog_bark", 0),
+        "3-9-0-0": (0, "street_music", 0),
+        "4-9-0-0": (1, "street_music", 1),
+    }
+    with tarfile.open(data / "urbansound8k" / "fold3.tar", "w") as tar:
+        for key, (tone, _, _) in clips.items():
+            add(tar, f"audio/fold3/{key}.ogg", encoded_tone(tone))
+    rows = [
+        {"slice_file_name": f"{key}.wav", "class": name, "in_training_pack": trained}
+        for key, (_, name, trained) in clips.items()
+    ]
+    write_table(data / "urbansound8k" / "UrbanSound8K.csv", rows)
+    table = measures.measure_wav2clip(oracle, HeldOut(data), on_progress=check_progress)
+    found = table.figures["urbansound8k"]
+    assert (found.ranking.questions, found.ranking.candidates, found.classes) == (3, 10, 2)
+    assert found.ranking.hits == found.plain.hits == {1: 2}
+    assert found.mean_of_classes == pytest.approx(1 / 2)
+    assert (
+        "UrbanSound8K's fold 3, zero-shot, over its 10 class names: top-1",
+        "66.7 % (2 of 3)",
+        "10.0 %",
+    ) in table.rows
+    assert "not in the data folder" not in " ".join(table.notes)
+    (data / "urbansound8k" / "UrbanSound8K.csv").unlink()
+    with pytest.raises(W2CError, match=r"UrbanSound8K\.csv: cannot be read"):
+        measures.measure_wav2clip(oracle, HeldOut(data), on_progress=check_progress)
 
 
 def test_sounds_and_photographs_are_retrieved(oracle: Models, constant: Models, held_out: HeldOut) -> None:

@@ -114,7 +114,9 @@ class Wav2CLIPEncoder(SharedSpaceEncoder):
         self.name = name
         self.models = registry.load_family(FAMILIES[name], device=device, weights_dir=weights_dir)
         self.perceptor = self.models.clip
-        self.identity = f"wav2clip-{checkpoints.digest(self.models.files['wav2clip'])[:16]}"
+        path = self.models.files["wav2clip"]
+        self.identity = f"wav2clip-{checkpoints.digest(path)[:16]}"
+        self.trained_on = frozenset(checkpoints.read_header(path).training.get("freesound", ()))
 
     @torch.no_grad()
     def encode(self, sound: Tensor, hop: float) -> Encoded:

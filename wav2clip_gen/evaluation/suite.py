@@ -20,7 +20,7 @@ MEASURES = {  # name and what it measures
     "clip": "concepts that the image tower finds in clean and in adversarial pictures",
     "wav2clip": "zero-shot classification of sounds by the names of their classes",
     "retrieval": "sounds retrieved by text, and pictures retrieved by sounds",
-    "film": "classes that an independent network finds in films of sounds",
+    "film": "classes that independent networks find in films of sounds",
 }
 Row = tuple[str, str, str]  # measure, figure, chance
 
@@ -125,7 +125,7 @@ def evaluate(
         on_progress: Called with the measure, the examples done, and their total: 0 when the measure starts.
 
     Raises:
-        W2CError: The data lacks what a measure needs, or the judge of the films is not installed.
+        W2CError: The data lacks what a measure needs, or the judges of the films are not installed.
     """
     from wav2clip_gen.evaluation import film
     from wav2clip_gen.evaluation import measures as figures
@@ -133,7 +133,7 @@ def evaluate(
 
     held_out = HeldOut(data, limit, seed)
     if "film" in measures:
-        film.load_judge()  # fails now instead of after an hour
+        film.load_judges()  # fails now instead of after an hour
     for name in measures:
         on_progress(name, 0, 0)
         measure = film.measure_film if name == "film" else getattr(figures, f"measure_{name}")

@@ -38,7 +38,9 @@ from wav2clip_gen.training.mini.concepts import WORDS, Concepts, ReadPhrases
 SUFFIXES = ("ogg", "flac", "wav", "mp3", "opus")
 LONGEST = 600  # seconds of a sound that are used
 
-UNLABELED = ("urbansound8k/fold1.tar", "urbansound8k/fold2.tar")  # used without their labels; fold 3 is never used
+UNLABELED = ("urbansound8k/fold1.tar", "urbansound8k/fold2.tar")  # used without their labels
+ZERO_SHOT = "urbansound8k/fold3.tar"  # never trained on
+ZERO_SHOT_TABLE = "urbansound8k/UrbanSound8K.csv"
 VALIDATION_FOLD = 4  # of ESC-50
 VALIDATION_SHARE = 4  # one recording in so many of the labels without several folds
 
@@ -125,6 +127,39 @@ def load_unlabeled(
     return found, (*skipped, *decoded.skipped)
 
 
+def load_zero_shot(data: Path) -> Examples:
+    """The clips of UrbanSound8K's fold 3 with their classes, if they are there: sounds of labels never trained on.
+
+    Those of recordings that are also among the training sounds are left out.
+
+    Raises:
+        TrainingError: The clips are there, but their table is missing or has no such columns.
+    """
+    path = data / ZERO_SHOT
+    if not path.is_file():
+        return []
+    rows = read_table(data / ZERO_SHOT_TABLE, "slice_file_name", "class", "in_training_pack")
+    classes = {
+        row["slice_file_name"].removesuffix(".wav"): row["class"] for row in rows if row["in_training_pack"] == "0"
+    }
+    encoded = [
+        example
+        for example in read_shard(path, path.parent.name, SUFFIXES, [])
+        if PurePosixPath(example.key).name in classes
+    ]
+    decoded = DecodedExamples(encoded, _decode_sound, Loader())
+    return [
+        AudioExample(
+            example.key,
+            example.set,
+            classes[PurePosixPath(example.key).name],
+            example.key,
+            partial(decoded.__getitem__, index),
+        )
+        for index, example in enumerate(decoded.examples)
+    ]
+
+
 def recording_of(example: Example) -> str:
     """What identifies the recording a sound was cut from: its Freesound number, its source and title, or its key."""
     metadata = example.metadata
@@ -135,6 +170,12 @@ def recording_of(example: Example) -> str:
     if number is not None:
         return f"freesound {number}"
     return f"{example.set} {source} {metadata.get('title', example.key)}"
+
+
+def freesound_numbers(examples: Examples) -> list[str]:
+    """The Freesound numbers of the recordings of labeled sounds, where known: no benchmark may test on them."""
+    found = {example.group.removeprefix("freesound ") for example in examples if example.group.startswith("freesound ")}
+    return sorted(found, key=int)
 
 
 def _decode_sound(encoded: bytes) -> Array | None:

@@ -26,6 +26,7 @@ from wav2clip_gen.training.data import HINT, Array, ImageDataset, Loader, load_i
 from wav2clip_gen.training.distill import DistillationModel, standardized_spectrogram
 from wav2clip_gen.training.mini.audio import (
     AudioExample,
+    freesound_numbers,
     label_names,
     load_audio,
     load_audio_labels,
@@ -157,14 +158,17 @@ class LabeledAudioTask(TrainTask[TaggingModel]):
                 f"{data}: no sound has a label that is a name or shows something, on both sides of the split",
                 hint="are the labels in text/audio_labels.csv? see 'Training them again' in weights/README.md",
             )
-        self.images, unreadable = self._image_targets(data, concepts)
+        images = load_images(data, "train", loader=Loader(memory=0, workers=self.loader.workers))  # each is used once
+        shown = image_concepts(data, images.info, concepts)
+        self.images = self._image_targets(images, shown, concepts)
         self._load_teacher(data, held_out)
-        self.skipped += skipped + unreadable
+        self.skipped += skipped + images.skipped
         self.notes = data_notes(self.skipped, loader=self.loader)
         self.data_facts = {
             "sets": sorted({example.set for example in self.train}), "pieces": len(self.train),
             "sets without labels": sorted({example.set for example in self.unlabeled}),
             "pieces without labels": len(self.unlabeled),
+            "freesound": freesound_numbers(self.train),
             "labels": len(self.labels.names), "tags": CLASSES if self.teacher else 0,
             "clip": checkpoints.digest(clip)[:12],
         }  # fmt: skip
@@ -172,7 +176,7 @@ class LabeledAudioTask(TrainTask[TaggingModel]):
         named = [synonyms.get(name, (name.replace("_", " "),)) for name in self.labels.names]
         self.names = Names(named, self._read, self.device)
         self.text = self.names.means()
-        self._show_concepts(concepts)
+        self._show_concepts(shown, concepts)
         self._columns = {name: column for column, name in enumerate(self.labels.names)}
         labels = [example.label for example in self.train]
         self._weights = torch.tensor([labels.count(label) ** -0.5 for label in labels])
@@ -203,9 +207,12 @@ class LabeledAudioTask(TrainTask[TaggingModel]):
         if self.teacher and self.settings.unlabeled:
             self.unlabeled, self.skipped = load_unlabeled(data, held_out, loader=self.loader)
 
-    def _show_concepts(self, concepts: Concepts) -> None:
-        """The vectors (C, D) of all concepts that are visible where a label occurs, and their shares (K, C) in each."""
-        rows = sorted({row for rows in self.labels.concepts for row in rows})
+    def _show_concepts(self, pictured: list[list[int]], concepts: Concepts) -> None:
+        """The vectors (C, D) of all concepts that can be seen, and their shares (K, C) in each label.
+
+        A film chooses among what the pictures show, most of which no sound comes from: those are negatives.
+        """
+        rows = sorted({row for rows in (*self.labels.concepts, *pictured) for row in rows})
         self.concepts = concepts.vectors[rows].to(self.device)
         shares = torch.zeros(len(self.labels.names), len(rows))
         for number, these in enumerate(self.labels.concepts):
@@ -213,10 +220,8 @@ class LabeledAudioTask(TrainTask[TaggingModel]):
                 shares[number, rows.index(row)] = 1 / len(these)
         self.shown = shares.to(self.device)
 
-    def _image_targets(self, data: Path, concepts: Concepts) -> tuple[Tensor, tuple[str, ...]]:
-        """For each label the unit vector (K, D) of the images of its concepts, and the names of unreadable images."""
-        images = load_images(data, "train", loader=Loader(memory=0, workers=self.loader.workers))  # each is used once
-        shown = image_concepts(data, images.info, concepts)
+    def _image_targets(self, images: ImageDataset, shown: list[list[int]], concepts: Concepts) -> Tensor:
+        """For each label the unit vector (K, D) of the images of its concepts."""
         means, known = concept_means(self._perceptor, images, shown, len(concepts.names))
         shared = F.normalize(means[known].mean(dim=0), dim=-1)
         means = F.normalize(means - SHARPENING * shared, dim=-1)
@@ -225,7 +230,7 @@ class LabeledAudioTask(TrainTask[TaggingModel]):
             with_images = [row for row in rows if known[row]]
             if with_images:
                 targets[number] = F.normalize(means[with_images].mean(dim=0), dim=-1)
-        return targets.to(self.device), images.skipped
+        return targets.to(self.device)
 
     def losses(self, step: int, progress: float, generator: torch.Generator) -> dict[str, Tensor]:
         """Contrast sounds with names, concepts and images of their labels, and with the names of the teacher's tags."""
@@ -242,7 +247,7 @@ class LabeledAudioTask(TrainTask[TaggingModel]):
         names = scale * named @ self.names.draw(generator).T
         terms = {
             "sound-name": F.cross_entropy(names, shares, label_smoothing=smoothing),
-            "sound-concept": 0.5 * weighted_entropy(scale * named @ self.concepts.T, shares @ self.shown),
+            "sound-concept": weighted_entropy(self._perceptor.scale * named @ self.concepts.T, shares @ self.shown),
             "sound-image": 0.25 * label_contrast(scale * named @ self.images.T, shares, smoothing=smoothing),
             "sound-projected image": 0.5 * label_contrast(scale * labeled @ projected.T, shares, smoothing=smoothing),
             "cosine": self.settings.cosine * (1 - (named * own).sum(dim=-1)).mean(),
