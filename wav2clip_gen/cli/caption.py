@@ -26,7 +26,7 @@ BEAM_HELP = (
 
 @app.command(cls=options.Command)
 def caption(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Sounds: wav, flac, ogg, mp3, m4a, mp4, webm, mkv.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Sounds: wav, flac, ogg, mp3, m4a, mp4.")],
     *,
     decoder: Annotated[Path | None, typer.Option(metavar="FILE", help=DECODER_HELP, show_default=False)] = None,
     beam: Annotated[int | None, typer.Option(min=1, help=BEAM_HELP, show_default=False)] = None,
