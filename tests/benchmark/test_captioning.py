@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.benchmark.captions import CAPTIONS, SIZE, TINY, WordEncoder, clip
+from tests.conftest import ROOT
 from wav2clip_gen.benchmark import caption_training, captioning
 from wav2clip_gen.benchmark.caption_decoder import (
     END,
@@ -245,7 +246,7 @@ def test_a_damaged_or_foreign_decoder_is_refused(tmp_path: Path) -> None:
     decoder.config["heads"] = 3
     save_decoder(decoder, path, training={})
     assert_refused(path, "its configuration builds no decoder of captions")
-    assert_refused(Path("weights/mini/prior.safetensors"), "holds a prior, not a decoder of captions")
+    assert_refused(ROOT / "weights" / "mini" / "prior.safetensors", "holds a prior, not a decoder of captions")
 
 
 def test_a_decoder_for_another_space_is_refused() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from tests.cli.refusals import assert_refused
-from tests.conftest import Write
+from tests.conftest import SAMPLES, Write
 from wav2clip_gen.benchmark.caption_decoder import CaptionDecoder, save_decoder
 from wav2clip_gen.benchmark.encoders import LogMelEncoder
 from wav2clip_gen.cli.caption import app
@@ -56,6 +56,15 @@ def test_a_bad_sound_stops_no_other(write_sound: Write, tone: NDArray[Any], tmp_
     assert f"{bad}: cannot be decoded" in done.stderr
     assert f"{tmp_path / 'none.wav'}: cannot be read" in done.stderr
     assert "1 of 3 sounds described; failed: " in done.stderr
+
+
+def test_the_decoder_that_ships_describes_a_sample() -> None:
+    sample = SAMPLES / "sounds" / "bell.ogg"
+    done = run(sample)
+    assert done.exit_code == 0, done.stderr
+    path, caption = done.stdout.removesuffix("\n").split("\t")
+    assert path == str(sample)
+    assert len(caption.split()) >= 3
 
 
 def test_other_weights_are_noted(write_sound: Write, tone: NDArray[Any], tmp_path: Path) -> None:

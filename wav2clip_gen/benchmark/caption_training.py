@@ -27,6 +27,7 @@ Show = Callable[[str, int, int], None]  # what is done, how much of it, and of h
 PROTOCOL = Path(__file__).with_name("protocols") / "caption.yaml"
 TRAINING, VALIDATION = ("train", "development"), ("val", "validation")  # names of splits
 ROUNDS = 12  # of k-means
+BUCKET = 32  # batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +213,7 @@ def fit(
     best = decoder.state_dict()
     for epoch in range(protocol.epochs):
         decoder.train()
-        order = epoch_order(len(training), epoch=epoch, seed=seed).tolist()
-        for step, batch in enumerate(_batches([training[place] for place in order], protocol.batch)):
+        for step, batch in enumerate(_shuffled_batches(training, protocol.batch, epoch=epoch, seed=seed)):
             rng = step_generator(seed, epoch * len(training) + step)
             loss, count = _loss(decoder, batch, noise, rng, smoothing=protocol.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
@@ -243,8 +243,18 @@ def _evaluate(decoder: CaptionDecoder, examples: Sequence[Example], noise: float
     return float(sum(losses)) / sum(counts)
 
 
-def _batches(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:
-    return (examples[start : start + size] for start in range(0, len(examples), size))
+def _batches(examples: Sequence[Example], size: int) -> list[Sequence[Example]]:
+    """Batches of captions of similar length, which need little padding."""
+    examples = sorted(examples, key=lambda one: len(one.tokens))
+    return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
+def _shuffled_batches(examples: Sequence[Example], size: int, *, epoch: int, seed: int) -> Iterator[Sequence[Example]]:
+    """All examples in a random order; only those of `BUCKET` batches that follow each other are sorted by length."""
+    shuffled = [examples[place] for place in epoch_order(len(examples), epoch=epoch, seed=seed).tolist()]
+    for start in range(0, len(shuffled), BUCKET * size):
+        batches = _batches(shuffled[start : start + BUCKET * size], size)
+        yield from (batches[place] for place in epoch_order(len(batches), epoch=epoch, seed=seed).tolist())
 
 
 def _loss(

@@ -30,10 +30,12 @@ from wav2clip_gen.benchmark.clips import Clip, Dataset
 from wav2clip_gen.benchmark.encoders import Encoded, SoundEncoder, load_encoder
 from wav2clip_gen.benchmark.results import Result
 from wav2clip_gen.errors import SettingsError, WeightsError
+from wav2clip_gen.models import manifest
 from wav2clip_gen.training.schedule import epoch_order
 
 TEST = ("test", "evaluation")  # names of the split that is evaluated
 SEARCH = ("beam", "length_penalty", "no_repeat")  # settings of `CaptionDecoder.write`
+SHIPPED = Path("mini", "captions.safetensors")  # a decoder among the weights that come with w2c-gen
 SHUFFLES = 5
 FEWEST_SOUNDS = 100  # whose mean vector stands for that of all sounds
 
@@ -164,16 +166,15 @@ def load_captioner(path: Path | None = None, *, device: torch.device, beam: int 
     """Load a decoder and the encoder that its file names.
 
     Args:
-        path: The decoder's file.
+        path: The decoder's file; the one that ships, for `mini`, if it is None.
         device: Of the encoder; the decoder runs on the CPU.
         beam: Captions that are followed at a time; the decoder's own number if it is None.
 
     Raises:
-        SettingsError: No decoder is given, or there is no such encoder.
+        SettingsError: There is no such encoder.
         WeightsError: The decoder's or the encoder's weights are missing or damaged.
     """
-    if path is None:
-        raise SettingsError("no decoder of captions was given", hint="give its file with --decoder; " + TRAIN_AGAIN)
+    path = path or manifest.shipped_folder() / SHIPPED
     decoder, training = load_decoder(path)
     try:
         search = {name: training[name] for name in SEARCH} | ({"beam": beam} if beam else {})

@@ -16,9 +16,9 @@ from wav2clip_gen.cli.batch import Batch
 if TYPE_CHECKING:
     from wav2clip_gen.benchmark.captioning import Captioner
 
-app = typer.Typer(**TYPER)
+app = typer.Typer(**TYPER, rich_markup_mode="rich")
 
-DECODER_HELP = "Decoder of captions, as `w2c-gen benchmark caption --save` writes it."
+DECODER_HELP = "Decoder of captions, from `w2c-gen benchmark caption` [dim](default: the one that ships, for mini)[/]"
 BEAM_HELP = (
     "Captions that are followed at a time; 1 takes the likeliest word each time [dim](default: the decoder's)[/]"
 )
@@ -26,7 +26,7 @@ BEAM_HELP = (
 
 @app.command(cls=options.Command)
 def caption(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Sounds, of any format.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Sounds: wav, flac, ogg, mp3, m4a, mp4, webm, mkv.")],
     *,
     decoder: Annotated[Path | None, typer.Option(metavar="FILE", help=DECODER_HELP, show_default=False)] = None,
     beam: Annotated[int | None, typer.Option(min=1, help=BEAM_HELP, show_default=False)] = None,
