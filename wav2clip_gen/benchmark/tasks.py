@@ -38,6 +38,7 @@ class Options:
     templates: Sequence[str] = ()
     steps: int = 200  # of a picture
     most_missing: float = 0.05
+    keep_trained: bool = False  # also test on recordings that the encoder was trained on
     cache: Path | None = None
     split: str = ""  # only these folds or splits are classified or ranked, separated by commas
     mode: str = "supervised"  # of captions
@@ -64,7 +65,7 @@ def run_task(
     from wav2clip_gen.benchmark.retrieval import retrieve
     from wav2clip_gen.benchmark.zero_shot import TEMPLATES, zero_shot
 
-    clips, notes = leave_out_trained(dataset, encoder)
+    clips, notes = leave_out_trained(dataset, encoder, keep=options.keep_trained)
     dataset = replace(dataset, clips=tuple(clips), notes=[*dataset.notes, *notes])
     if task in ("probe", "few-shot"):
         return _probe(task, dataset, encoder, options, device=device, show=show)
@@ -123,12 +124,14 @@ def _probe(
 
 def _caption(dataset: Dataset, encoder: SoundEncoder, options: Options, show: Show) -> Result:
     from wav2clip_gen.benchmark.caption_texts import read_texts
+    from wav2clip_gen.benchmark.caption_training import read_protocol
     from wav2clip_gen.benchmark.captioning import caption
     from wav2clip_gen.benchmark.encoders import Encoded
 
     if options.mode not in ("supervised", "text"):
         raise SettingsError(f"there is no mode {options.mode!r}", hint="choose from: supervised, text")
-    features = _embed(dataset, encoder, options, show, frames=True)
+    hop = read_protocol().hop  # which the decoder's file names
+    features = _embed(dataset, encoder, options, show, hop=hop, frames=options.mode == "supervised")
     texts = read_texts(options.captions) if options.captions else []
     whole = replace(dataset, clips=(*features.clips, *texts))
     encoded = [*(Encoded(*(part.float() for part in one)) for one in features.encoded), *(None for _ in texts)]
