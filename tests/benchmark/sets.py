@@ -23,7 +23,7 @@ def sound(label: str, number: int, seconds: float = 0.4) -> NDArray[Any]:
     times = np.arange(round(seconds * RATE)) / RATE
     if label == CLASSES[0]:
         return 0.3 * np.random.default_rng(number).standard_normal(len(times))
-    step = number % 10 + number // 1000  # of recordings in folds, too
+    step = number % 10 + 3 * (number // 1000)  # of recordings in folds, too
     pitches = (2000 + 30 * step,) if label == CLASSES[1] else (200 + 5 * step, 300 + 7 * step)
     return sum((0.3 * np.sin(2 * np.pi * pitch * times) for pitch in pitches), np.zeros(len(times)))
 

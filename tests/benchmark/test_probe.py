@@ -35,8 +35,8 @@ def run(dataset: Dataset, features: Features, protocol: Protocol, **more: object
 @pytest.mark.parametrize("protocol", [QUICK, FRAMES], ids=["clips", "frames"])
 def test_a_probe_tells_the_classes_apart(urban: tuple[Dataset, Features], protocol: Protocol) -> None:
     result = run(*urban, protocol)
-    assert result.figures["accuracy"][0] > 0.9  # type: ignore[index]
-    assert result.figures["mAP"][0] > 0.9  # type: ignore[index]
+    assert result.figures["accuracy"][0] > 0.8  # type: ignore[index]
+    assert result.figures["mAP"][0] > 0.8  # type: ignore[index]
     assert result.chance["accuracy"] == pytest.approx(1 / 3)
     assert len(result.predictions) == 2 * 27  # each clip is tested once a seed
     right = np.mean([one["predicted"] in one["labels"] for one in result.predictions])

@@ -195,8 +195,10 @@ def _read_ahead(
             waiting += [pool.submit(read, clip) for clip in islice(rest, 1)]
 
 
-def leave_out_trained(dataset: Dataset, encoder: SoundEncoder) -> tuple[list[Clip], list[str]]:
-    """The clips of recordings that the encoder was not trained on, and a note on the others."""
-    kept = [clip for clip in dataset.clips if clip.recording not in encoder.trained_on]
-    left = len(dataset.clips) - len(kept)
-    return kept, [f"{encoder.name}: {left} clips of recordings that it was trained on are left out"] if left else []
+def leave_out_trained(dataset: Dataset, encoder: SoundEncoder, *, keep: bool = False) -> tuple[list[Clip], list[str]]:
+    """The clips of recordings that the encoder was not trained on, or with `keep` all, and a note on the others."""
+    others = [clip for clip in dataset.clips if clip.recording not in encoder.trained_on]
+    count = len(dataset.clips) - len(others)
+    done = "kept: the figures flatter it" if keep else "left out"
+    notes = [f"{encoder.name}: {count} clips of recordings that it was trained on are {done}"] if count else []
+    return list(dataset.clips) if keep else others, notes

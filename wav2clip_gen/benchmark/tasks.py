@@ -38,6 +38,7 @@ class Options:
     templates: Sequence[str] = ()
     steps: int = 200  # of a picture
     most_missing: float = 0.05
+    keep_trained: bool = False  # also test on recordings that the encoder was trained on
     cache: Path | None = None
     split: str = ""  # only these folds or splits are classified or ranked, separated by commas
     mode: str = "supervised"  # of captions
@@ -64,7 +65,7 @@ def run_task(
     from wav2clip_gen.benchmark.retrieval import retrieve
     from wav2clip_gen.benchmark.zero_shot import TEMPLATES, zero_shot
 
-    clips, notes = leave_out_trained(dataset, encoder)
+    clips, notes = leave_out_trained(dataset, encoder, keep=options.keep_trained)
     dataset = replace(dataset, clips=tuple(clips), notes=[*dataset.notes, *notes])
     if task in ("probe", "few-shot"):
         return _probe(task, dataset, encoder, options, device=device, show=show)

@@ -58,6 +58,9 @@ def benchmark(
     allow_missing: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the clips that may be missing or damaged.")
     ] = 0.05,
+    keep_trained: Annotated[
+        bool, typer.Option("--keep-trained", help="Also use clips of recordings that the encoder was trained on.")
+    ] = False,
     cache: Annotated[Path | None, typer.Option(metavar="DIR", help=CACHE_HELP, show_default=False)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")] = None,
@@ -75,7 +78,7 @@ def benchmark(
         _make_folder(out)
         chosen = Options(
             protocol=protocol, seeds=seeds, seed=seed, templates=template or (), steps=steps, split=split,
-            most_missing=allow_missing, cache=cache, mode=mode, captions=captions, save=save,
+            most_missing=allow_missing, keep_trained=keep_trained, cache=cache, mode=mode, captions=captions, save=save,
         )  # fmt: skip
         import torch
 

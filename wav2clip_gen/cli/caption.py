@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(**TYPER, rich_markup_mode="rich")
 
 DECODER_HELP = "Decoder of captions, from `w2c-gen benchmark caption` [dim](default: the one that ships, for mini)[/]"
+INPUT_HELP = "Sounds: wav, flac, ogg, mp3, m4a, mp4, webm, mkv."
 BEAM_HELP = (
     "Captions that are followed at a time; 1 takes the likeliest word each time [dim](default: the decoder's)[/]"
 )
@@ -26,7 +27,7 @@ BEAM_HELP = (
 
 @app.command(cls=options.Command)
 def caption(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Sounds: wav, flac, ogg, mp3, m4a, mp4.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help=INPUT_HELP)],
     *,
     decoder: Annotated[Path | None, typer.Option(metavar="FILE", help=DECODER_HELP, show_default=False)] = None,
     beam: Annotated[int | None, typer.Option(min=1, help=BEAM_HELP, show_default=False)] = None,
