@@ -6,8 +6,6 @@ windows: where two names are almost equally near, a small change decides.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -47,7 +45,11 @@ def sounds() -> list[Tensor]:
 
 def embed(mini: Models, sounds: list[Tensor]) -> Tensor:
     """Unit vectors (W, D) of the windows of all sounds, each sound standardized by itself as in a film."""
-    return torch.cat([mini.wav2clip.encode_windows(partial(list, [windows])) for windows in sounds])
+
+    def embed_sound(windows: Tensor) -> Tensor:
+        return mini.wav2clip.encode_windows(lambda: [windows])
+
+    return torch.cat([embed_sound(windows) for windows in sounds])
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def test_known_words_need_no_note(text: str) -> None:
     ("text", "expected"),
     [
         ("xqzw", 'mini-clip has not learned the word "xqzw", and guesses'),
-        ("seagulls at sea", 'mini-clip has not learned the word "seagulls", and guesses; it knows "seagull"'),
+        ("sunflowers at sea", 'mini-clip has not learned the word "sunflowers", and guesses; it knows "sunflower"'),
         ("xqzw and Kubernetes", 'mini-clip has not learned the words "xqzw", "kubernetes", and guesses'),
         ("an ox", 'mini-clip has not learned the words "an", "ox", and guesses'),
         ("1984, 4k", 'mini-clip has not learned the words "1984", "4k", and guesses'),
