@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,18 +149,9 @@ def render_job(
         divisions, onsets = condition_films(job, load_stems(job, stages), models, stages)
         for division, work, plan in zip(divisions, works, plans, strict=True):
             begin_or_resume(division, work, plan, stages)
+        paint = partial(paint_film, models=models, places=places, stop=stop, stages=stages, on_picture=on_picture)
         for division, work in zip(divisions, works, strict=True):
-            yield _render_film(
-                division,
-                work,
-                models,
-                onsets=onsets,
-                hashes=hashes,
-                stop=stop,
-                stages=stages,
-                on_picture=on_picture,
-                places=places,
-            )
+            yield _render_film(division, work, models, paint, onsets=onsets, hashes=hashes, stages=stages)
             if stop():
                 return
 
@@ -211,18 +203,16 @@ def _render_film(
     division: Division,
     work: WorkFolder,
     models: Models,
+    paint: Callable[[Division, WorkFolder], tuple[list[record.FrameValues], float]],
     *,
     onsets: Onsets,
     hashes: dict[Path, str | None],
-    stop: Callable[[], bool],
     stages: StageClock,
-    on_picture: Callable[[Picture], None],
-    places: Places | None,
 ) -> Film:
     """Paint all frames that are not finished, mux them with the sound, verify the film and write its record."""
     stages.begin("optimize")
     job = division.job
-    frames, earlier = paint_film(division, work, models, places=places, stop=stop, stages=stages, on_picture=on_picture)
+    frames, earlier = paint(division, work)
     done = truncate(job, len(frames))
     with record.song_unchanged(done.track.path, hashes[done.track.path]):
         stages.begin("mux")
