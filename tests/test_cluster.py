@@ -112,6 +112,26 @@ def test_what_cannot_be_reached_is_refused(
         cluster.connect(job)
 
 
+def test_a_cluster_that_does_not_answer_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: time.sleep(5))
+    monkeypatch.setattr(cluster, "INIT", 0.1)
+    job: Any = type("Job", (), {"cluster": "auto", "frames_dir": None})()
+    with pytest.raises(OutputError, match="cannot connect to the cluster auto: no answer within"):
+        cluster.connect(job)
+
+
+@pytest.mark.slow
+@pytest.mark.more
+def test_an_interrupted_film_is_resumed(address: str, tmp_path: Path, settings: Settings, mini: Models) -> None:
+    song = write_song(tmp_path)
+    with pytest.raises(KeyboardInterrupt, match="are finished in"):
+        make_films(song, settings, mini, stop_at=10, cluster=address)
+    made = make_films(song, settings, mini, cluster=address)
+    assert made.painted[0] > 1
+    assert made.content == make_films(song, settings, mini, out=tmp_path / "here.mp4").content
+
+
 @pytest.mark.slow
 @pytest.mark.more
 def test_what_a_dead_worker_did_is_done_again(

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import socket
+import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from wav2clip_gen import __version__, record
@@ -22,9 +25,9 @@ from wav2clip_gen.files import hash_file
 from wav2clip_gen.job import Job
 from wav2clip_gen.models.registry import ModelSelection, load_models, select_models
 from wav2clip_gen.painting import Division, Events, Painted, Stop, measured
+from wav2clip_gen.tasks import POLL, RETRIES, Places, Task, open_tasks
 from wav2clip_gen.video.chunks import Finished, WorkFolder
 from wav2clip_gen.video.division import Chunk
-from wav2clip_gen.workers import POLL, RETRIES, Task, open_tasks
 
 if TYPE_CHECKING:
     from wav2clip_gen.models.registry import Models
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 Files = dict[str, bytes]  # of chunks, by name; see `WorkFolder.files`
 REACH = 5.0  # seconds within which a cluster answers
 PROBE = 60.0  # seconds within which a machine tells its versions
+INIT = 30.0  # seconds within which this process joins a cluster
+AHEAD = 2  # tasks for each CPU or GPU: what is computed, and what is computed next
 START = "start one with: ray start --head --num-cpus=N"
 
 _loaded: dict[str, Models] = {}  # the networks that this worker holds between tasks
@@ -104,11 +109,7 @@ def connect(job: Job) -> None:
         raise SettingsError("--frames-dir does not go with --cluster", hint="leave one of them out")
     if not ray.is_initialized():
         _require_answer(address)
-        try:
-            ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            line = (str(error).splitlines() or ["no answer"])[0]
-            raise OutputError(f"cannot connect to the cluster {address}: {line}", hint=START) from error
+        _join(ray, address)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if not any(node["Resources"].get(name, 0) >= 1 for node in nodes for name in ("CPU", "GPU")):
         raise OutputError(f"the cluster {address} has no CPU or GPU for a task", hint=START)
@@ -135,6 +136,27 @@ def _require_answer(address: str) -> None:
         raise OutputError(f"the cluster {address} does not answer: {error}", hint=START) from error
 
 
+def _join(ray: Any, address: str) -> None:
+    """Join a cluster in a thread: a stale one may not answer for minutes, and Ray would take over the signals."""
+    found = queue.SimpleQueue[Exception | None]()
+
+    def join() -> None:
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+            found.put(None)
+        except Exception as error:
+            found.put(error)
+
+    Thread(target=join, daemon=True).start()
+    try:
+        error = found.get(timeout=INIT)
+    except queue.Empty:
+        error = TimeoutError(f"no answer within {INIT:.0f} s")
+    if error:
+        line = (str(error).splitlines() or ["no answer"])[0]
+        raise OutputError(f"cannot connect to the cluster {address}: {line}", hint=START) from error
+
+
 def _compare(ray: Any, job: Job, nodes: list[dict[str, Any]]) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -158,40 +180,76 @@ def _gpus(node: dict[str, Any]) -> bool:
     return bool(node["Resources"].get("GPU", 0) >= 1)
 
 
-def paint_on_cluster(division: Division, work: WorkFolder, *, stop: Stop) -> Events:
+def cluster_places(job: Job) -> Places:
+    """Places for tasks on the cluster that `connect` has joined: a few for each CPU or GPU."""
+    return Places(AHEAD * cluster_size(job))
+
+
+def cluster_size(job: Job) -> int:
+    """The number of segments that the cluster paints at once."""
+    nodes, kind = [node for node in _ray().nodes() if node["Alive"]], "GPU" if _uses_gpus(job) else "CPU"
+    return max(1, sum(int(node["Resources"].get(kind, 0)) for node in nodes))
+
+
+def _uses_gpus(job: Job) -> bool:
+    return job.settings.run.device != "cpu" and any(_gpus(node) for node in _ray().nodes() if node["Alive"])
+
+
+def paint_on_cluster(division: Division, work: WorkFolder, places: Places, *, stop: Stop) -> Events:
     """Paint what is not finished of a film on the cluster that `connect` has joined.
+
+    Args:
+        division: The film.
+        work: Its folder.
+        places: For tasks; other films may share them.
+        stop: When it returns true, all tasks are cancelled; what they have finished is kept.
 
     Raises:
         W2CError: As a task raised it; or the machines that did it were lost again and again.
     """
     ray = _ray()
-    gpus = division.job.settings.run.device != "cpu" and any(_gpus(node) for node in ray.nodes() if node["Alive"])
-    room = {"num_cpus": 0, "num_gpus": 1} if gpus else {"num_cpus": 1}
+    room = {"num_cpus": 0, "num_gpus": 1} if _uses_gpus(division.job) else {"num_cpus": 1}
     paint = ray.remote(paint_there).options(num_returns="streaming", max_retries=RETRIES, **room)
     init_image = division.job.settings.painting.init_image
     image = Path(init_image).read_bytes() if init_image else None
     running: dict[Any, tuple[int, Chunk | None]] = {}
-    try:
-        while not stop():
-            for number, seam in open_tasks(division, work, [*running.values()]):
-                task, files = _prepared(division, work, number, seam)
-                running[paint.remote(task, files, image)] = number, seam
-            if not running:
-                return
-            for stream in ray.wait([*running], timeout=POLL)[0]:
-                try:
-                    chunk, files = ray.get(next(stream))
-                except StopIteration:
-                    del running[stream]
-                    continue
-                except ray.exceptions.RayError as error:
-                    raise _explained(error, running[stream][0]) from error
-                if not work.finished(chunk):  # what a repeated task gives again is the same
-                    yield from _events(chunk, work.take(chunk, files))
-    finally:
-        for stream in running:
-            with suppress(Exception):
-                ray.cancel(stream)
+    with places.shared_by(division):
+        try:
+            while not stop():
+                left = False
+                for number, seam in open_tasks(division, work, [*running.values()]):
+                    if left := not places.take(division):
+                        break
+                    task, files = _prepared(division, work, number, seam)
+                    running[paint.remote(task, files, image)] = number, seam
+                if not running and not left:
+                    return
+                if not left:
+                    places.rest(division)
+                yield from _finished(ray, running, places, work)
+        finally:
+            for stream in running:
+                with suppress(Exception):
+                    ray.cancel(stream)
+                places.give_back()
+
+
+def _finished(ray: Any, running: dict[Any, tuple[int, Chunk | None]], places: Places, work: WorkFolder) -> Events:
+    """Take what tasks have finished meanwhile."""
+    if not running:
+        time.sleep(POLL)
+        return
+    for stream in ray.wait([*running], timeout=POLL)[0]:
+        try:
+            chunk, files = ray.get(next(stream))
+        except StopIteration:
+            del running[stream]
+            places.give_back()
+            continue
+        except ray.exceptions.RayError as error:
+            raise _explained(error, running[stream][0]) from error
+        if not work.finished(chunk):  # what a repeated task gives again is the same
+            yield from _events(chunk, work.take(chunk, files))
 
 
 def _prepared(division: Division, work: WorkFolder, number: int, seam: Chunk | None) -> tuple[Task, Files]:

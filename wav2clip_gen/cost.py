@@ -33,7 +33,7 @@ SHEET = 2**20  # bytes of a storyboard
 
 def describe_cost(job: Job, device: torch.device) -> str:
     """The memory and the disk that a job needs, in words; what is unknown is left out."""
-    workers = len(choose_devices(job, device, usual_segments(job)))
+    workers = 1 if job.cluster else len(choose_devices(job, device, usual_segments(job)))
     memory, disk = run_bytes(job, device, workers), disk_bytes(job)
     free = None
     with suppress(OSError):

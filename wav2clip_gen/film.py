@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from wav2clip_gen.cluster import paint_on_cluster
+from wav2clip_gen.cluster import cluster_places, paint_on_cluster
 from wav2clip_gen.drawing import clock
 from wav2clip_gen.painting import Division, Events, Painted, Stop, measured, paint_here, threads_for
 from wav2clip_gen.progress import StageClock
 from wav2clip_gen.record import FrameValues
+from wav2clip_gen.tasks import Places
 from wav2clip_gen.video.chunks import WorkFolder
 from wav2clip_gen.video.writer import Picture
-from wav2clip_gen.workers import choose_devices, paint_in_workers
+from wav2clip_gen.workers import Workers, choose_devices, paint_in_workers
 
 if TYPE_CHECKING:
     from wav2clip_gen.models.registry import Models
@@ -29,6 +30,7 @@ def paint_film(
     work: WorkFolder,
     models: Models,
     *,
+    places: Places | None = None,
     stop: Stop,
     stages: StageClock,
     on_picture: Callable[[Picture], None],
@@ -39,6 +41,7 @@ def paint_film(
         division: The film.
         work: Its folder; with what is finished already.
         models: Networks.
+        places: Workers, or those of a cluster, that other films share; by default its own.
         stop: Called after each frame; when it returns true the film ends at the first frame that is not finished.
         stages: Is told the progress.
         on_picture: Called with each frame that was written; of frames that workers write, now and then.
@@ -48,7 +51,7 @@ def paint_film(
     """
     film = _Progress(division, work, stages)
     if film.open:
-        with _events(division, work, models, film.open, stop=stop, report=film.report) as events:
+        with _events(film.open, division, work, models, places, stop=stop, report=film.report) as events:
             for painted in events:
                 if painted.picture is not None:
                     on_picture(painted.picture)
@@ -58,18 +61,30 @@ def paint_film(
 
 @contextmanager
 def _events(
-    division: Division, work: WorkFolder, models: Models, segments: int, *, stop: Stop, report: Callable[[str], None]
+    segments: int,
+    division: Division,
+    work: WorkFolder,
+    models: Models,
+    places: Places | None,
+    *,
+    stop: Stop,
+    report: Callable[[str], None],
 ) -> Iterator[Events]:
-    """Paint a film with as many workers as `segments` are worth; in this process where that is one."""
-    devices = choose_devices(division.job, models.device, segments)
-    if division.job.cluster and len(division.segments) > 1:
-        painting = paint_on_cluster(division, work, stop=stop)
-    elif len(devices) > 1:
-        painting = paint_in_workers(division, work, models.selection, devices, stop=stop, report=report)
-    else:
-        painting = paint_here(division, work, models, stop=stop)
-    with closing(painting), threads(threads_for(len(division.segments))):
-        yield painting
+    """Paint a film in places that it shares, or as many of its own as `segments` are worth; else in this process."""
+    job = division.job
+    with ExitStack() as stack:
+        if places is None and not job.cluster:
+            devices = choose_devices(job, models.device, segments)
+            places = Workers(models.selection, devices) if len(devices) > 1 else None
+            stack.callback(places.end) if places else None
+        if job.cluster and len(division.segments) > 1:
+            painting = paint_on_cluster(division, work, places or cluster_places(job), stop=stop)
+        elif isinstance(places, Workers):
+            painting = paint_in_workers(division, work, places, stop=stop, report=report)
+        else:
+            painting = paint_here(division, work, models, stop=stop)
+            stack.enter_context(threads(threads_for(len(division.segments))))
+        yield stack.enter_context(closing(painting))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from wav2clip_gen.painting import Division
 from wav2clip_gen.progress import Film, OnProgress, Progress, StageClock, ignore
 from wav2clip_gen.resume import begin_or_resume, plan_film, refuse_other
 from wav2clip_gen.synthesis.segments import Segment, divide, segment_length
+from wav2clip_gen.tasks import Places
 from wav2clip_gen.video.chunks import WorkFolder, open_work
 from wav2clip_gen.video.claim import claim_folder, publish_film
 from wav2clip_gen.video.mux import mux
@@ -115,6 +117,7 @@ def render_job(
     stop: Callable[[], bool] = lambda: False,
     on_progress: OnProgress = ignore,
     on_picture: Callable[[Picture], None] = lambda picture: None,
+    places: Places | None = None,
 ) -> Generator[Film, None, None]:
     """Make the films of a job: one, or with the layout "separate" one per stem.
 
@@ -124,6 +127,7 @@ def render_job(
         stop: Called after each frame; when it returns true the film ends there, as `NAME.partial.mp4`.
         on_progress: Called with the state of the run.
         on_picture: Called with each frame that was written, (H, W, 3) uint8.
+        places: Workers, or those of a cluster, that paint it together with other films; see `render_queue`.
 
     Raises:
         W2CError: As `render`. No error loses a finished chunk: the message tells what is finished.
@@ -145,10 +149,9 @@ def render_job(
         divisions, onsets = condition_films(job, load_stems(job, stages), models, stages)
         for division, work, plan in zip(divisions, works, plans, strict=True):
             begin_or_resume(division, work, plan, stages)
+        paint = partial(paint_film, models=models, places=places, stop=stop, stages=stages, on_picture=on_picture)
         for division, work in zip(divisions, works, strict=True):
-            yield _render_film(
-                division, work, models, onsets=onsets, hashes=hashes, stop=stop, stages=stages, on_picture=on_picture
-            )
+            yield _render_film(division, work, models, paint, onsets=onsets, hashes=hashes, stages=stages)
             if stop():
                 return
 
@@ -200,17 +203,16 @@ def _render_film(
     division: Division,
     work: WorkFolder,
     models: Models,
+    paint: Callable[[Division, WorkFolder], tuple[list[record.FrameValues], float]],
     *,
     onsets: Onsets,
     hashes: dict[Path, str | None],
-    stop: Callable[[], bool],
     stages: StageClock,
-    on_picture: Callable[[Picture], None],
 ) -> Film:
     """Paint all frames that are not finished, mux them with the sound, verify the film and write its record."""
     stages.begin("optimize")
     job = division.job
-    frames, earlier = paint_film(division, work, models, stop=stop, stages=stages, on_picture=on_picture)
+    frames, earlier = paint(division, work)
     done = truncate(job, len(frames))
     with record.song_unchanged(done.track.path, hashes[done.track.path]):
         stages.begin("mux")

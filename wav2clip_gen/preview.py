@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wav2clip_gen.analysis import Section, Vocabulary, find_sections, label_sections, read_labels, relative_level
+from wav2clip_gen.cluster import cluster_size, connect
 from wav2clip_gen.config import MIX, StyleImage
 from wav2clip_gen.contact_sheet import Panel, draw
 from wav2clip_gen.cost import disk_bytes, run_bytes
@@ -190,7 +191,7 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
 
     stages.begin("optimize")
     segments = divide_job(job, audio.features[MIX])
-    workers = 1 if job.storyboard else len(choose_devices(job, models.device, len(segments)))
+    workers = 1 if job.storyboard else _workers(job, models, len(segments))
     count = threads_for(1 if job.storyboard else len(segments))
     with threads(count), shortage_explained(job.settings, job.selection):
         painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
@@ -205,7 +206,7 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
         optimizing = len(made) * len(scenes) * shared_time(each, workers)
         seconds = preparation + loading * (workers > 1) + analysis + optimizing + joining
         per_song_second = len(made) * len(scenes) * per_frame * job.settings.picture.optimized_fps / workers
-    others = (run_bytes(job, models.device, workers) or 0) if workers > 1 else 0
+    others = (run_bytes(job, models.device, workers) or 0) if workers > 1 and not job.cluster else 0
     peak, encoder = peak_bytes(models.device), 0 if models.device.type == "cuda" else encoder_bytes(whole.settings)
     return Estimate(
         family=models.name,
@@ -215,6 +216,14 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
         memory=peak and round(max(peak + encoder, others)),
         disk=disk,
     )
+
+
+def _workers(job: Job, models: Models, segments: int) -> int:
+    """Segments that are generated at once: here, or on the cluster, which must answer."""
+    if not job.cluster or segments == 1:
+        return len(choose_devices(job, models.device, segments))
+    connect(job)
+    return min(segments, cluster_size(job))
 
 
 def _optimizer(job: Job, models: Models) -> FrameOptimizer:

@@ -29,6 +29,7 @@ class Progress:
     done: int = 0  # frames, sections or percent finished in this stage
     total: int = 0  # of them; 0 where the stage has no steps
     unseen: int = 0  # frames besides that are still to be made: run-ins, and those that two segments share
+    later: int = 0  # frames that are still to be made of the songs after this one
     loss: float | None = None  # of the last frame, at its last optimiser step
     similarity: float | None = None  # mean cosine between its cutouts and the target
     message: str = ""  # one line for the user

@@ -13,7 +13,7 @@ import signal
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from heapq import heapreplace
@@ -26,18 +26,16 @@ from typing import TYPE_CHECKING, Any
 from wav2clip_gen.errors import OutOfMemoryError, OutputError
 from wav2clip_gen.job import Job
 from wav2clip_gen.memory import available_ram, usual_bytes
-from wav2clip_gen.painting import Division, Events, Painted, Part, Stop, paint_seam, paint_segment
+from wav2clip_gen.painting import Division, Events, Painted, Stop, threads_for
+from wav2clip_gen.tasks import POLL, RETRIES, Places, Task, open_tasks
 from wav2clip_gen.units import parse_bytes
 from wav2clip_gen.video.chunks import WorkFolder
-from wav2clip_gen.video.division import Chunk
 
 if TYPE_CHECKING:
     import torch
 
     from wav2clip_gen.models.registry import Models, ModelSelection
 
-RETRIES = 2  # of what a worker did that was killed, without a chunk finished
-POLL = 0.1  # seconds between two looks at whether to stop
 PICTURES = 1.0  # seconds between two pictures that a worker sends
 JOIN = 10.0  # seconds that a worker may take to end
 STOP = "stop"
@@ -86,39 +84,6 @@ def _cores() -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """A segment to paint, or a seam to decode."""
-
-    part: Part
-    seam: Chunk | None  # before the segment
-    keep_all: bool
-
-    def painted(self, models: Models, stop: Stop) -> Events:
-        """Do it."""
-        work = WorkFolder(self.part.job.out, self.part.job.timeline)
-        work.keep_all = self.keep_all
-        ends = [chunk.whole for chunk in self.part.chunks if chunk.half]
-        for chunk in (*self.part.chunks, *ends, *(self.seam.halves if self.seam else ())):
-            work.note(chunk)
-        if self.seam:
-            return paint_seam(self.part, self.seam, work, models, stop=stop)
-        return paint_segment(self.part, work, models, stop=stop)
-
-
-def open_tasks(
-    division: Division, work: WorkFolder, others: Collection[tuple[int, Chunk | None]]
-) -> Iterator[tuple[int, Chunk | None]]:
-    """What can be done of a film, from its start on: segments, and seams before them; but not what others do."""
-    seams = {seam.segment: seam for seam in division.seams}
-    for segment in division.segments:
-        number, seam = segment.number, seams.get(segment.number)
-        if seam and work.is_ready(seam) and (number, seam) not in others:
-            yield number, seam
-        if (number, None) not in others and work.missing(division.chunks_of_segment(number)):
-            yield number, None
-
-
-@dataclass(frozen=True, eq=False)
 class Ended:
     """A worker has ended a task."""
 
@@ -145,6 +110,7 @@ def serve(pipe: Connection, selection: ModelSelection, device: str) -> None:
             if isinstance(task, Exception):
                 raise task
             models = models or _load(selection, device)
+            _compute_with(task.threads)
             _report(task.painted(models, stopped.is_set), pipe)
             ended = Ended()
         except Exception as error:
@@ -181,8 +147,14 @@ def _load(selection: ModelSelection, device: str) -> Models:
 
     from wav2clip_gen.models.registry import load_models
 
-    torch.set_num_threads(1)
+    _compute_with(1)
     return load_models(selection, device=torch.device(device))
+
+
+def _compute_with(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def _report(events: Events, pipe: Connection) -> None:
@@ -212,7 +184,7 @@ class _Worker:
     """A process, and what it does."""
 
     def __init__(self, selection: ModelSelection, device: str) -> None:
-        context = get_context("spawn")
+        context, self.device = get_context("spawn"), device
         self.pipe, other = context.Pipe()
         self.task: Task | None = None
         self.process: BaseProcess = context.Process(target=serve, args=(other, selection, device), daemon=True)
@@ -242,84 +214,112 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+class Workers(Places):
+    """Processes, one for each of some devices; each is started when there is something to do for it."""
+
+    def __init__(self, selection: ModelSelection, devices: list[str]) -> None:
+        """`selection`: the networks, which each process loads."""
+        super().__init__(len(devices))
+        self._selection = selection
+        self._devices = [*reversed(devices)]  # without a process
+        self._idle = list[_Worker]()
+
+    def begin(self, task: Task) -> _Worker:
+        """Give a task to a process, after its place was taken."""
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+            device = "" if worker else self._devices.pop()
+        worker = worker or _Worker(self._selection, device)
+        worker.task = task
+        with suppress(OSError):  # it is gone, which is noticed later
+            worker.pipe.send(task)
+        return worker
+
+    def release(self, worker: _Worker, *, dead: bool = False) -> None:
+        """A process has ended its task; `dead`: end the process too, whatever it does."""
+        assert worker.task
+        if dead:
+            worker.end()
+        with self._lock:
+            if dead:
+                self._devices.append(worker.device)
+            else:
+                self._idle.append(worker)
+        self.give_back(worker.task.threads)
+        worker.task = None
+
+    def end(self) -> None:
+        """End all processes."""
+        end_workers(self._idle)
+
+
+def end_workers(workers: Sequence[_Worker]) -> None:
+    """End processes at the same time."""
+    for worker in workers:
+        worker.pipe.close()
+    for worker in workers:
+        worker.end()
+
+
 def paint_in_workers(
-    division: Division,
-    work: WorkFolder,
-    selection: ModelSelection,
-    devices: list[str],
-    *,
-    stop: Stop,
-    report: Callable[[str], None],
+    division: Division, work: WorkFolder, workers: Workers, *, stop: Stop, report: Callable[[str], None]
 ) -> Events:
     """Paint what is not finished of a film in other processes.
 
     Args:
         division: The film.
         work: Its folder.
-        selection: The networks, which each process loads.
-        devices: Of each process.
+        workers: The processes; other films may share them.
         stop: When it returns true, each ends at its current frame.
         report: Is told where a process was killed.
 
     Raises:
         W2CError: As a worker raised it; or one was killed again and again.
     """
-    pool = _Pool(division, work, selection, devices, report)
-    try:
-        while pool.goes_on(stopped=stop()):
-            yield from pool.events()
-    finally:
-        pool.end()
+    film = _Film(division, work, workers, report)
+    with workers.shared_by(division):
+        try:
+            while film.goes_on(stopped=stop()):
+                yield from film.events()
+        finally:
+            film.end()
 
 
-class _Pool:
-    """Workers, and what each of them does."""
+class _Film:
+    """A film, and the workers that paint it."""
 
-    def __init__(
-        self,
-        division: Division,
-        work: WorkFolder,
-        selection: ModelSelection,
-        devices: list[str],
-        report: Callable[[str], None],
-    ) -> None:
-        self._division, self._work, self._selection, self._report = division, work, selection, report
-        self._idle = [*reversed(devices)]  # devices without a worker
-        self._workers: list[tuple[_Worker, str]] = []
+    def __init__(self, division: Division, work: WorkFolder, workers: Workers, report: Callable[[str], None]) -> None:
+        self._division, self._work, self._workers, self._report = division, work, workers, report
+        self._busy = list[_Worker]()
+        self._threads = threads_for(len(division.segments))
         self._deaths = Counter[tuple[int, int]]()
         self._stopped = False
 
     def goes_on(self, *, stopped: bool) -> bool:
-        """Give tasks to workers that have none, unless the film is stopped; whether any has one."""
+        """Give tasks to workers that have none, unless the film is stopped; whether anything is done or left to do."""
         if stopped and not self._stopped:
             self._stopped = True
-            for busy in self._busy():
+            for busy in self._busy:
                 with suppress(OSError):
                     busy.pipe.send(STOP)
-        spare = self._idle or len(self._busy()) < len(self._workers)
-        others = {(task.part.segment.number, task.seam) for worker in self._busy() if (task := worker.task)}
-        for number, seam in open_tasks(self._division, self._work, others) if spare and not stopped else ():
-            worker: _Worker | None = next((one for one, _ in self._workers if one.task is None), None)
-            if worker is None and self._idle:
-                device = self._idle.pop()
-                worker = _Worker(self._selection, device)
-                self._workers.append((worker, device))
-            if worker is None:
-                break
-            job = replace(self._division.job, stems=None)
-            part = replace(self._division.part(number), job=job)
-            worker.task = Task(part, seam, self._work.keep_all)
-            with suppress(OSError):  # it is gone, which is noticed later
-                worker.pipe.send(worker.task)
-        return bool(self._busy())
-
-    def _busy(self) -> list[_Worker]:
-        return [worker for worker, _ in self._workers if worker.task]
+        if stopped:
+            return bool(self._busy)
+        others = {(task.part.segment.number, task.seam) for worker in self._busy if (task := worker.task)}
+        for number, seam in open_tasks(self._division, self._work, others):
+            if not self._workers.take(self._division, self._threads):
+                return True
+            part = replace(self._division.part(number), job=replace(self._division.job, stems=None))
+            self._busy.append(self._workers.begin(Task(part, seam, self._work.keep_all, self._threads)))
+        self._workers.rest(self._division)
+        return bool(self._busy)
 
     def events(self) -> Iterator[Painted]:
         """What workers have painted meanwhile."""
-        busy = {worker.pipe: worker for worker in self._busy()}
-        first = min(worker.task.part.segment.number for worker in busy.values() if worker.task)
+        busy = {worker.pipe: worker for worker in self._busy}
+        if not busy:
+            time.sleep(POLL)
+            return
+        first = min(worker.task.part.segment.number for worker in self._busy if worker.task)
         for pipe in wait([*busy], POLL):
             worker = busy[pipe]  # type: ignore[index]
             try:
@@ -328,7 +328,8 @@ class _Pool:
                 self._bury(worker)
                 continue
             if isinstance(message, Ended):
-                worker.task = None
+                self._busy.remove(worker)
+                self._workers.release(worker, dead=self._stopped)
                 if message.error:
                     raise message.error from TracebackError(f"\n{message.trace}")
                 continue
@@ -339,11 +340,10 @@ class _Pool:
 
     def _bury(self, worker: _Worker) -> None:
         """A worker was killed: another one does its task, from the last chunk on."""
-        task, device = worker.task, next(device for one, device in self._workers if one is worker)
-        worker.end()
-        self._workers = [one for one in self._workers if one[0] is not worker]
-        self._idle.append(device)
+        task = worker.task
         assert task
+        self._busy.remove(worker)
+        self._workers.release(worker, dead=True)
         if self._stopped:
             return
         number = task.part.segment.number
@@ -355,8 +355,7 @@ class _Pool:
         self._report(f"note: the process that paints segment {number + 1} was killed; another one goes on with it")
 
     def end(self) -> None:
-        """End all workers."""
-        for worker, _ in self._workers:
-            worker.pipe.close()
-        for worker, _ in self._workers:
-            worker.end()
+        """End the workers that still paint the film."""
+        end_workers(self._busy)
+        for worker in self._busy:
+            self._workers.release(worker, dead=True)

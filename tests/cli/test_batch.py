@@ -22,7 +22,7 @@ from wav2clip_gen.cli.render import app
 from wav2clip_gen.config import Settings
 from wav2clip_gen.video.verify import probe
 
-QUICK = ["--size", "32x32", "--fps", "4", "--first-steps", "1", "--steps", "1", "--cuts", "2"]
+QUICK = ["--size", "32x32", "--fps", "4", "--first-steps", "1", "--steps", "1", "--cuts", "2", "--workers", "1"]
 
 
 def run(*arguments: object) -> Result:

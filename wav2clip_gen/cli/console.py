@@ -124,7 +124,8 @@ class Speed:
         steps = settings.painting.steps * optimized / per_frame
         left = per_frame * progress.left
         song = per_frame * fps
-        return f"{steps:.3g} it/s, {song:.3g} s per second of song, {clock(left)} left"
+        whole = f", {clock(left + per_frame * progress.later)} for all songs" if progress.later else ""
+        return f"{steps:.3g} it/s, {song:.3g} s per second of song, {clock(left)} left{whole}"
 
 
 def describe_job(job: Job) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wav2clip_gen.models.registry import Models, ModelSelection
     from wav2clip_gen.ranges import Original
     from wav2clip_gen.record import Replay
+    from wav2clip_gen.render_queue import RenderQueue
 
 
 app = typer.Typer(
@@ -64,6 +65,7 @@ def render(**given: Any) -> None:
     from wav2clip_gen.cli import console
     from wav2clip_gen.cli.live import previewed, refuse_preview
     from wav2clip_gen.job import name_film
+    from wav2clip_gen.render_queue import RenderQueue
 
     debug, progress = given["debug"], given["progress"]
     with console.errors_shown(debug=debug):
@@ -86,14 +88,17 @@ def render(**given: Any) -> None:
     if jobs and given["fetch"]:
         with console.errors_shown(debug=debug):
             jobs = _fetch_models(jobs, settings, given["weights_dir"])
-    with previewed(listener, wanted=given["preview"] and bool(jobs)) as following:
+    with (
+        previewed(listener, wanted=given["preview"] and bool(jobs)) as following,
+        RenderQueue([*jobs.values()], loader) as queue,
+    ):
         for number, (source, job) in enumerate(jobs.items(), 1):
+            if batch.interrupted and not queue.is_finished(job):
+                continue
             place = f"{number}/{len(jobs)}" if len(sources) > 1 else ""
             with batch.attempt(source):
-                _make(job, following, loader, pages, place=place, dry_run=given["dry_run"])
+                _make(job, following, queue, loader, pages, place=place, dry_run=given["dry_run"])
                 batch.made.append(source)
-            if batch.interrupted:
-                break
     with console.errors_shown(debug=debug):
         pages.write_index(listener)
     listener.show_batch(batch)
@@ -246,13 +251,21 @@ def _fetch_models(jobs: dict[Path, Job], settings: Settings, weights_dir: Path |
     return fetched
 
 
-def _make(job: Job, listener: Listener, loader: ModelLoader, pages: Pages, *, place: str, dry_run: bool) -> None:
+def _make(
+    job: Job,
+    listener: Listener,
+    queue: RenderQueue,
+    loader: ModelLoader,
+    pages: Pages,
+    *,
+    place: str,
+    dry_run: bool,
+) -> None:
     """Make the films, with their pages, or the storyboard of a track, or estimate their cost; paths go to stdout.
 
     `place`: which of several tracks it is, as in 3/30.
     """
     from wav2clip_gen.cli.interrupt import GentleStop
-    from wav2clip_gen.pipeline import render_job
     from wav2clip_gen.progress import Progress
     from wav2clip_gen.range_render import render_range
     from wav2clip_gen.ranges import RangeJob
@@ -276,8 +289,10 @@ def _make(job: Job, listener: Listener, loader: ModelLoader, pages: Pages, *, pl
             listener.print_path(storyboard.path)
         else:
             listener.offer_stop(stop.request)
-            rendering = partial(render_range, job) if isinstance(job, RangeJob) else partial(render_job, job)
-            for film in rendering(load=loader, stop=stop, on_progress=show, on_picture=listener.show_picture):
+            ranged = partial(render_range, job, load=loader) if isinstance(job, RangeJob) else None
+            for film in (ranged or partial(queue.render, job))(
+                stop=stop, on_progress=show, on_picture=listener.show_picture
+            ):
                 listener.show_film(film)
                 listener.print_path(film.path)
                 pages.write(film, job, loader, listener, show)
