@@ -110,7 +110,7 @@ def test_recordings_of_the_training_are_left_out(tmp_path: Path) -> None:
     encoder.trained_on = frozenset({"1000", "1001", "77"})
     clips, notes = leave_out_trained(dataset, encoder)
     assert len(clips) == 25
-    assert notes == ["log-mel: 2 clips of recordings that it was trained on are left out"]
+    assert notes == ["2 clips of recordings that an encoder was trained on are left out"]
     clips, notes = leave_out_trained(dataset, encoder, keep=True)
     assert len(clips) == 27
-    assert notes == ["log-mel: 2 clips of recordings that it was trained on are kept: the figures flatter it"]
+    assert notes == ["2 clips of recordings that an encoder was trained on are kept, which flatters it"]

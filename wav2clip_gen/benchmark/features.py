@@ -199,6 +199,6 @@ def leave_out_trained(dataset: Dataset, encoder: SoundEncoder, *, keep: bool = F
     """The clips of recordings that the encoder was not trained on, or with `keep` all, and a note on the others."""
     others = [clip for clip in dataset.clips if clip.recording not in encoder.trained_on]
     count = len(dataset.clips) - len(others)
-    done = "kept: the figures flatter it" if keep else "left out"
-    notes = [f"{encoder.name}: {count} clips of recordings that it was trained on are {done}"] if count else []
+    done = "kept, which flatters it" if keep else "left out"
+    notes = [f"{count} clips of recordings that an encoder was trained on are {done}"] if count else []
     return list(dataset.clips) if keep else others, notes

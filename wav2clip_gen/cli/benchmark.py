@@ -95,7 +95,9 @@ def benchmark(
             dataset = add_captions(dataset, test_captions)
         where = choose_device(device, on_note=partial(typer.echo, err=True))
         encoders = [load_encoder(name.strip(), device=where) for name in encoder.split(",")]
+        trained_on = frozenset().union(*(one.trained_on for one in encoders))
         for one in encoders:
+            one.trained_on = trained_on  # all encoders are compared on the same clips
             _run(task, dataset, one, chosen, out=out, device=where)
 
 
