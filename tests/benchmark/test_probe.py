@@ -56,6 +56,7 @@ def test_few_shot_takes_shares_of_the_training_clips(urban: tuple[Dataset, Featu
     result = run(*urban, QUICK, fractions=(0.01, 1.0))
     assert list(result.figures) == ["accuracy, 1 %", "mAP, 1 %", "accuracy, 100 %", "mAP, 100 %"]
     assert result.figures["accuracy, 100 %"] == run(*urban, QUICK).figures["accuracy"]
+    assert result.chance["accuracy, 1 %"] == pytest.approx(1 / 3)
     assert result.task == "few-shot"
 
 

@@ -36,19 +36,19 @@ def plot_few_shot(folder: Path, dataset: str) -> Path:
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    chance: dict[str, float] = {}
+    chance: float | None = None
     for path in sorted(folder.glob(f"few-shot-{dataset}-*.json")):
         result = read_result(path)
         measure, shares, means, deviations = curve_of(result)
-        chance = result.chance
+        chance = result.chance.get(next(iter(result.figures)), chance)
         (line,) = axes.plot(shares, means, marker="o", label=result.encoder)
         low, high = ([mean + sign * one for mean, one in zip(means, deviations, strict=True)] for sign in (-1, 1))
         axes.fill_between(shares, low, high, alpha=0.2, color=line.get_color())
         axes.set_ylabel(measure)
-    for name, value in chance.items():
-        if name == axes.get_ylabel():
-            axes.axhline(value, color="gray", linestyle=":", label="chance")
+    if chance is not None:
+        axes.axhline(chance, color="gray", linestyle=":", label="chance")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("training clips (%)")
     axes.set_title(dataset)
     axes.legend()

@@ -272,9 +272,8 @@ def probe(
             label = name if fractions is None else f"{name}, {100 * fraction:g} %"
             figures[label] = means.mean().item(), means.std().item()
     prevalence = network.targets.mean(dim=0)
-    chance = {"mAP": float(prevalence[prevalence > 0].mean())}
-    if not dataset.many_labels:
-        chance["accuracy"] = float(prevalence.max())
+    of_chance = {"mAP": float(prevalence[prevalence > 0].mean()), "accuracy": float(prevalence.max())}
+    chance = {label: of_chance[label.partition(",")[0]] for label in figures}
     return Result(
         task="probe" if fractions is None else "few-shot", dataset=dataset.name, encoder=encoder, identity=identity,
         figures=figures, chance=chance, predictions=predictions,
