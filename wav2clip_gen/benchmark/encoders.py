@@ -130,15 +130,15 @@ class Wav2CLIPEncoder(SharedSpaceEncoder):
         statistics = encoder.statistics(batches)
         frames = torch.cat([encoder(batch.to(encoder.device), statistics).cpu() for batch in batches])
         loudness = windows.square().mean(dim=1).sqrt()
-        heard = F.normalize(frames, dim=-1)[loudness >= 0.1 * loudness.max()]
-        return Encoded(frames, F.normalize(heard.mean(dim=0), dim=0))
+        audible = F.normalize(frames, dim=-1)[loudness >= 0.1 * loudness.max()]
+        return Encoded(frames, F.normalize(audible.mean(dim=0), dim=0))
 
 
 class AudioCLIPEncoder(SharedSpaceEncoder):
     """AudioCLIP: all three sides are of one checkpoint."""
 
     rate = ESResNeXt.sample_rate
-    longest = 10.0  # seconds that are heard at a time, as in its training
+    longest = 10.0  # seconds that are encoded at a time, as in its training
 
     def __init__(self, name: str, device: torch.device, weights_dir: Path | None) -> None:
         network, self.identity = _load_part(name, device, weights_dir)
