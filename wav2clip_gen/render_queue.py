@@ -35,11 +35,11 @@ class Rendering:
         """Begin."""
         self.stop, self.shown, self.painting = Event(), Event(), Event()
         self.left = frames_of(job)  # that are still to be made
+        self.finished = False  # all films are complete
         self._job, self._load, self._places, self._cancelled = job, load, places, Event()
         self.events = queue.SimpleQueue[Progress | Picture | Film | BaseException]()
         self.thread = Thread(target=self._run, daemon=True)
         self.thread.start()
-        self.finished = False  # all films are complete
 
     def cancel(self) -> None:
         """End it, at the latest at its next report; what is finished is kept."""

@@ -145,6 +145,10 @@ def test_the_command_compares_encoders(tmp_path: Path) -> None:
     assert stored["figures"]["accuracy"] == [1, 0]
     assert len(stored["predictions"]) == 27
     assert stored["settings"]["hidden"] == [1024]
+    other = sets.class_folders(tmp_path / "urbansound8k-2", splits=("train", "val", "test"))
+    run("probe", "--data", other, "--encoder", "ideal", "--out", out, "--seeds", "1")
+    third = run("probe", "--data", data, "--encoder", "log-mel", "--out", out, "--seeds", "1")
+    assert third.stdout == second.stdout  # a set whose name begins alike is another set
     again = run("probe", "--data", data, "--encoder", "ideal", "--out", tmp_path / "again", "--seeds", "1")
     assert again.exit_code == 0
     name = "probe-urbansound8k-ideal.json"
@@ -180,8 +184,9 @@ def test_figures_of_classes_and_of_stems(tmp_path: Path) -> None:
         (sets.urbansound8k(tmp_path / "urban"), (594, 358)),
         (sets.musdb18(tmp_path / "songs", songs=1), (926, 192)),
     ):
-        done = run("figure", "--data", data, "--out", tmp_path, "--steps", "1")
+        done = run("figure", "--data", data, "--out", tmp_path, "--steps", "1", "--cache", tmp_path / "cache")
         assert done.exit_code == 0, done.stderr
+        assert list((tmp_path / "cache").rglob("*.safetensors"))
         path = Path(done.stderr.splitlines()[-1].removeprefix("wrote "))
         with Image.open(path) as page:
             assert page.size == size

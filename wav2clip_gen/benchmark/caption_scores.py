@@ -56,7 +56,7 @@ def tokenize(caption: str) -> Words:
     """The words of a caption in lower case, as the Penn Treebank cuts them, without punctuation.
 
     Contractions are two words (`does n't`, `dog 's`), words with hyphens one. It stands for the Java tokenizer of
-    CoreNLP 3.4.1, with whose tokens captions are scored; see docs/benchmarks.md for where they differ.
+    CoreNLP 3.4.1, with whose tokens captions are scored; see docs/captions.md for where they differ.
     """
     words: Words = []
     for token in TOKENS.findall(caption.lower()):

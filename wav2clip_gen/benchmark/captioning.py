@@ -157,7 +157,7 @@ class Captioner:
             WeightsError: The decoder is made for features of another size.
         """
         clip = Clip(key=path.name, path=path)
-        sound = torch.from_numpy(clip.decode(clip.read(), self.encoder.rate).copy())
+        sound = torch.from_numpy(clip.decode(clip.read(), self.encoder.rate))
         features = self.decoder.prepare(self.encoder.encode(sound, self.hop))
         return spell(self.decoder.write(features, **self.search))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from wav2clip_gen.benchmark.results import Result, read_result
+from wav2clip_gen.benchmark.results import Result, read_results
 from wav2clip_gen.files import written
 from wav2clip_gen.plot import require_matplotlib
 
@@ -37,8 +37,7 @@ def plot_few_shot(folder: Path, dataset: str) -> Path:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     chance: float | None = None
-    for path in sorted(folder.glob(f"few-shot-{dataset}-*.json")):
-        result = read_result(path)
+    for result in read_results(folder, "few-shot", dataset):
         measure, shares, means, deviations = curve_of(result)
         chance = result.chance.get(next(iter(result.figures)), chance)
         (line,) = axes.plot(shares, means, marker="o", label=result.encoder)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from wav2clip_gen.benchmark.clips import Clip, Dataset, spoken
 from wav2clip_gen.benchmark.datasets import STEMS
 from wav2clip_gen.benchmark.encoders import SoundEncoder, Wav2CLIPEncoder
 from wav2clip_gen.benchmark.features import Features, embed
+from wav2clip_gen.benchmark.tables import MOST_MISSING
 from wav2clip_gen.benchmark.tasks import Options
 from wav2clip_gen.config import settings_from
 from wav2clip_gen.drawing import FAINT, GROUND, INK, font, truncate
@@ -65,7 +67,8 @@ def class_figure(
     steps: int = 200,
     seed: int = 0,
     template: str = "{}",
-    features: Features | None = None,
+    cache: Path | None = None,
+    most_damaged: float = MOST_MISSING,
     on_progress: Progress = lambda done, total: None,
 ) -> Image.Image:
     """A column for each class: above the picture of its name, below that of one of its sounds.
@@ -78,7 +81,8 @@ def class_figure(
     classes = [name for name in dataset.classes if any(name in clip.labels for clip in dataset.clips)][:MOST_COLUMNS]
     if not classes:
         raise W2CError(f"{dataset.name}: has no classes", hint="this figure needs a data set with labels")
-    features = features or embed([clip for name in classes for clip in _first(dataset, name)], encoder, frames=False)
+    clips = [clip for name in classes for clip in _first(dataset, name)]
+    features = embed(clips, encoder, frames=False, cache=cache, most_damaged=most_damaged)
     texts = encoder.encode_texts([template.replace("{}", spoken(name)) for name in classes])
     sounds = torch.stack([_central(features, name) for name in classes])
     vectors = [*texts, *sounds]
@@ -106,6 +110,7 @@ def stem_figure(
     *,
     steps: int = 200,
     seed: int = 0,
+    cache: Path | None = None,
     on_progress: Progress = lambda done, total: None,
 ) -> Image.Image:
     """A row for each of the first songs, a column for each stem and the mixture.
@@ -119,7 +124,7 @@ def stem_figure(
     clips = {clip.key: clip for clip in dataset.clips}
     chosen = [clips[f"{song}/{stem}"] for song in songs for stem in STEM_COLUMNS]
     pictures = []
-    for number, vector in enumerate(embed(chosen, encoder, frames=False, most_damaged=0).vectors):
+    for number, vector in enumerate(embed(chosen, encoder, frames=False, cache=cache, most_damaged=0).vectors):
         pictures.append(paint(encoder.models, vector, steps=steps, seed=seed))
         on_progress(number + 1, len(chosen))
     width = len(STEM_COLUMNS)
@@ -157,6 +162,11 @@ def draw_figure(
     """
     if not isinstance(encoder, Wav2CLIPEncoder):
         raise SettingsError(f"{encoder.name} cannot steer pictures", hint="use --encoder mini or wav2clip")
-    draw = stem_figure if dataset.classes == STEMS else partial(class_figure, template=(*options.templates, "{}")[0])
-    progress = partial(show, "pictures painted")
-    return draw(dataset, encoder, steps=options.steps, seed=options.seed, on_progress=progress)
+    given: dict[str, Any] = {
+        "steps": options.steps, "seed": options.seed, "cache": options.cache,
+        "on_progress": partial(show, "pictures painted"),
+    }  # fmt: skip
+    if dataset.classes == STEMS:
+        return stem_figure(dataset, encoder, **given)
+    template = (*options.templates, "{}")[0]
+    return class_figure(dataset, encoder, template=template, most_damaged=options.most_missing, **given)

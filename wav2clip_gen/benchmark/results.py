@@ -44,8 +44,18 @@ def save_result(result: Result, folder: Path) -> Path:
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     table = folder / f"{stem}.md"
     with written(table) as path:
-        path.write_text(markdown([read_result(file) for file in sorted(folder.glob(f"{stem}-*.json"))]), "utf-8")
+        path.write_text(markdown(read_results(folder, result.task, result.dataset)), "utf-8")
     return table
+
+
+def read_results(folder: Path, task: str, dataset: str) -> list[Result]:
+    """The results of all encoders in one task on one data set, by the encoders' names.
+
+    Raises:
+        OutputError: One is damaged, or of another version.
+    """
+    found = [read_result(path) for path in sorted(folder.glob(f"{task}-{dataset}-*.json"))]
+    return [one for one in found if one.dataset == dataset]  # another set's name may begin alike
 
 
 def read_result(path: Path) -> Result:

@@ -71,13 +71,13 @@ def run_task(
         return _probe(task, dataset, encoder, options, device=device, show=show)
     if task == "caption":
         return _caption(dataset, encoder, options, show)
+    if task not in ("zero-shot", "retrieval"):
+        raise SettingsError(f"the task {task!r} gives no figures", hint="choose one of TASKS but figure")
     dataset = only(dataset, options.split)
     features = _embed(dataset, encoder, options, show)
     if task == "zero-shot":
         return zero_shot(dataset, features, encoder, templates=options.templates or TEMPLATES)
-    if task == "retrieval":
-        return retrieve(dataset, features, encoder, template=(*options.templates, "{}")[0])
-    raise SettingsError(f"there is no task {task!r}", hint=f"choose from: {', '.join(TASKS)}")
+    return retrieve(dataset, features, encoder, template=(*options.templates, "{}")[0])
 
 
 def only(dataset: Dataset, splits: str) -> Dataset:
