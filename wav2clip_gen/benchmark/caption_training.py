@@ -25,7 +25,7 @@ Mode = Literal["supervised", "text"]
 Show = Callable[[str, int, int], None]  # what is done, how much of it, and of how much
 
 PROTOCOL = Path(__file__).with_name("protocols") / "caption.yaml"
-TRAINING, VALIDATION = ("train", "development"), ("val", "validation")  # names of splits
+TRAINING, VALIDATION = "train", "val"  # splits
 ROUNDS = 12  # of k-means
 BUCKET = 32  # batches
 
@@ -87,7 +87,7 @@ class Captioned:
 
 def divide(clips: Sequence[Captioned], *, share: float, seed: int) -> tuple[list[Captioned], list[Captioned]]:
     """The training and the validation part; clips of one recording stay together where a share is held out."""
-    training, validation = ([one for one in clips if one.clip.split in names] for names in (TRAINING, VALIDATION))
+    training, validation = ([one for one in clips if one.clip.split == name] for name in (TRAINING, VALIDATION))
     if not validation:
         sources = sorted({_source(one) for one in training})
         order = epoch_order(len(sources), epoch=0, seed=seed).tolist() if sources else []
@@ -129,7 +129,7 @@ def train(
     if not all(parts):
         what = "sounds with captions" if mode == "supervised" else "captions"
         raise SettingsError(
-            f"too few {what} to train on", hint="the part train or development needs some, or use a split of your own"
+            f"too few {what} to train on", hint="the split train needs some, or use a split of your own"
         )
     vocabulary = Vocabulary.of((words for one in parts[0] for words in one.texts), protocol.minimum_count)
     if not vocabulary.words:

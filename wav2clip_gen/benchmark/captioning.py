@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from wav2clip_gen.benchmark.caption_decoder import TRAIN_AGAIN, CaptionDecoder, load_decoder, save_decoder, spell
 from wav2clip_gen.benchmark.caption_scores import METRICS, Words, score_captions
@@ -33,7 +34,7 @@ from wav2clip_gen.errors import SettingsError, WeightsError
 from wav2clip_gen.models import manifest
 from wav2clip_gen.training.schedule import epoch_order
 
-TEST = ("test", "evaluation")  # names of the split that is evaluated
+TEST = "test"  # the split that is evaluated
 SEARCH = ("beam", "length_penalty", "no_repeat")  # settings of `CaptionDecoder.write`
 SHIPPED = Path("mini", "captions.safetensors")  # a decoder among the weights that come with w2c-gen
 SHUFFLES = 5
@@ -54,9 +55,8 @@ def caption(
     """Train a decoder on the training part of a set, and score its captions of the test part.
 
     Args:
-        dataset: Clips with captions, in Clotho's parts (development, validation, evaluation) or train, val and test.
-            Without a validation part a share of the training clips serves as one. Clips without captions count only
-            for the mean of the sounds' vectors.
+        dataset: Clips with captions, in the splits train, val and test. Without a validation split a share of the
+            training clips serves as one. Clips without captions count only for the mean of the sounds' vectors.
         encoder: That made `encoded`; from text alone, with a text side.
         encoded: Of each clip; None where there is no sound: from text alone the training part needs none.
         mode: "supervised" trains on the frames of sounds, "text" on captions alone.
@@ -72,25 +72,20 @@ def caption(
     protocol = protocol or read_protocol()
     pairs = list(zip(dataset.clips, encoded, strict=True))
     clips = [Captioned(clip, texts_of(clip), one) for clip, one in pairs if clip.captions]
-    tested = [(one, one.encoded) for one in clips if one.clip.split in TEST and one.encoded]
+    tested = [(one, one.encoded) for one in clips if one.clip.split == TEST and one.encoded]
     if not tested:
-        hint = "the part test or evaluation needs sounds with captions"
+        hint = "the split test needs sounds with captions"
         raise SettingsError(f"{dataset.name}: no captions to compare with", hint=hint)
-    sounds = [one.vector for clip, one in pairs if one and clip.split not in TEST]
-    training = [one for one in clips if one.clip.split not in TEST and (one.encoded or mode == "text")]
+    training = [one for one in clips if one.clip.split != TEST and (one.encoded or mode == "text")]
     leaked = same_sounds([one.clip for one in training], [one.clip for one, _ in tested])
     notes = [f"{len(leaked)} training clips are left out: their sounds are in the test part."] if leaked else []
-    if mode == "text" and len(sounds) < FEWEST_SOUNDS:
-        sounds += [one.vector for clip, one in pairs if one and clip.split in TEST]
-        notes.append(
-            f"The mean vector that is subtracted from each sound's is that of {len(sounds)} sounds, those of the test "
-            "part among them."
-        )
+    center, more = _center_of_sounds(pairs, mode)
+    notes += more
     decoder = train(
         [one for one in training if one.clip.key not in leaked],
         encoder,
         mode=mode,
-        center=torch.stack(sounds or [tested[0][1].vector]).mean(dim=0),
+        center=center,
         seed=seed,
         protocol=protocol,
         show=show,
@@ -121,6 +116,19 @@ def caption(
             for (one, _), words, each in zip(tested, written, scores.each, strict=True)
         ],
     )
+
+
+def _center_of_sounds(pairs: Sequence[tuple[Clip, Encoded | None]], mode: Mode) -> tuple[Tensor, list[str]]:
+    """The mean vector (E,) of sounds outside the test split, and a note where these are too few without it."""
+    encoded = [(clip.split == TEST, one.vector) for clip, one in pairs if one]
+    sounds = [vector for tested, vector in encoded if not tested]
+    if sounds and (mode == "supervised" or len(sounds) >= FEWEST_SOUNDS):
+        return torch.stack(sounds).mean(dim=0), []
+    note = (
+        f"The mean vector that is subtracted from each sound's is that of {len(encoded)} sounds, those of the test "
+        "split among them."
+    )
+    return torch.stack([vector for _, vector in encoded]).mean(dim=0), [note] if mode == "text" else []
 
 
 def shuffled_scores(captions: Sequence[Words], references: Sequence[Sequence[Words]], *, seed: int) -> dict[str, float]:
