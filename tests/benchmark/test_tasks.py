@@ -210,6 +210,7 @@ def test_captions_are_learned_and_scored(tmp_path: Path) -> None:
         (("probe", "--protocol", "mine"), "there is no protocol 'mine'"),
         (("zero-shot", "--encoder", "log-mel"), "log-mel has no text encoder"),
         (("figure", "--encoder", "log-mel"), "log-mel cannot steer pictures"),
+        (("probe", "--split", "3"), "--split has no meaning in probe"),
         (("caption", "--mode", "guess"), "there is no mode 'guess'"),
     ],
 )

@@ -25,6 +25,7 @@ TASKS = {
     "caption": "a sentence for each sound, by a small decoder",
     "figure": "pictures of classes by text and by sound, or of the stems of songs",
 }
+SPLIT_TASKS = ("zero-shot", "retrieval")  # which may be run on some folds or splits alone
 Show = Callable[[str, int, int], None]
 
 
@@ -71,7 +72,7 @@ def run_task(
         return _probe(task, dataset, encoder, options, device=device, show=show)
     if task == "caption":
         return _caption(dataset, encoder, options, show)
-    if task not in ("zero-shot", "retrieval"):
+    if task not in SPLIT_TASKS:
         raise SettingsError(f"the task {task!r} gives no figures", hint="choose one of TASKS but figure")
     dataset = only(dataset, options.split)
     features = _embed(dataset, encoder, options, show)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wav2clip_gen.benchmark.tasks import TASKS, Options, run_task
+from wav2clip_gen.benchmark.tasks import SPLIT_TASKS, TASKS, Options, run_task
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import TYPER
 from wav2clip_gen.config import suggestion
@@ -75,6 +75,8 @@ def benchmark(
     with console.errors_shown(debug=debug):
         if task not in TASKS:
             raise SettingsError(f"there is no task {task!r}", hint=suggestion(task, list(TASKS)))
+        if split and task not in SPLIT_TASKS:
+            raise SettingsError(f"--split has no meaning in {task}", hint=f"it is for {', '.join(SPLIT_TASKS)}")
         _make_folder(out)
         chosen = Options(
             protocol=protocol, seeds=seeds, seed=seed, templates=template or (), steps=steps, split=split,
