@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import soundfile
 import torch
 
 from tests.conftest import SAMPLES, Write
+from wav2clip_gen import pace
 from wav2clip_gen.config import Settings
 from wav2clip_gen.cost import describe_cost, disk_bytes, run_bytes, sound_bytes, usual_segments
 from wav2clip_gen.job import Job, prepare
@@ -95,7 +97,40 @@ def test_each_worker_needs_memory_and_segments_room_for_their_seams(job: Any, mo
     assert run_bytes(film, CPU, 3) == 4 * alone
     assert run_bytes(film, torch.device("cuda", 0), 3) == run_bytes(film, torch.device("cuda", 0), 1)
     assert "of memory and" in describe_cost(film, CPU)
-    assert "of memory for 2 workers and" in describe_cost(replace(film, workers=3), CPU)
+    told = describe_cost(replace(film, workers=3), CPU, 62)
+    assert told.startswith("its frames take about 1:02, and it needs about ")
+    assert "of memory for 2 workers and" in told
+
+
+def test_the_time_of_a_film_is_that_of_its_steps_and_pictures(
+    job: Any, mini: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(100))
+    monkeypatch.setattr(pace, "time_steps", lambda optimizer, target, count: 0.5 * count)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    painting = {"first_steps": 40, "steps": 20}
+    film = job(painting=painting)
+    assert film.timeline.frames == 8
+    assert pace.expected_seconds(film, mini) == 0.5 * (40 + 7 * 20) + 8
+    two = job(painting=painting, run={"segments": "1"})
+    segment = 0.5 * (40 + 3 * 20) + 4
+    assert pace.expected_seconds(replace(two, workers=1), mini) == 2 * segment
+    assert pace.expected_seconds(replace(two, workers=2), mini) == segment
+    assert pace.expected_seconds(job(painting={"first_steps": 40, "steps": 4}), mini) is None
+
+
+def test_steps_that_are_timed_do_not_change_the_film(
+    write_sound: Write, mini: Models, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song, told, films = write_sound(np.random.default_rng(0).standard_normal(16_000) / 4), list[Progress](), []
+    for share in (0.0, 1e9):
+        monkeypatch.setattr(pace, "SHARE", share)
+        settings = small.merged({"run": {"seed": 7}})
+        film = render(song, tmp_path / f"{share}.mp4", settings, family=mini, on_progress=told.append)
+        films.append(film.path.read_bytes())
+    assert films[0] == films[1]
+    first = [one.message for one in told if one.message.startswith("models mini on cpu; ")]
+    assert [one.startswith("models mini on cpu; its frames take about 0:0") for one in first] == [False, True]
 
 
 def test_where_the_networks_are_unknown_only_the_disk_is_told(job: Any, tmp_path: Path) -> None:

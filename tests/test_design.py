@@ -49,6 +49,7 @@ LAYERS = (  # each may import from its own layer and those before it
         "workers",
         "cluster",
         "resume",
+        "pace",
         "pipeline",
         "render_queue",
         "ranges",

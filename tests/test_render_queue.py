@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.films import DIVIDED, make_films, names, write_song
-from wav2clip_gen.config import Settings
+from wav2clip_gen.config import Settings, View
 from wav2clip_gen.errors import SoundError
-from wav2clip_gen.job import prepare
+from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.registry import Models
+from wav2clip_gen.painting import Division, Part
 from wav2clip_gen.progress import Progress
 from wav2clip_gen.render_queue import RenderQueue
+from wav2clip_gen.synthesis.modulation import ParameterCurves
 from wav2clip_gen.tasks import Places
+
+PATIENCE = 120.0  # seconds
+
+
+@dataclass(frozen=True, eq=False)
+class Following(ParameterCurves):
+    """Curves that wait at frame 20 until another film has a finished chunk."""
+
+    other: Path = Path()  # a folder
+
+    def view(self, frame: int) -> View:
+        """See above."""
+        end = time.monotonic() + PATIENCE
+        while frame == 20 and not ([*self.other.glob("film.w2c/chunk-*.json")] or (self.other / "film.mp4").exists()):
+            if time.monotonic() > end:
+                raise TimeoutError("nothing of the other film was generated")
+            time.sleep(0.02)
+        return super().view(frame)
+
+
+def prepare_songs(folder: Path, letters: str, settings: Settings, mini: Models) -> list[Job]:
+    """The same song under several names, for two workers."""
+    jobs = list[Job]()
+    for letter in letters:
+        (folder / letter).mkdir()
+        song = write_song(folder / letter)
+        jobs.append(prepare(song, song.with_name("film.mp4"), settings, selection=mini.selection, workers="2"))
+    return jobs
 
 
 def test_free_places_go_to_the_first_film_that_has_a_task() -> None:
@@ -49,11 +81,8 @@ def test_one_task_at_a_time_computes_with_several_threads() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_chunks")
 def test_films_that_share_workers_are_those_that_they_are_alone(tmp_path: Path, small: Settings, mini: Models) -> None:
-    settings, jobs, reported = small.merged(DIVIDED), [], list[Progress]()
-    for name in "abc":
-        (tmp_path / name).mkdir()
-        song = write_song(tmp_path / name)
-        jobs.append(prepare(song, song.with_name("film.mp4"), settings, selection=mini.selection, workers="2"))
+    settings, reported = small.merged(DIVIDED), list[Progress]()
+    jobs = prepare_songs(tmp_path, "abc", settings, mini)
     whole = make_films(write_song(tmp_path), settings, mini, workers="1").content
     jobs[1].track.path.unlink()
     follow: dict[str, Any] = {"stop": lambda: False, "on_progress": reported.append, "on_picture": lambda picture: None}
@@ -66,3 +95,24 @@ def test_films_that_share_workers_are_those_that_they_are_alone(tmp_path: Path, 
     assert reported[0].later == 56
     assert reported[-1].later == 0
     assert names(tmp_path / "a") == names(tmp_path / "c") == ["film.json", "film.mp4", "song.wav"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_chunks")
+def test_the_next_song_is_generated_before_the_first_is_finished(
+    tmp_path: Path, small: Settings, mini: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def part(self: Division, number: int) -> Part:
+        made = whole_part(self, number)
+        curves = {item.name: getattr(made.parameters, item.name) for item in fields(made.parameters)}
+        waits = made.job.out.parent.name == "a"
+        return replace(made, parameters=Following(**curves, other=tmp_path / "b")) if waits else made
+
+    settings, whole_part = small.merged(DIVIDED), Division.part
+    whole = make_films(write_song(tmp_path), settings, mini, workers="1").content
+    monkeypatch.setattr(Division, "part", part)
+    jobs = prepare_songs(tmp_path, "ab", settings, mini)
+    follow: dict[str, Any] = {"stop": lambda: False, "on_progress": lambda _: None, "on_picture": lambda _: None}
+    with RenderQueue(jobs, lambda *_, **__: mini) as queue:
+        films = [film for job in jobs for film in queue.render(job, **follow)]
+    assert [film.path.read_bytes() for film in films] == [whole, whole]

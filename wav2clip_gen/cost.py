@@ -1,6 +1,6 @@
 """What a film costs in memory and on the disk, known from its settings before the first frame. Imports no torch.
 
-The time is not known before some frames are made: `preview.estimate` makes some, and a render tells it as it goes on.
+The time is not known before some steps are timed: `pace` times a few, and `preview.estimate` more.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from wav2clip_gen.audio.track import Track
+from wav2clip_gen.drawing import clock
 from wav2clip_gen.job import Job, films, pictures
 from wav2clip_gen.memory import usual_bytes
 from wav2clip_gen.synthesis.segments import CROSSFADE, segment_length
@@ -31,8 +32,8 @@ LOSSLESS = 0.7  # of the size of samples of three bytes: ALAC and FLAC
 SHEET = 2**20  # bytes of a storyboard
 
 
-def describe_cost(job: Job, device: torch.device) -> str:
-    """The memory and the disk that a job needs, in words; what is unknown is left out."""
+def describe_cost(job: Job, device: torch.device, seconds: float | None = None) -> str:
+    """The time of the frames, the memory and the disk that a job needs, in words; what is unknown is left out."""
     workers = 1 if job.cluster else len(choose_devices(job, device, usual_segments(job)))
     memory, disk = run_bytes(job, device, workers), disk_bytes(job)
     free = None
@@ -43,7 +44,8 @@ def describe_cost(job: Job, device: torch.device) -> str:
     parts = [f"about {describe_bytes(memory)} of {kind}{shared}"] if memory else []
     parts.append(f"up to {describe_bytes(disk)} on the disk")
     short = f", where only {describe_bytes(free)} are free" if free is not None and free < disk else ""
-    return f"needs {' and '.join(parts)}{short}"
+    time = f"its frames take about {clock(seconds)}, and it " if seconds is not None else ""
+    return f"{time}needs {' and '.join(parts)}{short}"
 
 
 def run_bytes(job: Job, device: torch.device, workers: int) -> float | None:

@@ -23,6 +23,7 @@ from wav2clip_gen.film import paint_film
 from wav2clip_gen.guidance import SHOWN, shown, shown_contents
 from wav2clip_gen.job import Job, check_outputs, films, pictures, prepare, record_path, truncate
 from wav2clip_gen.memory import check_memory
+from wav2clip_gen.pace import expected_seconds
 from wav2clip_gen.painting import Division
 from wav2clip_gen.progress import Film, OnProgress, Progress, StageClock, ignore
 from wav2clip_gen.resume import begin_or_resume, plan_film, refuse_other
@@ -141,7 +142,7 @@ def render_job(
             check_outputs(film)  # again: until now another run may have made them
         if job.cluster:
             connect(job)
-        models = load_job_models(job, load, stages)
+        models = load_job_models(job, load, stages, timed=places is None)
         hashes = record.hash_inputs(job, models)  # of what is used, whatever becomes of the files meanwhile
         plans = [plan_film(film, models, hashes) for film in made]
         for film, work, plan in zip(made, works, plans, strict=True):
@@ -252,8 +253,11 @@ def _render_film(
     return named(path)
 
 
-def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageClock) -> Models:
-    """Load the networks of a job onto their device, and check that they can make pictures of its size."""
+def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageClock, *, timed: bool = False) -> Models:
+    """Load the networks of a job onto their device, check that they can make pictures of its size, tell its cost.
+
+    `timed`: with the time, if that is known soon.
+    """
     from wav2clip_gen.devices import choose_device
     from wav2clip_gen.models.registry import computes_in_bf16, load_models
     from wav2clip_gen.synthesis.optimizer import check_size
@@ -265,7 +269,8 @@ def load_job_models(job: Job, load: Callable[..., Models] | None, stages: StageC
     check_size(job.settings.picture.width, job.settings.picture.height, models.vqgan.stride)
     if device.type == "cuda" and job.settings.run.precision == "auto" and not computes_in_bf16(device):
         stages.report(message="note: this GPU has no bfloat16, so it computes in float32, which takes longer")
-    stages.report(message=f"models {models.name} on {models.device}; {describe_cost(job, device)}")
+    seconds = expected_seconds(job, models) if timed else None
+    stages.report(message=f"models {models.name} on {models.device}; {describe_cost(job, device, seconds)}")
     return models
 
 

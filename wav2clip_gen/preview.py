@@ -25,6 +25,7 @@ from wav2clip_gen.film import threads
 from wav2clip_gen.job import Job, check_outputs, films, pictures, truncate
 from wav2clip_gen.memory import encoder_bytes, peak_bytes, shortage_explained
 from wav2clip_gen.models.registry import shares_space
+from wav2clip_gen.pace import optimizer_for, time_steps
 from wav2clip_gen.painting import grid_of, threads_for
 from wav2clip_gen.pipeline import (
     AudioAnalysis,
@@ -130,7 +131,7 @@ def optimize_section(
     frames = job.timeline.frames_between(section.start, section.stop)
     target = mean_target(conditioning, frames).to(models.device)
     with shortage_explained(job.settings, job.selection):
-        optimizer = _optimizer(job, models)
+        optimizer = optimizer_for(job, models)
         step = optimizer.optimize(target, steps=job.settings.painting.first_steps, temporal_weight=0)
     weights = [float(one.at(frames).mean()) for one in guidance.schedules] if guidance else []
     names = [Path(one.content).name if isinstance(one, StyleImage) else one.content for one in job.settings.guidance]
@@ -195,7 +196,7 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
     count = threads_for(1 if job.storyboard else len(segments))
     with threads(count), shortage_explained(job.settings, job.selection):
         painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
-        per_step, per_frame, picture = _time_frames(_optimizer(job, models), targets, parameters, painted.tolist())
+        per_step, per_frame, picture = _time_frames(optimizer_for(job, models), targets, parameters, painted.tolist())
     first = per_step * job.settings.painting.first_steps
     if job.storyboard:
         sections = len(audio.features[MIX].sections) - 1
@@ -226,12 +227,6 @@ def _workers(job: Job, models: Models, segments: int) -> int:
     return min(segments, cluster_size(job))
 
 
-def _optimizer(job: Job, models: Models) -> FrameOptimizer:
-    from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
-
-    return FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
-
-
 def _time_frames(
     optimizer: FrameOptimizer, targets: Tensor, parameters: ParameterCurves, painted: list[int]
 ) -> tuple[float, float, NDArray[np.uint8]]:
@@ -239,18 +234,10 @@ def _time_frames(
 
     Whole frames from all over the film are timed, unless they take long: then steps.
     """
-    weight = optimizer.settings.motion.temporal_weight
-
-    def timed_steps(count: int) -> float:
-        began = time.perf_counter()
-        step = optimizer.optimize(targets[0], steps=count, temporal_weight=weight)
-        _ = float(step.loss) if step else 0.0  # waits for the device
-        return time.perf_counter() - began
-
-    timed_steps(2)  # warm-up: the first steps choose their algorithms
+    time_steps(optimizer, targets[0], 2)  # warm-up: the first steps choose their algorithms
     spent, steps = 0.0, 0
     while steps == 0 or (spent < TIMED_SECONDS and steps < MOST_TIMED):
-        spent, steps = spent + timed_steps(4), steps + 4
+        spent, steps = spent + time_steps(optimizer, targets[0], 4), steps + 4
     picture = optimizer.decode_bytes()
     per_step, mean_steps = spent / steps, fmean(map(parameters.steps, painted[1:] or painted))
     spans = [*pairwise(painted)] if 2 * per_step * mean_steps < LONG_FRAMES else []

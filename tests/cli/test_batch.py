@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from tests.cli.refusals import assert_refused
-from tests.conftest import SAMPLES
+from tests.conftest import SAMPLES, Write
 from tests.interruption import interrupted
 from wav2clip_gen import job
 from wav2clip_gen.audio.track import Track
@@ -27,6 +28,10 @@ QUICK = ["--size", "32x32", "--fps", "4", "--first-steps", "1", "--steps", "1", 
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [*QUICK, *map(str, arguments)])
+
+
+def run_plain(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments), "--progress", "plain"])
 
 
 def test_a_typo_is_told_before_the_first_film_and_in_the_last_line(songs: Path) -> None:
@@ -159,6 +164,33 @@ def test_an_interrupted_batch_tells_where(songs: Path) -> None:
     assert (last["event"], last["interrupted"]) == ("batch", str(songs / "a.wav"))
     assert last["text"] == f"0 of 2 films made; interrupted at {songs / 'a.wav'}"
     assert not (songs / "b.mp4").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.more
+def test_all_interrupted_films_are_resumed_where_existing_ones_are_skipped(tmp_path: Path, write_sound: Write) -> None:
+    t = np.arange(8 * 16_000) / 16_000
+    song = write_sound(0.4 * np.sin(2 * np.pi * 330 * t) * (t % 1))
+    songs = [shutil.copy(song, tmp_path / f"{name}.wav") for name in "ab"]
+    work = [tmp_path / f"{name}.w2c" for name in "ab"]
+    options = ["--size", "32x32", "--fps", "8", "--painted-fps", "4", "--cuts", "2", "--first-steps", "2"]
+    options += ["--steps", "10", "--segments", "4", "--seed", "7"]  # two segments of two chunks each
+
+    def both_have_chunks(line: dict[str, Any]) -> bool:
+        return all(any(folder.glob("chunk-*.json")) for folder in work)
+
+    code, _, stderr = interrupted(
+        *songs, *options, "-o", tmp_path / "{stem}.mp4", "--workers", "3", when=both_have_chunks
+    )
+    assert code != 0, stderr
+    assert all(folder.exists() for folder in work)
+    done = run_plain(*songs, *options, "-o", tmp_path / "{stem}.mp4", "--workers", "1", "--skip-existing")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("resuming at 0:0") == 2
+    (tmp_path / "whole").mkdir()
+    assert run_plain(*songs, *options, "-o", tmp_path / "whole" / "{stem}.mp4", "--workers", "1").exit_code == 0
+    for name in ("a.mp4", "b.mp4"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
