@@ -93,7 +93,7 @@ class PaintingSettings(SettingsGroup):
     PANEL = "Optimization"
 
     first_steps: int = setting(40, "optimization steps for the first frame", limits=(0, 10_000))
-    steps: int = setting(4, "optimization steps for each later frame", limits=(0, 10_000), everyday=True)
+    steps: int = setting(3, "optimization steps for each later frame", limits=(0, 10_000), everyday=True)
     cuts: int = setting(8, "random cutouts that CLIP sees at each step", limits=(1, 1024), everyday=True)
     cut_batch: int = setting(0, "cutouts in one CLIP batch, to save memory; 0: all", limits=(0, 1024))
     tv_weight: float = setting(
@@ -102,7 +102,7 @@ class PaintingSettings(SettingsGroup):
         limits=(0, 1000),
         deprecated="total_variation",
     )
-    learning_rate: float = setting(0.3, "learning rate of Adam", above=0, limits=(None, 10))
+    learning_rate: float = setting(0.4, "learning rate of Adam", above=0, limits=(None, 10))
     concept_weight: float = setting(
         10.0, "weight of the concept loss, for models with a concept prior", limits=(0, 100), deprecated="recognition"
     )

@@ -44,7 +44,7 @@ class Part:
     segment: Segment
     chunks: tuple[Chunk, ...]  # in order, with its halves of seams
     painted: tuple[int, ...]  # the frames that are optimised
-    targets: dict[str, Any]  # (n, D) float32 of each picture, by caption: from the first frame of `painted` on
+    targets: dict[str, Any]  # (n, D) float32 of each picture, by caption: one for each of `painted`
     parameters: ParameterCurves
 
 
@@ -54,7 +54,7 @@ class Division:
 
     job: Job
     segments: tuple[Segment, ...]
-    targets: dict[str, Any]  # (F, D) float32 of each picture, by caption
+    targets: dict[str, Any]  # (P, D) float32 of each picture, by caption: one for each frame that is optimised
     parameters: ParameterCurves
 
     @cached_property
@@ -82,14 +82,14 @@ class Division:
         segment = self.segments[number]
         frames = self.job.timeline.painted_frames(self.job.settings.picture.painted_fps)
         painted = tuple(map(int, segment.painted(frames)))
-        first, stop = painted[0], painted[-1] + 1
+        place = int(frames.searchsorted(painted[0]))
         return Part(
             self.job,
             segment,
             self.chunks_of_segment(number),
             painted,
-            {caption: targets[first:stop] for caption, targets in self.targets.items()},
-            self.parameters.between(first, stop),
+            {caption: targets[place : place + len(painted)] for caption, targets in self.targets.items()},
+            self.parameters.between(painted[0], painted[-1] + 1),
         )
 
 
@@ -189,12 +189,13 @@ class Painter:
     def _advance(self, stop: int) -> None:
         """Optimise a frame; where it is not before `stop`, the state is kept."""
         part, after = self._part, self._last
-        index = part.painted[bisect_right(part.painted, after)]
+        place = bisect_right(part.painted, after)
+        index = part.painted[place]
         if index >= stop and after >= part.painted[0]:
             self._carried = self._state()
         with shortage_explained(self._job.settings, self._selection):
             each = [
-                one.advance(index, self._targets[caption][index - part.painted[0]], part.parameters, after=after)
+                one.advance(index, self._targets[caption][place], part.parameters, after=after)
                 for caption, one in self._optimizers.items()
             ]
         self._last, batch = index, min(one.cut_batch for one in self._optimizers.values())

@@ -186,8 +186,9 @@ def condition_films(
     ]
     note_silent_stems((one for film in conditioning for one in film.values()), stages)
     segments = divide_job(job, audio.features[MIX])
+    painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
     divisions = [
-        Division(film, segments, {name: each.targets.cpu().numpy() for name, each in one.items()}, parameters)
+        Division(film, segments, {name: each.targets[painted].cpu().numpy() for name, each in one.items()}, parameters)
         for film, one in zip(films(job), conditioning, strict=True)
     ]
     return divisions, Onsets.of(audio.features[MIX], job.timeline.fps)

@@ -225,7 +225,7 @@ def combine(
     if targets is not None:
         _fill_gaps_(targets)
         _normalize_(targets)
-        targets = smooth_rows(targets, half_life * float(timeline.fps), weights=frame_weights(loudness))
+        smooth_rows_(targets, half_life * float(timeline.fps), weights=frame_weights(loudness))
         _normalize_(targets)
     if guidance is not None:
         if targets is None:
@@ -350,15 +350,13 @@ def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
     return torch.where(sine < 1e-4, straight, arc)
 
 
-def smooth_rows(values: Tensor, half_life: float | Floats, *, weights: Tensor) -> Tensor:
-    """Average each row of values (F, D) with its neighbours on both sides, without lag.
+def smooth_rows_(values: Tensor, half_life: float | Floats, *, weights: Tensor) -> None:
+    """Average each row of values (F, D) with its neighbours on both sides, without lag, in place.
 
     A row `n` rows away counts `2^(-n / half_life)` times its weight (F,); see `audio.smoothing.zero_phase_smooth`.
     """
     if not np.any(half_life) or values.shape[0] == 1:
-        return values
-    result, trust = torch.empty_like(values), weights.double().numpy()
-    for columns in torch.arange(values.shape[1]).split(64):  # float64 for a few columns at a time
-        part = zero_phase_smooth(values[:, columns].double().numpy(), half_life, trust)
-        result[:, columns] = torch.from_numpy(part).to(values.dtype)
-    return result
+        return
+    trust = weights.double().numpy()
+    for columns in values.split(32, dim=1):  # float64, of which smoothing needs several copies, for a few at a time
+        columns.copy_(torch.from_numpy(zero_phase_smooth(columns.double().numpy(), half_life, trust)))
