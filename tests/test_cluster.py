@@ -20,8 +20,10 @@ from tests.test_workers import Failing
 from wav2clip_gen import cluster
 from wav2clip_gen.config import Settings, View
 from wav2clip_gen.errors import OutputError, SettingsError
+from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.painting import Division, Part
+from wav2clip_gen.render_queue import RenderQueue
 from wav2clip_gen.synthesis.modulation import ParameterCurves
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SCHEDULER_EVENTS": "0", "PYTHONPATH": str(ROOT)}
@@ -130,6 +132,27 @@ def test_an_interrupted_film_is_resumed(address: str, tmp_path: Path, settings: 
     made = make_films(song, settings, mini, cluster=address)
     assert made.painted[0] > 1
     assert made.content == make_films(song, settings, mini, out=tmp_path / "here.mp4").content
+
+
+@pytest.mark.slow
+@pytest.mark.more
+def test_songs_that_share_a_cluster_have_the_films_that_they_have_alone(
+    address: str, tmp_path: Path, settings: Settings, mini: Models
+) -> None:
+    jobs, alone = [], []
+    for seed in (7, 8):
+        (tmp_path / str(seed)).mkdir()
+        song, seeded = write_song(tmp_path / str(seed)), settings.merged({"run": {"seed": seed}})
+        alone.append(make_films(song, seeded, mini, out=song.with_name("alone.mp4")).content)
+        jobs.append(prepare(song, song.with_name("film.mp4"), seeded, selection=mini.selection, cluster=address))
+    follow: dict[str, Any] = {"stop": lambda: False, "on_progress": lambda _: None, "on_picture": lambda _: None}
+    with RenderQueue(jobs, lambda *_, **__: mini) as queue:
+        (first,) = queue.render(jobs[0], **follow)
+        begun = queue.is_finished(jobs[1]) or jobs[1].out.with_suffix(".w2c").exists()
+        (second,) = queue.render(jobs[1], **follow)
+    assert begun  # the second song, before its turn
+    assert [first.path.read_bytes(), second.path.read_bytes()] == alone
+    assert alone[0] != alone[1]
 
 
 @pytest.mark.slow
