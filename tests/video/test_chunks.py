@@ -367,6 +367,19 @@ def test_an_error_tells_what_is_finished(error: BaseException, out: Path, begun:
     assert message == (f"no space; {clause}" if isinstance(error, W2CError) else clause)
 
 
+def test_of_half_a_seam_alone_an_error_tells_that_it_is_kept(out: Path) -> None:
+    half, _ = Chunk(number=1, start=10, stop=14, segment=1, seam=True).halves
+
+    def stop() -> None:
+        with open_work(out, line(36)) as work:
+            work.restart(PLAN)
+            work.finish(half, {"latent": torch.zeros(1)}, [{}] * 2, seconds=1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"what was begun is in .*film\.w2c, and the same command resumes"):
+        stop()
+
+
 def test_messages_name_the_film_and_not_its_parts(out: Path) -> None:
     def fail() -> None:
         with open_work(out, line(12)) as work:

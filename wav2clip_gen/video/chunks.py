@@ -337,8 +337,8 @@ class WorkFolder:
     def describe(self) -> str:
         """One clause about what is finished; empty if nothing is."""
         frames = sum(one.chunk.stop - one.chunk.start for one in self._pictures())
-        if not frames:
-            return ""
+        if not frames:  # perhaps halves of seams
+            return f"what was begun is in {self.path}, and the same command resumes" if self._finished else ""
         done, total = clock(float(frames / self.timeline.fps)), clock(float(self.timeline.duration))
         return f"{done} of {total} are finished in {self.path}, and the same command resumes"
 
