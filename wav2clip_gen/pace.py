@@ -26,7 +26,7 @@ def optimizer_for(job: Job, models: Models) -> FrameOptimizer:
     """The optimizer of a film's first segment."""
     from wav2clip_gen.synthesis.optimizer import FrameOptimizer, generator_for
 
-    return FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device))
+    return FrameOptimizer(models, job.settings, generator=generator_for(job.seed, models.device), seed=job.seed)
 
 
 def time_steps(optimizer: FrameOptimizer, target: Tensor, count: int) -> float:

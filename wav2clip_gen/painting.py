@@ -154,7 +154,11 @@ class Painter:
         with shortage_explained(part.job.settings, models.selection):
             self._optimizers = {
                 caption: FrameOptimizer(
-                    models, part.job.settings, generator=generator_for(seed, models.device), on_note=self._note
+                    models,
+                    part.job.settings,
+                    generator=generator_for(seed, models.device),
+                    seed=part.job.seed,
+                    on_note=self._note,
                 )
                 for caption in part.targets
             }

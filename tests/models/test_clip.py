@@ -12,7 +12,7 @@ from tests.models.tiny import write_weights
 from wav2clip_gen.config import RunSettings
 from wav2clip_gen.errors import WeightsError
 from wav2clip_gen.models import checkpoints, manifest, registry
-from wav2clip_gen.models.clip import ConceptPrior, Perceptor
+from wav2clip_gen.models.clip import ConceptPrior, Perceptor, mix_layouts
 from wav2clip_gen.models.registry import Models, load_family
 
 
@@ -90,9 +90,19 @@ def test_a_point_is_read_as_the_concepts_near_it(colours: ConceptPrior) -> None:
 
 
 def test_the_layout_of_a_mixture_is_mixed(colours: ConceptPrior) -> None:
-    layout = colours.color_layout(torch.tensor([0.5, 0.5, 0.0]))
+    layout = mix_layouts(colours.draw_layouts(0), torch.tensor([0.5, 0.5, 0.0]))
     assert layout.shape == (1, 3, 2, 2)
     assert layout[0, :, 0, 0].tolist() == [0.5, 0.5, 0]
+
+
+def test_a_seed_chooses_a_layout_of_each_concept() -> None:
+    prior = ConceptPrior(concepts=tuple(map(str, range(40))), embedding=3, side=2, modes=3).requires_grad_(False)
+    prior.layouts.copy_(torch.arange(120.0)[:, None, None, None].expand_as(prior.layouts))
+    drawn = torch.stack([prior.draw_layouts(seed)[:, 0, 0, 0] for seed in (7, 7, 8)])
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(drawn[0] // 3, torch.arange(40.0))
+    assert set((drawn[0] % 3).tolist()) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("concept", ["sea", "violin", "dog", "airplane"])
@@ -105,9 +115,10 @@ def test_the_small_family_reads_its_own_words(concept: str, mini: Models) -> Non
 def test_the_small_family_expects_the_sky_to_be_blue_and_a_forest_green(mini: Models) -> None:
     assert mini.prior is not None
     where = {name: row for row, name in enumerate(mini.prior.concepts)}
-    red, _, blue = mini.prior.layouts[where["airplane"]][:, :5].mean(dim=(1, 2))
+    layouts = mini.prior.layouts.unflatten(0, (-1, mini.prior.modes)).mean(dim=1)
+    red, _, blue = layouts[where["airplane"]][:, :5].mean(dim=(1, 2))
     assert blue > red + 0.05
-    red, green, blue = mini.prior.layouts[where["forest"]].mean(dim=(1, 2))
+    red, green, blue = layouts[where["forest"]].mean(dim=(1, 2))
     assert green > max(red, blue)
 
 

@@ -74,11 +74,12 @@ def test_the_layout_loss_compares_means_of_cells() -> None:
 
 
 def test_a_concept_prior_resolves_an_embedding_only_where_a_weight_uses_it(mini: Models) -> None:
-    embedding = mini.clip.encode_text(["a forest"])[0]
+    assert mini.prior is not None
+    embedding, layouts = mini.clip.encode_text(["a forest"])[0], mini.prior.draw_layouts(0)
 
     def resolved(concept_weight: float, layout_weight: float) -> Target:
         painting = PaintingSettings(concept_weight=concept_weight, layout_weight=layout_weight)
-        return resolve_target(embedding, mini, painting)
+        return resolve_target(embedding, mini, painting, layouts)
 
     both, concepts, layout, neither = resolved(1, 1), resolved(1, 0), resolved(0, 1), resolved(0, 0)
     assert both.concept_probs is not None

@@ -21,7 +21,7 @@ from wav2clip_gen.audio.timeline import Timeline
 from wav2clip_gen.config import Settings
 from wav2clip_gen.errors import SettingsError
 from wav2clip_gen.images import read_covering
-from wav2clip_gen.models.clip import Perceptor
+from wav2clip_gen.models.clip import Perceptor, mix_layouts
 from wav2clip_gen.models.registry import Models
 from wav2clip_gen.synthesis.camera import similarity_transform, warp
 from wav2clip_gen.synthesis.losses import concept_cross_entropy, layout_loss, total_variation
@@ -238,7 +238,8 @@ def test_an_init_image_takes_precedence_over_the_color_layout(mini: Models, smal
 def test_the_layout_weight_holds_the_colors(mini: Models, optimized: Optimized) -> None:
     assert mini.prior is not None
     embedding = target_of(mini, "a forest")
-    expected = mini.prior.color_layout(mini.prior.concept_log_probs(embedding, mini.clip.scale).exp())
+    probs = mini.prior.concept_log_probs(embedding, mini.clip.scale).exp()
+    expected = mix_layouts(mini.prior.draw_layouts(0), probs)
 
     def distance(layout_weight: float) -> float:
         made = optimized(8, "a forest", layout_weight=layout_weight)

@@ -55,7 +55,7 @@ def paint(models: Models, vector: Tensor, *, steps: int, seed: int) -> Picture:
     settings = settings_from(preset="still")
     large = models.vqgan.config.resolution
     settings = replace(settings, picture=replace(settings.picture, width=large, height=large))
-    optimizer = FrameOptimizer(models, settings, generator=generator_for(seed, device))
+    optimizer = FrameOptimizer(models, settings, generator=generator_for(seed, device), seed=seed)
     optimizer.optimize(vector.float().to(device), steps=steps, temporal_weight=0)
     return optimizer.decode_bytes()
 

@@ -46,8 +46,8 @@ def describe(network: nn.Module) -> tuple[str, dict[str, Any]]:
             ("audioclip", {**config, "blocks": network.blocks}) if isinstance(network, AudioCLIP) else ("clip", config)
         )
     if isinstance(network, ConceptPrior):
-        embedding, side = network.words.shape[1], network.layouts.shape[-1]
-        return "prior", {"concepts": network.concepts, "embedding": embedding, "side": side}
+        sizes = {"embedding": network.words.shape[1], "side": network.layouts.shape[-1], "modes": network.modes}
+        return "prior", {"concepts": network.concepts, **sizes}
     if isinstance(network, OpenL3 | YAMNet):
         return ("openl3" if isinstance(network, OpenL3) else "yamnet"), {}
     raise TypeError(f"{type(network).__name__} has no role")

@@ -121,25 +121,26 @@ class Perceptor(nn.Module):
 
 
 class ConceptPrior(nn.Module):
-    """What a family expects pictures of a concept to look like: its text embedding and its mean color layout.
+    """What a family expects pictures of a concept to look like: its text embedding, and some color layouts.
 
     A sound's embedding is far from that of every picture and text (the modality gap, arXiv 2203.02053), but nearest to
     those of the right texts. So it is not the target itself: it is classified among concepts, as CLIP classifies
     pictures, and those concepts are the target.
     """
 
-    def __init__(self, *, concepts: tuple[str, ...], embedding: int = 512, side: int = 16) -> None:
+    def __init__(self, *, concepts: tuple[str, ...], embedding: int = 512, side: int = 16, modes: int = 1) -> None:
         """Build an empty one.
 
         Args:
             concepts: Their K names.
             embedding: D, dimensions of CLIP's space.
             side: Cells of a layout along each side.
+            modes: M, layouts of each concept, of which a film has one.
         """
         super().__init__()
-        self.concepts = concepts
+        self.concepts, self.modes = concepts, modes
         self.words = nn.Parameter(torch.zeros(len(concepts), embedding))  # (K, D) unit vectors of their texts
-        self.layouts = nn.Parameter(torch.zeros(len(concepts), 3, side, side))  # about [0, 1]
+        self.layouts = nn.Parameter(torch.zeros(len(concepts) * modes, 3, side, side))  # about [0, 1]; by concept
 
     def concept_log_probs(self, points: Tensor, scale: Tensor) -> Tensor:
         """Log-probabilities (..., K) of the concepts at unit vectors (..., D).
@@ -152,9 +153,16 @@ class ConceptPrior(nn.Module):
         """The unit vector (D,) of a mixture of concepts (K,) in text space."""
         return F.normalize(probs @ self.words, dim=-1)
 
-    def color_layout(self, probs: Tensor) -> Tensor:
-        """The colors (1, 3, side, side) in [0, 1] of a mixture of concepts (K,)."""
-        return torch.einsum("k, k c h w -> c h w", probs, self.layouts).clamp(0, 1).unsqueeze(0)
+    def draw_layouts(self, seed: int) -> Tensor:
+        """One layout of each concept, (K, 3, side, side): what a film of this seed expects."""
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randint(self.modes, (len(self.concepts),), generator=generator)
+        return self.layouts[(torch.arange(len(chosen)) * self.modes + chosen).to(self.layouts.device)]
+
+
+def mix_layouts(layouts: Tensor, probs: Tensor) -> Tensor:
+    """The colors (1, 3, s, s) in [0, 1] of a mixture (K,) of concepts with these layouts (K, 3, s, s)."""
+    return torch.einsum("k, k c h w -> c h w", probs, layouts).clamp(0, 1).unsqueeze(0)
 
 
 class FastAttentionBlock(ResidualAttentionBlock):  # type: ignore[misc]

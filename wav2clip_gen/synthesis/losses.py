@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wav2clip_gen.config import PaintingSettings
-from wav2clip_gen.models.clip import ConceptPrior
+from wav2clip_gen.models.clip import ConceptPrior, mix_layouts
 from wav2clip_gen.models.registry import Models
 
 
@@ -23,17 +23,20 @@ class Target:
 
 
 @torch.no_grad()
-def resolve_target(embedding: Tensor, models: Models, painting: PaintingSettings) -> Target:
+def resolve_target(
+    embedding: Tensor, models: Models, painting: PaintingSettings, layouts: Tensor | None = None
+) -> Target:
     """Turn a conditioning vector (D,) into a target; with a concept prior, through the concepts it is classified as.
 
     An audio embedding is far from every image embedding (the modality gap, arXiv 2203.02053) but nearest to the right
-    text embeddings, so it is classified and the concepts become the target.
+    text embeddings, so it is classified and the concepts become the target; with their `layouts` (K, 3, s, s), so do
+    the colors.
     """
     prior = models.prior
     if prior is None or not (painting.concept_weight or painting.layout_weight):
         return Target(embedding)
     probs = prior.concept_log_probs(embedding, models.clip.scale).exp()
-    layout = prior.color_layout(probs) if painting.layout_weight else None
+    layout = mix_layouts(layouts, probs) if layouts is not None and painting.layout_weight else None
     if not painting.concept_weight:
         return Target(embedding, color_layout=layout)
     return Target(prior.embed_concepts(probs), probs, layout)

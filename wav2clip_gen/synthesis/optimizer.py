@@ -60,6 +60,7 @@ class FrameOptimizer:
         settings: Settings,
         *,
         generator: torch.Generator,
+        seed: int = 0,
         on_note: Callable[[str], None] = lambda note: None,
     ) -> None:
         """Start from the init image, else from smooth random colours; with a concept prior, from its colour layout.
@@ -68,6 +69,7 @@ class FrameOptimizer:
             models: Networks, frozen, on one device.
             settings: Size, weights, rates.
             generator: Draws the start and all cutouts; on the models' device.
+            seed: Of the film; it chooses the concept prior's layouts.
             on_note: Is told where a CUDA graph cannot be used.
 
         Raises:
@@ -79,6 +81,7 @@ class FrameOptimizer:
         picture, vqgan = settings.picture, models.vqgan
         check_size(picture.width, picture.height, vqgan.stride)
         self._first = initial_picture(settings, generator=generator)
+        self._layouts = models.prior.draw_layouts(seed) if models.prior else None
         self._started = settings.painting.init_image is not None  # else the prior's colour layout decides the start
         with torch.no_grad():
             start = vqgan.encode(self._first)
@@ -171,7 +174,7 @@ class FrameOptimizer:
 
     def _aim(self, target: Tensor, temporal_weight: float, learning_rate: float | None) -> None:
         painting = self.settings.painting
-        resolved = resolve_target(target, self.models, painting)
+        resolved = resolve_target(target, self.models, painting, self._layouts)
         if not self._started and resolved.color_layout is not None:
             self._start_from(resolved.color_layout)
         self._started = True

@@ -13,6 +13,7 @@ from wav2clip_gen.errors import TrainingError
 from wav2clip_gen.models import checkpoints
 from wav2clip_gen.training.mini.concepts import (
     CONTRAST,
+    MODES,
     PENALTY,
     SIDE,
     Concepts,
@@ -21,6 +22,7 @@ from wav2clip_gen.training.mini.concepts import (
     explained_variance,
     fit_prior,
     make_prior,
+    mode_differences,
 )
 
 CELLS = 3 * SIDE * SIDE
@@ -37,7 +39,7 @@ def embedded(count: int, *, seed: int = 0) -> EmbeddedImages:
 
 
 def regress(images: EmbeddedImages) -> Ridge:
-    return Ridge(images.embeddings, images.colors, penalty=PENALTY)
+    return Ridge(images.embeddings, images.symmetric, penalty=PENALTY)
 
 
 def test_the_regression_finds_the_colors_of_the_images() -> None:
@@ -53,9 +55,23 @@ def test_a_concept_has_its_own_colors_with_more_contrast_than_their_mean() -> No
     prior = make_prior(concepts, [1, 2], images, regress(images))
     assert prior.concepts == ("dark", "light")
     torch.testing.assert_close(prior.words, concepts.vectors[1:])
-    dark, light = prior.layouts.mean(dim=(1, 2, 3)).tolist()
+    dark, light = prior.layouts.unflatten(0, (2, MODES)).mean(dim=(1, 2, 3, 4)).tolist()
     assert dark == pytest.approx(0.5 - 0.1 * CONTRAST, abs=0.02)
     assert light == pytest.approx(0.5 + 0.1 * CONTRAST, abs=0.02)
+
+
+def test_the_modes_of_a_concept_are_those_of_its_images_and_their_mirror_images() -> None:
+    left, top = torch.zeros(2, 3, SIDE, SIDE)
+    left[:, :, : SIDE // 2], top[:, : SIDE // 2] = 1, 1
+    noise = 0.01 * torch.randn(120, CELLS, generator=torch.Generator().manual_seed(0))
+    colors = torch.cat([left.view(1, -1), left.view(1, -1), top.view(1, -1)]).repeat(40, 1) + noise
+    found = mode_differences(colors).view(MODES, 3, SIDE, SIDE)
+    beside = (found[..., : SIDE // 2].mean(dim=(1, 2, 3)) - found[..., SIDE // 2 :].mean(dim=(1, 2, 3))).tolist()
+    assert (min(beside), max(beside)) == (pytest.approx(-1, abs=0.2), pytest.approx(1, abs=0.2))
+    assert (found[..., : SIDE // 2, :].mean(dim=(1, 2, 3)) - found[..., SIDE // 2 :, :].mean(dim=(1, 2, 3))).max() > 0.4
+    assert torch.equal(mode_differences(torch.full((9, CELLS), 0.3)), torch.zeros(MODES, CELLS))
+    few, many = mode_differences(colors[:3]).abs().max(), mode_differences(colors).abs().max()
+    assert few < 0.5 * many
 
 
 def test_a_prior_is_fitted_to_the_images_and_records_them(toy_data: Path, untrained_clip: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ ones. The prior of the small family is ridge regression from embeddings to color
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +33,9 @@ KINDS = ("natural", "tiny")  # of images
 SIDE = 16  # cells of a color layout along each side
 PENALTY = 5.0  # of the regression of colors
 CONTRAST = 2.5  # factor of the distance from the mean image: expectations are paler than images
+MODES = 4  # layouts of each concept
+COMPONENTS = 16  # of images, by which those of a concept are divided into modes
+TRUST = 6.0  # images of a mode at which half of what distinguishes it counts
 BATCH = 64  # images at a time
 ReadPhrases = Callable[[Sequence[str]], Tensor]  # unit vectors (N, 512) of N phrases
 WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))  # tables of names
@@ -292,14 +295,24 @@ class EmbeddedImages:
     """Embeddings and colors of images."""
 
     embeddings: Tensor  # (N, D) unit vectors
-    colors: Tensor  # (N, 3 * SIDE * SIDE) in [0, 1], mean of the image and its mirror image
+    colors: Tensor  # (N, 3 * SIDE * SIDE) in [0, 1]
     concepts: list[list[int]]  # rows of the concepts that each shows
+
+    @cached_property
+    def symmetric(self) -> Tensor:
+        """Mean colors of each image and its mirror image, as embeddings hardly tell them apart."""
+        return (self.colors + mirrored(self.colors)) / 2
+
+
+def mirrored(colors: Tensor) -> Tensor:
+    """The colors (N, 3 * SIDE * SIDE) of the mirror images."""
+    return colors.reshape(-1, SIDE).flip(-1).view(colors.shape)
 
 
 def explained_variance(regression: Ridge, images: EmbeddedImages) -> float:
     """The share of the variance of the images' colors that a regression from their embeddings explains."""
-    residual = (images.colors - regression.predict(images.embeddings)).square().sum()
-    return 1 - (residual / (images.colors - regression.mean).square().sum()).item()
+    residual = (images.symmetric - regression.predict(images.embeddings)).square().sum()
+    return 1 - (residual / (images.symmetric - regression.mean).square().sum()).item()
 
 
 def fit_prior(
@@ -318,7 +331,7 @@ def fit_prior(
     concepts, encoder = load_concepts(data)
     train, validation = (LabeledImages(data, split, concepts, loader=loader) for split in ("train", "val"))
     embedded, held_out = embed_images(perceptor, train), embed_images(perceptor, validation)
-    regression = Ridge(embedded.embeddings, embedded.colors, penalty=PENALTY)
+    regression = Ridge(embedded.embeddings, embedded.symmetric, penalty=PENALTY)
     prior = make_prior(concepts, train.used, embedded, regression)
     scores = {"explained": explained_variance(regression, held_out), "concepts": float(len(train.used))}
     provenance = {"sets": train.sets, "pictures": len(train), "scores": scores}
@@ -326,20 +339,47 @@ def fit_prior(
 
 
 def make_prior(concepts: Concepts, used: list[int], images: EmbeddedImages, regression: Ridge) -> ConceptPrior:
-    """A prior of the concepts in rows `used`: the colors expected at the mean of each one's embeddings."""
-    columns = {row: column for column, row in enumerate(used)}
-    sums = torch.zeros(len(used), images.embeddings.shape[1])
-    counts = torch.zeros(len(used), 1)
-    for embedding, rows in zip(images.embeddings, images.concepts, strict=True):
+    """A prior of the concepts in rows `used`.
+
+    The colors expected at the mean of each one's embeddings are what its modes have in common.
+    """
+    shown = defaultdict[int, list[int]](list)  # images of each concept
+    for place, rows in enumerate(images.concepts):
         for row in rows:
-            sums[columns[row]] += embedding / len(rows)
-            counts[columns[row]] += 1 / len(rows)
-    expected = regression.predict(sums / counts, contrast=CONTRAST)
-    prior = ConceptPrior(concepts=tuple(concepts.names[row] for row in used), embedding=sums.shape[1], side=SIDE)
+            shown[row].append(place)
+    shares = torch.tensor([1 / max(len(rows), 1) for rows in images.concepts])[:, None]
+    means = [(shares[own] * images.embeddings[own]).sum(0) / shares[own].sum() for own in (shown[row] for row in used)]
+    expected = regression.predict(torch.stack(means), contrast=CONTRAST)
+    names, size = tuple(concepts.names[row] for row in used), images.embeddings.shape[1]
+    prior = ConceptPrior(concepts=names, embedding=size, side=SIDE, modes=MODES)
+    differences = [mode_differences(images.colors[shown[row]]) for row in used]
+    layouts = expected[:, None] + torch.stack(differences)
     with torch.no_grad():
         prior.words.copy_(concepts.vectors[used])
-        prior.layouts.copy_(expected.view_as(prior.layouts).clamp(0, 1))
+        prior.layouts.copy_(layouts.view_as(prior.layouts).clamp(0, 1))
     return prior.requires_grad_(False)
+
+
+def mode_differences(colors: Tensor) -> Tensor:
+    """How the modes (MODES, C) of some images' colors (N, C) differ from their mean.
+
+    Modes are clusters (k-means) of the images and their mirror images, by where they are light and colored, not by how
+    much. What distinguishes a mode of few images counts less: it may be theirs alone.
+    """
+    from sklearn.cluster import KMeans
+
+    both = torch.cat([colors, mirrored(colors)])
+    deviations = both - both.mean(dim=0)
+    places = deviations.unflatten(1, (3, -1))
+    places = (places - places.mean(dim=-1, keepdim=True)).flatten(1)
+    if len(torch.unique(places, dim=0)) < MODES:
+        return torch.zeros(MODES, colors.shape[1])
+    left, sizes, _ = torch.linalg.svd(places, full_matrices=False)
+    points = (left * sizes)[:, :COMPONENTS]
+    labels = torch.from_numpy(KMeans(MODES, n_init=4, random_state=0).fit_predict(points.numpy())).long()
+    counts = torch.bincount(labels, minlength=MODES)[:, None]
+    means = torch.zeros(MODES, colors.shape[1]).index_add_(0, labels, deviations) / counts
+    return means * counts / (counts + TRUST)
 
 
 @torch.no_grad()
@@ -351,5 +391,5 @@ def embed_images(perceptor: Perceptor, images: LabeledImages) -> EmbeddedImages:
             small = F.interpolate(pixels, size=(SIDE, SIDE), mode="area")
             view = F.interpolate(pixels, size=(perceptor.size, perceptor.size), mode="area")
             embeddings.append(perceptor.encode_images(view).cpu())
-            colors.append(((small + small.flip(-1)) / 2).flatten(1).cpu())
+            colors.append(small.flatten(1).cpu())
     return EmbeddedImages(torch.cat(embeddings), torch.cat(colors), images.concepts)
