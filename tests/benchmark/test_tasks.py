@@ -180,11 +180,13 @@ def test_the_command_runs_on_some_splits(tmp_path: Path) -> None:
 def test_figures_of_classes_and_of_stems(tmp_path: Path) -> None:
     from PIL import Image
 
-    for data, size in (
-        (sets.urbansound8k(tmp_path / "urban"), (594, 358)),
-        (sets.musdb18(tmp_path / "songs", songs=1), (926, 192)),
+    urban = sets.urbansound8k(tmp_path / "urban")
+    for size, *given in (
+        ((594, 358), "--data", urban),
+        ((428, 358), "--data", urban, "--classes", "siren,dog_bark"),
+        ((926, 192), "--data", sets.musdb18(tmp_path / "songs", songs=1)),
     ):
-        done = run("figure", "--data", data, "--out", tmp_path, "--steps", "1", "--cache", tmp_path / "cache")
+        done = run("figure", *given, "--out", tmp_path, "--steps", "1", "--cache", tmp_path / "cache")
         assert done.exit_code == 0, done.stderr
         assert list((tmp_path / "cache").rglob("*.safetensors"))
         path = Path(done.stderr.splitlines()[-1].removeprefix("wrote "))

@@ -164,7 +164,7 @@ class Wav2CLIP(nn.Module):
         those of the zeros.
 
         Returns:
-            The embeddings (W, D) of all windows, not normalised, and the unit mean (D,) of the audible ones; on the CPU.
+            Embeddings (W, D) of all windows, not normalised, and the unit mean (D,) of the audible ones, on the CPU.
         """
         loudness = torch.linalg.vector_norm(windows, dim=1)
         audible = loudness >= AUDIBLE * loudness.max()
