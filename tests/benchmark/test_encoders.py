@@ -10,13 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.training.conftest import write_yamnet
-from wav2clip_gen.benchmark.encoders import ENCODERS, SoundEncoder, load_encoder, windows_of
+from wav2clip_gen.benchmark.encoders import ENCODERS, SoundEncoder, Wav2CLIPEncoder, load_encoder, windows_of
 from wav2clip_gen.errors import SettingsError, WeightsError
 from wav2clip_gen.models import checkpoints, manifest, openl3
 from wav2clip_gen.models.audioclip import AudioCLIP
 from wav2clip_gen.models.fetch import install
 from wav2clip_gen.models.openl3 import OpenL3
 from wav2clip_gen.models.yamnet import YAMNet
+from wav2clip_gen.training.mini.wav2clip import embed_samples
 
 CPU = torch.device("cpu")
 
@@ -60,6 +61,17 @@ def test_mini_has_all_three_sides() -> None:
     assert [len(one) for one in vectors] == [1, 2, 2]
     torch.testing.assert_close(torch.cat(vectors).norm(dim=1), torch.ones(5))
     assert encoder.identity == load_encoder("mini", device=CPU).identity
+
+
+def test_wav2clip_embeds_what_is_audible_as_evaluations_do() -> None:
+    encoder = load_encoder("mini", device=CPU)
+    assert isinstance(encoder, Wav2CLIPEncoder)
+    sound = noise(encoder, 2)
+    vectors = [encoder.encode(F.pad(sound, (0, zeros)), 0.5).vector for zeros in (8_000, 48_000)]
+    torch.testing.assert_close(vectors[0], vectors[1])
+    samples = (32768 * sound).clamp(-32768, 32767).short()
+    vector = embed_samples(encoder.models.wav2clip, samples.numpy())
+    torch.testing.assert_close(vector, encoder.encode(samples / 32768, 0.5).vector)
 
 
 def test_yamnet_gives_the_mean_of_its_patches(weights: Path) -> None:

@@ -137,7 +137,7 @@ def test_the_command_compares_encoders(tmp_path: Path) -> None:
     first = run("probe", "--data", data, "--encoder", "log-mel", "--out", out, "--seeds", "1")
     assert first.exit_code == 0, first.stderr
     assert "| measure | log-mel | chance |" in first.stdout
-    assert "log-mel: 27/27 clips embedded" in first.stderr
+    assert "log-mel, clips embedded: 27/27" in first.stderr
     second = run("probe", "--data", data, "--encoder", "ideal", "--out", out, "--seeds", "1")
     assert "| measure | ideal | log-mel | chance |" in second.stdout
     assert (out / "probe-urbansound8k.md").read_text().strip() == second.stdout.strip()
@@ -180,11 +180,13 @@ def test_the_command_runs_on_some_splits(tmp_path: Path) -> None:
 def test_figures_of_classes_and_of_stems(tmp_path: Path) -> None:
     from PIL import Image
 
-    for data, size in (
-        (sets.urbansound8k(tmp_path / "urban"), (594, 358)),
-        (sets.musdb18(tmp_path / "songs", songs=1), (926, 192)),
+    urban = sets.urbansound8k(tmp_path / "urban")
+    for size, *given in (
+        ((594, 358), "--data", urban),
+        ((428, 358), "--data", urban, "--classes", "siren,dog_bark"),
+        ((926, 192), "--data", sets.musdb18(tmp_path / "songs", songs=1)),
     ):
-        done = run("figure", "--data", data, "--out", tmp_path, "--steps", "1", "--cache", tmp_path / "cache")
+        done = run("figure", *given, "--out", tmp_path, "--steps", "1", "--cache", tmp_path / "cache")
         assert done.exit_code == 0, done.stderr
         assert list((tmp_path / "cache").rglob("*.safetensors"))
         path = Path(done.stderr.splitlines()[-1].removeprefix("wrote "))
@@ -211,6 +213,9 @@ def test_captions_are_learned_and_scored(tmp_path: Path) -> None:
         (("zero-shot", "--encoder", "log-mel"), "log-mel has no text encoder"),
         (("figure", "--encoder", "log-mel"), "log-mel cannot steer pictures"),
         (("probe", "--split", "3"), "--split has no meaning in probe"),
+        (("probe", "--classes", "siren"), "--classes has no meaning in probe"),
+        (("figure", "--classes", "siren,horn"), "urbansound8k has no clips of 'horn'"),
+        (("figure", "--classes", ",".join(11 * ["siren"])), "11 classes are too many for a figure"),
         (("caption", "--mode", "guess"), "there is no mode 'guess'"),
     ],
 )

@@ -115,23 +115,13 @@ class Wav2CLIPEncoder(SharedSpaceEncoder):
         self.models = registry.load_family(FAMILIES[name], device=device, weights_dir=weights_dir)
         self.perceptor = self.models.clip
         path = self.models.files["wav2clip"]
-        self.identity = f"wav2clip-{checkpoints.digest(path)[:16]}"
+        self.identity = f"wav2clip-2-{checkpoints.digest(path)[:16]}"
         self.trained_on = frozenset(checkpoints.read_header(path).training.get("freesound", ()))
 
     @torch.no_grad()
     def encode(self, sound: Tensor, hop: float) -> Encoded:
-        """Frames (T, 512) are the network's outputs for windows of one second, standardised over the sound.
-
-        The vector is the unit mean of the windows that are not silent (at least a tenth of the loudest's RMS).
-        """
-        encoder = self.models.wav2clip
-        windows = windows_of(sound, self.rate, round(hop * self.rate))
-        batches = windows.split(BATCH)
-        statistics = encoder.statistics(batches)
-        frames = torch.cat([encoder(batch.to(encoder.device), statistics).cpu() for batch in batches])
-        loudness = windows.square().mean(dim=1).sqrt()
-        audible = F.normalize(frames, dim=-1)[loudness >= 0.1 * loudness.max()]
-        return Encoded(frames, F.normalize(audible.mean(dim=0), dim=0))
+        """Frames (T, 512) are the network's outputs for windows of one second; the vector is `encode_sound`'s."""
+        return Encoded(*self.models.wav2clip.encode_sound(windows_of(sound, self.rate, round(hop * self.rate))))
 
 
 class AudioCLIPEncoder(SharedSpaceEncoder):

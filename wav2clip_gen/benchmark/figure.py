@@ -19,10 +19,10 @@ from torch import Tensor
 from wav2clip_gen.benchmark.clips import Clip, Dataset, spoken
 from wav2clip_gen.benchmark.datasets import STEMS
 from wav2clip_gen.benchmark.encoders import SoundEncoder, Wav2CLIPEncoder
-from wav2clip_gen.benchmark.features import Features, embed
+from wav2clip_gen.benchmark.features import Features, embed, leave_out_trained
 from wav2clip_gen.benchmark.tables import MOST_MISSING
 from wav2clip_gen.benchmark.tasks import Options
-from wav2clip_gen.config import settings_from
+from wav2clip_gen.config import settings_from, suggestion
 from wav2clip_gen.drawing import FAINT, GROUND, INK, font, truncate
 from wav2clip_gen.errors import SettingsError, W2CError
 from wav2clip_gen.images import Picture
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MOST_COLUMNS = 10
-SONGS = 2  # of musdb18, a row each
+SONGS = 3  # of musdb18, a row each
 CENTRAL = 5  # clips of a class of which the one nearest to their mean is shown
 SIDE, GAP, LEFT, LINE = 160, 6, 96, 20  # px
 STEM_COLUMNS = ("vocals", "bass", "drums", "other", "mixture")  # the order of the paper's figure
@@ -64,6 +64,7 @@ def class_figure(
     dataset: Dataset,
     encoder: Wav2CLIPEncoder,
     *,
+    classes: Sequence[str] = (),
     steps: int = 200,
     seed: int = 0,
     template: str = "{}",
@@ -73,14 +74,22 @@ def class_figure(
 ) -> Image.Image:
     """A column for each class: above the picture of its name, below that of one of its sounds.
 
-    The sound is the clip that lies nearest to the mean of its class among the first few.
+    The sound is the clip that lies nearest to the mean of its class among the first few. Without `classes` the first
+    ten of the set that have clips are shown.
 
     Raises:
+        SettingsError: The set has no clips of one of the classes, or there are more than ten.
         W2CError: The set has no classes.
     """
-    classes = [name for name in dataset.classes if any(name in clip.labels for clip in dataset.clips)][:MOST_COLUMNS]
-    if not classes:
+    known = [name for name in dataset.classes if any(name in clip.labels for clip in dataset.clips)]
+    if not known:
         raise W2CError(f"{dataset.name}: has no classes", hint="this figure needs a data set with labels")
+    for name in classes:
+        if name not in known:
+            raise SettingsError(f"{dataset.name} has no clips of {name!r}", hint=suggestion(name, known))
+    if len(classes) > MOST_COLUMNS:
+        raise SettingsError(f"{len(classes)} classes are too many for a figure", hint=f"choose {MOST_COLUMNS} or fewer")
+    classes = classes or known[:MOST_COLUMNS]
     clips = [clip for name in classes for clip in _first(dataset, name)]
     features = embed(clips, encoder, frames=False, cache=cache, most_damaged=most_damaged)
     texts = encoder.encode_texts([template.replace("{}", spoken(name)) for name in classes])
@@ -154,10 +163,10 @@ def sheet(rows: Sequence[Row], columns: Sequence[str]) -> Image.Image:
 def draw_figure(
     dataset: Dataset, encoder: SoundEncoder, options: Options, *, show: Callable[[str, int, int], None]
 ) -> Image.Image:
-    """The figure of a set: of its stems where it has them, else of its classes.
+    """The figure of a set: of its stems where it has them, else of its classes, by recordings not trained on.
 
     Raises:
-        SettingsError: The encoder cannot steer pictures.
+        SettingsError: The encoder cannot steer pictures, or the set lacks a class that is asked for.
         W2CError: The set has neither stems nor classes.
     """
     if not isinstance(encoder, Wav2CLIPEncoder):
@@ -168,5 +177,7 @@ def draw_figure(
     }  # fmt: skip
     if dataset.classes == STEMS:
         return stem_figure(dataset, encoder, **given)
+    dataset = replace(dataset, clips=tuple(leave_out_trained(dataset, encoder, keep=options.keep_trained)[0]))
     template = (*options.templates, "{}")[0]
-    return class_figure(dataset, encoder, template=template, most_damaged=options.most_missing, **given)
+    more: dict[str, Any] = {"classes": options.classes, "most_damaged": options.most_missing}
+    return class_figure(dataset, encoder, template=template, **more, **given)

@@ -155,7 +155,7 @@ class Probe:
         protocol = self.protocol
         network = make_mlp(scaled[0].shape[1], self.targets.shape[1], protocol).to(self.device)
         optimizer = torch.optim.Adam(
-            network.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay
+            network.parameters(), lr=protocol.learning_rate, weight_decay=protocol.weight_decay, fused=True
         )
         best, kept, waited = -float("inf"), {}, 0
         for epoch in range(protocol.epochs):
@@ -181,8 +181,8 @@ class Probe:
     def _validate(self, network: nn.Module, rows: Tensor, owners: Tensor, clips: Array) -> float:
         if self.protocol.select == "loss":
             return -float(self._loss(network(rows), self.targets[owners]))
-        probabilities = self._predict(network, rows, owners, clips)
-        return next(iter(score(probabilities, self.targets[clips], many=self.many).values()))
+        probabilities, targets = self._predict(network, rows, owners, clips), self.targets[clips]
+        return mean_precision(probabilities, targets) if self.many else accuracy(probabilities, targets)
 
     def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.many:
@@ -209,16 +209,23 @@ def make_mlp(features: int, classes: int, protocol: Protocol) -> nn.Sequential:
 
 
 def score(probabilities: Tensor, targets: Tensor, *, many: bool) -> dict[str, float]:
-    """Accuracy (if each clip has one label) and mAP, the mean average precision over classes that occur."""
+    """Accuracy (if each clip has one label) and mAP."""
+    found = {} if many else {"accuracy": accuracy(probabilities, targets)}
+    return {**found, "mAP": mean_precision(probabilities, targets)}
+
+
+def accuracy(probabilities: Tensor, targets: Tensor) -> float:
+    """The share of clips whose likeliest class (N, K) is their own."""
+    return (probabilities.argmax(1) == targets.argmax(1)).float().mean().item()
+
+
+def mean_precision(probabilities: Tensor, targets: Tensor) -> float:
+    """The mean average precision (N, K) over classes that occur."""
     from sklearn.metrics import average_precision_score
 
     probabilities, targets = probabilities.cpu(), targets.cpu()
     occurring = targets.sum(dim=0) > 0
-    precision = average_precision_score(
-        targets[:, occurring].numpy(), probabilities[:, occurring].numpy(), average="macro"
-    )
-    accuracy = {} if many else {"accuracy": (probabilities.argmax(1) == targets.argmax(1)).float().mean().item()}
-    return {**accuracy, "mAP": float(precision)}
+    return float(average_precision_score(targets[:, occurring].numpy(), probabilities[:, occurring].numpy()))
 
 
 def probe(

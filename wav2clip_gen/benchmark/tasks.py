@@ -38,6 +38,7 @@ class Options:
     seed: int = 0  # of tasks that run once
     templates: Sequence[str] = ()
     steps: int = 200  # of a picture
+    classes: Sequence[str] = ()  # that a figure shows
     most_missing: float = 0.05
     keep_trained: bool = False  # also test on recordings that the encoder was trained on
     cache: Path | None = None

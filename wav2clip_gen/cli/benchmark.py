@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wav2clip_gen.benchmark.tasks import SPLIT_TASKS, TASKS, Options, run_task
+from wav2clip_gen.benchmark.tasks import SPLIT_TASKS, TASKS, Options, Show, run_task
 from wav2clip_gen.cli import options
 from wav2clip_gen.cli.app import TYPER
 from wav2clip_gen.config import suggestion
-from wav2clip_gen.drawing import clock
 from wav2clip_gen.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -22,12 +20,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(**TYPER)
 
-EVERY = 5.0  # seconds between two lines of progress
 TASK_HELP = "; ".join(f"{name}: {what}" for name, what in TASKS.items()) + "."
 LAYOUT_HELP = "Layout of the data, such as urbansound8k or folder; auto knows a set by its table."
 OUT_HELP = "Folder for the tables (Markdown) and results (JSON), which are compared over encoders."
 PROTOCOL_HELP = "How a probe is trained: hear or openl3."
 TEMPLATE_HELP = 'Text around the name of a class, such as "the sound of {}"; may be given several times.'
+CLASSES_HELP = "Classes that a figure shows, at most ten; without it the first ten."
 CACHE_HELP = "Folder of cached embeddings [dim](default: W2C_CACHE or the user's cache)[/]"
 
 
@@ -47,6 +45,7 @@ def benchmark(
     seed: Annotated[int, typer.Option(min=0, help="Seed of captions and figures.")] = 0,
     template: Annotated[list[str] | None, typer.Option(metavar="TEXT", help=TEMPLATE_HELP, show_default=False)] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimisation steps of each picture of a figure.")] = 200,
+    classes: Annotated[str, typer.Option(metavar="NAME[,NAME...]", help=CLASSES_HELP)] = "",
     mode: Annotated[str, typer.Option(help="Captions are learned supervised, or from text.")] = "supervised",
     captions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="More captions to learn from: CSV or lines of text.")
@@ -75,11 +74,13 @@ def benchmark(
     with console.errors_shown(debug=debug):
         if task not in TASKS:
             raise SettingsError(f"there is no task {task!r}", hint=suggestion(task, list(TASKS)))
-        if split and task not in SPLIT_TASKS:
-            raise SettingsError(f"--split has no meaning in {task}", hint=f"it is for {', '.join(SPLIT_TASKS)}")
+        for option, value, tasks in (("--split", split, SPLIT_TASKS), ("--classes", classes, ("figure",))):
+            if value and task not in tasks:
+                raise SettingsError(f"{option} has no meaning in {task}", hint=f"it is for {', '.join(tasks)}")
         _make_folder(out)
         chosen = Options(
             protocol=protocol, seeds=seeds, seed=seed, templates=template or (), steps=steps, split=split,
+            classes=[name.strip() for name in classes.split(",") if name],
             most_missing=allow_missing, keep_trained=keep_trained, cache=cache, mode=mode, captions=captions, save=save,
         )  # fmt: skip
         import torch
@@ -105,11 +106,17 @@ def benchmark(
 
 def _run(task: str, dataset: Dataset, encoder: SoundEncoder, chosen: Options, *, out: Path, device: Any) -> None:
     from wav2clip_gen.benchmark.results import save_result
+    from wav2clip_gen.cli.console import TaskProgress
+
+    progress = TaskProgress()
+
+    def show(part: str, done: int, total: int) -> None:
+        progress(f"{encoder.name}, {part}", done, total)
 
     if task == "figure":
-        _draw(dataset, encoder, chosen, out)
+        _draw(dataset, encoder, chosen, out, show)
         return
-    result = run_task(task, dataset, encoder, chosen, device=device, show=_Progress(encoder.name))
+    result = run_task(task, dataset, encoder, chosen, device=device, show=show)
     table = save_result(result, out)
     typer.echo(table.read_text(encoding="utf-8"))
     typer.echo(f"wrote {table}", err=True)
@@ -119,11 +126,11 @@ def _run(task: str, dataset: Dataset, encoder: SoundEncoder, chosen: Options, *,
         typer.echo(f"wrote {plot_few_shot(out, dataset.name)}", err=True)
 
 
-def _draw(dataset: Dataset, encoder: SoundEncoder, chosen: Options, out: Path) -> None:
+def _draw(dataset: Dataset, encoder: SoundEncoder, chosen: Options, out: Path, show: Show) -> None:
     from wav2clip_gen.benchmark.figure import draw_figure
     from wav2clip_gen.files import written
 
-    page = draw_figure(dataset, encoder, chosen, show=_Progress(encoder.name))
+    page = draw_figure(dataset, encoder, chosen, show=show)
     path = out / f"figure-{dataset.name}-{encoder.name}.png"
     with written(path) as part:
         page.save(part, format="png")
@@ -135,21 +142,3 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {out}: {error.strerror}", hint="choose another with --out") from None
-
-
-class _Progress:
-    """Shows on stderr how far a task is, and how much time is left."""
-
-    def __init__(self, encoder: str) -> None:
-        self._encoder, self._what = encoder, ""
-        self._began = self._shown = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what != self._what:
-            self._what, self._began, self._shown = what, now, now
-        if done == total or now - self._shown >= EVERY:
-            self._shown = now
-            left = (now - self._began) / max(done, 1) * (total - done)
-            more = f", {clock(left)} left" if done < total else ""
-            typer.echo(f"{self._encoder}: {done}/{total} {what}{more}", err=True)

@@ -170,6 +170,30 @@ def describe_film(film: Film) -> list[str]:
     return [f"stopped: the finished frames are in {film.path}", *lines] if film.partial else lines
 
 
+class TaskProgress:
+    """Shows on stderr how far each part of a long task is, and how much time is left."""
+
+    def __init__(self) -> None:
+        self._part = ""
+        self._began = self._shown = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the current part began."""
+        return time.monotonic() - self._began
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        """Tell how many steps of a part are done; a total of 0 only begins it."""
+        now = time.monotonic()
+        if part != self._part:
+            self._part, self._began, self._shown = part, now, now
+        if total and (done == total or now - self._shown >= INTERVAL):
+            self._shown = now
+            left = (now - self._began) / max(done, 1) * (total - done)
+            more = f", {clock(left)} left" if done < total else ""
+            typer.echo(f"{part}: {done}/{total}{more}", err=True)
+
+
 class Listener:
     """Follows a run silently; the base of the listeners that show it."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,6 @@ app = typer.Typer(
     add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False
 )
 
-EVERY = 5.0  # seconds between two lines of progress
 ONLY_HELP = f"Some measures, separated by commas: {', '.join(suite.MEASURES)}."
 WRITE_HELP = "Also write the tables between their comments in a page, such as weights/README.md."
 
@@ -66,10 +64,14 @@ def evaluate(
         if threads:
             torch.set_num_threads(threads)
         networks = registry.load_family(family, device=choose_device(device, on_note=partial(typer.echo, err=True)))
-        progress, found = _Progress(), {}
-        for name, table in suite.evaluate(
-            networks, data, measures=measures, limit=limit, seed=seed, on_progress=progress
-        ):
+        progress, found = console.TaskProgress(), {}
+
+        def show(measure: str, done: int, total: int) -> None:
+            if not total:
+                typer.echo(f"{measure}: {suite.MEASURES[measure]}", err=True)
+            progress(measure, done, total)
+
+        for name, table in suite.evaluate(networks, data, measures=measures, limit=limit, seed=seed, on_progress=show):
             found[name] = table
             typer.echo(f"{name}: took {clock(progress.seconds)}", err=True)
             console.show_table(table)
@@ -91,27 +93,6 @@ def evaluate(
                 "parts": {name: table.figures for name, table in found.items()},
             }
             _write(json_file, json.dumps(content, indent=1, default=asdict) + "\n")
-
-
-class _Progress:
-    """Shows on stderr which measure runs, and how far it is."""
-
-    def __init__(self) -> None:
-        self._began = self._shown = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Since the current measure started."""
-        return time.monotonic() - self._began
-
-    def __call__(self, measure: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if total == 0:
-            self._began = self._shown = now
-            typer.echo(f"{measure}: {suite.MEASURES[measure]}", err=True)
-        elif done == total or now - self._shown >= EVERY:
-            self._shown = now
-            typer.echo(f"{measure}: {done}/{total}", err=True)
 
 
 def _write(path: Path, text: str) -> None:

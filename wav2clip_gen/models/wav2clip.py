@@ -21,6 +21,8 @@ from wav2clip_gen.audio.track import ENCODER_RATE
 
 FFT_SIZE = 512  # samples in one column of the spectrogram, 32 ms
 SPECTROGRAM_HOP = 353  # samples between two columns, 22 ms
+BATCH = 128  # windows at a time
+AUDIBLE = 0.1  # RMS of a window relative to the loudest, below which it is silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,22 @@ class Wav2CLIP(nn.Module):
         statistics = self.statistics(windows())
         batches = [F.normalize(self(self._to_device(batch), statistics), dim=-1).cpu() for batch in windows()]
         return torch.cat(batches)
+
+    @torch.no_grad()
+    def encode_sound(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed a sound as a whole, from its windows (W, N).
+
+        Only audible windows count for the statistics: in a short sound that is filled up with zeros these would be
+        those of the zeros.
+
+        Returns:
+            Embeddings (W, D) of all windows, not normalised, and the unit mean (D,) of the audible ones, on the CPU.
+        """
+        loudness = torch.linalg.vector_norm(windows, dim=1)
+        audible = loudness >= AUDIBLE * loudness.max()
+        statistics = self.statistics(windows[chosen] for chosen in audible.nonzero()[:, 0].split(BATCH))
+        frames = torch.cat([self(self._to_device(batch), statistics).cpu() for batch in windows.split(BATCH)])
+        return frames, F.normalize(F.normalize(frames[audible], dim=-1).mean(dim=0), dim=0)
 
     def embed(self, windows: Callable[[], Iterable[np.ndarray | Tensor]]) -> Tensor:
         """Deprecated name of `encode_windows`."""

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2clip_gen.audio.track import ENCODER_RATE
+from wav2clip_gen.benchmark.encoders import windows_of
 from wav2clip_gen.errors import TrainingError, WeightsError
 from wav2clip_gen.models import checkpoints, convert
 from wav2clip_gen.models.clip import Perceptor
@@ -392,12 +393,7 @@ def concept_means(
 
 
 def embed_samples(encoder: Wav2CLIP, samples: Array) -> Tensor:
-    """The unit vector (D,) of a sound of int16 samples: the mean over its windows that are not silent."""
-    sound = torch.as_tensor(samples).float() / 32768
-    if len(sound) < WINDOW:
-        sound = sound.repeat(-(-WINDOW // len(sound)))[:WINDOW]
-    windows = sound.unfold(0, WINDOW, WINDOW // 2)
-    windows = windows[torch.linspace(0, len(windows) - 1, min(MOST_WINDOWS, len(windows))).long()]
-    loudness = windows.square().mean(dim=1).sqrt()
-    windows = windows[loudness >= 0.1 * loudness.max()]
-    return F.normalize(encoder.encode_windows(lambda: [windows]).mean(dim=0), dim=0)
+    """The unit vector (D,) of a sound of int16 samples, from at most `MOST_WINDOWS` of its windows."""
+    windows = windows_of(torch.as_tensor(samples).float() / 32768, WINDOW, WINDOW // 2)
+    chosen = torch.linspace(0, len(windows) - 1, min(MOST_WINDOWS, len(windows))).long()
+    return encoder.encode_sound(windows[chosen])[1]
