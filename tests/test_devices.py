@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from tests.conftest import Write
+from wav2clip_gen import devices, pipeline
+from wav2clip_gen.config import Settings
 from wav2clip_gen.devices import choose_device
 from wav2clip_gen.errors import SettingsError
+from wav2clip_gen.job import prepare
+from wav2clip_gen.models.registry import Models
+from wav2clip_gen.progress import Progress, StageClock
+from wav2clip_gen.synthesis.conditioning import batch_for
 
 
 def break_gpu(monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str = "cuda") -> None:
@@ -31,6 +41,9 @@ def break_gpu(monkeypatch: pytest.MonkeyPatch, error: Exception, kind: str = "cu
          "CUDA error: no kernel image is available for execution on the device"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."),
          "CUDA out of memory. Tried to allocate 2.00 MiB"),
+        (RuntimeError("CUDA error: invalid device ordinal\nGPU device may be out of range"),  # cuda:7 on one card
+         "CUDA error: invalid device ordinal"),
+        (RuntimeError("No CUDA GPUs are available"), "No CUDA GPUs are available"),  # CUDA_VISIBLE_DEVICES=""
         (RuntimeError("CUDNN_STATUS_NOT_INITIALIZED"), "CUDNN_STATUS_NOT_INITIALIZED"),
         (RuntimeError(), "RuntimeError"),
     ],
@@ -76,3 +89,47 @@ def test_a_device_that_is_not_there_is_an_error_with_the_reason(name: str, monke
         break_gpu(monkeypatch, RuntimeError("MPS backend out of memory"), "mps")
     with pytest.raises(SettingsError, match=f"no device {name!r} here that works: .+"):
         choose_device(name)
+
+
+def test_a_gpu_that_does_not_work_is_told_before_the_song_is_decoded(
+    write_sound: Write, tone: Any, mini: Models, small: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DecodedError(Exception):
+        """The song would be decoded now."""
+
+    def decode(*_: object) -> None:
+        raise DecodedError
+
+    reason = "CUDA error: no kernel image is available for execution on the device"
+    song, told = write_sound(tone[:8_000]), list[Progress]()
+    break_gpu(monkeypatch, RuntimeError(f"{reason}\nCUDA kernel errors might be reported later"))
+    monkeypatch.setattr(pipeline, "analyze_audio", decode)
+    with pytest.raises(DecodedError):
+        pipeline.render(song, tmp_path / "film.mp4", small, family=mini, on_progress=told.append)
+    notes = [one.message for one in told if "GPU" in one.message]
+    assert notes == [f"note: the GPU does not work, so the CPU is used: {reason}"]
+
+
+@pytest.mark.parametrize(("capability", "told_so"), [((7, 5), True), ((8, 0), False)])
+def test_a_gpu_without_bfloat16_is_told(
+    capability: tuple[int, int], told_so: bool, write_sound: Write, tone: Any, mini: Models, small: Settings,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings, told = small.merged({"run": {"precision": "auto"}}), list[Progress]()
+    job = prepare(write_sound(tone[:8_000]), tmp_path / "film.mp4", settings, selection=mini.selection)
+    monkeypatch.setattr(devices, "choose_device", lambda *_, **__: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 2**30, 8 * 2**30))
+    pipeline.load_job_models(job, lambda *_, **__: mini, StageClock(told.append))
+    note = "note: this GPU has no bfloat16, so it computes in float32, which takes longer"
+    assert (note in [one.message for one in told]) == told_so
+
+
+@pytest.mark.parametrize(("free", "batch"), [(80 * 2**30, 512), (2**30, 128), (2**20, 16)])
+def test_the_sound_encoder_takes_as_much_at_a_time_as_fits(
+    free: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 * 2**30))
+    encoder = SimpleNamespace(device=torch.device("cuda", 0), sample_rate=16_000)
+    assert batch_for(encoder) == batch  # type: ignore[arg-type]
+    assert batch_for(SimpleNamespace(device=torch.device("cpu"), sample_rate=16_000)) == 64  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ def test_networks_compute_what_they_compute_on_a_cpu(name: str, full_weights: Pa
     assert not failed(checks.networks(there, here))
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 def test_graphs_compute_what_eager_steps_do_and_wait_for_nothing(full: Models) -> None:
     assert not failed(checks.graphs(full, 256, 32))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -35,7 +36,7 @@ ATTENTION = 1.3  # matrices of all pairs of latent cells that are held at a time
 CUTOUT = 40  # bytes per pixel of the picture, for each cutout
 FITS = 0.75  # of the available memory, for a size that is proposed
 USUAL = 0.85  # the estimate of a step, relative to what it usually takes
-PROGRAM = {"cuda": 0.5 * 2**30}  # bytes besides networks and steps: of the driver and its libraries on a GPU, ...
+PROGRAM = 0.5 * 2**30  # bytes besides networks and steps: of the driver and its libraries on a GPU, ...
 LIBRARIES = 1.0 * 2**30  # ... and of Python with all libraries, 40 % of it shared by processes
 ENCODER, ENCODED = 40 * 2**20, 245  # bytes of ffmpeg, and for each pixel of the film
 VIT = 22  # values that a vision transformer keeps for the backward pass, per token, channel and layer
@@ -79,13 +80,20 @@ def _lacking(
     settings: Settings, selection: ModelSelection, device: torch.device | None = None
 ) -> tuple[float, float] | None:
     """Bytes that a picture needs by a low estimate, and those that there are, where these are too few."""
+    if device is None and _may_be_gpu(settings.run.device):  # now it is worth importing torch: it may have less memory
+        device = choose_device(settings.run.device)
     needed = _needed(settings, selection, half=settings.run.precision != "fp32")
     available = _available(device)
     if needed is None or available is None or needed <= available:
         return None
-    if device is None:  # now it is worth importing torch: a GPU may have more memory
+    if device is None:  # as above: a GPU may have more
         return _lacking(settings, selection, choose_device(settings.run.device))
     return needed, available
+
+
+def _may_be_gpu(name: str) -> bool:
+    """Whether a device is a GPU by NVIDIA, as far as is known without PyTorch."""
+    return name.startswith("cuda") or (name == "auto" and shutil.which("nvidia-smi") is not None)
 
 
 def _available(device: torch.device | None) -> int | None:
@@ -235,8 +243,10 @@ def _run_bytes(
     batch = min(settings.painting.cut_batch or cuts, cuts)
     step += batch * _cutout_bytes(selection.components["clip"].path) * (IN_HALF if half else 1)
     networks = sum(path.stat().st_size for path in selection.files.values() if path.is_file())
-    on_cpu = LIBRARIES + encoder_bytes(settings)
-    return PROGRAM.get(device.type if device else "", on_cpu) + networks + step / share
+    if device and device.type == "cuda":
+        held = 3 if half else 2  # for each byte of a file in half precision: in float32, and for steps in bfloat16 too
+        return PROGRAM + held * networks + step / share
+    return LIBRARIES + encoder_bytes(settings) + networks + step / share
 
 
 @cache

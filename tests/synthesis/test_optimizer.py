@@ -235,6 +235,16 @@ def test_an_init_image_takes_precedence_over_the_color_layout(mini: Models, smal
     assert torch.equal(optimizer.latent, start)
 
 
+def test_a_film_without_steps_is_resumed_and_moved(mini: Models, small: Settings) -> None:
+    optimizer, resumed = make_optimizer(mini, small), make_optimizer(mini, small, seed=8)
+    optimizer.optimize(target_of(mini), steps=0, temporal_weight=0)
+    optimizer.decode()
+    resumed.restore(optimizer.state())
+    assert optimizer.move(similarity_transform(zoom=2))
+    assert resumed.move(similarity_transform(zoom=2))
+    assert torch.equal(resumed.latent, optimizer.latent)
+
+
 def test_the_layout_weight_holds_the_colors(mini: Models, optimized: Optimized) -> None:
     assert mini.prior is not None
     embedding = target_of(mini, "a forest")

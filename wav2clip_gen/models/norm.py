@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 ELEMENTS = 4096  # of a tile that one program of a kernel reads at a time
 TILES = 4  # that it reads one after the other
+LARGEST = 2**31  # elements; the kernels address them in 32 bits
 
 
 def norm_silu(norm: nn.GroupNorm, values: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ def _is_supported(norm: nn.GroupNorm, values: Tensor) -> bool:
     channels = values.shape[1]
     frozen = not (norm.weight.requires_grad or norm.bias.requires_grad)
     power_of_two = channels & (channels - 1) == 0 and norm.num_groups & (norm.num_groups - 1) == 0
-    return frozen and power_of_two and channels <= ELEMENTS
+    return frozen and power_of_two and channels <= ELEMENTS and values.numel() < LARGEST
 
 
 @cache
@@ -79,8 +80,9 @@ class _NormSiLU(torch.autograd.Function):
         values = values.contiguous(memory_format=torch.channels_last)
         moments = torch.zeros(len(values), 2, groups, device=values.device)
         out = torch.empty_like(values)
-        kernels.moments[grid](values, moments, **shape)
-        kernels.apply[grid](values, moments, weight, bias, out, eps, **shape)
+        with torch.cuda.device_of(values):  # Triton's launches are on the current device
+            kernels.moments[grid](values, moments, **shape)
+            kernels.apply[grid](values, moments, weight, bias, out, eps, **shape)
         ctx.save_for_backward(values, moments, weight, bias)
         ctx.groups, ctx.eps = groups, eps
         return out
@@ -92,8 +94,9 @@ class _NormSiLU(torch.autograd.Function):
         kernels, grid, shape = _kernels(), _grid(values), _shape(values, ctx.groups)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         sums, out = torch.zeros_like(moments), torch.empty_like(values)
-        kernels.gradient_sums[grid](values, moments, weight, bias, gradient, sums, ctx.eps, **shape)
-        kernels.gradient[grid](values, moments, weight, bias, gradient, sums, out, ctx.eps, **shape)
+        with torch.cuda.device_of(values):
+            kernels.gradient_sums[grid](values, moments, weight, bias, gradient, sums, ctx.eps, **shape)
+            kernels.gradient[grid](values, moments, weight, bias, gradient, sums, out, ctx.eps, **shape)
         return out, None, None, None, None
 
 

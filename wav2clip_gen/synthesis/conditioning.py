@@ -29,6 +29,7 @@ LEVEL_SMOOTHING = 0.1  # seconds, half-life of a stem's level: it bridges the ga
 SILENT = 1e-3  # of the mix's peak level (-60 dB): a stem below that has no weight
 STYLE_CUTOUTS = 32
 TEXTS = 64  # embedded at a time
+WINDOW, FEWEST = 4 * 2**20, 16  # bytes that Wav2CLIP takes for a window at most; windows at a time, at least
 BLOCK = 1024  # frames whose guidance is summed at a time
 
 
@@ -99,8 +100,11 @@ def encode_audio(encoder: Wav2CLIP | ESResNeXt, signal: DecodedTrack, timeline: 
 
 
 def batch_for(encoder: Wav2CLIP | ESResNeXt) -> int:
-    """Windows that an encoder takes at a time; a GPU is busy with many, and 512 of Wav2CLIP take less than 2 GiB."""
-    return (64 if encoder.device.type == "cpu" else 512) * ENCODER_RATE // encoder.sample_rate
+    """Windows that an encoder takes at a time; a GPU is busy with many, as far as half of its free memory goes."""
+    batch = 64 if encoder.device.type == "cpu" else 512
+    if encoder.device.type == "cuda":
+        batch = max(FEWEST, min(batch, torch.cuda.mem_get_info(encoder.device)[0] // (2 * WINDOW)))
+    return batch * ENCODER_RATE // encoder.sample_rate
 
 
 def encode_guidance(

@@ -1,12 +1,13 @@
 """CUDA graphs: work on a GPU that is captured once and replayed, which saves launching each of its kernels.
 
-A captured step of the optimiser is compared with the same step taken eagerly before it is used, because nothing else
-would show that a replay reads a tensor that has moved.
+What was captured is compared with the same work done eagerly before it is used, because nothing else would show that a
+replay reads a tensor that has moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,16 +20,43 @@ WARM_UP = 3  # eager runs before a capture: libraries choose their algorithms, a
 COMPARED = 3  # steps that are taken both ways
 LOSS_TOLERANCE = 0.02  # relative
 LATENT_TOLERANCE = 0.3  # of the distance that the latent moved; Adam turns rounding of tiny gradients into whole steps
+OUTPUT_TOLERANCE = 0.02  # of a function's result, relative
 
 
-def capture(work: Callable[[], None], generator: torch.Generator | None = None) -> torch.cuda.CUDAGraph:
+@contextmanager
+def beside(stream: torch.cuda.Stream) -> Iterator[None]:
+    """Work on a stream of its own, as graphs need, and on its device: between what came before and what follows."""
+    usual = torch.cuda.current_stream(stream.device)
+    stream.wait_stream(usual)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        usual.wait_stream(stream)
+
+
+def capture(
+    work: Callable[[], None], stream: torch.cuda.Stream, generator: torch.Generator | None = None
+) -> torch.cuda.CUDAGraph:
     """Capture some work, which must have run before; its random numbers go on at each replay as they do eagerly."""
-    graph = torch.cuda.CUDAGraph()
-    if generator is not None:
-        graph.register_generator_state(generator)
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        work()
+    with torch.cuda.stream(stream):  # `torch.cuda.graph` stays on its stream where the capture fails
+        graph = torch.cuda.CUDAGraph()
+        if generator is not None:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            work()
     return graph
+
+
+def _reason(error: Exception) -> str:
+    """Why a capture failed; an error that is none of the device is raised."""
+    before = error.__context__  # a capture that was broken fails again where it ends, in words that tell less
+    first = before if isinstance(before, RuntimeError) else error
+    if is_out_of_memory(first):
+        return "there is too little memory"
+    if not isinstance(first, RuntimeError):
+        raise error
+    return str(first).partition("\n")[0]
 
 
 class GraphedStep:
@@ -39,51 +67,39 @@ class GraphedStep:
         self.step, self._on_note = step, on_note
         self.eager = False
         self.deviation: tuple[float, float] | None = None  # of the last comparison: loss, latent
-        self._graphs: dict[tuple[bool, int], torch.cuda.CUDAGraph] = {}
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._cut_batch = step.cut_batch  # of the graph
 
     def take(self) -> None:
         """Take a step."""
-        if self.eager:
-            self.step.take()
-            return
-        if self._kind not in self._graphs:
+        if not self.eager and (self._graph is None or self._cut_batch != self.step.cut_batch):
+            self._graph = None  # with its memory
             reason = self._capture()
             if reason:
-                self._give_up(reason)
-                self.step.take()
-                return
-        self._graphs[self._kind].replay()
-
-    @property
-    def _kind(self) -> tuple[bool, int]:
-        """What a captured step cannot change."""
-        return self.step.residual is not None, self.step.cut_batch
-
-    def _give_up(self, reason: str) -> None:
-        self.eager = True
-        self._graphs.clear()
-        release_cache()
-        self._on_note(f"note: optimising without a CUDA graph, which is slower: {reason}")
+                self.eager = True
+                release_cache()
+                self._on_note(f"note: optimising without a CUDA graph, which is slower: {reason}")
+        if self._graph is None:
+            self.step.take()
+        else:
+            self._graph.replay()
 
     def _capture(self) -> str:
         """Capture a step and compare it; return why it cannot be used, else nothing."""
         step, before = self.step, self.step.state()
-        side = torch.cuda.Stream(step.latent.device)  # warmed up on another stream than the default, as graphs need
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        stream = torch.cuda.Stream(step.latent.device)
+        with beside(stream):
             for _ in range(WARM_UP):
                 step.take()
             step.restore(before)
             eager = self._taken(step.take)
             step.restore(before)
-        torch.cuda.current_stream().wait_stream(side)
         step.retries = False
         try:
-            graph = capture(step.take, step.generator)
+            graph = capture(step.take, stream, step.generator)
         except Exception as error:
-            if not (is_out_of_memory(error) or isinstance(error, RuntimeError)):
-                raise
-            return "there is too little memory" if is_out_of_memory(error) else str(error).partition("\n")[0]
+            step.generator = torch.Generator(step.generator.device)  # a broken capture leaves its own unusable
+            return _reason(error)
         finally:
             step.retries = True
             step.restore(before)
@@ -95,7 +111,7 @@ class GraphedStep:
         self.deviation = (loss, latent)
         if not (loss <= LOSS_TOLERANCE and latent <= LATENT_TOLERANCE):
             return f"it computes something else (loss {loss:.1%}, latent {latent:.1%} off after {COMPARED} steps)"
-        self._graphs[self._kind] = graph
+        self._graph, self._cut_batch = graph, step.cut_batch
         return ""
 
     def _taken(self, take: Callable[[], None]) -> tuple[Tensor, Tensor]:
@@ -106,28 +122,49 @@ class GraphedStep:
 
 
 class GraphedFunction:
-    """A function of one tensor without gradient, replayed from a CUDA graph for inputs of one shape."""
+    """A function of one tensor without gradient, from a CUDA graph for inputs of one shape, or eagerly."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[[Tensor], Tensor], *, on_note: OnNote) -> None:
+        """`on_note` is told why it is called eagerly after all."""
+        self._function, self._on_note = function, on_note
+        self._eager = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._input, self._output = torch.empty(0), torch.empty(0)
 
     @torch.no_grad()
     def __call__(self, values: Tensor) -> Tensor:
         """Call it; the result is overwritten by the next call."""
+        if self._graph is None and not self._eager:
+            reason = self._capture(values)
+            if reason:
+                self._eager = True
+                self._input, self._output = torch.empty(0), torch.empty(0)
+                release_cache()
+                self._on_note(f"note: decoding without a CUDA graph, which is slower: {reason}")
         if self._graph is None:
-            self._input = values.clone()
-            side = torch.cuda.Stream(values.device)
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    self._run()
-            torch.cuda.current_stream().wait_stream(side)
-            self._graph = capture(self._run)
+            return self._function(values)
         self._input.copy_(values)
         self._graph.replay()
         return self._output
+
+    def _capture(self, values: Tensor) -> str:
+        """Capture and compare it; return why the graph cannot be used, else nothing."""
+        self._input, stream = values.clone(), torch.cuda.Stream(values.device)
+        try:
+            with beside(stream):
+                for _ in range(WARM_UP):
+                    self._run()
+            expected = self._output.clone()
+            graph = capture(self._run, stream)
+        except Exception as error:
+            return _reason(error)
+        self._output.zero_()
+        graph.replay()
+        deviation = float((self._output - expected).norm() / expected.norm().clamp(min=1e-6))
+        if not deviation <= OUTPUT_TOLERANCE:
+            return f"it computes something else ({deviation:.1%} off)"
+        self._graph = graph
+        return ""
 
     def _run(self) -> None:
         self._output = self._function(self._input)

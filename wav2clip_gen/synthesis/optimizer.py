@@ -77,7 +77,6 @@ class FrameOptimizer:
         """
         self.models = models = models.in_precision(settings.run.precision)
         self.settings = settings
-        self.generator = generator
         picture, vqgan = settings.picture, models.vqgan
         check_size(picture.width, picture.height, vqgan.stride)
         self._first = initial_picture(settings, generator=generator)
@@ -90,7 +89,7 @@ class FrameOptimizer:
         self._decode: Callable[[Tensor], Tensor] = vqgan.decode
         if models.device.type == "cuda" and settings.run.graph:
             self._take = GraphedStep(self.step, on_note=on_note).take
-            self._decode = GraphedFunction(vqgan.decode)
+            self._decode = GraphedFunction(vqgan.decode, on_note=on_note)
         self._average = UnbiasedEma(settings.motion.ema_half_life * settings.picture.optimized_fps)
         self._residual: Tensor | None = None  # (1, 3, H, W), what the codes could not represent of a warped picture
         self._camera = Camera(picture.width, picture.height, vqgan.stride)
@@ -99,6 +98,11 @@ class FrameOptimizer:
     def latent(self) -> Tensor:
         """The latent (1, D, h, w) that is optimised."""
         return self.step.latent
+
+    @property
+    def generator(self) -> torch.Generator:
+        """What draws the cutouts."""
+        return self.step.generator
 
     @property
     def cut_batch(self) -> int:
@@ -210,7 +214,7 @@ class FrameOptimizer:
         average = vqgan.quantise(average)
         self._average.replace(average)
         self._residual = warped[1:] - vqgan.decode(average)
-        for state in self.step.optimizer.state.values():
+        for state in filter(None, self.step.optimizer.state.values()):  # there is none before the first step
             for moment in (state["exp_avg"], state["exp_avg_sq"]):
                 moment.copy_(warp(moment, offset, border=border, smooth=True))
         return True

@@ -40,11 +40,13 @@ class LatentStep:
         self.temporal_weight = torch.zeros((), device=start.device)
         self.loss, self.similarity = (torch.zeros((), device=start.device) for _ in range(2))  # of the last step
         self.target: Target | None = None
-        self.residual: Tensor | None = None  # (1, 3, H, W), added to the decoded picture
+        picture = settings.picture  # a residual of zeros, where there is none, as a graph computes the same every time
+        self.residual = torch.zeros(1, 3, picture.height, picture.width, device=start.device)  # of the decoded picture
         self.retries = True  # with smaller micro-batches where memory runs out; not while a graph is captured
         cuts = settings.painting.cuts
         self.cut_batch = min(settings.painting.cut_batch or cuts, cuts)  # halved where memory runs out
         self.optimizer = _adam(self.latent, settings.painting.learning_rate)
+        self.latent.grad = torch.zeros_like(self.latent)  # the fused kernel of Adam wants the strides of the latent
         codes = models.vqgan.quantize.codes
         self._lowest = codes.amin(dim=0).view(1, -1, 1, 1)
         self._highest = codes.amax(dim=0).view(1, -1, 1, 1)
@@ -64,7 +66,11 @@ class LatentStep:
         embedding = self._hold("embedding", target.embedding)
         assert embedding is not None
         probs, layout = (self._hold(name, getattr(target, name)) for name in ("concept_probs", "color_layout"))
-        self.target, self.residual = Target(embedding, probs, layout), self._hold("residual", residual)
+        self.target = Target(embedding, probs, layout)
+        if residual is None:
+            self.residual.zero_()
+        else:
+            self.residual.copy_(residual)
 
     def _hold(self, name: str, value: Tensor | None) -> Tensor | None:
         """Copy a value to where its name is kept."""
@@ -92,7 +98,7 @@ class LatentStep:
         with record_function("decode"):
             quantised = self.models.vqgan.quantise(self.latent)
             picture = self.models.vqgan.decode(quantised, recompute=self.settings.run.recompute)
-            picture = picture if self.residual is None else picture + self.residual
+            picture = picture + self.residual
         with record_function("cutouts"):
             picture = clamp_with_gradient(picture)
             cutouts = random_cutouts(picture, self.models.clip.size, painting.cuts, generator=self.generator)
@@ -106,7 +112,8 @@ class LatentStep:
         loss, similarity, gradient = self._guide(cutouts, target)
         with record_function("backward"):
             (found,) = torch.autograd.grad([cutouts, others], [self.latent], [gradient, torch.ones_like(others)])
-            self.latent.grad = found.contiguous()  # the fused kernel of Adam wants one layout
+            assert self.latent.grad is not None
+            self.latent.grad.copy_(found)
         self.optimizer.step()
         with torch.no_grad():
             self.latent.clamp_(self._lowest, self._highest)
@@ -168,8 +175,9 @@ class LatentStep:
 def _adam(latent: Tensor, learning_rate: float) -> torch.optim.Adam:
     """Adam on a latent; on a GPU one kernel, with a rate that can change while a graph is replayed."""
     if latent.device.type == "cuda":
-        rate = torch.tensor(learning_rate, device=latent.device)
-        return torch.optim.Adam([latent], lr=rate, fused=True, capturable=True)
+        optimizer = torch.optim.Adam([latent], lr=learning_rate, fused=True, capturable=True)
+        optimizer.param_groups[0]["lr"] = torch.tensor(learning_rate, device=latent.device)
+        return optimizer
     return torch.optim.Adam([latent], lr=learning_rate, foreach=False)
 
 
