@@ -82,7 +82,7 @@ def test_a_full_disk_is_told_before_the_film_is_made(job: Any, monkeypatch: pyte
 
 def test_gpus_have_a_memory_of_their_own(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert describe_cost(job(), torch.device("cuda", 0)).startswith("needs about 632 MiB of GPU memory and")
+    assert describe_cost(job(), torch.device("cuda", 0)).startswith("needs about 640 MiB of GPU memory and")
 
 
 def test_each_worker_needs_memory_and_segments_room_for_their_seams(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
