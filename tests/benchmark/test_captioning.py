@@ -169,6 +169,7 @@ def test_the_task_scores_captions_of_the_test_part(tmp_path: Path, monkeypatch: 
     assert prediction["references"] == ["A dog barks", "people talk and a dog barks"]
     assert prediction["scores"]["BLEU-1"] == pytest.approx(result.figures["BLEU-1"])
     assert "is that of 1 sounds" in result.notes[0]
+    assert shown[0].startswith("epochs 1/")
     assert shown[-1] == "captions written 1/1"
     decoder, training = load_decoder(tmp_path / "decoder.safetensors")
     assert (training["encoder"], training["dataset"], training["seed"]) == ("words", "made-up", 5)

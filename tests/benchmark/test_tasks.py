@@ -180,13 +180,14 @@ def test_the_command_runs_on_some_splits(tmp_path: Path) -> None:
 def test_figures_of_classes_and_of_stems(tmp_path: Path) -> None:
     from PIL import Image
 
-    urban = sets.urbansound8k(tmp_path / "urban")
-    for size, *given in (
-        ((594, 358), "--data", urban),
-        ((428, 358), "--data", urban, "--classes", "siren,dog_bark"),
-        ((926, 192), "--data", sets.musdb18(tmp_path / "songs", songs=1)),
+    urban, songs = sets.urbansound8k(tmp_path / "urban"), sets.musdb18(tmp_path / "songs", songs=1)
+    for data, more, size in (
+        (urban, [], (594, 358)),
+        (urban, ["--classes", "siren,dog_bark"], (428, 358)),
+        (songs, [], (926, 192)),
     ):
-        done = run("figure", *given, "--out", tmp_path, "--steps", "1", "--cache", tmp_path / "cache")
+        given = ("--data", data, "--out", tmp_path, "--steps", "1", "--cache", tmp_path / "cache")
+        done = run("figure", *given, *more)
         assert done.exit_code == 0, done.stderr
         assert list((tmp_path / "cache").rglob("*.safetensors"))
         path = Path(done.stderr.splitlines()[-1].removeprefix("wrote "))

@@ -223,7 +223,7 @@ def fit(
         held_out = _evaluate(decoder, validation, noise, seed=seed, batch=protocol.batch)
         if schedule.update(held_out):
             best = copy.deepcopy(decoder.state_dict())
-        show(f"epochs, validation loss {held_out:.3f}", epoch + 1, protocol.epochs)
+        show("epochs", epoch + 1, protocol.epochs)
         if schedule.exhausted:
             break
     decoder.load_state_dict(best)
