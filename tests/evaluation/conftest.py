@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,13 +92,14 @@ class _Stub:
     def _axes(self, numbers: Iterable[int]) -> Tensor:
         return F.one_hot(torch.tensor([number if self._recognizes else 511 for number in numbers]), 512).float()
 
-    def encode_windows(self, windows: Callable[[], list[Tensor]]) -> Tensor:
+    def encode_sound(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """By pitch."""
         found = []
-        for window in torch.cat(windows()):
+        for window in windows:
             hertz = torch.fft.rfft(window).abs().argmax().item() * 16_000 / len(window)
             found.append(int(np.argmin([abs(np.log(max(hertz, 1) / (300 * 4**at))) for at in range(len(LABELS))])))
-        return self._axes(found)
+        frames = self._axes(found)
+        return frames, F.normalize(frames.mean(dim=0), dim=0)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """By what they end with; all else lies far from the sounds."""
