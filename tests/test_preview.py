@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.conftest import SAMPLES, Write, condition_job
 from tests.interruption import interrupted
-from wav2clip_gen import preview
+from wav2clip_gen import pace, preview
 from wav2clip_gen.analysis import Section
 from wav2clip_gen.config import Settings
 from wav2clip_gen.contact_sheet import MARGIN, Panel, draw
@@ -205,7 +205,7 @@ def test_stems_condition_a_storyboard_as_they_condition_a_film(
         float(np.abs(made.pixels - whole.pixels)[120:400, left : left + 400].mean())
         for left in (MARGIN, width - MARGIN - 400)
     )
-    assert first < 0.5 * second  # as long as the drums play, song and drums are the same
+    assert first < 0.6 * second  # as long as the drums play, song and drums are the same
 
 
 def test_a_full_disk_leaves_the_old_sheet(
@@ -327,7 +327,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """In place of the time that is measured."""
     clock = Clock()
-    monkeypatch.setattr(preview, "time", clock)
+    for module in (preview, pace):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
