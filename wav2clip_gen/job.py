@@ -7,13 +7,14 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 
 from wav2clip_gen.audio.downmix import describe_weights
 from wav2clip_gen.audio.stem_files import is_stem_file, resolve_input
 from wav2clip_gen.audio.stems import StemPlan, plan_stems
-from wav2clip_gen.audio.timeline import Timeline
+from wav2clip_gen.audio.timeline import Indices, Timeline
 from wav2clip_gen.audio.track import Track, open_track
 from wav2clip_gen.config import MIX, Settings, SoundSettings, StemWeight
 from wav2clip_gen.environment import readable, temporary_folder
@@ -62,6 +63,11 @@ class Job:
         """The seed of all random numbers."""
         assert self.settings.run.seed is not None
         return self.settings.run.seed
+
+    @cached_property
+    def painted(self) -> Indices:
+        """The frames that are optimised."""
+        return self.timeline.painted_frames(self.settings.picture.painted_fps)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def expected_seconds(job: Job, models: Models) -> float | None:
     On a GPU, whose step is captured as a graph first, and for a cluster it is None too: progress tells it soon.
     """
     painting, timeline, count = job.settings.painting, job.timeline, usual_segments(job)
-    optimized = len(timeline.painted_frames(job.settings.picture.painted_fps)) / count  # frames of a segment
+    optimized = len(job.painted) / count  # frames of a segment
     steps = painting.first_steps + painting.steps * (optimized - 1)
     if models.device.type == "cuda" or job.cluster or SHARE * steps * count < (STEPS + 1):
         return None

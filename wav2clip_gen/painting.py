@@ -80,9 +80,8 @@ class Division:
     def part(self, number: int) -> Part:
         """A segment by its number."""
         segment = self.segments[number]
-        frames = self.job.timeline.painted_frames(self.job.settings.picture.painted_fps)
-        painted = tuple(map(int, segment.painted(frames)))
-        place = int(frames.searchsorted(painted[0]))
+        painted = tuple(map(int, segment.painted(self.job.painted)))
+        place = int(self.job.painted.searchsorted(painted[0]))
         return Part(
             self.job,
             segment,
@@ -95,7 +94,7 @@ class Division:
 
 def chunks_of(job: Job, segments: Sequence[Segment]) -> tuple[Chunk, ...]:
     """The chunks of a film: those of each segment, and the seam before it."""
-    painted = [int(index) for index in job.timeline.painted_frames(job.settings.picture.painted_fps)]
+    painted = job.painted.tolist()
     found = list[Chunk]()
     for segment in segments:
         start, reach, number = segment.start, segment.fade_in, segment.number

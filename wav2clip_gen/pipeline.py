@@ -186,9 +186,10 @@ def condition_films(
     ]
     note_silent_stems((one for film in conditioning for one in film.values()), stages)
     segments = divide_job(job, audio.features[MIX])
-    painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
     divisions = [
-        Division(film, segments, {name: each.targets[painted].cpu().numpy() for name, each in one.items()}, parameters)
+        Division(
+            film, segments, {name: each.targets[job.painted].cpu().numpy() for name, each in one.items()}, parameters
+        )
         for film, one in zip(films(job), conditioning, strict=True)
     ]
     return divisions, Onsets.of(audio.features[MIX], job.timeline.fps)
@@ -197,8 +198,7 @@ def condition_films(
 def divide_job(job: Job, mix: Features) -> tuple[Segment, ...]:
     """The segments of the films of a job."""
     length = segment_length(job.settings.run.segments, job.track.duration)
-    painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
-    return divide(job.timeline, mix, length, painted)
+    return divide(job.timeline, mix, length, job.painted)
 
 
 def _render_film(

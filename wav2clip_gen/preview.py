@@ -195,15 +195,16 @@ def estimate(job: Job, *, on_progress: OnProgress = ignore) -> Estimate:
     workers = 1 if job.storyboard else _workers(job, models, len(segments))
     count = threads_for(1 if job.storyboard else len(segments))
     with threads(count), shortage_explained(job.settings, job.selection):
-        painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
-        per_step, per_frame, picture = _time_frames(optimizer_for(job, models), targets, parameters, painted.tolist())
+        per_step, per_frame, picture = _time_frames(
+            optimizer_for(job, models), targets, parameters, job.painted.tolist()
+        )
     first = per_step * job.settings.painting.first_steps
     if job.storyboard:
         sections = len(audio.features[MIX].sections) - 1
         seconds, per_song_second = preparation + analysis + first * sections, first * sections / job.track.duration
     else:
         joining = len(made) * _time_film(whole, picture)
-        each = [first + per_frame * (len(segment.painted(painted)) - 1) for segment in segments]
+        each = [first + per_frame * (len(segment.painted(job.painted)) - 1) for segment in segments]
         optimizing = len(made) * len(scenes) * shared_time(each, workers)
         seconds = preparation + loading * (workers > 1) + analysis + optimizing + joining
         per_song_second = len(made) * len(scenes) * per_frame * job.settings.picture.optimized_fps / workers

@@ -111,8 +111,7 @@ def _kept_state(job: RangeJob, checksums: Sequence[str]) -> State | None:
 def _segment(division: Division, job: RangeJob, state: State | None) -> Segment:
     """The range as a segment: with the frames before it that lead to it from a state, or a run-in."""
     start, stop = job.replaced.start, job.replaced.stop
-    painted = job.timeline.painted_frames(job.settings.picture.painted_fps)
-    before = start - state[0] + 1 if state else run_in(start, painted)
+    before = start - state[0] + 1 if state else run_in(start, job.painted)
     return Segment(number=0, start=start, stop=stop, run_in=before)
 
 

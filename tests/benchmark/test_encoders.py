@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.training.conftest import write_yamnet
-from wav2clip_gen.benchmark.encoders import ENCODERS, SoundEncoder, Wav2CLIPEncoder, load_encoder, windows_of
+from wav2clip_gen.benchmark.encoders import ENCODERS, SoundEncoder, Wav2CLIPEncoder, load_encoder
 from wav2clip_gen.errors import SettingsError, WeightsError
 from wav2clip_gen.models import checkpoints, manifest, openl3
 from wav2clip_gen.models.audioclip import AudioCLIP
 from wav2clip_gen.models.fetch import install
 from wav2clip_gen.models.openl3 import OpenL3
+from wav2clip_gen.models.wav2clip import windows_of
 from wav2clip_gen.models.yamnet import YAMNet
 from wav2clip_gen.training.mini.wav2clip import embed_samples
 

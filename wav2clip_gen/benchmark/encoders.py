@@ -16,6 +16,7 @@ from wav2clip_gen.models import checkpoints, manifest, openl3, store, yamnet
 from wav2clip_gen.models.audioclip import AudioCLIP, ESResNeXt
 from wav2clip_gen.models.clip import Perceptor
 from wav2clip_gen.models.openl3 import OpenL3
+from wav2clip_gen.models.wav2clip import windows_of
 from wav2clip_gen.models.yamnet import YAMNet
 
 BATCH = 128  # windows at a time
@@ -56,13 +57,6 @@ class SoundEncoder(ABC):
             SettingsError: The encoder has no picture side.
         """
         raise SettingsError(f"{self.name} has no picture encoder", hint="use mini, wav2clip or audioclip for this task")
-
-
-def windows_of(sound: Tensor, size: int, hop: int) -> Tensor:
-    """Windows (W, size) of a sound (N,), one each `hop` samples; a short sound is repeated until it fills one."""
-    if len(sound) < size:
-        sound = sound.repeat(-(-size // len(sound)))[:size]
-    return sound.unfold(0, size, hop)
 
 
 class LogMelEncoder(SoundEncoder):
@@ -115,6 +109,7 @@ class Wav2CLIPEncoder(SharedSpaceEncoder):
         self.models = registry.load_family(FAMILIES[name], device=device, weights_dir=weights_dir)
         self.perceptor = self.models.clip
         path = self.models.files["wav2clip"]
+        # 2: only audible windows count for the statistics
         self.identity = f"wav2clip-2-{checkpoints.digest(path)[:16]}"
         self.trained_on = frozenset(checkpoints.read_header(path).training.get("freesound", ()))
 

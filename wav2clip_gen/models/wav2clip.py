@@ -81,6 +81,13 @@ def _stage(channels_in: int, channels: int, *, stride: int) -> nn.Sequential:
     return nn.Sequential(BasicBlock(channels_in, channels, stride, downsample), BasicBlock(channels, channels))
 
 
+def windows_of(sound: Tensor, size: int, hop: int) -> Tensor:
+    """Windows (W, size) of a sound (N,), one each `hop` samples; a short sound is repeated until it fills one."""
+    if len(sound) < size:
+        sound = sound.repeat(-(-size // len(sound)))[:size]
+    return sound.unfold(0, size, hop)
+
+
 class Projection(nn.Module):
     """The MLP between audio features and CLIP's space (`audio_transform`, `image_transform`)."""
 

@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wav2clip_gen.audio.track import ENCODER_RATE
-from wav2clip_gen.benchmark.encoders import windows_of
 from wav2clip_gen.errors import TrainingError, WeightsError
 from wav2clip_gen.models import checkpoints, convert
 from wav2clip_gen.models.clip import Perceptor
-from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig
+from wav2clip_gen.models.wav2clip import Wav2CLIP, Wav2CLIPConfig, windows_of
 from wav2clip_gen.models.yamnet import CLASSES, YAMNet
 from wav2clip_gen.training.data import HINT, Array, ImageDataset, Loader, load_images
 from wav2clip_gen.training.distill import DistillationModel, standardized_spectrogram
