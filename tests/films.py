@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 
 from wav2clip_gen.config import Settings
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
+from wav2clip_gen.painting import Division, Part
 from wav2clip_gen.pipeline import render_job
 from wav2clip_gen.progress import Film, Progress
+from wav2clip_gen.synthesis.modulation import ParameterCurves
 
 RATE = 16_000
 DIVIDED: dict[str, Any] = {  # 28 frames in three segments, whose boundaries are between optimised frames
@@ -59,3 +64,21 @@ def make_films(song: Path, settings: Settings, mini: Models, *, stop_at: int = 0
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def paint_with(
+    monkeypatch: pytest.MonkeyPatch,
+    curves: type[ParameterCurves],
+    *,
+    of: Callable[[Part], bool] = lambda part: True,
+    **details: Any,
+) -> None:
+    """Let segments be painted with curves of another class, which gets these details too."""
+
+    def part(self: Division, number: int) -> Part:
+        made = whole_part(self, number)
+        values = {item.name: getattr(made.parameters, item.name) for item in fields(made.parameters)}
+        return replace(made, parameters=curves(**values, **details)) if of(made) else made
+
+    whole_part = Division.part
+    monkeypatch.setattr(Division, "part", part)

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,14 +15,13 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.films import DIVIDED, make_films, write_song
+from tests.films import DIVIDED, make_films, paint_with, write_song
 from tests.test_workers import Failing
 from wav2clip_gen import cluster
 from wav2clip_gen.config import Settings, View
 from wav2clip_gen.errors import OutputError, SettingsError
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.painting import Division, Part
 from wav2clip_gen.render_queue import RenderQueue
 from wav2clip_gen.synthesis.modulation import ParameterCurves
 
@@ -160,14 +159,9 @@ def test_songs_that_share_a_cluster_have_the_films_that_they_have_alone(
 def test_what_a_dead_worker_did_is_done_again(
     address: str, tmp_path: Path, settings: Settings, mini: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def part(self: Division, number: int) -> Part:
-        made = whole_part(self, number)
-        curves = {item.name: getattr(made.parameters, item.name) for item in fields(made.parameters)}
-        return replace(made, parameters=Failing(**curves, marker=tmp_path / "marker"))
-
-    song, whole_part = write_song(tmp_path), Division.part
+    song = write_song(tmp_path)
     whole = make_films(song, settings, mini, out=tmp_path / "here.mp4")
-    monkeypatch.setattr(Division, "part", part)
+    paint_with(monkeypatch, Failing, marker=tmp_path / "marker")
     assert make_films(song, settings, mini, cluster=address).content == whole.content
     assert (tmp_path / "marker").read_text() == "x"
 
@@ -186,20 +180,15 @@ def test_a_cluster_without_room_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_a_lost_machine_did_is_done_again(
     address: str, machines: Any, tmp_path: Path, settings: Settings, mini: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def part(self: Division, number: int) -> Part:
-        made = whole_part(self, number)
-        curves = {item.name: getattr(made.parameters, item.name) for item in fields(made.parameters)}
-        return replace(made, parameters=Waiting(**curves, marker=marker))
-
     def remove() -> None:
         while not (marker.exists() and marker.read_text()):
             time.sleep(0.1)
         (node,) = (one for one in machines.worker_nodes if one.node_id == marker.read_text())
         machines.remove_node(node, allow_graceful=False)
 
-    song, whole_part, marker = write_song(tmp_path), Division.part, tmp_path / "waits"
+    song, marker = write_song(tmp_path), tmp_path / "waits"
     whole = make_films(song, settings, mini, out=tmp_path / "here.mp4")
-    monkeypatch.setattr(Division, "part", part)
+    paint_with(monkeypatch, Waiting, marker=marker)
     remover = Thread(target=remove)
     remover.start()
     made = make_films(song, settings, mini, cluster=address)

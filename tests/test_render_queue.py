@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.films import DIVIDED, make_films, names, write_song
+from tests.films import DIVIDED, make_films, names, paint_with, write_song
 from wav2clip_gen.config import Settings, View
 from wav2clip_gen.errors import SoundError
 from wav2clip_gen.job import Job, prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.painting import Division, Part
 from wav2clip_gen.progress import Progress
 from wav2clip_gen.render_queue import RenderQueue
 from wav2clip_gen.synthesis.modulation import ParameterCurves
@@ -102,15 +101,9 @@ def test_films_that_share_workers_are_those_that_they_are_alone(tmp_path: Path, 
 def test_the_next_song_is_generated_before_the_first_is_finished(
     tmp_path: Path, small: Settings, mini: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def part(self: Division, number: int) -> Part:
-        made = whole_part(self, number)
-        curves = {item.name: getattr(made.parameters, item.name) for item in fields(made.parameters)}
-        waits = made.job.out.parent.name == "a"
-        return replace(made, parameters=Following(**curves, other=tmp_path / "b")) if waits else made
-
-    settings, whole_part = small.merged(DIVIDED), Division.part
+    settings = small.merged(DIVIDED)
     whole = make_films(write_song(tmp_path), settings, mini, workers="1").content
-    monkeypatch.setattr(Division, "part", part)
+    paint_with(monkeypatch, Following, of=lambda part: part.job.out.parent.name == "a", other=tmp_path / "b")
     jobs = prepare_songs(tmp_path, "ab", settings, mini)
     follow: dict[str, Any] = {"stop": lambda: False, "on_progress": lambda _: None, "on_picture": lambda _: None}
     with RenderQueue(jobs, lambda *_, **__: mini) as queue:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.films import DIVIDED, Made, make_films, names, write_song
+from tests.films import DIVIDED, Made, make_films, names, paint_with, write_song
 from tests.interruption import has_frames, interrupted
 from wav2clip_gen import workers
 from wav2clip_gen.config import Settings, View
@@ -27,7 +27,6 @@ from wav2clip_gen.errors import OutOfMemoryError, OutputError, SettingsError, W2
 from wav2clip_gen.ffmpeg import FFmpegError
 from wav2clip_gen.job import prepare
 from wav2clip_gen.models.registry import Models
-from wav2clip_gen.painting import Division, Part
 from wav2clip_gen.pipeline import render_job
 from wav2clip_gen.synthesis.modulation import ParameterCurves
 from wav2clip_gen.units import parse_workers
@@ -81,13 +80,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., No
     """Let the segment with frame 20 fail; see `Failing`."""
 
     def install(**details: Any) -> None:
-        def part(self: Division, number: int) -> Part:
-            made = whole_part(self, number)
-            curves = {item.name: getattr(made.parameters, item.name) for item in fields(made.parameters)}
-            return replace(made, parameters=Failing(**curves, marker=tmp_path / "marker", **details))
-
-        whole_part = Division.part
-        monkeypatch.setattr(Division, "part", part)
+        paint_with(monkeypatch, Failing, marker=tmp_path / "marker", **details)
 
     return install
 
